@@ -1,0 +1,99 @@
+"""Files: written beside their place and then renamed, and known by their SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sensikit.errors import SensikitError
+
+CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it becomes `path` in one step.
+
+    Whatever stood at `path` stays whole until the new file is complete and on disk. On any error,
+    a kill included, `path` is as it was.
+
+    Raises:
+        SensikitError: if the disk is full or the place cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> SensikitError:
+    """The one-line error for a file that the system refused to write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SensikitError(path, "the disk is full", "free some space or choose another --out")
+    problem = error.strerror or str(error)
+    return SensikitError(path, f"cannot be written ({problem})", "choose another place")
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename in `directory` survive a power cut."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 `text` to `path` in one step."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` in one step, keys in a fixed order so that equal values are equal bytes."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, kind: type[SensikitError] = SensikitError) -> Any:
+    """Return the value stored in `path`; `kind` is raised if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise kind(path, "does not exist", "check the path") from error
+    except OSError as error:
+        raise kind(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise kind(path, "is not valid JSON", "it is damaged; make it again") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of the bytes of `path`, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_of(*parts: str) -> str:
+    """Return the SHA-256 of some strings, kept apart from each other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{len(part)}:{part}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,126 @@
+"""The registry: every trainable tensor of a model once, under one name, at one place in the flat order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from sensikit.errors import CheckpointError
+
+_LAYER = re.compile(r"\b(?:layers|layer|block|blocks|h)\.(\d+)\b")
+_ATTENTION = re.compile(r"attn|attention")
+_FFN = re.compile(r"\b(fc\d?|ffn|mlp|dense\w*|wi(_\d)?|wo|intermediate)\b")
+_EMBEDDING = re.compile(r"emb|shared\b")
+_PROJECTION = re.compile(r"output_projection|lm_head|output_layer")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One trainable tensor.
+
+    `start` is the index of its first element in the flat vector of all P parameters; `aliases` are the other names of
+    a tied tensor; `prunable` is true for weights and biases of Linear and Embedding modules.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    component: str
+    stack: str
+    layer: int | None
+    prunable: bool
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def numel(self) -> int:
+        """How many scalars the tensor holds."""
+        return int(torch.Size(self.shape).numel())
+
+    @property
+    def stop(self) -> int:
+        """The index after its last element in the flat vector."""
+        return self.start + self.numel
+
+
+def registry(module: nn.Module, ghosts: Collection[str] = ()) -> tuple[Parameter, ...]:
+    """Return every trainable parameter of `module` once, in the order of `named_parameters`.
+
+    A tied tensor is listed under its first name. `ghosts` (tensors that the forward pass never reads) are left out.
+
+    Raises:
+        CheckpointError: if two different parameters share memory (their gradients would be split between
+            them), or if there is nothing trainable.
+    """
+    names: dict[int, list[str]] = {}
+    for name, tensor in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(tensor), []).append(name)
+    prunable = {
+        id(tensor)
+        for part in module.modules()
+        if isinstance(part, nn.Linear | nn.Embedding)
+        for tensor in part.parameters(recurse=False)
+    }
+    found: list[Parameter] = []
+    memory: dict[int, str] = {}
+    start = 0
+    for name, tensor in module.named_parameters():
+        if not tensor.requires_grad or name in ghosts:
+            continue
+        place = tensor.data_ptr()
+        if place and place in memory:
+            raise CheckpointError(
+                name, f"shares its memory with {memory[place]} but is another parameter", "tie them as one Parameter"
+            )
+        memory[place] = name
+        found.append(
+            Parameter(
+                name=name,
+                shape=tuple(tensor.shape),
+                start=start,
+                component=component_of(name),
+                stack=stack_of(name, names[id(tensor)]),
+                layer=layer_of(name),
+                prunable=id(tensor) in prunable,
+                aliases=tuple(other for other in names[id(tensor)] if other != name),
+            )
+        )
+        start += tensor.numel()
+    if not found:
+        raise CheckpointError(type(module).__name__, "has no trainable parameter", "is everything frozen?")
+    return tuple(found)
+
+
+def tensors(module: nn.Module, parameters: Collection[Parameter]) -> Iterator[tuple[Parameter, nn.Parameter]]:
+    """Yield each registered parameter with its tensor in `module`."""
+    named = dict(module.named_parameters())
+    for parameter in parameters:
+        yield parameter, named[parameter.name]
+
+
+def component_of(name: str) -> str:
+    """Return embedding, projection, attention, ffn, norm or other."""
+    if re.search(r"norm|\bln_", name):
+        return "norm"
+    if _PROJECTION.search(name):
+        return "projection"
+    if _ATTENTION.search(name):
+        return "attention"
+    if _FFN.search(name):
+        return "ffn"
+    return "embedding" if _EMBEDDING.search(name) else "other"
+
+
+def stack_of(name: str, names: Collection[str] = ()) -> str:
+    """Return encoder, decoder, or shared for what belongs to neither or is tied across both."""
+    sides = {side for each in (name, *names) for side in ("encoder", "decoder") if each.startswith((side, f"model.{side}"))}
+    return sides.pop() if len(sides) == 1 else "shared"
+
+
+def layer_of(name: str) -> int | None:
+    """Return the layer's number in its stack, from 0, or None outside the layers."""
+    match = _LAYER.search(name)
+    return int(match.group(1)) if match else None
