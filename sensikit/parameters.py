@@ -116,7 +116,9 @@ def component_of(name: str) -> str:
 
 def stack_of(name: str, names: Collection[str] = ()) -> str:
     """Return encoder, decoder, or shared for what belongs to neither or is tied across both."""
-    sides = {side for each in (name, *names) for side in ("encoder", "decoder") if each.startswith((side, f"model.{side}"))}
+    sides = {
+        side for each in (name, *names) for side in ("encoder", "decoder") if each.startswith((side, f"model.{side}"))
+    }
     return sides.pop() if len(sides) == 1 else "shared"
 
 

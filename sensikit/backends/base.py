@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 Item = tuple[str, int]
-"""A sentence pair: its language, and its index in that language's split."""
+"""A sentence pair: its language, and its row in `Backend.sizes` of that language and split."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Translations:
     references: list[str]
     references_from: str
     """Where the references come from: "text" (raw text beside the data) or "binarised" (decoded from it)."""
+    truncated: int = 0
+    """Sentences longer than the model's positions, translated from as much of them as it can take."""
 
 
 @dataclass(frozen=True)
@@ -78,26 +80,39 @@ class Backend(Protocol):
     languages: dict[str, Language]
     """Every training language of the direction, English left out, in a fixed order."""
     direction: str
+    english: str
+    """The code that the checkpoint has for English: `eng`, `en`, `en_XX`."""
     device: torch.device
     ghosts: frozenset[str]
     """Names of parameters that exist but never take part in the computation; left out of everything."""
     provenance: Provenance
 
     def sizes(self, language: str, split: str = "train") -> np.ndarray:
-        """Return the tokens of every pair, (n, 2) int64: source, target. What is a target is what the loss counts."""
+        """Return the tokens of every pair, (n, 2) int64: source, target. What is a target is what the loss counts.
+
+        Pairs longer than the model's positions have no row; `left_out` counts them.
+        """
+        ...
+
+    def left_out(self, language: str, split: str = "train") -> int:
+        """Return how many pairs of the split are longer than the model's positions, and so have no row in `sizes`."""
         ...
 
     def collate(self, items: Sequence[Item], split: str = "train") -> Any:
-        """Return one padded piece of a batch, on `device`."""
+        """Return one padded piece of a batch, its languages mixed as they come, on `device`."""
         ...
 
     def loss(self, piece: Any, kind: str = "nll") -> tuple[torch.Tensor, int]:
         """Return the *summed* loss of a piece (scalar, nats) and the number of target tokens in it.
 
-        `kind`: "nll" (cross-entropy without label smoothing) or "train" (the criterion of the training run).
+        In the module's own dtype and mode. `kind`: "nll" (cross-entropy without label smoothing) or "train" (the
+        criterion of the training run).
         """
         ...
 
     def translate(self, language: str, split: str, decoding: Decoding) -> Translations:
-        """Return a translation of every sentence of the split (its first `max_sentences`), none missing."""
+        """Return a translation of every sentence of the split (its first `max_sentences`), none missing, in order.
+
+        A sentence is translated even when `sizes` has no row for it. The module keeps its weights and its mode.
+        """
         ...

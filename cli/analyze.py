@@ -1,0 +1,70 @@
+"""`sensikit analyze`: sensitivities, language specificity and correlations of one checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+
+
+def analyze(
+    checkpoint: Annotated[Path, typer.Argument(help="A fairseq checkpoint; nothing inside it is run.")],
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="The run directory to write.")],
+    direction: options.Direction = None,
+    languages: options.Languages = None,
+    batches: Annotated[int, typer.Option(help="Batches of each set, at most.")] = 500,
+    tokens: Annotated[
+        int | None, typer.Option(help="Target tokens of a batch; by default 4096, lowered for small languages.")
+    ] = None,
+    rest: Annotated[str, typer.Option(help="B_-l: mixed batches of the others, or their S pooled.")] = "mixed",
+    rest_temperature: Annotated[float, typer.Option(help="Of the mix: 1 = in proportion to the data.")] = 1.0,
+    loss: Annotated[str, typer.Option(help="nll, or train: the criterion the model was trained with.")] = "nll",
+    preset: Annotated[str | None, typer.Option(help="released: dropout on, training loss, summed.")] = None,
+    sigma: Annotated[float, typer.Option(help="σ of D, on the scale of a summed loss.")] = 1e-8,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 1,
+    pieces: Annotated[int, typer.Option(help="Parts of like length a batch is computed in; the same S.")] = 4,
+    skip_nonfinite: Annotated[bool, typer.Option("--skip-nonfinite", help="Leave such batches out, counted.")] = False,
+    task: Annotated[str, typer.Option(help="mt.")] = "mt",
+    device: options.Device = "auto",
+    resume: options.Resume = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, and stop.")] = False,
+) -> None:
+    """Measure S(θ,B_l), D(θ,l) and the correlations of a checkpoint, per language."""
+    from sensikit.analysis import RELEASED, Settings, estimate
+    from sensikit.analysis import analyze as run_analysis
+    from sensikit.backends import open_checkpoint
+    from sensikit.errors import OptionError, RunError
+
+    if preset not in (None, "released"):
+        raise OptionError("--preset", f"{preset} is unknown", "the only one is released")
+    if not resume and not dry_run and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(out, "already exists", "choose another --out, or --resume what is there")
+    settings = Settings(
+        task=task,
+        batches=batches,
+        tokens=tokens,
+        rest=rest,
+        rest_temperature=rest_temperature,
+        sigma=sigma,
+        seed=seed,
+        pieces=pieces,
+        skip_nonfinite=skip_nonfinite,
+        **({"loss": loss} if preset is None else RELEASED),
+    )
+    backend = open_checkpoint(checkpoint, data, direction, device)
+    chosen = options.names(languages)
+    if dry_run:
+        cost = estimate(backend, settings, chosen)
+        typer.echo(
+            f"{cost.batches} batches, about {cost.seconds / 60:.1f} minutes on {backend.device}; "
+            f"{cost.memory / 1e9:.2f} GB of memory for the vectors, beside the activations of one piece; "
+            f"{cost.disk / 1e9:.2f} GB of disk"
+        )
+        return
+    run = run_analysis(backend, out, settings, languages=chosen, resume=resume, command=options.command_line())
+    typer.echo(run.manifest["signature"])
+    typer.echo(str(out))

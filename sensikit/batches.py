@@ -1,0 +1,127 @@
+"""Which sentences make which batch: T target tokens each, drawn by seed, never a sentence twice.
+
+The mean of |θ·∇L| over batches depends on how many tokens a batch holds (a larger batch averages more gradient noise
+away before the absolute value is taken), so every set that is compared is packed to the same T. The number of batches
+only decides how noisy the mean is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sensikit.backends.base import Item
+from sensikit.errors import DataError
+from sensikit.files import sha256_of
+
+MINIMUM_BATCHES = 40
+"""T is lowered until the smallest language has this many batches."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some sentence pairs, in pieces of like length, and the target tokens in all of them."""
+
+    pieces: tuple[tuple[Item, ...], ...]
+    tokens: int
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Every sentence of the batch."""
+        return tuple(item for piece in self.pieces for item in piece)
+
+
+def rng(seed: int, *names: str) -> np.random.Generator:
+    """Return the generator of one purpose: the same seed gives each name its own, independent stream."""
+    return np.random.default_rng([seed, int(sha256_of(*names)[:15], 16)])
+
+
+def common_tokens(sizes: Mapping[str, np.ndarray], wanted: int, minimum: int = MINIMUM_BATCHES) -> int:
+    """Return T: `wanted`, lowered until the smallest language fills `minimum` batches.
+
+    Args:
+        sizes: language → (n, 2) int64, source and target tokens of its sentences.
+        wanted: target tokens per batch.
+        minimum: batches that every language should have.
+    """
+    smallest = min(int(size[:, 1].sum()) for size in sizes.values())
+    return max(1, min(wanted, smallest // minimum))
+
+
+def draw(sizes: Mapping[str, np.ndarray], seed: int, purpose: str, temperature: float = 1.0) -> Iterator[Item]:
+    """Yield sentences of the languages of `sizes` in random order, each at most once.
+
+    The next sentence is of language l with probability ∝ n_l^(1/temperature); the stream ends when the language
+    whose turn it is has none left, so that the proportions hold to the end. At temperature 1 this is a random order
+    of the pool.
+
+    Args:
+        sizes: language → (n, 2) int64.
+        seed: of the draw; each language has its own stream under it.
+        purpose: a name that keeps two draws of one seed apart.
+        temperature: 1 = in proportion to the data, larger = flatter.
+    """
+    languages = list(sizes)
+    orders = {language: rng(seed, purpose, language).permutation(len(sizes[language])) for language in languages}
+    counts = np.array([len(sizes[language]) for language in languages], dtype=float)
+    chooser = rng(seed, purpose, "languages", *languages)
+    if temperature == 1.0:
+        turns = chooser.permutation(np.repeat(np.arange(len(languages)), counts.astype(int)))
+    else:
+        shares = counts ** (1 / temperature)
+        turns = chooser.choice(len(languages), size=int(counts.sum()), p=shares / shares.sum())
+    taken = dict.fromkeys(languages, 0)
+    for turn in turns:
+        language = languages[turn]
+        if taken[language] == len(orders[language]):
+            return
+        yield language, int(orders[language][taken[language]])
+        taken[language] += 1
+
+
+def pack(
+    items: Iterator[Item], sizes: Mapping[str, np.ndarray], tokens: int, count: int, pieces: int = 1
+) -> list[Batch]:
+    """Return at most `count` batches of about `tokens` target tokens each.
+
+    A batch closes before or after the sentence that crosses T, whichever is nearer, so batches hold T on average. A
+    last batch that is not full is left out: it would be one of another size.
+
+    Raises:
+        DataError: if the sentences do not fill two batches.
+    """
+    batches: list[Batch] = []
+    held: list[Item] = []
+    total = 0
+    for item in items:
+        size = int(sizes[item[0]][item[1], 1])
+        crosses = total + size >= tokens
+        if crosses and held and (total + size) - tokens > tokens - total:
+            batches.append(_batch(held, total, sizes, pieces))
+            held, total = [item], size
+        else:
+            held.append(item)
+            total += size
+        if total >= tokens:
+            batches.append(_batch(held, total, sizes, pieces))
+            held, total = [], 0
+        if len(batches) >= count:
+            break
+    if len(batches) < 2:
+        names = ", ".join(sizes)
+        raise DataError(
+            names, f"fills {len(batches)} batches of {tokens} target tokens", "two are needed: lower --tokens"
+        )
+    return batches[:count]
+
+
+def _batch(items: Sequence[Item], tokens: int, sizes: Mapping[str, np.ndarray], pieces: int) -> Batch:
+    lengths = np.array([sizes[language][index] for language, index in items])
+    order = np.lexsort((lengths[:, 1], lengths.max(axis=1)))
+    # equal tokens in each piece, not equal sentences: the long ones are what padding costs
+    filled = np.cumsum(lengths[order].sum(axis=1))
+    part_of = np.minimum(filled * pieces // (filled[-1] + 1), pieces - 1)
+    parts = (order[part_of == part] for part in range(pieces))
+    return Batch(tuple(tuple(items[i] for i in part) for part in parts if len(part)), tokens)

@@ -1,0 +1,196 @@
+"""Where parallel text comes from: TSV, two plain files, gettext catalogues; and text in one language."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+from sensikit.corpus import catalogues
+from sensikit.errors import DataError, OptionError
+from sensikit.languages import ENGLISH, canonical
+
+SPLITS = ("train", "valid", "test")
+_SPLIT_NAMES = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
+_NOT_LANGUAGES = {"dev", "raw", "all", "new", "old", "tmp"}
+
+
+class Row(NamedTuple):
+    """A pair as it was read; `fault` says why it is none, and then `english` is what stood there."""
+
+    english: str
+    other: str
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Parallel text of one language: a TSV file, a catalogue, or two plain files (English first).
+
+    `split` is train, valid or test where the file's name says so, else None.
+    """
+
+    paths: tuple[Path, ...]
+    language: str
+    split: str | None = None
+
+    def rows(self) -> Iterator[Row]:
+        """Yield what stands in it, line by line.
+
+        Raises:
+            DataError: if a file cannot be read or is empty, or if two plain files differ in length.
+        """
+        if len(self.paths) == 2:
+            return _plain_rows(*self.paths)
+        path = self.paths[0]
+        return _catalogue_rows(path) if path.suffix in catalogues.SUFFIXES else _tsv_rows(path)
+
+
+def find(arguments: Sequence[str | Path], languages: Collection[str] | None = None) -> list[Source]:
+    """Return the sources that some arguments name, those of `languages` alone if given.
+
+    An argument is a TSV file, the common prefix of two plain files, a catalogue, or a directory of catalogues.
+
+    Raises:
+        DataError: if one is missing, has no language in its name, or claims a split that another one is.
+        OptionError: if a language is asked for that no source has.
+    """
+    found = [source for argument in arguments for source in _sources(str(argument))]
+    if not found:
+        raise DataError(" ".join(map(str, arguments)) or "SOURCE", "no parallel text", "give TSV files or catalogues")
+    if languages is not None:
+        for code in languages:
+            if code not in {source.language for source in found}:
+                raise OptionError("--languages", f"no source has {code}", f"there are {_listed(found)}")
+        found = [source for source in found if source.language in languages]
+    claimed: dict[tuple[str, str], Source] = {}
+    for source in found:
+        if source.split and (other := claimed.setdefault((source.language, source.split), source)) is not source:
+            problem = f"is the {source.split} split of {source.language}, and so is {other.paths[0]}"
+            raise DataError(source.paths[0], problem, "leave one of them out")
+    return found
+
+
+def _listed(sources: Sequence[Source]) -> str:
+    return ", ".join(sorted({source.language for source in sources}))
+
+
+def _sources(argument: str) -> list[Source]:
+    path = Path(argument)
+    if path.is_dir():
+        return [Source((file,), code) for file, code in catalogues.tree(path)]
+    if pair := _plain_pair(argument):
+        return [pair]
+    if not path.exists():
+        raise DataError(
+            path, "does not exist", "give a file, a directory of catalogues, or the prefix of PREFIX.cat and PREFIX.eng"
+        )
+    if path.suffix in catalogues.SUFFIXES:
+        return [Source((path,), catalogues.language_of(path) or _nameless(path))]
+    parts = _parts(path)
+    if "tsv" not in parts:
+        raise DataError(path, "is of no known kind", "name it LANG.tsv, or give a .po or .mo file")
+    return [Source((path,), language_of(path), _split(parts))]
+
+
+def language_of(path: Path) -> str:
+    """Return the language that a file such as cat.train.tsv.gz is named after.
+
+    Raises:
+        DataError: if its name does not begin with one, or with English.
+    """
+    first = _parts(path)[0]
+    return (None if first.lower() in _NOT_LANGUAGES else canonical(first)) or _nameless(path)
+
+
+def _nameless(path: Path) -> str:
+    raise DataError(path, "has no language in its name", "call it after its language, such as cat.tsv or cat.train.tsv")
+
+
+def _parts(path: Path) -> list[str]:
+    return path.name.removesuffix(".gz").split(".")
+
+
+def _split(parts: Sequence[str]) -> str | None:
+    return next((_SPLIT_NAMES[part] for part in parts if part in _SPLIT_NAMES), None)
+
+
+def _plain_pair(prefix: str) -> Source | None:
+    parts = Path(prefix).name.split(".")
+    pair = next((part.split("-") for part in parts if re.fullmatch(r"\w+-\w+", part)), None)
+    if pair is None or ENGLISH not in pair or pair[0] == pair[1]:
+        return None
+    other = pair[1] if pair[0] == ENGLISH else pair[0]
+    paths = [_plain_file(f"{prefix}.{code}") for code in (ENGLISH, other)]
+    if paths == [None, None]:
+        return None
+    for path, code in zip(paths, (ENGLISH, other), strict=True):
+        if path is None:
+            raise DataError(f"{prefix}.{code}", "does not exist", "a prefix needs both of its sides")
+    english, foreign = (path for path in paths if path)
+    return Source((english, foreign), canonical(other) or _nameless(foreign), _split(parts))
+
+
+def _plain_file(name: str) -> Path | None:
+    return next((path for path in (Path(name), Path(f"{name}.gz")) if path.is_file()), None)
+
+
+def lines(path: Path) -> Iterator[Row]:
+    """Yield each line of a UTF-8 file, gzipped or not, as the English side of a row.
+
+    Raises:
+        DataError: if the file is missing, damaged or empty.
+    """
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                yield _decoded(line.rstrip(b"\r\n"))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(path, f"is damaged after line {number} ({error})", "get it again") from error
+    except FileNotFoundError as error:
+        raise DataError(path, "does not exist", "check the path") from error
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", "check that it is a file you may read") from error
+    if not number:
+        raise DataError(path, "is empty", "leave it out or make it again")
+
+
+def _decoded(line: bytes) -> Row:
+    try:
+        return Row(line.decode(), "")
+    except UnicodeDecodeError:
+        return Row(line.decode(errors="backslashreplace"), "", "undecodable bytes")
+
+
+def _tsv_rows(path: Path) -> Iterator[Row]:
+    for row in lines(path):
+        columns = row.english.split("\t")
+        if row.fault or len(columns) != 2:
+            yield Row(row.english, "", row.fault or ("no tab" if len(columns) == 1 else "more than one tab"))
+        else:
+            yield Row(columns[0], columns[1])
+
+
+def _plain_rows(english_path: Path, other_path: Path) -> Iterator[Row]:
+    for number, (english, other) in enumerate(zip_longest(lines(english_path), lines(other_path)), 1):
+        if english is None or other is None:
+            shorter, longer = (english_path, other_path) if english is None else (other_path, english_path)
+            raise DataError(shorter, f"ends before line {number} of {longer}", "the two must have the same lines")
+        if fault := english.fault or other.fault:
+            yield Row(f"{english.english} | {other.english}", "", fault)
+        else:
+            yield Row(english.english, other.english)
+
+
+def _catalogue_rows(path: Path) -> Iterator[Row]:
+    try:
+        for english, other in catalogues.messages(path):
+            yield Row(english, other)
+    except catalogues.DAMAGE as error:
+        yield Row(f"{path.name}: {error}", "", "unreadable catalogue")

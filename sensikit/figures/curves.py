@@ -1,0 +1,235 @@
+"""Translation quality against the share of parameters pruned (Figures 3 and 9)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from sensikit.figures.style import COLOURS, FULL, MUTED, canvas, joined, of_run, order, runs, styled
+
+METRICS = {"bleu": "BLEU", "chrf": "chrF++"}
+UNPRUNED = "none"
+COLUMNS = ["run", "order", "ratio", "value", "low", "high", "spread_low", "spread_high", "languages", "seeds"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """How one order is drawn: the question in colour, its controls muted, each told apart without colour."""
+
+    name: str
+    colour: str
+    dashes: Any
+    marker: str
+    width: float = 1.0
+
+
+ORDERS = {
+    "specificity": Line("least specific first", COLOURS[0], "-", "o", 1.6),
+    "reverse": Line("most specific first", COLOURS[1], (0, (4, 1.5)), "s", 1.2),
+    "sensitivity": Line("least sensitive first", "#4d4d4d", (0, (5, 1, 1, 1)), "^"),
+    "magnitude": Line("smallest first", "#7d7d7d", (0, (1, 1)), "v"),
+    "random": Line("random", "#a6a6a6", "-", "x"),
+}
+
+
+def line_of(name: str) -> Line:
+    """Return how to draw an order; one that has no line of its own is a muted control under its own name."""
+    return ORDERS.get(name, Line(name, "#8f8f8f", (0, (3, 1, 1, 1, 1, 1)), "d"))
+
+
+def curve(frame: pd.DataFrame, metric: str = "bleu", change: bool = False) -> pd.DataFrame:
+    """Return the mean over languages against the ratio, one row for each (run, order, ratio).
+
+    Only ratios at which every language was decoded count: a mean over fewer would be of other languages. The
+    unpruned model is the start of every order. `low` and `high` are the means of the languages' 95% bounds, which
+    needs no independence between them and so is rather too wide than too narrow; `spread_low` and `spread_high`
+    are the extremes over seeds.
+
+    Args:
+        frame: the rows of pruning.csv, with a column `run` where there are several runs.
+        metric: bleu or chrf.
+        change: subtract the unpruned mean of the same run.
+    """
+    found = [_curve(of_run(frame, run), metric, change, run) for run in runs(frame)]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
+
+
+def _curve(frame: pd.DataFrame, metric: str, change: bool, run: str) -> pd.DataFrame:
+    languages = frame["language"].nunique()
+    cells = frame.assign(value=frame[metric], low=frame.get(f"{metric}_low"), high=frame.get(f"{metric}_high"))
+    cells["seed"] = cells["seed"].astype("string").fillna("")
+    means = cells.groupby(["order", "seed", "ratio"], sort=False).agg(
+        value=("value", "mean"), low=("low", "mean"), high=("high", "mean"), languages=("language", "nunique"),
+        bounds=("low", "count"),
+    ).reset_index()  # fmt: skip
+    means = means[means["languages"] == languages]
+    means.loc[means["bounds"] < languages, ["low", "high"]] = math.nan
+    orders = [name for name in dict.fromkeys(means["order"]) if name != UNPRUNED]
+    start = means[means["order"] == UNPRUNED]
+    rows = [
+        {
+            "run": run, "order": name, "ratio": ratio, "value": at["value"].mean(),
+            "low": at["low"].mean(skipna=False), "high": at["high"].mean(skipna=False),
+            "spread_low": at["value"].min(), "spread_high": at["value"].max(),
+            "languages": languages, "seeds": len(at),
+        }
+        for name in orders
+        for ratio, at in pd.concat([start, means[means["order"] == name]]).groupby("ratio")
+    ]  # fmt: skip
+    points = pd.DataFrame(rows, columns=COLUMNS)
+    if change:
+        shifted = ["value", "low", "high", "spread_low", "spread_high"]
+        points[shifted] -= start["value"].mean()
+    return points
+
+
+@styled
+def pruning_curves(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = False, width: float = FULL) -> Figure:
+    """Return quality against pruning ratio, a line for each order and a panel for each run, on one scale.
+
+    The band of the first order is over test sentences, that of random over its seeds.
+
+    Args:
+        frame: the rows of pruning.csv, with a column `run` where there are several runs.
+        metric: bleu or chrf.
+        change: draw the change from the unpruned model instead of the score itself.
+        width: of the figure, in inches.
+    """
+    points = curve(frame, metric, change)
+    labels = runs(frame)
+    figure = canvas(width, min(3.0, width / len(labels) * 0.62) + 0.45)
+    axes = figure.subplots(1, len(labels), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, label in zip(axes, labels, strict=True):
+        of_label = points[points["run"] == label]
+        for name in sorted(of_label["order"].unique(), key=_rank):
+            draw_order(ax, of_label[of_label["order"] == name], line_of(name), band=name in ("specificity", "random"))
+        ax.set_title(label)
+    finish(axes, metric, change)
+    _legend(figure, axes)
+    return figure
+
+
+@styled
+def pruning_comparison(
+    frame: pd.DataFrame, metric: str = "bleu", *, change: bool = True, name: str = "specificity", width: float = 3.3
+) -> Figure:
+    """Return one order of all runs in one panel: by default the change in BLEU, as in Figure 3."""
+    points = curve(frame, metric, change)
+    figure = canvas(width, width * 0.72)
+    ax = figure.subplots()
+    for index, label in enumerate(runs(frame)):
+        line = _run_line(index, label)
+        draw_order(ax, points[(points["run"] == label) & (points["order"] == name)], line, band=True)
+    finish([ax], metric, change)
+    if len(runs(frame)) > 1:
+        ax.legend(loc="lower left")
+    return figure
+
+
+@styled
+def pruning_curves_by_language(
+    frame: pd.DataFrame,
+    languages: Mapping[str, Mapping[str, Any]],
+    metric: str = "bleu",
+    *,
+    width: float = FULL,
+) -> Figure:
+    """Return a small panel for each language, all on one scale: every order of one run, or one order of several."""
+    codes = [code for code in order(languages) if code in set(frame["language"])]
+    columns = min(4, len(codes))
+    rows = -(-len(codes) // columns)
+    figure = canvas(width, rows * width / columns * 0.72 + 0.4)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax, code in zip(axes, codes, strict=False):
+        for line, points in _lines_of(frame[frame["language"] == code], metric):
+            draw_order(ax, points, line, band=line.width > 1.2)
+        ax.set_title(f"{code} · {languages[code]['name']}")
+    finish(axes, metric)
+    for ax in axes[len(codes) :]:
+        ax.set_axis_off()
+    for ax in axes[max(0, len(codes) - columns) : len(codes)]:
+        ax.tick_params(labelbottom=True)  # the last panel of a column that the last row does not reach
+    _legend(figure, axes[: len(codes)])
+    return figure
+
+
+def _lines_of(frame: pd.DataFrame, metric: str) -> list[tuple[Line, pd.DataFrame]]:
+    points, labels = curve(frame, metric), runs(frame)
+    if len(labels) == 1:
+        names = sorted(points["order"].unique(), key=_rank)
+        return [(line_of(name), points[points["order"] == name]) for name in names]
+    chosen = points[points["order"] == "specificity"]
+    return [(_run_line(index, label), chosen[chosen["run"] == label]) for index, label in enumerate(labels)]
+
+
+def _run_line(index: int, label: str) -> Line:
+    styles = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+    return Line(label, COLOURS[index % len(COLOURS)], styles[index % 4], "os^vDP"[index % 6], 1.5)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    names = list(ORDERS)
+    return names.index(name) if name in names else len(names), name
+
+
+def draw_order(ax: Axes, points: pd.DataFrame, line: Line, band: bool) -> None:
+    """Draw one line with its band: over seeds where there are several, over test sentences otherwise."""
+    points = points.sort_values("ratio")
+    ax.plot(
+        points["ratio"], points["value"], color=line.colour, linestyle=line.dashes, linewidth=line.width,
+        marker=line.marker, markersize=3.2 if line.width > 1.1 else 2.8, markeredgewidth=0.7, label=line.name,
+        zorder=2 + line.width, clip_on=False,
+    )  # fmt: skip
+    if not band:
+        return
+    low, high = ("spread_low", "spread_high") if (points["seeds"] > 1).any() else ("low", "high")
+    if points[low].notna().any():
+        ax.fill_between(points["ratio"], points[low], points[high], color=line.colour, alpha=0.18, linewidth=0)
+
+
+def finish(axes: Sequence[Axes], metric: str, change: bool = False) -> None:
+    """Give panels their axes once all is drawn: the ratio in per cent, a score that starts at 0 or a change that ends there."""
+    name = METRICS.get(metric, metric)
+    axes[0].set_xlim(left=0)  # a limit that is set stops the shared scale from following what is drawn later
+    if not change:
+        axes[0].set_ylim(bottom=0)
+    for ax in axes:
+        ax.set_xlabel("parameters pruned")
+        ax.set_ylabel(f"change in {name}" if change else name)
+        ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        if change:
+            ax.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
+        ax.grid(axis="y")
+        ax.set_axisbelow(True)
+        ax.label_outer()
+
+
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    lines = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if len(lines) > 1:
+        figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=min(5, len(lines)))
+
+
+def caption(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = False) -> str:
+    """Return what the curves show: what was averaged, what the bands are of, how much was decoded."""
+    name = METRICS.get(metric, metric)
+    points = curve(frame, metric, change)
+    seeds, languages = int(points["seeds"].max()) if len(points) else 0, sorted(points["languages"].unique())
+    sentences = sorted(frame["sentences"].dropna().astype(int).unique())
+    text = (
+        f"{'Change in ' + name if change else name}, mean over {joined(map(str, languages))} languages, against the share "
+        "of the prunable parameters that is set to zero; every order spares the 10% with the highest sensitivity. "
+    )
+    if points["low"].notna().any():
+        text += "Shaded around the least specific first: 95% bootstrap bounds over the test sentences, averaged. "
+    if seeds > 1:
+        text += f"Shaded around random: the extremes of {seeds} seeds. "
+    span = f"{sentences[0]}" if len(sentences) == 1 else f"{sentences[0]} to {sentences[-1]}"
+    return text + f"{span} test sentences a language, one training run: nothing here speaks of other training seeds."

@@ -1,0 +1,200 @@
+"""Pearson correlation between the sensitivities of languages, as heat maps with their noise ceiling (Figures 2, 6, 8)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from sensikit.figures.style import FULL, INK, MUTED, canvas, families, joined, of_run, order, runs, styled
+
+GROUPS = {
+    "high": "10% high-sensitive parameters",
+    "low": "90% low-sensitive parameters",
+    "all": "all parameters",
+}
+PALETTE = "YlGnBu"  # one hue direction, dark for alike: readable in grey print and with any colour blindness
+STEP = 0.05  # the ends of a colour scale are multiples of it
+
+
+def pairs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the ordered pairs of different languages, with `at_ceiling`.
+
+    A pair is at its ceiling when the 95% interval of its PCC reaches √(r_l·r_l′): what separates the two languages
+    may then be noise. It is not decided (NA) where the interval or the ceiling is missing.
+    """
+    different = frame[frame["language_a"] != frame["language_b"]].copy()
+    known = different["pcc_high"].notna() & different["ceiling"].notna()
+    different["at_ceiling"] = (different["pcc_high"] >= different["ceiling"]).astype("boolean").where(known)
+    return different
+
+
+def matrix(frame: pd.DataFrame, codes: Sequence[str], column: str = "pcc") -> pd.DataFrame:
+    """Return (n, n) of `column` in the order of `codes`, NaN where there is no such pair.
+
+    The diagonal is the reliability of each language: the PCC between the halves of its own batches. The trivial 1
+    of a language with itself says nothing, while a pair cannot be expected to exceed the reliabilities around it.
+    """
+    wide = frame.pivot(index="language_a", columns="language_b", values=column).reindex(index=codes, columns=codes)
+    own = frame[frame["language_a"] == frame["language_b"]].set_index("language_a")["ceiling"].reindex(codes)
+    values = wide.to_numpy(dtype=float, na_value=np.nan).copy()
+    np.fill_diagonal(values, own.to_numpy(dtype=float))
+    return pd.DataFrame(values, index=list(codes), columns=list(codes))
+
+
+def colour_range(frame: pd.DataFrame) -> tuple[float, float]:
+    """Return the ends of the colour scale of a row of panels: all its PCC and reliabilities, rounded outwards to 0.05."""
+    values = pd.concat([pairs(frame)["pcc"], frame.loc[frame["language_a"] == frame["language_b"], "ceiling"]]).dropna()
+    if values.empty:
+        return 0.0, 1.0
+    low = math.floor(round(values.min() / STEP, 6)) * STEP
+    high = min(1.0, math.ceil(round(values.max() / STEP, 6)) * STEP)
+    return (round(low, 2), round(high, 2)) if low < high else (round(low - STEP, 2), round(high, 2))
+
+
+def digits(values: np.ndarray) -> int:
+    """Return how many decimals to print: two, or three where two would round a pair of languages up to 1.00."""
+    return 3 if np.nanmax(values, initial=0.0) >= 0.995 else 2
+
+
+@styled
+def correlation_heatmaps(
+    frame: pd.DataFrame,
+    languages: Mapping[str, Mapping[str, Any]],
+    groups: Sequence[str] = tuple(GROUPS),
+    *,
+    task: str = "mt",
+    width: float = FULL,
+) -> Figure:
+    """Return the heat maps of PCC between languages: a row for each group and a column for each run (Figure 2).
+
+    All panels of a group share one colour scale; the groups, whose ranges differ widely, have one each. A single
+    run has its groups side by side. On the diagonal, framed, stands the reliability of each language, the noise
+    ceiling of what is around it; a dot marks a pair that is at its ceiling.
+
+    Args:
+        frame: the rows of correlation.csv, with a column `run` where there are several runs.
+        languages: code → {family, tier, sizes}, which give the order and the lines between families.
+        groups: which of high, low and all, in this order.
+        task: mt or denoise.
+        width: of the figure, in inches.
+    """
+    frame = frame[frame["task"] == task]
+    groups = [group for group in groups if (frame["group"] == group).any()]
+    labels, codes = runs(frame), order(languages)
+    single = len(labels) == 1
+    rows, columns = (1, len(groups)) if single else (len(groups), len(labels))
+    side = width / columns
+    figure = canvas(width, rows * (side + (0.35 if single else 0.1)) + 0.1)
+    for row, group in enumerate(groups):
+        of_group = frame[frame["group"] == group]
+        limits = colour_range(of_group)
+        panels = []
+        for column, label in enumerate(labels):
+            ax = figure.add_subplot(rows, columns, (row * columns + column if not single else row) + 1)
+            panel(ax, of_run(of_group, label), languages, codes, limits, side)
+            ax.set_title("\n".join(filter(None, [label, GROUPS.get(group, group)])), pad=4)
+            panels.append(ax)
+        bar = figure.colorbar(
+            panels[-1].collections[0],
+            ax=panels,
+            orientation="horizontal" if single else "vertical",
+            **({"shrink": 0.8, "aspect": 30, "pad": 0.02} if single else {"shrink": 0.8, "aspect": 25, "pad": 0.01}),
+        )
+        bar.set_label("PCC")
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.ax.tick_params(length=2)
+    return figure
+
+
+def panel(
+    ax: Axes,
+    frame: pd.DataFrame,
+    languages: Mapping[str, Mapping[str, Any]],
+    codes: Sequence[str],
+    limits: tuple[float, float],
+    side: float,
+) -> None:
+    """Draw the PCC of one group in one run: `side` is the room for it in inches."""
+    values = matrix(frame, codes)
+    off = values.to_numpy()[~np.eye(len(codes), dtype=bool)]
+    decimals = digits(off)
+    cell = (side - 0.45) / len(codes) * 72  # points
+    size = min(7.0, cell / (0.64 * (decimals + 2 if len(codes) <= 10 else decimals + 1)))
+    written = values.map(lambda value: number(value, decimals, short=len(codes) > 10))
+    seaborn.heatmap(
+        values, ax=ax, vmin=limits[0], vmax=limits[1], cmap=PALETTE, cbar=False, square=True,
+        annot=written.to_numpy() if size >= 3.5 else False, fmt="", annot_kws={"size": size},
+        linewidths=0.4, linecolor="white", xticklabels=True, yticklabels=True,
+    )  # fmt: skip
+    ax.set_facecolor("#eeeeee")  # a pair that was not measured
+    ax.tick_params(length=0, pad=1.5, labelsize=min(6.5, cell * 0.62))
+    ax.tick_params(axis="x", rotation=0 if cell >= 13 else 90)
+    ax.tick_params(axis="y", rotation=0)
+    ax.set(xlabel="", ylabel="")
+    for place in range(len(codes)):
+        ax.add_patch(Rectangle((place, place), 1, 1, fill=False, edgecolor=INK, linewidth=0.7, clip_on=False))
+    edges = np.cumsum([len(members) for _, members in families(languages)])[:-1]
+    ax.hlines(edges, 0, len(codes), color=MUTED, linewidth=0.9)
+    ax.vlines(edges, 0, len(codes), color=MUTED, linewidth=0.9)
+    mark_ceiling(ax, frame, codes, limits, size)
+
+
+def number(value: float, decimals: int, short: bool = False) -> str:
+    """Return a correlation as text, rounded down rather than up to 1; `short` leaves out the leading zero."""
+    if math.isnan(value):
+        return ""
+    text = f"{value:.{decimals}f}"
+    if value < 1 and float(text) >= 1:
+        text = f">{1 - 10**-decimals:.{decimals}f}"
+    return text.replace("0.", ".", 1) if short else text
+
+
+def mark_ceiling(ax: Axes, frame: pd.DataFrame, codes: Sequence[str], limits: tuple[float, float], size: float) -> None:
+    """Put a dot into the corner of every cell whose PCC is at its noise ceiling."""
+    place = {code: index for index, code in enumerate(codes)}
+    marked = pairs(frame)
+    marked = marked[marked["at_ceiling"].fillna(False)]
+    x = [place[code] + 0.86 for code in marked["language_b"]]
+    y = [place[code] + 0.16 for code in marked["language_a"]]
+    dark = (marked["pcc"] - limits[0]) / (limits[1] - limits[0]) > 0.55
+    ax.scatter(x, y, s=max(1.0, (size / 3) ** 2), c=np.where(dark, "white", INK), linewidths=0, gid="at-ceiling")
+
+
+def caption(
+    frame: pd.DataFrame,
+    languages: Mapping[str, Mapping[str, Any]],
+    groups: Sequence[str] = tuple(GROUPS),
+    *,
+    task: str = "mt",
+) -> str:
+    """Return what the heat maps show, with the range of each colour scale and the order of the languages."""
+    frame = frame[frame["task"] == task]
+    ranges = []
+    for group in groups:
+        if (frame["group"] == group).any():
+            low, high = colour_range(frame[frame["group"] == group])
+            ranges.append(f"{low:.2f} to {high:.2f} for {GROUPS.get(group, group)}")
+    text = (
+        "PCC between the lists of parameter sensitivity of every two languages; lower means that the two disagree more "
+        f"on which parameters matter. Colour runs from {'; '.join(ranges)}"
+        f"{', the same for all runs' if len(runs(frame)) > 1 else ''}: do not compare colours between groups. "
+    )
+    if frame["ceiling"].notna().any():
+        text += (
+            "Framed, on the diagonal: the reliability r of each language, the correlation between the two halves of its "
+            "own batches (Spearman–Brown corrected); √(r·r′) is the noise ceiling of a pair. "
+        )
+    else:
+        text += "No noise ceiling was measured: the diagonal is left empty. "
+    if pairs(frame)["at_ceiling"].notna().any():
+        text += "A dot marks a pair whose 95% interval reaches its ceiling: what is missing to it may be noise. "
+    kin = [f"{family} ({', '.join(members)})" for family, members in families(languages)]
+    return text + f"Languages by family: {joined(kin)}."

@@ -1,0 +1,138 @@
+"""What every figure shares: sizes, colours, the order of the languages, and how a figure becomes files."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sensikit.files import replacing
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+COLUMN, FULL = 3.3, 6.9
+"""Widths in inches: one column, and both columns, of a two-column page."""
+
+INK, MUTED, RULE = "#1a1a1a", "#6b6b6b", "#d9d9d9"
+# Okabe and Ito (2008), told apart with every common colour blindness
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+TIERS = {"High": "#1b4f72", "Low": "#5b9bc8", "Very Low": "#b9d6ea"}
+
+RC: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same outlines on every machine
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.titleweight": "normal",
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "grid.color": RULE,
+    "grid.linewidth": 0.4,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3,
+    "hatch.linewidth": 0.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.dpi": 300,
+    "text.parse_math": False,  # a run called "a$b$" is not an equation
+    "svg.fonttype": "path",  # looks the same in a page that may load nothing
+    "svg.hashsalt": "sensikit",
+    "pdf.fonttype": 42,
+}
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Return `draw` under the figures' settings; the caller's own settings stay as they are."""
+
+    @functools.wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context(RC):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def canvas(width: float, height: float) -> Figure:
+    """Return an empty figure of `width` × `height` inches that belongs to no window."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def order(languages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the codes by family, within it by tier, then by training pairs (largest first), then by code."""
+    tiers = list(TIERS)
+
+    def place(code: str) -> tuple[Any, ...]:
+        language = languages[code]
+        tier = tiers.index(language["tier"]) if language["tier"] in tiers else len(tiers)
+        return language["family"], tier, -language["sizes"].get("train", 0), code
+
+    return sorted(languages, key=place)
+
+
+def families(languages: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Return each family with its codes, in the order of `order`."""
+    grouped: dict[str, list[str]] = {}
+    for code in order(languages):
+        grouped.setdefault(languages[code]["family"], []).append(code)
+    return list(grouped.items())
+
+
+def runs(frame: pd.DataFrame) -> list[str]:
+    """Return the labels of the runs in `frame`, in order of appearance; one empty label where it has no run column."""
+    return list(dict.fromkeys(frame["run"].astype(str))) if "run" in frame else [""]
+
+
+def of_run(frame: pd.DataFrame, run: str) -> pd.DataFrame:
+    """Return the rows of one run; all of them where `frame` has no run column."""
+    return frame[frame["run"].astype(str) == run] if "run" in frame else frame
+
+
+def joined(words: Iterable[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.svg, .png and .pdf, each in one step; return their paths.
+
+    The same figure gives the same bytes: no date, and identifiers that depend on the content alone.
+
+    Raises:
+        SensikitError: if the place cannot be written or the disk is full.
+    """
+    written = []
+    with matplotlib.rc_context(RC), warnings.catch_warnings():
+        # a label in a script that the font lacks is drawn as boxes; the table beside the figure has it in full
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        for kind, metadata in METADATA.items():
+            path = stem.with_name(f"{stem.name}.{kind}")
+            with replacing(path) as partial:
+                figure.savefig(partial, format=kind, metadata=metadata)
+            written.append(path)
+    return written

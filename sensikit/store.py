@@ -1,0 +1,214 @@
+"""The run directory: one safetensors file per vector of sensitivities, small tables, and a manifest that hashes them.
+
+Steps share nothing but this directory. A vector is one float32 tensor per parameter, under its own name and shape;
+its flat order is that of the registry in the manifest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from sensikit.errors import RunError
+from sensikit.files import read_json, replacing, sha256, write_json, write_text
+from sensikit.parameters import Parameter
+
+FORMAT = 1
+CHUNK = 1 << 18
+"""Scalars of one vector that are read at a time."""
+
+BLOCK_KEY = "blocks"
+
+
+class Run:
+    """A run directory: its path and its manifest.
+
+    Attributes:
+        path: the directory.
+        manifest: what was measured, of what, how (see `create`).
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self.manifest = path, manifest
+        self.parameters = tuple(_parameter(entry) for entry in manifest["parameters"])
+
+    @classmethod
+    def create(cls, path: Path, manifest: dict[str, Any], parameters: Sequence[Parameter]) -> Run:
+        """Make `path` a run directory that holds nothing yet.
+
+        Raises:
+            RunError: if something already stands there.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(path, "already exists", "choose another --out, or --resume what is there")
+        manifest = {"format": FORMAT, **manifest, "sets": {}, "parameters": [asdict(p) for p in parameters]}
+        run = cls(path, manifest)
+        run.save()
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Return the run at `path`.
+
+        Raises:
+            RunError: if it is not a run directory, or of a format that this version does not read.
+        """
+        path = Path(path)
+        if not (path / "manifest.json").is_file():
+            raise RunError(path, "is not a run directory (it has no manifest.json)", "give what analyze wrote to --out")
+        manifest = read_json(path / "manifest.json", RunError)
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise RunError(path / "manifest.json", f"is not of format {FORMAT}", "analyze again with this version")
+        try:
+            return cls(path, manifest)
+        except (KeyError, TypeError) as error:
+            raise RunError(
+                path / "manifest.json", f"lacks a field ({error})", "it is damaged; analyze again"
+            ) from error
+
+    def save(self) -> None:
+        """Write the manifest, in one step."""
+        write_json(self.path / "manifest.json", self.manifest)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for one writer; the lock goes with the process, however it ends.
+
+        Raises:
+            RunError: if another process holds it.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(self.path, "is being written by another process", "wait for it to end") from error
+            yield
+
+    # vectors
+
+    def vector(self, task: str, name: str, kind: str = "") -> Path:
+        """Return the path of one stored vector, e.g. sensitivity/mt/cat.half.safetensors."""
+        return self.path / "sensitivity" / task / f"{name}{kind and '.'}{kind}.safetensors"
+
+    def write_set(
+        self, task: str, name: str, tensors: Mapping[str, Mapping[str, torch.Tensor]], facts: dict[str, Any]
+    ) -> None:
+        """Store the vectors of one set (by kind: "", "half", "blocks") and note them in the manifest, last of all.
+
+        A set is there when the manifest lists it: a kill before that leaves the run as it was.
+        """
+        files = {}
+        for kind, vector in tensors.items():
+            path = self.vector(task, name, kind)
+            with replacing(path) as partial:
+                save_file(dict(vector), partial)
+            files[str(path.relative_to(self.path))] = sha256(path)
+        self.manifest["sets"][f"{task}/{name}"] = {**facts, "files": files}
+        self.save()
+
+    def has(self, task: str, name: str) -> bool:
+        """Return whether a set is stored whole: listed in the manifest, its files there and of the noted hash."""
+        entry = self.manifest["sets"].get(f"{task}/{name}")
+        if entry is None:
+            return False
+        paths = {self.path / file: digest for file, digest in entry["files"].items()}
+        return all(path.is_file() and sha256(path) == digest for path, digest in paths.items())
+
+    def languages(self, task: str = "mt") -> list[str]:
+        """Return the languages measured, in the order of the manifest."""
+        return [code for code in self.manifest["languages"] if f"{task}/{code}" in self.manifest["sets"]]
+
+    def check(self, task: str, names: Sequence[str]) -> None:
+        """Verify the hashes of the stored sets `names`.
+
+        Raises:
+            RunError: naming the first set that is missing or not what was written.
+        """
+        for name in names:
+            if f"{task}/{name}" not in self.manifest["sets"]:
+                raise RunError(self.path, f"holds no sensitivities of {task}/{name}", "finish it: analyze --resume")
+            if not self.has(task, name):
+                raise RunError(self.vector(task, name), "is missing or damaged", "measure it again: analyze --resume")
+
+    def stream(self, vectors: Sequence[Path], parameters: Sequence[Parameter] | None = None) -> Iterator[np.ndarray]:
+        """Yield the vectors side by side in flat order, (len(vectors), ≤ CHUNK) float32 at a time."""
+        for _, block in self.pieces(vectors, parameters):
+            yield block
+
+    def pieces(
+        self, vectors: Sequence[Path], parameters: Sequence[Parameter] | None = None
+    ) -> Iterator[tuple[tuple[Parameter, int], np.ndarray]]:
+        """Yield ((parameter, offset in it), (len(vectors), ≤ CHUNK) float32) in flat order.
+
+        Raises:
+            RunError: if a vector is missing, damaged, or of another model.
+        """
+        chosen = self.parameters if parameters is None else parameters
+        with ExitStack() as stack:
+            files = [stack.enter_context(_open(path)) for path in vectors]
+            for parameter in chosen:
+                width = int(np.prod(parameter.shape[1:], dtype=int)) if len(parameter.shape) > 1 else 1
+                rows = parameter.shape[0] if parameter.shape else 1
+                step = max(1, CHUNK // max(width, 1))
+                slices = [_slice(file, path, parameter) for file, path in zip(files, vectors, strict=True)]
+                for row in range(0, rows, step):
+                    block = [s[row : row + step] if parameter.shape else s[...] for s in slices]
+                    yield (parameter, row * width), np.stack([np.asarray(part).reshape(-1) for part in block])
+
+    def block_reader(self, task: str, name: str) -> Callable[[int, int], np.ndarray]:
+        """Return a function (start, stop) → block means of those sampled parameters, (G, stop - start) float32."""
+        path = self.vector(task, name, "blocks")
+        with _open(path) as file:
+            blocks = file.get_slice(BLOCK_KEY)
+        return lambda start, stop: np.asarray(blocks[:, start:stop])
+
+    # tables
+
+    def write_table(self, name: str, frame: pd.DataFrame) -> Path:
+        """Write a tidy table as CSV, in one step."""
+        path = self.path / name
+        write_text(path, frame.to_csv(index=False))
+        return path
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """Return a tidy table of the run.
+
+        Raises:
+            RunError: if it is not there.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(path, "does not exist", "run the step that writes it first")
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+def _parameter(entry: dict[str, Any]) -> Parameter:
+    return Parameter(**{**entry, "shape": tuple(entry["shape"]), "aliases": tuple(entry["aliases"])})
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="numpy")
+    except (FileNotFoundError, SafetensorError, OSError) as error:
+        raise RunError(path, "is missing or damaged", "measure it again: analyze --resume") from error
+
+
+def _slice(file: Any, path: Path, parameter: Parameter) -> Any:
+    try:
+        found = file.get_slice(parameter.name)
+    except SafetensorError as error:
+        raise RunError(path, f"lacks {parameter.name}", "it belongs to another model; analyze again") from error
+    if tuple(found.get_shape()) != parameter.shape:
+        raise RunError(path, f"holds {parameter.name} in another shape", "it belongs to another model; analyze again")
+    return found

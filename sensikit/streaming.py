@@ -1,0 +1,144 @@
+"""One pass at a time over vectors too long to hold: moments, exact selection, exact quantiles.
+
+A stream is a function that yields the vectors anew, side by side, in flat order: (V, n) arrays with n bounded. What
+comes back equals the obvious computation on the whole vectors, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+Keys = NDArray[np.uint64]
+KeyStream = Callable[[], Iterable[Keys]]
+
+DIGIT = 16
+"""Bits of the key that one pass of the selection resolves."""
+
+
+@dataclass
+class Moments:
+    """Count, means and centred cross products of V vectors, merged chunk by chunk in float64 (Chan et al., 1979)."""
+
+    count: int
+    mean: Float
+    products: Float
+
+    @classmethod
+    def zero(cls, vectors: int) -> Moments:
+        """Return the moments of nothing."""
+        return cls(0, np.zeros(vectors), np.zeros((vectors, vectors)))
+
+    def add(self, block: np.ndarray) -> None:
+        """Merge a chunk in, (V, n)."""
+        if block.shape[1] == 0:
+            return
+        values = block.astype(np.float64)
+        mean = values.mean(axis=1)
+        centred = values - mean[:, None]
+        count, delta = self.count + values.shape[1], mean - self.mean
+        self.products += centred @ centred.T + np.outer(delta, delta) * (self.count * values.shape[1] / count)
+        self.mean += delta * (values.shape[1] / count)
+        self.count = count
+
+    def pearson(self) -> Float:
+        """Return the Pearson correlations of every pair of vectors, (V, V); NaN where a vector is constant."""
+        scale = np.sqrt(np.diag(self.products))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            correlation = self.products / np.outer(scale, scale)
+        correlation = np.clip(correlation, -1.0, 1.0)
+        np.fill_diagonal(correlation, np.where(scale > 0, 1.0, np.nan))
+        return np.asarray(correlation)
+
+
+def keys(values: np.ndarray) -> Keys:
+    """Return uint64 keys in the same order as `values` (float32 or float64, no NaN); -0 and 0 are equal.
+
+    The bits of a float order like integers once negative numbers are complemented and positive ones get the top bit.
+    """
+    wide = np.asarray(values, dtype=np.float64) + 0.0
+    bits = wide.view(np.uint64)
+    top = np.uint64(1 << 63)
+    return np.where(bits & top, ~bits, bits | top)
+
+
+def values_of(key: int) -> float:
+    """Return the float64 whose key this is."""
+    bits = key ^ (1 << 63) if key >> 63 else ~key & ((1 << 64) - 1)
+    return float(np.array([bits], dtype=np.uint64).view(np.float64)[0])
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The k smallest keys of a stream: all below `key`, and the first `ties` (in flat order) of those equal to it."""
+
+    key: int
+    ties: int
+
+
+def smallest(stream: KeyStream, counts: Sequence[int]) -> list[Cut]:
+    """Return the cut of the k smallest keys for each k of `counts`: exact, ties by flat index, in four passes.
+
+    Each pass reads 16 more bits: it counts the keys under every prefix that still holds a boundary, so memory is
+    65,536 counters for each of these, however long the stream is.
+
+    Args:
+        stream: yields uint64 chunks in flat order, anew at each call.
+        counts: each between 0 and the length of the stream.
+    """
+    prefixes = [0] * len(counts)
+    ranks = list(counts)
+    for shift in range(64 - DIGIT, -1, -DIGIT):
+        found = _histograms(stream, sorted(set(prefixes)), shift)
+        for i, prefix in enumerate(prefixes):
+            below = np.cumsum(found[prefix])
+            # the digit in which the k-th smallest key lies; k = 0 cuts below everything
+            digit = int(np.searchsorted(below, max(ranks[i], 1)))
+            if digit >= len(below):
+                raise ValueError(f"{counts[i]} keys asked for, {below[-1]} there")
+            ranks[i] -= int(below[digit - 1]) if digit else 0
+            prefixes[i] = prefix << DIGIT | digit
+    return [Cut(key, max(rank, 0)) for key, rank in zip(prefixes, ranks, strict=True)]
+
+
+def _histograms(stream: KeyStream, prefixes: list[int], shift: int) -> dict[int, NDArray[np.int64]]:
+    width = 1 << DIGIT
+    found = {prefix: np.zeros(width, dtype=np.int64) for prefix in prefixes}
+    for chunk in stream():
+        high = chunk >> np.uint64(shift)
+        for prefix in prefixes:
+            under = high if shift == 64 - DIGIT else high[high >> np.uint64(DIGIT) == prefix]
+            inside = under & np.uint64(width - 1)
+            found[prefix] += np.bincount(inside.astype(np.int64), minlength=width)
+    return found
+
+
+def selected(stream: Iterable[Keys], cut: Cut) -> Iterator[NDArray[np.bool_]]:
+    """Yield, for each chunk of `stream`, which of its keys are within the cut."""
+    left = cut.ties
+    for chunk in stream:
+        inside = chunk < np.uint64(cut.key)
+        if left:
+            ties = np.flatnonzero(chunk == np.uint64(cut.key))[:left]
+            inside[ties] = True
+            left -= len(ties)
+        yield inside
+
+
+def order_statistics(stream: Callable[[], Iterable[np.ndarray]], ranks: Sequence[int]) -> list[float]:
+    """Return the values at these ranks (0 = smallest) of the vector that `stream` yields in chunks, exactly."""
+    cuts = smallest(lambda: (keys(chunk) for chunk in stream()), [rank + 1 for rank in ranks])
+    return [values_of(cut.key) for cut in cuts]
+
+
+def quantiles(stream: Callable[[], Iterable[np.ndarray]], count: int, levels: Sequence[float]) -> list[float]:
+    """Return quantiles of a vector of `count` values, interpolated linearly as `numpy.quantile` does."""
+    places = [level * (count - 1) for level in levels]
+    ranks = [min(int(place) + up, count - 1) for place in places for up in (0, 1)]
+    found = order_statistics(stream, ranks)
+    pairs = zip(found[::2], found[1::2], places, strict=True)
+    return [low + (high - low) * (place - int(place)) for low, high, place in pairs]

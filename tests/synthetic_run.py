@@ -1,0 +1,177 @@
+"""Synthetic run directories for the tests of figures and report. Their numbers are invented; no model was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sensikit.files import write_json, write_text
+
+LANGUAGES: dict[str, dict[str, Any]] = {
+    code: {"name": name, "family": family, "tier": tier, "sizes": {"train": train, "valid": 500, "test": test}}
+    for code, name, family, tier, train, test in (
+        ("cat", "Catalan", "Western Romance", "High", 96913, 1000),
+        ("fao", "Faroese", "North Germanic", "Very Low", 1336, 157),
+        ("fur", "Friulian", "Western Romance", "Low", 18601, 1000),
+        ("ind", "Indonesian", "Malayo-Polynesian", "High", 82769, 1000),
+        ("msa", "Malay", "Malayo-Polynesian", "Low", 24577, 1000),
+        ("nob", "Norwegian Bokmål", "North Germanic", "High", 62218, 1000),
+        ("nso", "Northern Sotho", "Central Narrow Bantu", "Very Low", 3579, 422),
+        ("tgl", "Tagalog", "Malayo-Polynesian", "Low", 5288, 623),
+    )
+}
+BLEU = {"cat": 21.6, "fao": 12.4, "fur": 15.1, "ind": 19.8, "msa": 16.9, "nob": 17.3, "nso": 7.7, "tgl": 11.2}
+ORDERS = ("specificity", "reverse", "sensitivity", "magnitude")
+SIGNATURE = (
+    "S|task:mt|dir:xxx-eng|split:train|loss:nll/token|mode:eval|abs:batch|batches:500|tokens:{tokens}|rest:mixed/T1|"
+    "sigma:2.4e-12|seed:1|dtype:fp32|ckpt:5e1fca5e|data:0ddba115|v:0.1.0"
+)
+
+
+def more_languages(count: int) -> dict[str, dict[str, Any]]:
+    """Return `count` invented languages in five families, for figures of many languages."""
+    tiers = ("High", "Low", "Very Low")
+    return {
+        f"x{index:02d}": {
+            "name": f"Synthetic {index}", "family": f"Family {index % 5}", "tier": tiers[index % 3],
+            "sizes": {"train": 10 ** (6 - index % 3) + index, "valid": 500, "test": 1000},
+        }
+        for index in range(count)
+    }  # fmt: skip
+
+
+def correlation(languages: dict[str, dict[str, Any]], seed: int = 0, drop: float = 0.0) -> pd.DataFrame:
+    """Return correlation.csv: relatives more alike than strangers, small languages noisier; `drop` lowers the low group."""
+    rng = np.random.default_rng(seed)
+    centre = {"high": 0.955 - drop / 5, "low": 0.66 - drop, "all": 0.968 - drop / 6}
+    rows = []
+    for group, parameters in (("high", 100_000), ("low", 900_000), ("all", 1_000_000)):
+        small = {code: language["sizes"]["train"] for code, language in languages.items()}
+        spread = 1 - centre[group]
+        reliable = {code: 1 - spread * 0.25 * (4.5 / np.log10(size)) ** 3 for code, size in small.items()}
+        value = {}
+        for a in languages:
+            for b in languages:
+                kin = 0.3 * spread * (languages[a]["family"] == languages[b]["family"])
+                pcc = 1.0 if a == b else value.get((b, a), centre[group] + kin + spread * rng.normal(0, 0.12))
+                value[a, b] = pcc
+                ceiling = float(np.sqrt(reliable[a] * reliable[b]))
+                half = 0.0 if a == b else spread * 0.06
+                rows.append(
+                    ("mt", group, a, b, pcc, pcc - half, pcc + half, ceiling, reliable[a], reliable[b], parameters)
+                )
+    columns = "task group language_a language_b pcc pcc_low pcc_high ceiling reliability_a reliability_b parameters"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def specificity(languages: dict[str, dict[str, Any]], seed: int = 0) -> pd.DataFrame:
+    """Return specificity.csv: the quantiles of an invented heavy-tailed D of each language."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for code in languages:
+        scores = np.exp(rng.normal(-0.12, 0.45 + 0.3 * rng.random(), 4000)) - 1
+        levels = dict(zip(LEVELS, np.quantile(scores, list(LEVELS.values())), strict=True))
+        statistics = {
+            "sigma": 2.4e-12, "share_small_denominator": 0.0031, "share_ties_at_zero": 0.0004, "mean": scores.mean(),
+            "share_positive": (scores > 0).mean(), **levels,
+        }  # fmt: skip
+        rows += [("mt", code, name, float(value)) for name, value in statistics.items()]
+    return pd.DataFrame(rows, columns=["task", "language", "statistic", "value"])
+
+
+LEVELS = {"q01": 0.01, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "q99": 0.99}
+
+
+def balance(languages: dict[str, dict[str, Any]], seed: int = 0, width: float = 1.6) -> pd.DataFrame:
+    """Return balance.csv: the quantiles of an invented log-normal S of each language and of all of them mixed."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for code in (*languages, "all"):
+        scores = np.sort(np.exp(rng.normal(-15, width, 4000)))
+        levels = dict(zip(LEVELS, np.quantile(scores, list(LEVELS.values())), strict=True))
+        statistics = {
+            "mean": scores.mean(), "std": scores.std(), "cv": scores.std() / scores.mean(),
+            "share_top10": scores[-400:].sum() / scores.sum(), "zero_share": 0.0, **levels,
+        }  # fmt: skip
+        rows += [("mt", code, name, float(value)) for name, value in statistics.items()]
+    return pd.DataFrame(rows, columns=["task", "language", "statistic", "value"])
+
+
+def pruning(
+    languages: dict[str, dict[str, Any]], ratios: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9), strength: float = 1.0
+) -> pd.DataFrame:
+    """Return pruning.csv: curves that fall, the slowest for specificity; `strength` moves where they break."""
+    breaks = {"specificity": 0.62, "reverse": 0.34, "sensitivity": 0.7, "magnitude": 0.55, "random": 0.22}
+    rows = []
+
+    def row(order: str, seed: str, code: str, ratio: float, keep: float) -> None:
+        bleu = BLEU.get(code, 14.0) * strength * keep
+        rows.append(
+            (order, seed, code, ratio, round(ratio * 9e5), 900_000, bleu, bleu * 0.94, bleu * 1.06, 18 + bleu * 1.2)
+            + (languages[code]["sizes"]["test"], 1.0 + ratio, "BLEU|nrefs:1|tok:13a|v:2.6.0", "chrF2++|nrefs:1|v:2.6.0")
+        )
+
+    for code in languages:
+        row("none", "", code, 0.0, 1.0)
+        for ratio in ratios:
+            for order in ORDERS:
+                row(order, "", code, ratio, 1 / (1 + (ratio / breaks[order] / strength) ** 6))
+            for seed in ("1", "2", "3"):
+                row("random", seed, code, ratio, 1 / (1 + (ratio / (breaks["random"] + int(seed) / 50)) ** 4))
+    columns = "order seed language ratio pruned prunable bleu bleu_low bleu_high chrf sentences mean_length_ratio"
+    return pd.DataFrame(rows, columns=[*columns.split(), "bleu_signature", "chrf_signature"])
+
+
+def manifest(languages: dict[str, dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    """Return the manifest of a synthetic run."""
+    tokens = changes.pop("tokens", 4096)
+    return {
+        "format": 1, "version": "0.1.0", "signature": SIGNATURE.format(tokens=tokens), "direction": "xxx-eng",
+        "settings": {"batches": 500, "tokens": tokens, "seed": 1},
+        "provenance": {
+            "framework": "fairseq", "checkpoint": "synthetic/checkpoint_best.pt", "checkpoint_sha256": "5e1fca5e" * 8,
+            "data": "synthetic/data", "data_sha256": "0ddba115" * 8,
+        },
+        "languages": languages,
+        "parameters": [
+            {"name": "encoder.embed_tokens.weight", "shape": [1000, 1000], "start": 0, "component": "embedding",
+             "stack": "shared", "layer": None, "prunable": True, "aliases": ["decoder.embed_tokens.weight"]},
+        ],
+        "parameter_count": 1_000_000, "prunable_count": 900_000,
+        "sets": {
+            f"mt/{code}": {"batches": 500, "tokens_mean": tokens - 11.5, "sentences": 40_000, "skipped": 0, "loss": 3.1,
+                           "files": {}}
+            for code in languages
+        },
+        "command": "sensikit analyze synthetic/checkpoint_best.pt --data synthetic/data --out synthetic/run",
+        "notes": [], "versions": {"python": "3.11", "torch": "2.13.0", "numpy": "2.4"},
+        **changes,
+    }  # fmt: skip
+
+
+def write_run(
+    path: Path,
+    languages: dict[str, dict[str, Any]] = LANGUAGES,
+    *,
+    seed: int = 0,
+    drop: float = 0.0,
+    strength: float = 1.0,
+    with_pruning: bool = True,
+    **changes: Any,
+) -> Path:
+    """Write a synthetic run directory; `changes` replace fields of its manifest."""
+    write_json(path / "manifest.json", manifest(languages, **changes))
+    tables = {
+        "correlation.csv": correlation(languages, seed, drop),
+        "specificity.csv": specificity(languages, seed),
+        "balance.csv": balance(languages, seed, 1.6 - drop),
+    }
+    if with_pruning:
+        tables["pruning.csv"] = pruning(languages, strength=strength)
+    for name, table in tables.items():
+        write_text(path / name, table.to_csv(index=False))
+    return path
