@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 # libgomp reads this once, when torch is first loaded: threads that spin while they wait
 # bring a shared machine to a standstill (measured: 4 sentences/s instead of 55).
@@ -12,6 +13,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import typer
 
 from sensikit import __version__
+
+from .analyze import analyze
+from .prune import prune
+from .sweep import sweep
 
 app = typer.Typer(
     name="sensikit",
@@ -22,7 +27,19 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-# verbs register themselves here; each imports what is heavy inside its function
+
+@app.callback(invoke_without_command=True)
+def options(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """Which parameters of a multilingual translation model belong to which language."""
+    if version:
+        typer.echo(f"sensikit {__version__}")
+        raise typer.Exit
+
+
+# each verb imports what is heavy inside its function, so that --help is quick
+app.command("analyze")(analyze)
+app.command("prune")(prune)
+app.command("sweep")(sweep)
 
 
 def main() -> None:

@@ -99,16 +99,14 @@ LANGUAGES: dict[str, tuple[str, str]] = {
 }
 
 # two letters (and the old three-letter codes) to ISO 639-3; macrolanguages to the member that the paper names
-ALIASES = dict(
-    pair.split(":")
-    for pair in """
+_ALIASES = """
     af:afr ar:ara be:bel bg:bul bn:ben ca:cat cs:ces cy:cym da:dan de:deu el:ell en:eng eo:epo es:spa et:est eu:eus
     fa:fas ff:fuv fi:fin fo:fao fr:fra fy:fry ga:gle gl:glg ha:hau he:heb hi:hin hr:hrv hu:hun hy:hye id:ind ig:ibo
     is:isl it:ita ja:jpn ka:kat ko:kor lb:ltz lg:lug li:lim lt:lit lv:lav mk:mkd mn:mon ms:msa nb:nob nl:nld nn:nno
     no:nob ny:nya pl:pol pt:por rn:run ro:ron ru:rus rw:kin sk:slk sl:slv sq:sqi sr:srp ss:ssw st:sot sv:swe sw:swh
     swa:swh ta:tam th:tha tl:tgl fil:tgl tn:tsn tr:tur uk:ukr vi:vie wo:wol xh:xho yo:yor zh:zho zu:zul
-    """.split()
-)
+"""
+ALIASES = dict(pair.split(":") for pair in _ALIASES.split())
 _CHINESE_SCRIPTS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}
 _CODE = re.compile(r"([A-Za-z]{2,3})(?:[-_@.].*)?")
 

@@ -41,8 +41,8 @@ def language_of(path: Path) -> str | None:
 def messages(path: Path) -> Iterator[tuple[str, str]]:
     """Yield English and translation of each message; an untranslated one has an empty translation.
 
-    Of plural forms, the one for 1 belongs to the English singular and the one for many to the plural. Fuzzy and obsolete
-    messages are guesses and left-overs: they are none. Accelerators (&File, _File, ~File) are taken out.
+    Of plural forms, the one for 1 belongs to the English singular and the one for many to the plural. Fuzzy and
+    obsolete messages are guesses and left-overs: they are none. Accelerators (&File, _File, ~File) are taken out.
 
     Raises:
         OSError, UnicodeDecodeError, ValueError, LookupError, struct.error: if the file is damaged (see `DAMAGE`).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -55,21 +56,22 @@ def clean(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
+@lru_cache(maxsize=4)
 def letters(text: str) -> str:
-    """Return the letters of `text` in one case and without compatibility variants: what makes two sentences the same.
+    """Return the letters of `text` in one case, without compatibility variants: what makes two sentences the same.
 
-    Digits, spaces, punctuation and most of a placeholder are left out: "Page 1 of %d" and "page 2 of %d!" are one sentence.
+    Digits, spaces and punctuation are left out: "Page 1 of %d" and "page 2 of %d!" are one sentence.
     """
     return unicodedata.normalize("NFKC", text).casefold().translate(_LETTERS)
 
 
 def fingerprint(text: str, seed: int) -> bytes:
-    """Return 16 bytes that stand for the letters of `text`; sorted by them, sentences are in the seed's random order."""
+    """Return 16 bytes that stand for the letters of `text`; in their order, sentences are shuffled by the seed."""
     return blake2b(letters(text).encode(), digest_size=16, key=str(seed).encode()).digest()
 
 
 def fault_of_sentence(text: str) -> str | None:
-    """Return what is wrong with a sentence that stands alone, or None."""
+    """Return what is wrong with a cleaned sentence that stands alone, or None."""
     if not text:
         return "empty"
     if len(text) > LONGEST:
@@ -81,14 +83,14 @@ def fault_of_pair(english: str, other: str) -> str | None:
     """Return what is wrong with a cleaned pair, or None."""
     if not english or not other:
         return "empty side"
-    if english.casefold() == other.casefold():
+    if not letters(english) or not letters(other):
+        return "no letters"
+    if letters(english) == letters(other):
         return "identical sides"
     shorter, longer = sorted((len(english), len(other)))
     if longer > LONGEST:
         return "too long"
-    if longer > RATIO * shorter + SLACK:
-        return "length ratio"
-    return None if letters(english) and letters(other) else "no letters"
+    return "length ratio" if longer > RATIO * shorter + SLACK else None
 
 
 class Tally:
@@ -109,7 +111,7 @@ class Tally:
         self.dropped[reason] += 1
         shown = self.examples.setdefault(reason, [])
         if len(shown) < EXAMPLES:
-            shown.append(" ".join(line.split(" "))[:EXAMPLE_LENGTH])
+            shown.append(line[:EXAMPLE_LENGTH])
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts as they stand in the manifest."""

@@ -149,7 +149,8 @@ def lines(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for line in file:
+                number += 1
                 yield _decoded(line.rstrip(b"\r\n"))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(path, f"is damaged after line {number} ({error})", "get it again") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from sensikit.figures.style import COLOURS, FULL, MUTED, canvas, joined, of_run, order, runs, styled
+from sensikit.figures.style import COLOURS, FULL, MUTED, canvas, joined, legend_below, of_run, order, runs, styled
+
+_PROTECT = re.compile(r"\|protect:([0-9.]+)")
 
 METRICS = {"bleu": "BLEU", "chrf": "chrF++"}
 UNPRUNED = "none"
@@ -55,7 +58,8 @@ def curve(frame: pd.DataFrame, metric: str = "bleu", change: bool = False) -> pd
     Args:
         frame: the rows of pruning.csv, with a column `run` where there are several runs.
         metric: bleu or chrf.
-        change: subtract the unpruned mean of the same run.
+        change: subtract the unpruned mean of the same run. The bounds of a score are not those of a change, so there
+            are none then.
     """
     found = [_curve(of_run(frame, run), metric, change, run) for run in runs(frame)]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
@@ -85,8 +89,8 @@ def _curve(frame: pd.DataFrame, metric: str, change: bool, run: str) -> pd.DataF
     ]  # fmt: skip
     points = pd.DataFrame(rows, columns=COLUMNS)
     if change:
-        shifted = ["value", "low", "high", "spread_low", "spread_high"]
-        points[shifted] -= start["value"].mean()
+        points[["value", "spread_low", "spread_high"]] -= start["value"].mean()
+        points[["low", "high"]] = math.nan
     return points
 
 
@@ -105,14 +109,14 @@ def pruning_curves(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = 
     points = curve(frame, metric, change)
     labels = runs(frame)
     figure = canvas(width, min(3.0, width / len(labels) * 0.62) + 0.45)
-    axes = figure.subplots(1, len(labels), sharex=True, sharey=True, squeeze=False)[0]
+    axes = list(figure.subplots(1, len(labels), sharex=True, sharey=True, squeeze=False)[0])
     for ax, label in zip(axes, labels, strict=True):
         of_label = points[points["run"] == label]
         for name in sorted(of_label["order"].unique(), key=_rank):
             draw_order(ax, of_label[of_label["order"] == name], line_of(name), band=name in ("specificity", "random"))
         ax.set_title(label)
     finish(axes, metric, change)
-    _legend(figure, axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -146,7 +150,7 @@ def pruning_curves_by_language(
     columns = min(4, len(codes))
     rows = -(-len(codes) // columns)
     figure = canvas(width, rows * width / columns * 0.72 + 0.4)
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
     for ax, code in zip(axes, codes, strict=False):
         for line, points in _lines_of(frame[frame["language"] == code], metric):
             draw_order(ax, points, line, band=line.width > 1.2)
@@ -156,7 +160,7 @@ def pruning_curves_by_language(
         ax.set_axis_off()
     for ax in axes[max(0, len(codes) - columns) : len(codes)]:
         ax.tick_params(labelbottom=True)  # the last panel of a column that the last row does not reach
-    _legend(figure, axes[: len(codes)])
+    legend_below(figure, axes[: len(codes)])
     return figure
 
 
@@ -195,7 +199,7 @@ def draw_order(ax: Axes, points: pd.DataFrame, line: Line, band: bool) -> None:
 
 
 def finish(axes: Sequence[Axes], metric: str, change: bool = False) -> None:
-    """Give panels their axes once all is drawn: the ratio in per cent, a score that starts at 0 or a change that ends there."""
+    """Give panels their axes, once all is drawn: the ratio in per cent, a score that starts at 0."""
     name = METRICS.get(metric, metric)
     axes[0].set_xlim(left=0)  # a limit that is set stops the shared scale from following what is drawn later
     if not change:
@@ -211,10 +215,13 @@ def finish(axes: Sequence[Axes], metric: str, change: bool = False) -> None:
         ax.label_outer()
 
 
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    lines = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    if len(lines) > 1:
-        figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=min(5, len(lines)))
+def spared(frame: pd.DataFrame) -> str:
+    """Return what the signature of the sweep says of the parameters that no order prunes, as a clause."""
+    signatures = frame["signature"].dropna().astype(str) if "signature" in frame else []
+    shares = sorted({float(found[1]) for text in signatures if (found := _PROTECT.search(text))})
+    if len(shares) != 1:
+        return ""
+    return f"; every order spares the {shares[0]:.0%} with the highest sensitivity to the language"
 
 
 def caption(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = False) -> str:
@@ -224,8 +231,8 @@ def caption(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = False) 
     seeds, languages = int(points["seeds"].max()) if len(points) else 0, sorted(points["languages"].unique())
     sentences = sorted(frame["sentences"].dropna().astype(int).unique())
     text = (
-        f"{'Change in ' + name if change else name}, mean over {joined(map(str, languages))} languages, against the share "
-        "of the prunable parameters that is set to zero; every order spares the 10% with the highest sensitivity. "
+        f"{'Change in ' + name if change else name}, mean over {joined(map(str, languages))} languages, against the "
+        f"share of the prunable parameters that is set to zero{spared(frame)}. "
     )
     if points["low"].notna().any():
         text += "Shaded around the least specific first: 95% bootstrap bounds over the test sentences, averaged. "

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from sensikit.figures.style import COLOURS, FULL, canvas, of_run, order, runs, styled
+from sensikit.figures.style import COLOURS, FULL, canvas, legend_below, of_run, order, plain, runs, styled
 
 QUANTILES = ("q01", "q10", "q25", "median", "q75", "q90", "q99")
 
@@ -19,8 +19,11 @@ def wide(frame: pd.DataFrame, task: str = "mt") -> pd.DataFrame:
     """Return one row for each (run, language) with a column for each statistic of specificity.csv or balance.csv."""
     frame = frame[frame["task"] == task]
     frame = frame if "run" in frame else frame.assign(run="")
-    table = frame.pivot(index=["run", "language"], columns="statistic", values="value").reset_index()
-    return table.rename_axis(columns=None)
+    tables = [  # one by one: a pivot of all would sort the runs by name
+        of_run(frame, run).pivot(index="language", columns="statistic", values="value").reset_index().assign(run=run)
+        for run in runs(frame)
+    ]
+    return pd.concat(tables, ignore_index=True).rename_axis(columns=None)
 
 
 def relative(table: pd.DataFrame) -> pd.DataFrame:
@@ -56,10 +59,11 @@ def specificity(
     boxes(left, table, placed(table, languages))
     left.axvline(0, color="#6b6b6b", linewidth=0.6, zorder=0)
     left.set_xscale("symlog", linthresh=1, linscale=1)
+    left.xaxis.set_major_formatter(plain)
     left.set_xlabel("D(θ,l)")
     shares(right, table, placed(table, languages), "share_positive")
     right.set_xlabel("parameters with D > 0")
-    _legend(figure, left, table)
+    legend_below(figure, [left])
     return figure
 
 
@@ -79,10 +83,11 @@ def balance(
     figure, (left, right) = _two_panels(len(placed(table, languages)), width)
     boxes(left, table, placed(table, languages))
     left.set_xscale("log")
+    left.xaxis.set_major_formatter(plain)
     left.set_xlabel("sensitivity ÷ its mean")
     shares(right, table, placed(table, languages), "share_top10")
     right.set_xlabel("share of all sensitivity\nheld by the top 10%")
-    _legend(figure, left, table)
+    legend_below(figure, [left])
     return figure
 
 
@@ -91,7 +96,7 @@ def _two_panels(languages: int, width: float) -> tuple[Figure, Sequence[Axes]]:
     return figure, figure.subplots(1, 2, sharey=True, width_ratios=(2.4, 1))
 
 
-def boxes(ax: Axes, table: pd.DataFrame, codes: Sequence[str]) -> None:
+def boxes(ax: Axes, table: pd.DataFrame, codes: list[str]) -> None:
     """Draw a box for each language and run: 25 to 75%, whiskers 10 to 90%, a thin line 1 to 99%."""
     labels = runs(table)
     room = 0.7 / len(labels)
@@ -122,7 +127,7 @@ def boxes(ax: Axes, table: pd.DataFrame, codes: Sequence[str]) -> None:
     ax.set_axisbelow(True)
 
 
-def shares(ax: Axes, table: pd.DataFrame, codes: Sequence[str], statistic: str) -> None:
+def shares(ax: Axes, table: pd.DataFrame, codes: list[str], statistic: str) -> None:
     """Draw one dot for each language and run: a share between 0 and 100%."""
     labels = runs(table)
     for index, label in enumerate(labels):
@@ -139,12 +144,6 @@ def shares(ax: Axes, table: pd.DataFrame, codes: Sequence[str], statistic: str) 
     ax.tick_params(axis="y", length=0)
 
 
-def _legend(figure: Figure, ax: Axes, table: pd.DataFrame) -> None:
-    if len(runs(table)) > 1:
-        handles, labels = ax.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
-
-
 BOXES = "Boxes hold 25 to 75% of the parameters with the median across, thick lines 10 to 90%, thin lines 1 to 99%."
 
 
@@ -152,7 +151,7 @@ def specificity_caption(frame: pd.DataFrame, *, task: str = "mt") -> str:
     """Return what the figure of D shows, with how far its small denominators reach."""
     table = wide(frame, task)
     text = (
-        "Language specificity D(θ,l) = (S_l − S_-l)/(S_-l + σ) over all parameters; the axis is linear from −1 to 1 and "
+        "Language specificity D(θ,l) = (S_l − S_-l)/(S_-l + σ) over all parameters; the axis is linear from −1 to 1, "
         f"logarithmic beyond. {BOXES} Right: the share of parameters that matter more to the language than to the rest."
     )
     if "share_small_denominator" in table:
@@ -165,7 +164,7 @@ def balance_caption(frame: pd.DataFrame, *, task: str = "mt") -> str:
     table = wide(frame, task)
     text = (
         f"How evenly sensitivity is spread over the parameters, each language relative to its own mean. {BOXES} "
-        "Right: the share of a language's total sensitivity that its top 10% of parameters hold; lower is more balanced."
+        "Right: the share of a language's total sensitivity that its top 10% of parameters hold; less is more even."
     )
     if "cv" in table:
         text += f" Standard deviation over mean: {table['cv'].min():.2f} to {table['cv'].max():.2f}."

@@ -1,4 +1,4 @@
-"""Pearson correlation between the sensitivities of languages, as heat maps with their noise ceiling (Figures 2, 6, 8)."""
+"""Pearson correlation between sensitivities of languages: heat maps with their noise ceiling (Figures 2, 6, 8)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from sensikit.figures.style import FULL, INK, MUTED, canvas, families, joined, of_run, order, runs, styled
 
@@ -21,6 +22,7 @@ GROUPS = {
     "all": "all parameters",
 }
 PALETTE = "YlGnBu"  # one hue direction, dark for alike: readable in grey print and with any colour blindness
+BAR = 0.75  # inches beside a row of panels for its colour scale
 STEP = 0.05  # the ends of a colour scale are multiples of it
 
 
@@ -36,7 +38,7 @@ def pairs(frame: pd.DataFrame) -> pd.DataFrame:
     return different
 
 
-def matrix(frame: pd.DataFrame, codes: Sequence[str], column: str = "pcc") -> pd.DataFrame:
+def matrix(frame: pd.DataFrame, codes: list[str], column: str = "pcc") -> pd.DataFrame:
     """Return (n, n) of `column` in the order of `codes`, NaN where there is no such pair.
 
     The diagonal is the reliability of each language: the PCC between the halves of its own batches. The trivial 1
@@ -50,7 +52,7 @@ def matrix(frame: pd.DataFrame, codes: Sequence[str], column: str = "pcc") -> pd
 
 
 def colour_range(frame: pd.DataFrame) -> tuple[float, float]:
-    """Return the ends of the colour scale of a row of panels: all its PCC and reliabilities, rounded outwards to 0.05."""
+    """Return the ends of the colour scale of a row of panels: its PCC and reliabilities, rounded outwards to 0.05."""
     values = pd.concat([pairs(frame)["pcc"], frame.loc[frame["language_a"] == frame["language_b"], "ceiling"]]).dropna()
     if values.empty:
         return 0.0, 1.0
@@ -91,34 +93,43 @@ def correlation_heatmaps(
     labels, codes = runs(frame), order(languages)
     single = len(labels) == 1
     rows, columns = (1, len(groups)) if single else (len(groups), len(labels))
-    side = width / columns
-    figure = canvas(width, rows * (side + (0.35 if single else 0.1)) + 0.1)
+    side = width / columns if single else (width - BAR) / columns
+    figure = canvas(width, side + 0.45 if single else rows * (side - 0.05) + 0.2)
+    grid = figure.subplots(rows, columns, squeeze=False)
     for row, group in enumerate(groups):
         of_group = frame[frame["group"] == group]
         limits = colour_range(of_group)
-        panels = []
-        for column, label in enumerate(labels):
-            ax = figure.add_subplot(rows, columns, (row * columns + column if not single else row) + 1)
+        panels = [grid[0, row]] if single else list(grid[row])
+        for ax, label in zip(panels, labels, strict=True):
             panel(ax, of_run(of_group, label), languages, codes, limits, side)
-            ax.set_title("\n".join(filter(None, [label, GROUPS.get(group, group)])), pad=4)
-            panels.append(ax)
-        bar = figure.colorbar(
-            panels[-1].collections[0],
-            ax=panels,
-            orientation="horizontal" if single else "vertical",
-            **({"shrink": 0.8, "aspect": 30, "pad": 0.02} if single else {"shrink": 0.8, "aspect": 25, "pad": 0.01}),
-        )
-        bar.set_label("PCC")
-        bar.outline.set_visible(False)  # type: ignore[operator]
-        bar.ax.tick_params(length=2)
+            ax.set_title(GROUPS.get(group, group) if single else label if row == 0 else "", pad=4)
+        if not single:
+            panels[0].set_ylabel(GROUPS.get(group, group), fontsize=7.5, labelpad=4)
+        colour_bar(figure, panels, limits, "horizontal" if single else "vertical")
     return figure
+
+
+def colour_bar(figure: Figure, panels: Sequence[Axes], limits: tuple[float, float], orientation: str) -> None:
+    """Draw the scale of a row of panels, its ends labelled."""
+    bar = figure.colorbar(
+        panels[-1].collections[0], ax=panels, orientation=orientation, shrink=0.8, aspect=28, pad=0.02, label="PCC"
+    )
+    room = 0.12 * (limits[1] - limits[0])
+    inner = [
+        tick
+        for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(*limits)
+        if limits[0] + room < tick < limits[1] - room
+    ]
+    bar.set_ticks([limits[0], *inner, limits[1]], labels=[f"{tick:.2f}" for tick in (limits[0], *inner, limits[1])])
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=2)
 
 
 def panel(
     ax: Axes,
     frame: pd.DataFrame,
     languages: Mapping[str, Mapping[str, Any]],
-    codes: Sequence[str],
+    codes: list[str],
     limits: tuple[float, float],
     side: float,
 ) -> None:
@@ -140,7 +151,7 @@ def panel(
     ax.tick_params(axis="y", rotation=0)
     ax.set(xlabel="", ylabel="")
     for place in range(len(codes)):
-        ax.add_patch(Rectangle((place, place), 1, 1, fill=False, edgecolor=INK, linewidth=0.7, clip_on=False))
+        ax.add_patch(Rectangle((place, place), 1, 1, fill=False, edgecolor=INK, linewidth=0.8, clip_on=False, zorder=5))
     edges = np.cumsum([len(members) for _, members in families(languages)])[:-1]
     ax.hlines(edges, 0, len(codes), color=MUTED, linewidth=0.9)
     ax.vlines(edges, 0, len(codes), color=MUTED, linewidth=0.9)
@@ -148,12 +159,10 @@ def panel(
 
 
 def number(value: float, decimals: int, short: bool = False) -> str:
-    """Return a correlation as text, rounded down rather than up to 1; `short` leaves out the leading zero."""
+    """Return a correlation as text, never rounded up to 1; `short` leaves out the leading zero."""
     if math.isnan(value):
         return ""
-    text = f"{value:.{decimals}f}"
-    if value < 1 and float(text) >= 1:
-        text = f">{1 - 10**-decimals:.{decimals}f}"
+    text = f"{min(value, 1 - 10**-decimals) if value < 1 else value:.{decimals}f}"
     return text.replace("0.", ".", 1) if short else text
 
 
@@ -189,8 +198,8 @@ def caption(
     )
     if frame["ceiling"].notna().any():
         text += (
-            "Framed, on the diagonal: the reliability r of each language, the correlation between the two halves of its "
-            "own batches (Spearman–Brown corrected); √(r·r′) is the noise ceiling of a pair. "
+            "Framed, on the diagonal: the reliability r of each language, the correlation between two halves of its own "
+            "batches (Spearman–Brown corrected); √(r·r′) is the noise ceiling of a pair. "
         )
     else:
         text += "No noise ceiling was measured: the diagonal is left empty. "

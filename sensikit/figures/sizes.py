@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sensikit.figures.style import COLUMN, MUTED, TIERS, canvas, styled
+from sensikit.figures.style import COLUMN, MUTED, TIERS, canvas, plain, styled
 
 
 def sizes(languages: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -39,13 +40,14 @@ def data_statistics(languages: Mapping[str, Mapping[str, Any]], *, width: float 
     ax = figure.subplots()
     colours = [TIERS.get(tier, MUTED) for tier in table["tier"]]
     ax.bar(table["language"], table["train"], color=colours, width=0.7)
-    handles = [Patch(color=TIERS[tier], label=tier) for tier in TIERS if tier in set(table["tier"])]
+    handles: list[Artist] = [Patch(color=TIERS[tier], label=tier) for tier in TIERS if tier in set(table["tier"])]
     if table["mono"].notna().any():
         ax.plot(
             table["language"], table["mono"], linestyle="", marker="D", mfc="white", mec="black", label="monolingual"
         )
         handles += ax.get_legend_handles_labels()[0]
     ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(plain)
     ax.set_ylim(bottom=10 ** (len(str(int(max(1, table["train"].min())))) - 1) / 2)
     ax.set_ylabel("sentence pairs for training")
     ax.tick_params(axis="x", length=0, rotation=0 if len(table) <= 10 else 90)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec
 
 import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sensikit.files import replacing
 
-P = ParamSpec("P")
-R = TypeVar("R")
+Arguments = ParamSpec("Arguments")
 
 COLUMN, FULL = 3.3, 6.9
 """Widths in inches: one column, and both columns, of a two-column page."""
@@ -25,7 +26,7 @@ INK, MUTED, RULE = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 TIERS = {"High": "#1b4f72", "Low": "#5b9bc8", "Very Low": "#b9d6ea"}
 
-RC: dict[str, Any] = {
+RC: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same outlines on every machine
     "font.size": 7,
@@ -63,15 +64,25 @@ RC: dict[str, Any] = {
 }
 
 
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
+def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
     """Return `draw` under the figures' settings; the caller's own settings stay as they are."""
 
     @functools.wraps(draw)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with matplotlib.rc_context(RC):
-            return draw(*args, **kwargs)
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+        with matplotlib.rc_context(RC), quiet():
+            figure = draw(*args, **kwargs)
+            figure.draw_without_rendering()  # ticks are made when first drawn: here, not under other settings
+        return figure
 
     return wrapped
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Say nothing of signs that the font lacks: they are drawn as boxes, and the table beside the figure has them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def canvas(width: float, height: float) -> Figure:
@@ -109,6 +120,22 @@ def of_run(frame: pd.DataFrame, run: str) -> pd.DataFrame:
     return frame[frame["run"].astype(str) == run] if "run" in frame else frame
 
 
+def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Put one legend for all panels under them, where there is more than one line to tell apart."""
+    found = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if len(found) > 1:
+        columns = min(len(found), max(1, int(figure.get_figwidth() / 1.3)))
+        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns)
+
+
+def plain(value: float, _: float = 0) -> str:
+    """Return a tick as plain text, without a power of ten that a reader must work out: −1, 0.01, 20K, 1M."""
+    for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
+        if abs(value) >= size:
+            return f"{value / size:g}{sign}".replace("-", "−")
+    return f"{value:g}".replace("-", "−")
+
+
 def joined(words: Iterable[str]) -> str:
     """Return "a", "a and b" or "a, b and c"."""
     *first, last = words
@@ -127,9 +154,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         SensikitError: if the place cannot be written or the disk is full.
     """
     written = []
-    with matplotlib.rc_context(RC), warnings.catch_warnings():
-        # a label in a script that the font lacks is drawn as boxes; the table beside the figure has it in full
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with matplotlib.rc_context(RC), quiet():
         for kind, metadata in METADATA.items():
             path = stem.with_name(f"{stem.name}.{kind}")
             with replacing(path) as partial:

@@ -1,0 +1,148 @@
+"""The only file that knows fairseq's age: what fairseq 0.12.2 and ve-fairseq 0.12.3 need on today's Python and torch."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from sensikit.errors import MissingDependencyError
+
+INSTALL = (
+    "pip install ve-fairseq==0.12.3 (Linux on x86-64, Python 3.11 or 3.12), or build fairseq 0.12.2 with pip below 24.1"
+)
+
+EVERY_SENTENCE = ("--required-batch-size-multiple", "1")
+"""For every fairseq command line: with its default of 8, fairseq after 0.12.2 drops the last batch of a set, the longest sentences."""
+
+GHOSTS = tuple(f"{part}_{kind}" for part in ("in_proj", "out_proj", "fc1", "fc2") for kind in ("weight", "bias"))
+"""Second copies of an encoder layer's weights in fairseq 0.12.2, which its fast path reads instead of the real ones."""
+
+_PACKAGES = ("fairseq", "fairseq_cli", "hydra")
+
+
+def load() -> SimpleNamespace:
+    """Return the parts of fairseq that are used, imported on the first call and without a word.
+
+    Raises:
+        MissingDependencyError: if fairseq is not installed or cannot be imported.
+    """
+    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _parts()
+    except ModuleNotFoundError as error:
+        missing = "is not installed" if error.name == "fairseq" else f"needs {error.name}, which is not installed"
+        raise MissingDependencyError("fairseq", missing, INSTALL) from error
+    except ImportError as error:
+        raise MissingDependencyError("fairseq", f"cannot be imported ({error})", INSTALL) from error
+
+
+def _parts() -> SimpleNamespace:
+    try:
+        task = importlib.import_module("fairseq.tasks.translation_multi_simple_epoch")
+    except ValueError as error:
+        if "mutable default" not in str(error):
+            raise
+        _forget(_PACKAGES)
+        with hashable_dataclasses():
+            task = importlib.import_module("fairseq.tasks.translation_multi_simple_epoch")
+    return SimpleNamespace(
+        Task=task.TranslationMultiSimpleEpochTask,
+        Dictionary=importlib.import_module("fairseq.data").Dictionary,
+        batch_by_size=importlib.import_module("fairseq.data.data_utils").batch_by_size,
+        get_lang_tok=importlib.import_module("fairseq.data.multilingual.multilingual_utils").get_lang_tok,
+    )
+
+
+def _forget(packages: tuple[str, ...]) -> None:
+    """Drop half-imported packages, so that they are imported afresh."""
+    for name in [name for name in sys.modules if name.split(".")[0] in packages]:
+        del sys.modules[name]
+
+
+@contextlib.contextmanager
+def hashable_dataclasses() -> Iterator[None]:
+    """Let fairseq 0.12.2 (and hydra 1.0) be imported on Python 3.11 and later.
+
+    Their dataclasses have instances of other dataclasses as defaults; since 3.11 a default must be hashable.
+    """
+    process = dataclasses._process_class  # type: ignore[attr-defined]
+
+    def hashable(cls: type, init: bool, repr_: bool, eq: bool, order: bool, unsafe_hash: bool, *rest: Any, **more: Any):  # type: ignore[no-untyped-def]
+        ours = cls.__module__.split(".")[0] in _PACKAGES and "__hash__" not in cls.__dict__
+        return process(cls, init, repr_, eq, order, unsafe_hash or ours, *rest, **more)
+
+    dataclasses._process_class = hashable  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        dataclasses._process_class = process  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what fairseq's forward pass makes torch say: it mixes boolean and float masks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask", UserWarning)
+        yield
+
+
+def ghosts(module: nn.Module) -> frozenset[str]:
+    """Return the names of parameters that duplicate others and take no part in training or, the fast path off, in anything."""
+    return frozenset(
+        f"{name}.{ghost}" if name else ghost
+        for name, layer in module.named_modules()
+        if hasattr(layer, "can_use_fastpath")
+        for ghost in GHOSTS
+        if ghost in layer._parameters
+    )
+
+
+def disable_fast_path(module: nn.Module) -> None:
+    """Make every encoder layer read its real weights in evaluation too.
+
+    The fast path of 0.12.2 reads the duplicates: all weights of the encoder can be zeroed and the output stays the same.
+    """
+    for layer in module.modules():
+        if hasattr(layer, "can_use_fastpath"):
+            layer.can_use_fastpath = False
+
+
+def fitted(state: Mapping[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return `state` as this fairseq's `module` expects it, whichever of the two wrote it.
+
+    What differs holds no weights of its own: the ghosts, and a placeholder beside sinusoidal positions.
+    """
+    own = module.state_dict()
+    differs = [name for name in (*state, *own) if name.rsplit(".", 1)[-1] in (*GHOSTS, "_float_tensor")]
+    kept = {name: tensor for name, tensor in state.items() if name in own or name not in differs}
+    return kept | {name: own[name] for name in differs if name in own and name not in kept}
+
+
+def allow_resuming() -> None:
+    """Let fairseq's own loading read what fairseq wrote, with torch's restricted unpickler: it needs this one inert class."""
+    torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+def training_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for a fairseq process: threads that sleep while they wait.
+
+    With OpenMP's default they spin, and on a machine that others use a training run falls to a tenth of its speed. It is read
+    when torch is first loaded, so it must stand in the environment of a new process.
+    """
+    result = dict(os.environ if environment is None else environment)
+    result.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return result

@@ -1,0 +1,257 @@
+"""What a fairseq checkpoint says of itself, validated: enough to build its task and model from arguments of our own.
+
+fairseq eval()s strings of a checkpoint's configuration (`left_pad_source`, `adam_betas`, …), so the configuration itself must
+never reach fairseq. What is taken here is numbers within bounds, flags, known words and language codes; nothing else is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sensikit.backends.checkpoint import Checkpoint, namespace
+from sensikit.backends.settings import Settings
+from sensikit.errors import CheckpointError
+
+TASKS = frozenset({"translation_multi_simple_epoch"})
+"""Tasks whose checkpoints are read; all of them are, or are derived from, fairseq's translation_multi_simple_epoch."""
+
+ARCHITECTURES = frozenset(
+    {
+        "transformer",
+        "transformer_tiny",
+        "transformer_iwslt_de_en",
+        "transformer_wmt_en_de",
+        "transformer_vaswani_wmt_en_de_big",
+        "transformer_vaswani_wmt_en_fr_big",
+        "transformer_wmt_en_de_big",
+        "transformer_wmt_en_de_big_t2t",
+    }
+)
+CRITERIA = frozenset({"cross_entropy", "label_smoothed_cross_entropy"})
+"""Criteria whose loss `kind="train"` computes."""
+
+ACTIVATIONS = frozenset({"relu", "gelu", "gelu_accurate", "gelu_fast", "tanh", "linear", "relu_squared", "swish"})
+STYLES = frozenset({"multilingual", "mbart"})
+SPECS = frozenset({"main", "dae", "mono_dae", "mined"})
+
+WIDEST, DEEPEST, LONGEST = 65536, 1000, 100_000
+_INTEGERS = {
+    **{f"{side}_{name}": WIDEST for side in ("encoder", "decoder") for name in ("embed_dim", "ffn_embed_dim")},
+    **{f"{side}_{name}": DEEPEST for side in ("encoder", "decoder") for name in ("layers", "attention_heads")},
+    "decoder_input_dim": WIDEST,
+    "decoder_output_dim": WIDEST,
+    "max_source_positions": LONGEST,
+    "max_target_positions": LONGEST,
+}
+_SHARES = (
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "relu_dropout",
+    "encoder_layerdrop",
+    "decoder_layerdrop",
+)
+_FLAGS = (
+    "encoder_normalize_before",
+    "decoder_normalize_before",
+    "encoder_learned_pos",
+    "decoder_learned_pos",
+    "share_all_embeddings",
+    "share_decoder_input_output_embed",
+    "no_token_positional_embeddings",
+    "layernorm_embedding",
+    "no_scale_embedding",
+    "no_cross_attention",
+    "cross_self_attention",
+    "no_decoder_final_norm",
+)
+_UNSUPPORTED = {
+    "adaptive_softmax_cutoff": "adaptive softmax is not supported",
+    "adaptive_input": "adaptive input is not supported",
+    "merge_src_tgt_embed": "merged embeddings are not supported",
+    "quant_noise_pq": "quantisation noise is not supported",
+    "quant_noise_scalar": "quantisation noise is not supported",
+    "encoder_layers_to_keep": "layers left out at loading are not supported",
+    "decoder_layers_to_keep": "layers left out at loading are not supported",
+    "base_layers": "BASE layers are not supported",
+    "char_inputs": "character inputs are not supported",
+    "xformers_att_config": "xformers attention is not supported",
+    "left_pad_target": "fairseq's language tags need the target padded on the right",
+    "enable_lang_ids": "the transformer takes no language ids",
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How the model was trained and built; every value is plain and within bounds.
+
+    `pairs` are (source, target); `langs` is in the order of the tags that fairseq appends to the dictionary; `encoder_tag`
+    is "src", "tgt" or "" and `decoder_tag` whether the decoder gets the tag of the target language; with `tags_replace_eos` the
+    tags replace </s> instead of standing beside it. `lang_dict` is the name of a file that holds `langs` where they are not
+    in the checkpoint. `model` holds the arguments of the architecture that the checkpoint gives.
+    """
+
+    task: str
+    arch: str
+    pairs: tuple[tuple[str, str], ...]
+    langs: tuple[str, ...]
+    lang_dict: str
+    encoder_tag: str
+    decoder_tag: bool
+    tags_replace_eos: bool
+    tag_style: str
+    tag_specs: tuple[str, ...]
+    left_pad_source: bool
+    truncate_source: bool
+    model: Mapping[str, bool | int | float | str]
+    criterion: str
+    label_smoothing: float
+    ignored_prefix: int
+    updates: int | None
+
+
+def trained(checkpoint: Checkpoint) -> Trained:
+    """Return the validated settings of `checkpoint`.
+
+    Raises:
+        CheckpointError: if it is no checkpoint of a task and architecture that is supported, or a setting is out of bounds.
+    """
+    config = namespace(checkpoint.content.get("cfg"))
+    flat = namespace(checkpoint.content.get("args"))  # fairseq before 0.10
+    task = {**flat, **namespace(config.get("model")), **namespace(config.get("task"))}
+    model = {**flat, **namespace(config.get("task")), **namespace(config.get("model"))}
+    if not task:
+        raise CheckpointError(checkpoint.path, "holds no settings of its task and model", "give one of fairseq-train")
+    criterion = {**flat, **namespace(config.get("criterion"))}
+    return _trained(checkpoint, Settings(checkpoint.path, task), Settings(checkpoint.path, model), criterion)
+
+
+def _trained(checkpoint: Checkpoint, task: Settings, model: Settings, criterion: Mapping[str, Any]) -> Trained:
+    losses = Settings(checkpoint.path, criterion)
+    encoder_tag, decoder_tag = _tags(task)
+    for name, why in _UNSUPPORTED.items():
+        settings = task if name in ("left_pad_target", "enable_lang_ids") else model
+        if not _is_off(settings.values.get(name)):
+            raise settings.refusal(name, f"it off: {why}")
+    pairs = task.pairs("lang_pairs")
+    if not pairs:
+        raise CheckpointError(checkpoint.path, "names no language pairs", "give one of " + ", ".join(TASKS))
+    name = "_name" if "_name" in losses else "criterion"
+    return Trained(
+        task=_known(task, ("_name", "task"), TASKS),
+        arch=_known(model, ("arch", "_name"), ARCHITECTURES),
+        pairs=pairs,
+        langs=task.codes("langs"),
+        lang_dict=_file_name(task),
+        encoder_tag=encoder_tag,
+        decoder_tag=decoder_tag,
+        tags_replace_eos=task.flag("lang_tok_replacing_bos_eos"),
+        tag_style=task.choice("lang_tok_style", STYLES, "multilingual"),
+        tag_specs=_specs(task),
+        left_pad_source=task.flag("left_pad_source", True),
+        truncate_source=task.flag("truncate_source"),
+        model=_model(model),
+        criterion=losses.values[name] if losses.values.get(name) in CRITERIA else "",
+        label_smoothing=losses.number("label_smoothing", 0.0, 0.999),
+        ignored_prefix=losses.integer("ignore_prefix_size", 0, 10),
+        updates=_updates(checkpoint),
+    )
+
+
+def _is_off(value: Any) -> bool:
+    return value is None or (type(value) in (bool, int, float, str, list) and (not value or value == "False"))
+
+
+def _known(settings: Settings, names: tuple[str, ...], known: frozenset[str]) -> str:
+    """Return the first of the settings `names` that is set, if it is one of the known words."""
+    name = next((name for name in names if name in settings), names[0])
+    return settings.choice(name, known) or settings.choice(names[-1], known, "?")
+
+
+def _tags(task: Settings) -> tuple[str, bool]:
+    """Return which tag the encoder gets ("src", "tgt" or "") and whether the decoder gets one."""
+    tables = task.values.get("langtoks")
+    main = tables.get("main") if isinstance(tables, dict) else None
+    if main is None:
+        return task.choice("encoder_langtok", ("src", "tgt")), task.flag("decoder_langtok")
+    if isinstance(main, list | tuple) and len(main) == 2 and all(type(each) in (str, type(None)) for each in main):
+        encoder, decoder = main[0] or "", main[1] or ""
+        if encoder in ("", "src", "tgt") and decoder in ("", "tgt"):
+            return encoder, decoder == "tgt"
+    raise task.refusal("langtoks", "src, tgt or none for the encoder, tgt or none for the decoder")
+
+
+def _specs(task: Settings) -> tuple[str, ...]:
+    specs = task.codes("langtoks_specs") or ("main",)
+    if not set(specs) <= SPECS:
+        raise task.refusal("langtoks_specs", "some of " + ", ".join(sorted(SPECS)))
+    return specs
+
+
+def _file_name(task: Settings) -> str:
+    """Return the last part of the path --lang-dict, harmless as a name within the data directory, or nothing."""
+    value = task.values.get("lang_dict")
+    if value is None:
+        return ""
+    name = value.rsplit("/", 1)[-1] if type(value) is str else ""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}", name):
+        raise task.refusal("lang_dict", "the path of a file")
+    return name
+
+
+def _model(model: Settings) -> dict[str, bool | int | float | str]:
+    """Return the arguments of the architecture that are set, each within its bounds."""
+    found: dict[str, bool | int | float | str] = {}
+    found |= {name: model.integer(name, 0, high) for name, high in _INTEGERS.items() if name in model}
+    found |= {name: model.number(name, 0, 1) for name in _SHARES if name in model}
+    found |= {name: model.flag(name) for name in _FLAGS if name in model}
+    if "activation_fn" in model:
+        found["activation_fn"] = model.choice("activation_fn", ACTIVATIONS)
+    return found
+
+
+def _updates(checkpoint: Checkpoint) -> int | None:
+    history = checkpoint.content.get("optimizer_history")
+    last = history[-1] if isinstance(history, list) and history else None
+    count = last.get("num_updates") if isinstance(last, dict) else None
+    return count if type(count) is int and 0 <= count < 1 << 40 else None
+
+
+def check_shapes(found: Trained, checkpoint: Checkpoint) -> None:
+    """Refuse settings that contradict the tensors, before a model of their size is built.
+
+    Raises:
+        CheckpointError: naming the first setting that does not fit.
+    """
+    state = checkpoint.state
+    for side in ("encoder", "decoder"):
+        stem = f"{side}.layers."
+        layers = {name[len(stem) :].split(".")[0] for name in state if name.startswith(stem)}
+        _agree(checkpoint, found, f"{side}_layers", len(layers))
+        _agree(checkpoint, found, f"{side}_embed_dim", _width(state, f"{side}.embed_tokens.weight"))
+        _agree(checkpoint, found, f"{side}_ffn_embed_dim", _width(state, f"{side}.layers.0.fc2.weight"))
+        width, heads = found.model.get(f"{side}_embed_dim"), found.model.get(f"{side}_attention_heads")
+        if isinstance(width, int) and isinstance(heads, int) and (heads == 0 or width % heads):
+            raise CheckpointError(
+                checkpoint.path, f"has {heads} attention heads for width {width}", "its settings are damaged"
+            )
+    if "decoder.output_projection.weight" in state:
+        _agree(checkpoint, found, "decoder_output_dim", _width(state, "decoder.output_projection.weight"))
+
+
+def _width(state: Mapping[str, torch.Tensor], name: str) -> int | None:
+    tensor = state.get(name)
+    return tensor.shape[-1] if tensor is not None and tensor.dim() == 2 else None
+
+
+def _agree(checkpoint: Checkpoint, found: Trained, name: str, actual: int | None) -> None:
+    claimed = found.model.get(name)
+    if claimed is not None and actual is not None and claimed != actual:
+        raise CheckpointError(
+            checkpoint.path, f"says {name} = {claimed} but its tensors have {actual}", "it was put together wrongly"
+        )

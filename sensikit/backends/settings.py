@@ -1,0 +1,102 @@
+"""Plain settings out of an untrusted file: each has a type and bounds, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from sensikit.errors import CheckpointError
+
+CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+"""A language code: `eng`, `en_XX`, `zho_Hans`."""
+
+
+class Settings:
+    """The settings of the checkpoint at `path`; a missing one and one that is None read as the default.
+
+    Every method raises `CheckpointError` for a value of another type or out of bounds.
+    """
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        self.path, self.values = path, values
+
+    def __contains__(self, name: str) -> bool:
+        return self.values.get(name) is not None
+
+    def refusal(self, name: str, expected: str) -> CheckpointError:
+        """The error for a setting that is not what it should be."""
+        shown = repr(self.values.get(name))[:60]
+        return CheckpointError(self.path, f"has the setting {name} = {shown}", f"expected {expected}")
+
+    def integer(self, name: str, low: int, high: int, default: int = 0) -> int:
+        """Return a whole number within `low` and `high`."""
+        value = self.values.get(name)
+        if value is None:
+            return default
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if type(value) is not int or not low <= value <= high:
+            raise self.refusal(name, f"a whole number from {low} to {high}")
+        return value
+
+    def number(self, name: str, low: float, high: float, default: float = 0.0) -> float:
+        """Return a finite number within `low` and `high`."""
+        value = self.values.get(name)
+        if value is None:
+            return default
+        if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
+            raise self.refusal(name, f"a number from {low:g} to {high:g}")
+        return float(value)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """Return True or False; the words "True" and "False", as command lines have them, are taken for it."""
+        value = self.values.get(name)
+        if value is None:
+            return default
+        if type(value) is bool:
+            return value
+        if type(value) is str and value in ("True", "False"):
+            return value == "True"
+        if type(value) is int and value in (0, 1):
+            return value == 1
+        raise self.refusal(name, "True or False")
+
+    def choice(self, name: str, allowed: Collection[str], default: str = "") -> str:
+        """Return one of a few known words."""
+        value = self.values.get(name)
+        if value is None:
+            return default
+        if type(value) is not str or value not in allowed:
+            raise self.refusal(name, "one of " + ", ".join(sorted(allowed)))
+        return value
+
+    def codes(self, name: str) -> tuple[str, ...]:
+        """Return language codes, from a list or joined by commas."""
+        value = self.values.get(name)
+        items = value.split(",") if type(value) is str else value
+        if items is None:
+            return ()
+        if not isinstance(items, list | tuple) or not all(type(item) is str and CODE.fullmatch(item) for item in items):
+            raise self.refusal(name, "language codes")
+        return tuple(items)
+
+    def pairs(self, name: str) -> tuple[tuple[str, str], ...]:
+        """Return (source, target) of each language pair, from a list or joined by commas."""
+        value = self.values.get(name)
+        items = value.split(",") if type(value) is str else value
+        if not items:
+            return ()
+        split = [item.split("-") for item in items if type(item) is str] if isinstance(items, list | tuple) else []
+        if len(split) != len(items) or not all(
+            len(pair) == 2 and all(CODE.fullmatch(code) for code in pair) for pair in split
+        ):
+            raise self.refusal(name, "language pairs such as cat-eng")
+        return tuple((source, target) for source, target in split)
+
+    def refuse(self, name: str, why: str) -> None:
+        """Refuse the checkpoint if the setting is on (not None, False, 0 or empty)."""
+        if self.values.get(name):
+            raise self.refusal(name, f"it off: {why}")

@@ -1,0 +1,136 @@
+"""From text to numbers: SentencePiece, fairseq's dictionary, fairseq's indexed datasets."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sensikit.errors import MissingDependencyError, OptionError
+
+MASK = "<mask>"
+MOST_SENTENCES = 250_000
+"""Training sentences that SentencePiece sees at most, small languages whole and large ones in part."""
+
+COVERAGE = 0.9999
+"""Share of the characters of the training text that get a piece of their own; the rest are unknown."""
+
+
+def tag(language: str) -> str:
+    """Return the symbol that tells a model which language to translate into."""
+    return f"__{language}__"
+
+
+def train_pieces(sentences: Iterable[str], size: int, languages: Sequence[str]) -> bytes:
+    """Return a unigram SentencePiece model: `size` pieces, tags and <mask> among them; the same for the same text.
+
+    Tags are control symbols: text that spells one out does not become it. Nothing is normalised (the text is), so that
+    pieces decode to what they were made from.
+
+    Raises:
+        OptionError: if the text does not have that many pieces, or has more characters than that.
+    """
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=size,
+            character_coverage=COVERAGE,
+            normalization_rule_name="identity",
+            control_symbols=["<pad>", *map(tag, languages), MASK],
+            num_threads=1,
+            minloglevel=3,
+        )
+    except RuntimeError as error:
+        raise _vocabulary_error(size, str(error)) from error
+    return model.getvalue()
+
+
+def _vocabulary_error(size: int, message: str) -> OptionError:
+    if most := re.search(r"value <= (\d+)", message):
+        return OptionError("--vocab", f"{size} pieces are more than this text has", f"choose at most {most.group(1)}")
+    if least := re.search(r"required_chars\S*\s+\d+ vs (\d+)|required_chars.*?(\d+)", message):
+        number = next(group for group in least.groups() if group)
+        return OptionError("--vocab", f"{size} pieces are fewer than the text's characters", f"choose over {number}")
+    return OptionError(
+        "--vocab", f"SentencePiece refuses {size} pieces: {message.splitlines()[0]}", "choose another size"
+    )
+
+
+def sample(sentences: dict[str, list[tuple[bytes, str]]], most: int = MOST_SENTENCES) -> list[str]:
+    """Return at most `most` of the sentences, of each language the first in the order of their keys."""
+    cap = fair_share([len(each) for each in sentences.values()], most)
+    return [text for each in sentences.values() for _, text in sorted(each)[:cap]]
+
+
+def fair_share(sizes: Sequence[int], most: int) -> int:
+    """Return the cap that makes sizes sum to at most `most`, the small ones left whole."""
+    left, cap = most, 0
+    for rank, size in enumerate(sorted(sizes)):
+        cap = left // (len(sizes) - rank)
+        if size > cap:
+            return cap
+        left -= size
+    return max(sizes, default=0)
+
+
+class Binariser:
+    """Cuts text into pieces and writes it as fairseq's preprocessing does.
+
+    Args:
+        model: a SentencePiece model, as `train_pieces` returns it.
+
+    Raises:
+        MissingDependencyError: if fairseq is not installed.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self._fairseq = fairseq_data()
+        self._pieces = SentencePieceProcessor(model_proto=model)
+        self.dictionary = self._fairseq.Dictionary()
+        names = [self._pieces.id_to_piece(number) for number in range(self._pieces.get_piece_size())]
+        self._numbers = np.array([self.dictionary.add_symbol(name) for name in names], dtype=np.int32)
+
+    def save_dictionary(self, path: Path) -> None:
+        """Write the dictionary where fairseq reads it."""
+        own = self.dictionary.symbols[self.dictionary.nspecial :]
+        path.write_text("".join(f"{symbol} 1\n" for symbol in own), encoding="utf-8")
+
+    def write(self, sentences: Sequence[str], prefix: Path) -> None:
+        """Write the numbers of `sentences` to `prefix`.bin and .idx, each sentence with its </s>."""
+        import torch
+
+        builder: Any = self._fairseq.indexed_dataset.make_builder(
+            f"{prefix}.bin", impl="mmap", vocab_size=len(self.dictionary)
+        )
+        end = self.dictionary.eos()
+        for pieces in self._pieces.encode(list(sentences)):
+            numbers = np.append(self._numbers[pieces], end)
+            builder.add_item(torch.from_numpy(numbers))
+        builder.finalize(f"{prefix}.idx")
+
+
+def fairseq_data() -> Any:
+    """Return fairseq's data module.
+
+    Raises:
+        MissingDependencyError: if fairseq is not installed.
+    """
+    try:
+        import fairseq.data as data
+    except ImportError as error:
+        problem = f"is needed to binarise and cannot be imported ({error})"
+        raise MissingDependencyError(
+            "fairseq", problem, "pip install ve-fairseq (Linux, Python 3.11 or 3.12)"
+        ) from error
+    return data

@@ -1,0 +1,137 @@
+"""Training, validation and test text: drawn by a seed, and no held-out sentence anywhere in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sensikit.corpus.cleaning import Tally
+from sensikit.errors import DataError
+
+SHARES = {"valid": 0.05, "test": 0.1}
+MOST = {"valid": 500, "test": 1000}
+"""Held out where nobody says how much: a share of the language's pairs, and at most so many."""
+
+
+class Sentence(NamedTuple):
+    """Text and the fingerprint of its letters."""
+
+    text: str
+    key: bytes
+
+
+class Pair(NamedTuple):
+    """An English sentence and its translation."""
+
+    english: Sentence
+    other: Sentence
+
+
+@dataclass
+class Texts:
+    """What one language has: pairs by split, sentences without a translation, and what was dropped of both."""
+
+    pairs: dict[str, list[Pair]] = field(default_factory=lambda: {"train": [], "valid": [], "test": []})
+    mono: dict[str, list[Sentence]] = field(default_factory=lambda: {"train": [], "valid": []})
+    tally: Tally = field(default_factory=Tally)
+    mono_tally: Tally = field(default_factory=Tally)
+
+
+def split(texts: Mapping[str, Texts], sizes: Mapping[str, int | None]) -> None:
+    """Draw the missing splits of every language from its training pairs and clear training of what is held out.
+
+    Drawn are the sentences that come first in the order of their fingerprints. That order is the same in all
+    languages, so that languages which share their English hold out the same of it. A sentence of a test set, English or
+    not, of whatever language, is in no validation or training set, and one of a validation set in no training set;
+    sentences without a translation are treated alike.
+
+    Args:
+        texts: by language; changed in place, and what is taken away is counted as "duplicate" or "held out".
+        sizes: pairs of "valid" and "test" for languages that have none; None for the shares above.
+
+    Raises:
+        DataError: if a language has too little.
+    """
+    for each in texts.values():
+        _drop_duplicates(each)
+    for part, later in (("test", ("valid", "train")), ("valid", ("train",))):
+        for code, each in texts.items():
+            if each.tally.read and not each.pairs[part]:
+                _draw(code, each, part, sizes.get(part))
+        held = {sentence.key for each in texts.values() for pair in each.pairs[part] for sentence in pair}
+        for each in texts.values():
+            for other in later:
+                each.pairs[other] = list(_cleared(each.pairs[other], held, each.tally))
+            each.mono["train"] = list(_cleared_sentences(each.mono["train"], held, each.mono_tally))
+    for code, each in texts.items():
+        if each.tally.read and not each.pairs["train"]:
+            raise DataError(code, f"nothing is left to train on: {each.tally}", "give it more text, or leave it out")
+    _split_mono(texts, sizes.get("valid"))
+
+
+def _drop_duplicates(texts: Texts) -> None:
+    """Keep the first pair of each English sentence and of each translation, held-out ones before training ones."""
+    english: set[bytes] = set()
+    other: set[bytes] = set()
+    for part in ("test", "valid", "train"):
+        kept = []
+        for pair in texts.pairs[part]:
+            if pair.english.key in english or pair.other.key in other:
+                texts.tally.drop("duplicate", _shown(pair))
+            else:
+                kept.append(pair)
+                english.add(pair.english.key)
+                other.add(pair.other.key)
+        texts.pairs[part] = kept
+    first = {sentence.key: sentence for sentence in reversed(texts.mono["train"])}
+    for sentence in texts.mono["train"]:
+        if first[sentence.key] is not sentence:
+            texts.mono_tally.drop("duplicate", sentence.text)
+    texts.mono["train"] = [sentence for sentence in texts.mono["train"] if first[sentence.key] is sentence]
+
+
+def _draw(code: str, texts: Texts, part: str, size: int | None) -> None:
+    pairs = texts.pairs["train"]
+    if size is None:
+        size = max(1, min(MOST[part], int(len(pairs) * SHARES[part])))
+    if size > len(pairs) // 2:
+        problem = f"{len(pairs)} training pairs are too few to hold out {size} for {part}: {texts.tally}"
+        raise DataError(code, problem, f"give it more text, leave it out, or lower --{part}")
+    drawn = {pair.english.key for pair in sorted(pairs, key=lambda pair: pair.english.key)[:size]}
+    texts.pairs[part] = [pair for pair in pairs if pair.english.key in drawn]
+    texts.pairs["train"] = [pair for pair in pairs if pair.english.key not in drawn]
+
+
+def _cleared(pairs: Iterable[Pair], held: set[bytes], tally: Tally) -> Iterable[Pair]:
+    for pair in pairs:
+        if pair.english.key in held or pair.other.key in held:
+            tally.drop("held out", _shown(pair))
+        else:
+            yield pair
+
+
+def _cleared_sentences(sentences: Iterable[Sentence], held: set[bytes], tally: Tally) -> Iterable[Sentence]:
+    for sentence in sentences:
+        if sentence.key in held:
+            tally.drop("held out", sentence.text)
+        else:
+            yield sentence
+
+
+def _split_mono(texts: Mapping[str, Texts], size: int | None) -> None:
+    """Hold out some of the sentences without a translation, none of which any training pair has."""
+    trained = {sentence.key for each in texts.values() for pair in each.pairs["train"] for sentence in pair}
+    for each in texts.values():
+        sentences = each.mono["train"]
+        number = min(MOST["valid"] if size is None else size, int(len(sentences) * SHARES["valid"]))
+        free = sorted(sentence.key for sentence in sentences if sentence.key not in trained)
+        drawn = set(free[:number])
+        each.mono = {
+            "train": [sentence for sentence in sentences if sentence.key not in drawn],
+            "valid": [sentence for sentence in sentences if sentence.key in drawn],
+        }
+
+
+def _shown(pair: Pair) -> str:
+    return f"{pair.english.text} | {pair.other.text}"
