@@ -163,7 +163,7 @@ class Run:
                 step = max(1, CHUNK // max(width, 1))
                 slices = [_slice(file, path, parameter) for file, path in zip(files, vectors, strict=True)]
                 for row in range(0, rows, step):
-                    block = [s[row : row + step] if parameter.shape else s[...] for s in slices]
+                    block = [s[row : min(row + step, rows)] if parameter.shape else s[...] for s in slices]
                     yield (parameter, row * width), np.stack([np.asarray(part).reshape(-1) for part in block])
 
     def block_reader(self, task: str, name: str) -> Callable[[int, int], np.ndarray]:

@@ -53,7 +53,7 @@ def correlation(languages: dict[str, dict[str, Any]], seed: int = 0, drop: float
         small = {code: language["sizes"]["train"] for code, language in languages.items()}
         spread = 1 - centre[group]
         reliable = {code: 1 - spread * 0.25 * (4.5 / np.log10(size)) ** 3 for code, size in small.items()}
-        value = {}
+        value: dict[tuple[str, str], float] = {}
         for a in languages:
             for b in languages:
                 kin = 0.3 * spread * (languages[a]["family"] == languages[b]["family"])

@@ -1,8 +1,8 @@
 """Reading a checkpoint that nobody vouches for: nothing in it runs, and damage is found before a weight is used.
 
-The CRCs of the zip come first: `torch.load` checks none, and a flipped bit in a weight goes through it unseen. Then torch's
-restricted unpickler, with one inert class allowed. Then only dense floating-point tensors and validated plain values are taken.
-There is no other way in: no fallback, no environment variable.
+The CRCs of the zip come first: `torch.load` checks none, and a flipped bit in a weight goes through it unseen. Then
+torch's restricted unpickler, with one inert class allowed. Then only dense tensors are taken, and plain values that are
+still to be validated. There is no other way in: no fallback, no environment variable.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sensikit.errors import CheckpointError
 from sensikit.files import sha256
 
 PICKLE_LIMIT = 64 << 20
-"""Bytes of the structure (names, shapes, settings). 0.1 MB is usual; it is all that the unpickler holds beside the tensors."""
+"""Bytes of structure (names, shapes, settings): 0.1 MB is usual. The unpickler builds objects from nothing else."""
 
 ENTRY_LIMIT = 1_000_000
 """Tensors in one file."""
@@ -36,8 +36,8 @@ REMAKE = "save it with torch.save of torch 1.6 or later"
 class Checkpoint:
     """What was read: the weights, and the rest of the file as plain values that are still to be validated.
 
-    `state` maps the names of the model's tensors to dense tensors in memory; tied ones share it. `content` is the file's top
-    level without them and without the optimizer's state. `bytes` is the size of the file.
+    `state` maps the names of the model's tensors to dense tensors in memory; tied ones share it. `content` is the top
+    level of the file without them and without the optimizer's state. `bytes` is the size of the file.
     """
 
     path: Path

@@ -8,11 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sensikit.errors import DataError
 from sensikit.files import read_json, sha256, sha256_of
 
 SPLITS = ("train", "valid", "test")
+HEADER = 26
+"""Bytes before the sizes (int32) and offsets (int64) of the sentences in an index file."""
 _MAGIC = b"MMIDIDX\x00\x00"
+_TYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 8: np.uint16, 9: np.uint32, 10: np.uint64}
+"""Codes of fairseq's index files; 6 and 7 are floating point."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class DataBin:
         return path
 
     def prefix(self, split: str, source: str, target: str) -> Path | None:
-        """Return the common start of the files of a pair, whichever way round it is named, or None if there are none."""
+        """Return the common start of a pair's files, whichever way round it is named, or None if there are none."""
         for first, second in ((source, target), (target, source)):
             path = self.bin / f"{split}.{first}-{second}."
             if all(Path(f"{path}{lang}.{end}").is_file() for lang in (source, target) for end in ("idx", "bin")):
@@ -52,12 +58,34 @@ class DataBin:
             DataError: if no split has the pair, or an index is damaged.
         """
         found = {split: self.prefix(split, source, target) for split in SPLITS}
-        counts = {split: _length(Path(f"{prefix}{source}.idx")) for split, prefix in found.items() if prefix}
+        counts = {split: _header(Path(f"{prefix}{source}.idx"))[0] for split, prefix in found.items() if prefix}
         if not counts:
             raise DataError(
                 self.root, f"has no binarised {source}-{target}", "give the data that the checkpoint was trained on"
             )
         return counts
+
+    def check(self, stem: Path, vocabulary: int) -> None:
+        """Check that one binarised side is whole, not empty, and indexes a dictionary of `vocabulary` entries.
+
+        Raises:
+            DataError: if it is not.
+        """
+        index, tokens = Path(f"{stem}.idx"), Path(f"{stem}.bin")
+        count, code = _header(index)
+        if count == 0:
+            raise DataError(index, "holds no sentences", "choose another split or language")
+        kind = _TYPES.get(code)
+        if kind is None or index.stat().st_size != HEADER + 12 * count:
+            raise DataError(index, "is truncated or damaged", "binarise the text again")
+        sizes = np.fromfile(index, dtype=np.int32, count=count, offset=HEADER)
+        if (sizes < 1).any() or tokens.stat().st_size != int(sizes.sum(dtype=np.int64)) * np.dtype(kind).itemsize:
+            raise DataError(tokens, "has another length than its index says", "binarise the text again")
+        values = np.memmap(tokens, dtype=kind, mode="r")
+        if int(values.max()) >= vocabulary or int(values.min()) < 0:
+            raise DataError(
+                tokens, f"has tokens beyond the dictionary's {vocabulary}", "give the data of this checkpoint"
+            )
 
     def text(self, split: str, source: str, target: str, language: str) -> Path | None:
         """Return the raw text of one side of a pair, or None if there is none."""
@@ -116,13 +144,13 @@ def open_data(path: Path) -> DataBin:
     return DataBin(path, path)
 
 
-def _length(index: Path) -> int:
-    """Return how many sentences a memory-mapped index counts."""
+def _header(index: Path) -> tuple[int, int]:
+    """Return how many sentences a memory-mapped index counts, and the code of the type of its tokens."""
     with index.open("rb") as file:
-        start = file.read(26)
-    if len(start) < 26 or start[:9] != _MAGIC:
+        start = file.read(HEADER)
+    if len(start) < HEADER or start[:9] != _MAGIC:
         raise DataError(index, "is not an index of --dataset-impl mmap", "binarise the text again")
-    return int(struct.unpack("<Q", start[18:26])[0])
+    return int(struct.unpack("<Q", start[18:])[0]), start[17]
 
 
 def lines(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The only file that knows fairseq's age: what fairseq 0.12.2 and ve-fairseq 0.12.3 need on today's Python and torch."""
+"""The only file that knows fairseq's age: what 0.12.2 and ve-fairseq 0.12.3 need on today's Python and torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INSTALL = (
 )
 
 EVERY_SENTENCE = ("--required-batch-size-multiple", "1")
-"""For every fairseq command line: with its default of 8, fairseq after 0.12.2 drops the last batch of a set, the longest sentences."""
+"""For every command line: with the default of 8, fairseq after 0.12.2 drops a set's last batch, its longest pairs."""
 
 GHOSTS = tuple(f"{part}_{kind}" for part in ("in_proj", "out_proj", "fc1", "fc2") for kind in ("weight", "bias"))
 """Second copies of an encoder layer's weights in fairseq 0.12.2, which its fast path reads instead of the real ones."""
@@ -101,7 +101,7 @@ def quiet() -> Iterator[None]:
 
 
 def ghosts(module: nn.Module) -> frozenset[str]:
-    """Return the names of parameters that duplicate others and take no part in training or, the fast path off, in anything."""
+    """Return the names of parameters that duplicate others and, the fast path off, take part in nothing."""
     return frozenset(
         f"{name}.{ghost}" if name else ghost
         for name, layer in module.named_modules()
@@ -114,11 +114,11 @@ def ghosts(module: nn.Module) -> frozenset[str]:
 def disable_fast_path(module: nn.Module) -> None:
     """Make every encoder layer read its real weights in evaluation too.
 
-    The fast path of 0.12.2 reads the duplicates: all weights of the encoder can be zeroed and the output stays the same.
+    The fast path of 0.12.2 reads the duplicates: zero all weights of the encoder, and the output stays the same.
     """
     for layer in module.modules():
         if hasattr(layer, "can_use_fastpath"):
-            layer.can_use_fastpath = False
+            layer.__dict__["can_use_fastpath"] = False
 
 
 def fitted(state: Mapping[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
@@ -133,15 +133,15 @@ def fitted(state: Mapping[str, torch.Tensor], module: nn.Module) -> dict[str, to
 
 
 def allow_resuming() -> None:
-    """Let fairseq's own loading read what fairseq wrote, with torch's restricted unpickler: it needs this one inert class."""
+    """Let fairseq's own loading read what fairseq wrote: torch's restricted unpickler needs this one inert class."""
     torch.serialization.add_safe_globals([argparse.Namespace])
 
 
 def training_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment for a fairseq process: threads that sleep while they wait.
 
-    With OpenMP's default they spin, and on a machine that others use a training run falls to a tenth of its speed. It is read
-    when torch is first loaded, so it must stand in the environment of a new process.
+    With OpenMP's default they spin, and on a machine that others use a training run falls to a tenth of its speed. It
+    is read when torch is first loaded, so it must stand in the environment of a new process.
     """
     result = dict(os.environ if environment is None else environment)
     result.setdefault("OMP_WAIT_POLICY", "PASSIVE")

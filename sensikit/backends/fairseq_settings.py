@@ -1,7 +1,7 @@
 """What a fairseq checkpoint says of itself, validated: enough to build its task and model from arguments of our own.
 
-fairseq eval()s strings of a checkpoint's configuration (`left_pad_source`, `adam_betas`, …), so the configuration itself must
-never reach fairseq. What is taken here is numbers within bounds, flags, known words and language codes; nothing else is read.
+fairseq eval()s strings of a checkpoint's configuration (`left_pad_source`, `adam_betas`, …), so the configuration must
+never reach fairseq. What is taken here is numbers within bounds, flags, known words and language codes.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ _UNSUPPORTED = {
 class Trained:
     """How the model was trained and built; every value is plain and within bounds.
 
-    `pairs` are (source, target); `langs` is in the order of the tags that fairseq appends to the dictionary; `encoder_tag`
-    is "src", "tgt" or "" and `decoder_tag` whether the decoder gets the tag of the target language; with `tags_replace_eos` the
-    tags replace </s> instead of standing beside it. `lang_dict` is the name of a file that holds `langs` where they are not
-    in the checkpoint. `model` holds the arguments of the architecture that the checkpoint gives.
+    `pairs` are (source, target); `langs` is in the order of the tags that fairseq appends to the dictionary;
+    `encoder_tag` is "src", "tgt" or "", and `decoder_tag` whether the decoder gets the tag of the target language; with
+    `tags_replace_eos` the tags replace </s> instead of standing beside it. `lang_dict` is the name of a file that holds
+    `langs` where they are not in the checkpoint. `model` holds the arguments of the architecture that are given.
     """
 
     task: str
@@ -119,7 +119,7 @@ def trained(checkpoint: Checkpoint) -> Trained:
     """Return the validated settings of `checkpoint`.
 
     Raises:
-        CheckpointError: if it is no checkpoint of a task and architecture that is supported, or a setting is out of bounds.
+        CheckpointError: if its task or architecture is not supported, or a setting is out of bounds.
     """
     config = namespace(checkpoint.content.get("cfg"))
     flat = namespace(checkpoint.content.get("args"))  # fairseq before 0.10
@@ -170,7 +170,9 @@ def _is_off(value: Any) -> bool:
 def _known(settings: Settings, names: tuple[str, ...], known: frozenset[str]) -> str:
     """Return the first of the settings `names` that is set, if it is one of the known words."""
     name = next((name for name in names if name in settings), names[0])
-    return settings.choice(name, known) or settings.choice(names[-1], known, "?")
+    if name not in settings:
+        raise settings.refusal(names[-1], "one of " + ", ".join(sorted(known)))
+    return settings.choice(name, known)
 
 
 def _tags(task: Settings) -> tuple[str, bool]:

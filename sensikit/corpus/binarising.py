@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sensikit.errors import MissingDependencyError, OptionError
+from sensikit.errors import OptionError
 
 MASK = "<mask>"
 MOST_SENTENCES = 250_000
@@ -57,9 +58,9 @@ def train_pieces(sentences: Iterable[str], size: int, languages: Sequence[str]) 
 def _vocabulary_error(size: int, message: str) -> OptionError:
     if most := re.search(r"value <= (\d+)", message):
         return OptionError("--vocab", f"{size} pieces are more than this text has", f"choose at most {most.group(1)}")
-    if least := re.search(r"required_chars\S*\s+\d+ vs (\d+)|required_chars.*?(\d+)", message):
-        number = next(group for group in least.groups() if group)
-        return OptionError("--vocab", f"{size} pieces are fewer than the text's characters", f"choose over {number}")
+    if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        problem = f"{size} pieces are fewer than the characters of this text and the tags"
+        return OptionError("--vocab", problem, f"choose at least {least.group(1)}")
     return OptionError(
         "--vocab", f"SentencePiece refuses {size} pieces: {message.splitlines()[0]}", "choose another size"
     )
@@ -126,11 +127,7 @@ def fairseq_data() -> Any:
     Raises:
         MissingDependencyError: if fairseq is not installed.
     """
-    try:
-        import fairseq.data as data
-    except ImportError as error:
-        problem = f"is needed to binarise and cannot be imported ({error})"
-        raise MissingDependencyError(
-            "fairseq", problem, "pip install ve-fairseq (Linux, Python 3.11 or 3.12)"
-        ) from error
-    return data
+    from sensikit.backends import fairseq_compat
+
+    fairseq_compat.load()
+    return importlib.import_module("fairseq.data")

@@ -17,7 +17,7 @@ from sensikit.corpus.splitting import Pair, Sentence, Texts
 from sensikit.errors import DataError, OptionError
 from sensikit.files import sha256, sync_directory, unwritable, write_json
 from sensikit.languages import ENGLISH, THRESHOLDS, language
-from sensikit.progress import progress
+from sensikit.progress import progress, say
 
 FORMAT = 1
 
@@ -130,9 +130,8 @@ def _read_sentences(path: Path, texts: Texts, seed: int) -> None:
 def _write(out: Path, texts: Mapping[str, Texts], codes: Sequence[str], vocab: int) -> tuple[int, int]:
     """Write text, pieces and binaries; return the numbers of pieces and of the sentences they were learned from."""
     seen = binarising.sample(_training_text(texts))
-    with progress(None, f"learning {vocab} pieces from {len(seen)} sentences", "models") as bar:
-        model = binarising.train_pieces(seen, vocab, [*codes, ENGLISH])
-        bar.advance()
+    say(f"learning {vocab} pieces from {len(seen)} training sentences")
+    model = binarising.train_pieces(seen, vocab, [*codes, ENGLISH])
     (out / "spm.model").write_bytes(model)
     binariser = binarising.Binariser(model)
     for folder in ("text", "bin/mono"):

@@ -52,7 +52,7 @@ def messages(path: Path) -> Iterator[tuple[str, str]]:
     catalogue = polib.mofile(str(path)) if path.suffix == ".mo" else polib.pofile(str(path))
     one, many = _forms(catalogue.metadata.get("Plural-Forms", ""))
     for entry in catalogue:
-        if entry.obsolete or entry.fuzzy:
+        if entry.obsolete or "fuzzy" in entry.flags:
             continue
         if not entry.msgid_plural:
             yield without_accelerators(entry.msgid, entry.msgstr)

@@ -57,7 +57,7 @@ def find(arguments: Sequence[str | Path], languages: Collection[str] | None = No
     An argument is a TSV file, the common prefix of two plain files, a catalogue, or a directory of catalogues.
 
     Raises:
-        DataError: if one is missing, has no language in its name, or claims a split that another one is.
+        DataError: if one is missing, is not named after a language other than English, or is the same split as another.
         OptionError: if a language is asked for that no source has.
     """
     found = [source for argument in arguments for source in _sources(str(argument))]
@@ -70,6 +70,10 @@ def find(arguments: Sequence[str | Path], languages: Collection[str] | None = No
         found = [source for source in found if source.language in languages]
     claimed: dict[tuple[str, str], Source] = {}
     for source in found:
+        if source.language == ENGLISH:
+            raise DataError(
+                source.paths[0], "is named after English", "name it after the other language; English comes first"
+            )
         if source.split and (other := claimed.setdefault((source.language, source.split), source)) is not source:
             problem = f"is the {source.split} split of {source.language}, and so is {other.paths[0]}"
             raise DataError(source.paths[0], problem, "leave one of them out")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sensikit.corpus.cleaning import Tally
 from sensikit.errors import DataError
 
+HELD_OUT = ("test", "valid")
 SHARES = {"valid": 0.05, "test": 0.1}
 MOST = {"valid": 500, "test": 1000}
 """Held out where nobody says how much: a share of the language's pairs, and at most so many."""
@@ -26,6 +27,9 @@ class Pair(NamedTuple):
 
     english: Sentence
     other: Sentence
+
+
+Item = TypeVar("Item", Pair, Sentence)
 
 
 @dataclass
@@ -55,15 +59,13 @@ def split(texts: Mapping[str, Texts], sizes: Mapping[str, int | None]) -> None:
     """
     for each in texts.values():
         _drop_duplicates(each)
-    for part, later in (("test", ("valid", "train")), ("valid", ("train",))):
+    for part in HELD_OUT:
+        _clear(texts, part)
+    for part in HELD_OUT:
         for code, each in texts.items():
             if each.tally.read and not each.pairs[part]:
                 _draw(code, each, part, sizes.get(part))
-        held = {sentence.key for each in texts.values() for pair in each.pairs[part] for sentence in pair}
-        for each in texts.values():
-            for other in later:
-                each.pairs[other] = list(_cleared(each.pairs[other], held, each.tally))
-            each.mono["train"] = list(_cleared_sentences(each.mono["train"], held, each.mono_tally))
+        _clear(texts, part)
     for code, each in texts.items():
         if each.tally.read and not each.pairs["train"]:
             raise DataError(code, f"nothing is left to train on: {each.tally}", "give it more text, or leave it out")
@@ -71,24 +73,25 @@ def split(texts: Mapping[str, Texts], sizes: Mapping[str, int | None]) -> None:
 
 
 def _drop_duplicates(texts: Texts) -> None:
-    """Keep the first pair of each English sentence and of each translation, held-out ones before training ones."""
-    english: set[bytes] = set()
-    other: set[bytes] = set()
-    for part in ("test", "valid", "train"):
-        kept = []
-        for pair in texts.pairs[part]:
-            if pair.english.key in english or pair.other.key in other:
-                texts.tally.drop("duplicate", _shown(pair))
-            else:
-                kept.append(pair)
-                english.add(pair.english.key)
-                other.add(pair.other.key)
-        texts.pairs[part] = kept
-    first = {sentence.key: sentence for sentence in reversed(texts.mono["train"])}
-    for sentence in texts.mono["train"]:
-        if first[sentence.key] is not sentence:
-            texts.mono_tally.drop("duplicate", sentence.text)
-    texts.mono["train"] = [sentence for sentence in texts.mono["train"] if first[sentence.key] is sentence]
+    """Keep the first pair of each English sentence and of each translation in a split."""
+    for part, pairs in texts.pairs.items():
+        texts.pairs[part] = _sifted(pairs, _repeated(), texts.tally, "duplicate")
+    texts.mono["train"] = _sifted(texts.mono["train"], _repeated(), texts.mono_tally, "duplicate")
+
+
+def _repeated() -> Callable[[Pair | Sentence], bool]:
+    """Return a test that says of each pair (or sentence) whether either side was in one that passed before."""
+    seen: tuple[set[bytes], set[bytes]] = (set(), set())
+
+    def repeated(item: Pair | Sentence) -> bool:
+        keys = _keys(item)
+        if any(key in side for key, side in zip(keys, seen, strict=False)):
+            return True
+        for key, side in zip(keys, seen, strict=False):
+            side.add(key)
+        return False
+
+    return repeated
 
 
 def _draw(code: str, texts: Texts, part: str, size: int | None) -> None:
@@ -103,20 +106,32 @@ def _draw(code: str, texts: Texts, part: str, size: int | None) -> None:
     texts.pairs["train"] = [pair for pair in pairs if pair.english.key not in drawn]
 
 
-def _cleared(pairs: Iterable[Pair], held: set[bytes], tally: Tally) -> Iterable[Pair]:
-    for pair in pairs:
-        if pair.english.key in held or pair.other.key in held:
-            tally.drop("held out", _shown(pair))
-        else:
-            yield pair
+def _clear(texts: Mapping[str, Texts], part: str) -> None:
+    """Take what is in `part` of any language out of the splits before it, of all languages."""
+    held = {key for each in texts.values() for pair in each.pairs[part] for key in _keys(pair)}
+
+    def leaks(item: Pair | Sentence) -> bool:
+        return not held.isdisjoint(_keys(item))
+
+    for each in texts.values():
+        for earlier in ("valid", "train") if part == "test" else ("train",):
+            each.pairs[earlier] = _sifted(each.pairs[earlier], leaks, each.tally, "held out")
+        each.mono["train"] = _sifted(each.mono["train"], leaks, each.mono_tally, "held out")
 
 
-def _cleared_sentences(sentences: Iterable[Sentence], held: set[bytes], tally: Tally) -> Iterable[Sentence]:
-    for sentence in sentences:
-        if sentence.key in held:
-            tally.drop("held out", sentence.text)
+def _sifted(items: list[Item], unwanted: Callable[[Item], bool], tally: Tally, reason: str) -> list[Item]:
+    """Return the wanted items; the others are counted."""
+    kept = []
+    for item in items:
+        if unwanted(item):
+            tally.drop(reason, item.text if isinstance(item, Sentence) else " | ".join(side.text for side in item))
         else:
-            yield sentence
+            kept.append(item)
+    return kept
+
+
+def _keys(item: Pair | Sentence) -> tuple[bytes, ...]:
+    return (item.key,) if isinstance(item, Sentence) else (item.english.key, item.other.key)
 
 
 def _split_mono(texts: Mapping[str, Texts], size: int | None) -> None:
@@ -131,7 +146,3 @@ def _split_mono(texts: Mapping[str, Texts], size: int | None) -> None:
             "train": [sentence for sentence in sentences if sentence.key not in drawn],
             "valid": [sentence for sentence in sentences if sentence.key in drawn],
         }
-
-
-def _shown(pair: Pair) -> str:
-    return f"{pair.english.text} | {pair.other.text}"

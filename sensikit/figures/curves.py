@@ -94,6 +94,12 @@ def _curve(frame: pd.DataFrame, metric: str, change: bool, run: str) -> pd.DataF
     return points
 
 
+def curve_by_language(frame: pd.DataFrame, metric: str = "bleu") -> pd.DataFrame:
+    """Return what `curve` returns, for each language by itself, with a column `language`."""
+    codes = dict.fromkeys(frame["language"])
+    return pd.concat([curve(frame[frame["language"] == code], metric).assign(language=code) for code in codes])
+
+
 @styled
 def pruning_curves(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = False, width: float = FULL) -> Figure:
     """Return quality against pruning ratio, a line for each order and a panel for each run, on one scale.
@@ -217,17 +223,21 @@ def finish(axes: Sequence[Axes], metric: str, change: bool = False) -> None:
 
 def spared(frame: pd.DataFrame) -> str:
     """Return what the signature of the sweep says of the parameters that no order prunes, as a clause."""
-    signatures = frame["signature"].dropna().astype(str) if "signature" in frame else []
+    signatures: list[str] = list(frame["signature"].dropna().astype(str)) if "signature" in frame else []
     shares = sorted({float(found[1]) for text in signatures if (found := _PROTECT.search(text))})
     if len(shares) != 1:
         return ""
     return f"; every order spares the {shares[0]:.0%} with the highest sensitivity to the language"
 
 
-def caption(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = False) -> str:
-    """Return what the curves show: what was averaged, what the bands are of, how much was decoded."""
+def caption(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = False, alone: str | None = None) -> str:
+    """Return what the curves show: what was averaged, what the bands are of, how much was decoded.
+
+    `alone` is the order that is drawn, where it is one.
+    """
     name = METRICS.get(metric, metric)
     points = curve(frame, metric, change)
+    points = points[points["order"] == alone] if alone else points
     seeds, languages = int(points["seeds"].max()) if len(points) else 0, sorted(points["languages"].unique())
     sentences = sorted(frame["sentences"].dropna().astype(int).unique())
     text = (
@@ -235,8 +245,8 @@ def caption(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = False) 
         f"share of the prunable parameters that is set to zero{spared(frame)}. "
     )
     if points["low"].notna().any():
-        text += "Shaded around the least specific first: 95% bootstrap bounds over the test sentences, averaged. "
+        text += "Shaded, least specific first: 95% bootstrap bounds over the test sentences, mean over languages. "
     if seeds > 1:
-        text += f"Shaded around random: the extremes of {seeds} seeds. "
+        text += f"Random is the mean of {seeds} seeds, shaded to their extremes. "
     span = f"{sentences[0]}" if len(sentences) == 1 else f"{sentences[0]} to {sentences[-1]}"
     return text + f"{span} test sentences a language, one training run: nothing here speaks of other training seeds."

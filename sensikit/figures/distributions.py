@@ -59,6 +59,9 @@ def specificity(
     boxes(left, table, placed(table, languages))
     left.axvline(0, color="#6b6b6b", linewidth=0.6, zorder=0)
     left.set_xscale("symlog", linthresh=1, linscale=1)
+    top = float(table[list(QUANTILES)].to_numpy(dtype=float).max())
+    beyond = [2.0, 5.0, 10.0] if top < 20 else [10.0**power for power in range(1, 12)]
+    left.set_xticks([tick for tick in (-1.0, -0.5, 0.0, 0.5, 1.0, *beyond) if tick <= max(top, 1)], minor=False)
     left.xaxis.set_major_formatter(plain)
     left.set_xlabel("D(θ,l)")
     shares(right, table, placed(table, languages), "share_positive")

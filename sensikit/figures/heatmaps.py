@@ -26,16 +26,26 @@ BAR = 0.75  # inches beside a row of panels for its colour scale
 STEP = 0.05  # the ends of a colour scale are multiples of it
 
 
-def pairs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the ordered pairs of different languages, with `at_ceiling`.
+def marked(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `frame` with one column more, `at_ceiling`.
 
     A pair is at its ceiling when the 95% interval of its PCC reaches √(r_l·r_l′): what separates the two languages
-    may then be noise. It is not decided (NA) where the interval or the ceiling is missing.
+    may then be noise. It is not decided (NA) where the interval or the ceiling is missing, nor of a language with
+    itself.
     """
-    different = frame[frame["language_a"] != frame["language_b"]].copy()
-    known = different["pcc_high"].notna() & different["ceiling"].notna()
-    different["at_ceiling"] = (different["pcc_high"] >= different["ceiling"]).astype("boolean").where(known)
-    return different
+    known = frame["pcc_high"].notna() & frame["ceiling"].notna() & (frame["language_a"] != frame["language_b"])
+    return frame.assign(at_ceiling=(frame["pcc_high"] >= frame["ceiling"]).astype("boolean").where(known))
+
+
+def pairs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the ordered pairs of different languages, with `at_ceiling`."""
+    return marked(frame[frame["language_a"] != frame["language_b"]])
+
+
+def measured(frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return those of `languages` that a pair in `frame` names."""
+    named = {*frame["language_a"], *frame["language_b"]}
+    return {code: language for code, language in languages.items() if code in named}
 
 
 def matrix(frame: pd.DataFrame, codes: list[str], column: str = "pcc") -> pd.DataFrame:
@@ -90,16 +100,20 @@ def correlation_heatmaps(
     """
     frame = frame[frame["task"] == task]
     groups = [group for group in groups if (frame["group"] == group).any()]
-    labels, codes = runs(frame), order(languages)
+    labels, languages = runs(frame), measured(frame, languages)
+    codes = order(languages)
     single = len(labels) == 1
-    rows, columns = (1, len(groups)) if single else (len(groups), len(labels))
+    columns = min(len(groups), 3 if len(codes) <= 10 else 2) if single else len(labels)
+    rows = -(-len(groups) // columns) if single else len(groups)
     side = width / columns if single else (width - BAR) / columns
-    figure = canvas(width, side + 0.45 if single else rows * (side - 0.05) + 0.2)
+    figure = canvas(width, rows * (side + 0.45) if single else rows * (side - 0.05) + 0.2)
     grid = figure.subplots(rows, columns, squeeze=False)
+    for ax in grid.ravel()[len(groups) :] if single else ():
+        ax.set_axis_off()
     for row, group in enumerate(groups):
         of_group = frame[frame["group"] == group]
         limits = colour_range(of_group)
-        panels = [grid[0, row]] if single else list(grid[row])
+        panels = [grid.ravel()[row]] if single else list(grid[row])
         for ax, label in zip(panels, labels, strict=True):
             panel(ax, of_run(of_group, label), languages, codes, limits, side)
             ax.set_title(GROUPS.get(group, group) if single else label if row == 0 else "", pad=4)
@@ -169,11 +183,11 @@ def number(value: float, decimals: int, short: bool = False) -> str:
 def mark_ceiling(ax: Axes, frame: pd.DataFrame, codes: Sequence[str], limits: tuple[float, float], size: float) -> None:
     """Put a dot into the corner of every cell whose PCC is at its noise ceiling."""
     place = {code: index for index, code in enumerate(codes)}
-    marked = pairs(frame)
-    marked = marked[marked["at_ceiling"].fillna(False)]
-    x = [place[code] + 0.86 for code in marked["language_b"]]
-    y = [place[code] + 0.16 for code in marked["language_a"]]
-    dark = (marked["pcc"] - limits[0]) / (limits[1] - limits[0]) > 0.55
+    found = pairs(frame)
+    found = found[found["at_ceiling"].fillna(False)]
+    x = [place[code] + 0.86 for code in found["language_b"]]
+    y = [place[code] + 0.16 for code in found["language_a"]]
+    dark = (found["pcc"] - limits[0]) / (limits[1] - limits[0]) > 0.55
     ax.scatter(x, y, s=max(1.0, (size / 3) ** 2), c=np.where(dark, "white", INK), linewidths=0, gid="at-ceiling")
 
 
@@ -198,12 +212,12 @@ def caption(
     )
     if frame["ceiling"].notna().any():
         text += (
-            "Framed, on the diagonal: the reliability r of each language, the correlation between two halves of its own "
-            "batches (Spearman–Brown corrected); √(r·r′) is the noise ceiling of a pair. "
+            "Framed, on the diagonal: the reliability r of each language, the correlation between two halves of its "
+            "own batches (Spearman–Brown corrected); √(r·r′) is the noise ceiling of a pair. "
         )
     else:
         text += "No noise ceiling was measured: the diagonal is left empty. "
     if pairs(frame)["at_ceiling"].notna().any():
         text += "A dot marks a pair whose 95% interval reaches its ceiling: what is missing to it may be noise. "
-    kin = [f"{family} ({', '.join(members)})" for family, members in families(languages)]
+    kin = [f"{family} ({', '.join(members)})" for family, members in families(measured(frame, languages))]
     return text + f"Languages by family: {joined(kin)}."

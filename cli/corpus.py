@@ -1,0 +1,91 @@
+"""`sensikit corpus`: parallel text made ready for fairseq."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sensikit.errors import OptionError
+from sensikit.languages import THRESHOLDS, canonical, read_name, read_tiers
+
+_SOURCES = "LANG.tsv (English, tab, LANG; .gz too), LANG.train.tsv and so on, the prefix of PREFIX.cat and PREFIX.eng "
+_SOURCES += "(news.cat-eng), a gettext catalogue (ca.po, ca/LC_MESSAGES/x.mo) or a directory of catalogues."
+
+
+def corpus(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help=_SOURCES)],
+    out: Annotated[Path, typer.Option(help="The data directory to make; nothing may stand there.")],
+    mono: Annotated[
+        list[Path] | None, typer.Option(help="Sentences of one language, one a line, named after it (cat.txt).")
+    ] = None,
+    languages: Annotated[str | None, typer.Option(help="Only these, by code: cat,glg. All by default.")] = None,
+    vocab: Annotated[int, typer.Option(min=1, help="Pieces of the SentencePiece vocabulary.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Draws the held-out sentences.")] = 1,
+    valid: Annotated[
+        int | None,
+        typer.Option(min=1, help="Validation pairs where a source has none.", show_default="5 %, at most 500"),
+    ] = None,
+    test: Annotated[
+        int | None, typer.Option(min=1, help="Test pairs where a source has none.", show_default="10 %, at most 1000")
+    ] = None,
+    tiers: Annotated[str, typer.Option(help="Fewest training pairs of a High and of a Low language.")] = ",".join(
+        map(str, THRESHOLDS)
+    ),
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a language is called, its family, its tier: cat=Catalan:Romance[:High].", metavar="CODE=…"
+        ),
+    ] = None,
+) -> None:
+    """Clean parallel text, split it without leaks, cut it into pieces and binarise it for fairseq."""
+    from sensikit.corpus import build
+
+    manifest = build(
+        sources,
+        out,
+        mono=mono or (),
+        languages=_codes(languages),
+        vocab=vocab,
+        seed=seed,
+        valid=valid,
+        test=test,
+        tiers=read_tiers(tiers),
+        names=dict(map(read_name, name or ())),
+    )
+    print(table(manifest))
+
+
+def _codes(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    codes = {part: canonical(part.strip()) for part in text.split(",")}
+    for part, code in codes.items():
+        if code is None:
+            raise OptionError("--languages", f"{part!r} is no language code", "give codes such as cat,glg")
+    return [code for code in codes.values() if code]
+
+
+def table(manifest: dict[str, Any]) -> str:
+    """Return the sizes of each language, and the lines that were dropped with an example of each kind."""
+    rows = [f"{'':5}{'language':22}{'family':24}{'tier':10}{'train':>9}{'valid':>7}{'test':>7}{'mono':>9}"]
+    for code, entry in manifest["languages"].items():
+        sizes = "".join(f"{entry['sizes'][part]:>{width}}" for part, width in (("train", 9), ("valid", 7), ("test", 7)))
+        rows.append(f"{code:5}{entry['name']:22}{entry['family']:24}{entry['tier']:10}{sizes}{entry['mono']:>9}")
+    if manifest["english_mono"]:
+        rows.append(f"{'eng':5}{'English':22}{'':34}{'':23}{manifest['english_mono']:>9}")
+    for code, counts in manifest["counts"].items():
+        for what, tally in ((code, counts), (f"{code} mono", counts.get("mono", {}))):
+            rows += _dropped(what, tally)
+    return "\n".join(rows)
+
+
+def _dropped(what: str, tally: dict[str, Any]) -> list[str]:
+    if not tally.get("dropped"):
+        return []
+    rows = ["", f"{what}: {tally['kept']} of {tally['read']} lines kept; dropped:"]
+    for reason, count in sorted(tally["dropped"].items(), key=lambda item: -item[1]):
+        rows.append(f"  {count:>7} {reason:20} such as: {tally['examples'][reason][0]}")
+    return rows

@@ -1,0 +1,201 @@
+"""The tables of a report: tidy frames in, small frames out, and how one is written as CSV, text and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sensikit.figures.curves import METRICS, UNPRUNED, curve, line_of
+from sensikit.figures.distributions import placed, wide
+from sensikit.figures.heatmaps import GROUPS, pairs
+from sensikit.figures.sizes import sizes
+from sensikit.figures.style import TIERS, of_run, order, runs
+from sensikit.files import write_text
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its columns under the headings that are shown, in order; `formats` say how numbers are printed."""
+
+    frame: pd.DataFrame
+    formats: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self) -> pd.DataFrame:
+        """Return every cell as it is printed; what is missing is a dash."""
+
+        def text(value: Any, format_: str) -> str:
+            return NOTHING if pd.isna(value) else format(value, format_)
+
+        columns = {
+            name: [text(v, self.formats.get(name, "")) for v in self.frame[name]] for name in map(str, self.frame)
+        }
+        return pd.DataFrame(columns, columns=list(self.frame.columns))
+
+    def save(self, stem: Path, caption: str) -> list[Path]:
+        """Write `stem`.csv (full precision), .txt and .tex (as printed; booktabs), and return their paths."""
+        shown, caption = self.shown(), " ".join(caption.split())
+        texts = {
+            "csv": self.frame.to_csv(index=False),
+            "txt": f"{shown.to_string(index=False)}\n\n{caption}\n",
+            "tex": f"% {caption}\n{shown.to_latex(index=False, escape=True)}",
+        }
+        paths = []
+        for kind, text in texts.items():
+            path = stem.with_name(f"{stem.name}.{kind}")
+            write_text(path, text)
+            paths.append(path)
+        return paths
+
+
+def percent(ratio: Any) -> str:
+    """Return a ratio as text, 0.125 as 12.5%."""
+    return f"{100 * ratio:.4g}%"
+
+
+def _tidied(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the rows as a frame, without the columns Run and Task where they are the same all along."""
+    frame = pd.DataFrame(rows)
+    return frame.drop(columns=[name for name in ("Run", "Task") if name in frame and frame[name].nunique() == 1])
+
+
+def headline(tables: Mapping[str, pd.DataFrame]) -> Table:
+    """Return a row for each run: mean PCC of the groups with its ceiling, BLEU unpruned and at the largest ratio."""
+    rows: dict[str, dict[str, Any]] = {}
+    if "correlation.csv" in tables:
+        frame = tables["correlation.csv"]
+        frame = correlation(frame[frame["task"] == "mt"]).frame
+        for _, row in frame[frame["Group"] != GROUPS["all"]].iterrows():
+            name = "high" if row["Group"] == GROUPS["high"] else "low"
+            found = {f"PCC, {name} group": row["PCC"], f"ceiling, {name}": row["Ceiling"]}
+            rows.setdefault(row.get("Run", ""), {}).update(found)
+    if "pruning.csv" in tables:
+        points = curve(tables["pruning.csv"])
+        points = points[points["order"] == "specificity"]
+        last = points["ratio"].max()
+        for label in runs(points):
+            at = of_run(points, label).set_index("ratio")["value"]
+            rows.setdefault(label, {}).update({"BLEU": at.get(0.0), f"BLEU, {percent(last)} pruned": at.get(last)})
+    frame = pd.DataFrame([{"Run": label, **row} for label, row in rows.items()])
+    return Table(
+        frame, {name: ".2f" if name.startswith("BLEU") else ".3f" for name in map(str, frame) if name != "Run"}
+    )
+
+
+def languages(known: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the languages with their families, resource levels and sizes (Table 7 of the paper)."""
+    frame = sizes(known).rename(
+        columns={
+            "language": "Language", "name": "Name", "family": "Family", "tier": "Resource", "train": "Train",
+            "valid": "Valid", "test": "Test", "mono": "Monolingual",
+        }
+    )  # fmt: skip
+    frame = frame.dropna(axis="columns", how="all")
+    return Table(frame, dict.fromkeys(("Train", "Valid", "Test", "Monolingual"), ",.0f"))
+
+
+def quality_by_tier(frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the quality of the unpruned models, mean over the languages of each tier and over all (Table 1)."""
+    start = frame[frame["order"] == UNPRUNED]
+    rows = []
+    for label in runs(start):
+        scores = of_run(start, label)
+        tier = scores["language"].map(lambda code: known[code]["tier"])
+        for metric, name in METRICS.items():
+            means = {each: scores.loc[tier == each, metric].mean() for each in TIERS}
+            rows.append({"Run": label, "Score": name, **means, "All": scores[metric].mean()})
+    return Table(_tidied(rows), dict.fromkeys((*TIERS, "All"), ".2f"))
+
+
+def quality_by_language(frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the quality of the unpruned models for each language, BLEU with its 95% interval over test sentences."""
+    start = frame[frame["order"] == UNPRUNED]
+    rows = [
+        {
+            "Run": label, "Language": code, "Resource": known[code]["tier"], "BLEU": row["bleu"],
+            "95% from": row["bleu_low"], "to": row["bleu_high"], "chrF++": row["chrf"], "Sentences": row["sentences"],
+        }
+        for label in runs(start)
+        for code in order(known)
+        for _, row in of_run(start, label)[lambda rows, code=code: rows["language"] == code].iterrows()
+    ]  # fmt: skip
+    formats = {**dict.fromkeys(("BLEU", "95% from", "to", "chrF++"), ".2f"), "Sentences": ",.0f"}
+    return Table(_tidied(rows), formats)
+
+
+def pruning(frame: pd.DataFrame, metric: str = "bleu") -> Table:
+    """Return the mean over languages at each ratio, a column for each ratio and a row for each order."""
+    points = curve(frame, metric)
+    rows = []
+    for label in runs(points):
+        of_label = points[points["run"] == label]
+        for name in dict.fromkeys(of_label["order"]):
+            at = of_label[of_label["order"] == name].set_index("ratio")["value"]
+            rows.append(
+                {"Run": label, "Order": line_of(name).name, **{percent(ratio): value for ratio, value in at.items()}}
+            )
+    table = _tidied(rows)
+    ratios = [percent(ratio) for ratio in sorted(points["ratio"].unique())]
+    return Table(table[[name for name in table if name not in ratios] + ratios], dict.fromkeys(ratios, ".2f"))
+
+
+def correlation(frame: pd.DataFrame) -> Table:
+    """Return the mean PCC over pairs of different languages by group, with the mean of the pairs' noise ceilings."""
+    rows = []
+    for label in runs(frame):
+        of_label = pairs(of_run(frame, label))
+        for task in dict.fromkeys(of_label["task"]):
+            for group in (name for name in GROUPS if name in set(of_label["group"])):
+                # every pair stands there in both orders
+                found = of_label[(of_label["task"] == task) & (of_label["group"] == group)]
+                found = found[found["language_a"] < found["language_b"]]
+                decided = found["at_ceiling"].dropna()
+                rows.append(
+                    {
+                        "Run": label, "Task": task, "Group": GROUPS[group], "Pairs": len(found),
+                        "PCC": found["pcc"].mean(), "Least": found["pcc"].min(), "Most": found["pcc"].max(),
+                        "Ceiling": found["ceiling"].mean(),
+                        "At ceiling": int(decided.sum()) if len(decided) else None,
+                    }
+                )  # fmt: skip
+    formats = {**dict.fromkeys(("PCC", "Least", "Most", "Ceiling"), ".3f"), "At ceiling": ".0f"}
+    table = _tidied(rows)
+    return Table(table.astype({"At ceiling": "Int64"}), formats)
+
+
+def _statistics(
+    frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]
+) -> Table:
+    rows = []
+    for task in dict.fromkeys(frame["task"]):
+        table = wide(frame, task)
+        for label in runs(table):
+            found = of_run(table, label).set_index("language")
+            for code in placed(found.reset_index(), known):
+                values = {heading: found.loc[code, name] for name, (heading, _) in columns.items()}
+                rows.append({"Run": label, "Task": task, "Language": code, **values})
+    return Table(_tidied(rows), dict(columns.values()))
+
+
+def specificity(frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the distribution of D of each language: median, tails, share above 0, and where σ decides."""
+    columns = {
+        "q01": ("1%", "#.3g"), "q25": ("25%", "#.3g"), "median": ("Median", "#.3g"), "q75": ("75%", "#.3g"),
+        "q99": ("99%", "#.3g"), "share_positive": ("D > 0", ".1%"), "share_ties_at_zero": ("D = 0", ".2%"),
+        "share_small_denominator": ("S_-l < 10 sigma", ".2%"),
+    }  # fmt: skip
+    return _statistics(frame, known, columns)
+
+
+def balance(frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return how evenly S is spread over the parameters: its mean, deviation, and what the top 10% hold."""
+    columns = {
+        "mean": ("Mean S", "#.3g"), "median": ("Median S", "#.3g"), "cv": ("Std / mean", ".2f"),
+        "share_top10": ("Held by top 10%", ".1%"), "zero_share": ("S = 0", ".2%"),
+    }  # fmt: skip
+    return _statistics(frame, known, columns)

@@ -1,0 +1,150 @@
+"""Print every benchmark: what is compared, both figures, their ratio."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from sensikit.correlation import GROUPS
+from sensikit.parameters import Parameter, registry
+from sensikit.sensitivity import measure, sample_of
+from sensikit.store import Run
+from sensikit.streaming import Moments, keys, selected, smallest
+from tests.benchmarks.models import batches, collate, loss_of, translator
+
+ROUNDS = 3
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def side_by_side(what: str, ours: Callable[[], object], other: Callable[[], object], than: str) -> None:
+    """Time both in turns, so that a busy machine hurts both, and print the medians."""
+    ours()
+    pairs = [(seconds(ours), seconds(other)) for _ in range(ROUNDS)]
+    first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ratios = sorted(a / b for a, b in pairs)
+    print(f"{what}: {first:.2f} s against {second:.2f} s for {than}: {first / second:.2f} times")
+    print(f"    ratios of the {ROUNDS} rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+
+
+def analyze_against_bare_passes() -> None:
+    model, drawn = translator(), batches(6, 1024, 4)
+    parameters, loss = registry(model), loss_of(model)
+    sample = sample_of(parameters)
+
+    def bare() -> None:
+        for batch in drawn:
+            for piece in batch.pieces:
+                loss(collate(piece))[0].backward()
+            model.zero_grad(set_to_none=True)
+
+    side_by_side(
+        "S(θ,B) of 6 batches of 1024 tokens",
+        lambda: measure(model, parameters, drawn, collate, loss, sample=sample),
+        bare,
+        "forward and backward of the same pieces alone",
+    )
+
+
+def pieces_against_one() -> None:
+    model = translator()
+    parameters, loss = registry(model), loss_of(model)
+    split, whole = batches(4, 1024, 4), batches(4, 1024, 1)
+    side_by_side(
+        "batches in 4 pieces of like length",
+        lambda: measure(model, parameters, split, collate, loss),
+        lambda: measure(model, parameters, whole, collate, loss),
+        "the same batches in one piece, padded to the longest",
+    )
+
+
+def selection_against_sorting() -> None:
+    values = np.random.default_rng(0).lognormal(size=10_000_000).astype(np.float32)
+    chunks = np.array_split(values, 40)
+    ranks = [len(values) * i // 10 for i in range(1, 10)]
+
+    def ours() -> None:
+        cuts = smallest(lambda: (keys(chunk) for chunk in chunks), ranks)
+        sum(int(mask.sum()) for mask in selected((keys(chunk) for chunk in chunks), cuts[0]))
+
+    side_by_side(
+        "nine exact cuts of 10 M scores, in chunks", ours, lambda: np.argsort(values, kind="stable"), "sorting"
+    )
+
+
+def correlation_against_numpy() -> None:
+    vectors = np.random.default_rng(0).lognormal(size=(8, 4_000_000)).astype(np.float32)
+
+    def ours() -> None:
+        moments = Moments.zero(8)
+        for start in range(0, vectors.shape[1], 1 << 18):
+            moments.add(vectors[:, start : start + (1 << 18)])
+        moments.pearson()
+
+    side_by_side("PCC of 8 vectors of 4 M, in chunks", ours, lambda: np.corrcoef(vectors), "np.corrcoef on all of them")
+
+
+def memory_of(kind: str) -> int:
+    """Return the peak resident memory of a subprocess, in bytes."""
+    command = [sys.executable, "-m", "tests.benchmarks", "memory", kind]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def memory_against_whole() -> None:
+    """Peak memory above that of the imports: correlation in chunks, against all vectors in memory."""
+    base, ours, whole = (memory_of(kind) for kind in ("nothing", "chunks", "whole"))
+    print(
+        f"memory of {len(GROUPS)} groups' PCC of 8 vectors of 8 M: {(ours - base) / 1e6:.0f} MB in chunks against "
+        f"{(whole - base) / 1e6:.0f} MB in memory: {(ours - base) / (whole - base):.2f} times"
+    )
+
+
+def memory_probe(kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        parameter = Parameter("weight", (8000, 1000), 0, "other", "shared", None, True)
+        run = Run.create(Path(folder) / "run", {"languages": {}}, [parameter])
+        paths = []
+        for i in range(8):
+            path = run.vector("mt", f"x{i}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            paths.append(path)
+            if not i:
+                save_file({"weight": torch.zeros(parameter.shape)}, path)
+            else:
+                paths[i] = paths[0]
+        if kind == "chunks":
+            moments = Moments.zero(8)
+            for block in run.stream(paths):
+                moments.add(block)
+        elif kind == "whole":
+            np.corrcoef(np.concatenate(list(run.stream(paths)), axis=1))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["memory"]:
+        memory_probe(sys.argv[2])
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads()))
+        for benchmark in (
+            analyze_against_bare_passes,
+            pieces_against_one,
+            selection_against_sorting,
+            correlation_against_numpy,
+            memory_against_whole,
+        ):
+            benchmark()

@@ -1,0 +1,173 @@
+"""Fixtures that every test may use: a small multilingual corpus, real checkpoints of it, and opened backends."""
+
+from __future__ import annotations
+
+import logging
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+LANGUAGES = {"cat": 240, "nob": 200, "fao": 160}
+"""Training pairs by language."""
+HELD_OUT = 12
+ENGLISH = "eng"
+WORDS = 20
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests run beside other work: a second thread makes them slower there, not faster."""
+    torch.set_num_threads(1)
+
+
+def sentences(language: str, count: int, seed: int) -> list[tuple[str, str]]:
+    """Return (language, English) sentences: word for word, in reverse order in fao, from two pieces a word."""
+    generator = random.Random(f"{language} {seed}")
+    pairs = []
+    for _ in range(count):
+        numbers = [generator.randrange(WORDS) for _ in range(generator.randint(2, 6))]
+        order = reversed(numbers) if language == "fao" else numbers
+        pairs.append((" ".join(word(language, n) for n in order), " ".join(word(ENGLISH, n) for n in numbers)))
+    return pairs
+
+
+def word(language: str, number: int) -> str:
+    """Return a word; every third one is the same in all languages."""
+    stem = "n" if number % 3 == 0 else language[0]
+    return f"{stem}{'aeiou'[number % 5]}{'klmrst'[number // 7]}{number}"
+
+
+def pieces(text: str) -> str:
+    """Return `text` in pieces as of SentencePiece: the first two letters of a word, and the rest of it."""
+    return " ".join(f"▁{each[:2]} {each[2:]}" for each in text.split())
+
+
+def write_corpus(root: Path, tags: bool = True) -> Path:
+    """Write a data directory as of `sensikit corpus`, binarised with fairseq's own builders.
+
+    Args:
+        root: where to.
+        tags: language tags and <mask> are in the dictionary from the start.
+    """
+    from sensikit import __version__
+    from sensikit.backends import fairseq_compat
+    from sensikit.files import sha256, write_json
+
+    parts = fairseq_compat.load()
+    from fairseq.data import indexed_dataset
+
+    for folder in ("bin", "text"):
+        (root / folder).mkdir(parents=True)
+    counts = {
+        "train": LANGUAGES,
+        "valid": dict.fromkeys(LANGUAGES, HELD_OUT),
+        "test": dict.fromkeys(LANGUAGES, HELD_OUT),
+    }
+    texts = {
+        (split, language): sentences(language, count, seed)
+        for seed, (split, by_language) in enumerate(counts.items())
+        for language, count in by_language.items()
+    }
+    symbols = sorted(
+        {piece for pairs in texts.values() for pair in pairs for side in pair for piece in pieces(side).split()}
+    )
+    if tags:
+        symbols += [f"__{code}__" for code in (*LANGUAGES, ENGLISH)] + ["<mask>"]
+    for code in (*LANGUAGES, ENGLISH):
+        (root / "bin" / f"dict.{code}.txt").write_text("".join(f"{symbol} 1\n" for symbol in symbols), encoding="utf-8")
+    dictionary = parts.Dictionary.load(str(root / "bin" / f"dict.{ENGLISH}.txt"))
+    for (split, language), pairs in texts.items():
+        for side, code in enumerate((language, ENGLISH)):
+            stem = f"{split}.{language}-{ENGLISH}.{code}"
+            (root / "text" / stem).write_text("".join(pair[side] + "\n" for pair in pairs), encoding="utf-8")
+            builder = indexed_dataset.make_builder(str(root / "bin" / f"{stem}.bin"), "mmap", len(dictionary))
+            for pair in pairs:
+                builder.add_item(dictionary.encode_line(pieces(pair[side]), add_if_not_exist=False))
+            builder.finalize(str(root / "bin" / f"{stem}.idx"))
+    names = {"cat": ("Catalan", "Western Romance"), "nob": ("Norwegian Bokmål", "North Germanic")}
+    names["fao"] = ("Faroese", "North Germanic")
+    tiers = {"cat": "High", "nob": "Low", "fao": "Very Low"}
+    languages = {
+        code: {
+            "name": names[code][0],
+            "family": names[code][1],
+            "tier": tiers[code],
+            "sizes": {split: by_language[code] for split, by_language in counts.items()},
+            "mono": 0,
+        }
+        for code in LANGUAGES
+    }
+    files = {path.relative_to(root).as_posix(): sha256(path) for path in sorted(root.glob("*/*"))}
+    manifest = {"format": 1, "version": __version__, "english": ENGLISH, "seed": 1, "languages": languages}
+    manifest |= {"tiers": {"high": 220, "low": 180}, "vocabulary": {"type": "pieces", "size": len(symbols)}}
+    write_json(root / "manifest.json", {**manifest, "counts": {}, "files": files})
+    return root
+
+
+REPLACED = ("--lang-tok-replacing-bos-eos", "--encoder-langtok", "tgt", "--decoder-langtok")
+"""The tag of the target language stands for </s> at the end of the source and at the start of the decoder's input."""
+PLAIN = ("--encoder-langtok", "src", "--decoder-langtok")
+"""Tags stand before the source and before the target."""
+
+
+def train_checkpoint(data: Path, out: Path, *design: str, updates: int = 200) -> Path:
+    """Return a checkpoint of fairseq-train itself: 2+2 layers, width 32, all languages into English.
+
+    Args:
+        data: with dict.LANG.txt in it.
+        out: where to.
+        design: flags of fairseq-train, after and so over the usual ones.
+        updates: how many.
+    """
+    from sensikit.backends.fairseq_train import train
+
+    sizes = "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 32 --decoder-embed-dim 32"
+    sizes += (
+        " --encoder-ffn-embed-dim 64 --decoder-ffn-embed-dim 64 --encoder-attention-heads 2 --decoder-attention-heads 2"
+    )
+    flags = "--task translation_multi_simple_epoch --arch transformer --share-all-embeddings"
+    flags += " --encoder-normalize-before --decoder-normalize-before --criterion label_smoothed_cross_entropy"
+    flags += " --label-smoothing 0.1 --dropout 0.1 --optimizer adam --lr 0.01 --lr-scheduler inverse_sqrt"
+    flags += " --warmup-updates 20 --max-tokens 1500 --sampling-method temperature --sampling-temperature 1 --seed 1"
+    flags += " --cpu --no-epoch-checkpoints --disable-validation --log-format none --num-workers 0"
+    flags += f" --max-update {updates} --langs {','.join((*LANGUAGES, ENGLISH))} --save-dir {out}"
+    flags += f" --lang-pairs {','.join(f'{code}-{ENGLISH}' for code in LANGUAGES)}"
+    train([str(data), *flags.split(), *sizes.split(), *design])
+    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    return out / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with a manifest, raw text, three languages and English."""
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "data")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of fairseq-train whose language tags replace </s>."""
+    return train_checkpoint(tiny_data / "bin", tmp_path_factory.mktemp("replaced"), *REPLACED)
+
+
+@pytest.fixture(scope="session")
+def plain_checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of fairseq-train whose language tags stand before the sentences."""
+    return train_checkpoint(tiny_data / "bin", tmp_path_factory.mktemp("plain"), *PLAIN)
+
+
+@pytest.fixture
+def tiny_backend(tiny_checkpoint: Path, tiny_data: Path):  # type: ignore[no-untyped-def]
+    """`tiny_checkpoint` opened with `tiny_data`: opened afresh, so that a test may change its weights."""
+    from sensikit.backends.fairseq import open_checkpoint
+
+    return open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
+
+
+@pytest.fixture
+def plain_backend(plain_checkpoint: Path, tiny_data: Path):  # type: ignore[no-untyped-def]
+    """`plain_checkpoint` opened with `tiny_data`, afresh."""
+    from sensikit.backends.fairseq import open_checkpoint
+
+    return open_checkpoint(plain_checkpoint, tiny_data, device="cpu")
