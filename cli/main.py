@@ -15,7 +15,9 @@ import typer
 from sensikit import __version__
 
 from .analyze import analyze
+from .corpus import corpus
 from .prune import prune
+from .report import report
 from .sweep import sweep
 
 app = typer.Typer(
@@ -37,9 +39,11 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
 
 
 # each verb imports what is heavy inside its function, so that --help is quick
+app.command("corpus")(corpus)
 app.command("analyze")(analyze)
 app.command("prune")(prune)
 app.command("sweep")(sweep)
+app.command("report")(report)
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 
 from sensikit import __version__, figures, summary
 from sensikit.errors import OptionError
@@ -74,20 +73,17 @@ def render(material: Material, shown: Sequence[dict[str, Any]], command: str = "
 
 def _written(exhibit: Exhibit, place: Path, material: Material) -> dict[str, Any]:
     """Write the files of one exhibit and return what the page says of it."""
-    entry: dict[str, Any] = {
-        "title": exhibit.title,
-        "caption": exhibit.caption,
-        "made": _made(material, exhibit.source),
-        "stem": exhibit.stem,
-    }
+    made = _made(material, exhibit.source)
+    entry: dict[str, Any] = {"stem": exhibit.stem, "title": exhibit.title, "caption": exhibit.caption, "made": made}
+    notes = [f"{labels}: {line}" if labels else line for labels, line in made]
     if isinstance(exhibit.content, Table):
         stem = place / "tables" / exhibit.stem
-        paths = exhibit.content.save(stem, f"{exhibit.title}. {exhibit.caption}")
+        paths = exhibit.content.save(stem, [f"{exhibit.title}. {exhibit.caption}", *notes])
         entry |= {"kind": "table", **_cells(exhibit.content)}
     else:
         stem = place / "figures" / exhibit.stem
         figure, data = exhibit.content
-        paths = figures.save(figure, stem)
+        paths = figures.save(figure, stem, title=exhibit.title, note="\n".join(notes))
         entry |= {"kind": "figure", "image": _inline(paths[0], "image/svg+xml"), "inches": figure.get_figwidth()}
         paths.append(stem.with_name(f"{exhibit.stem}.csv"))
         write_text(paths[-1], data.to_csv(index=False))
@@ -98,8 +94,7 @@ def _written(exhibit: Exhibit, place: Path, material: Material) -> dict[str, Any
 
 def _cells(table: Table) -> dict[str, Any]:
     shown = table.shown()
-    numeric = [pd.api.types.is_numeric_dtype(table.frame[name]) for name in shown]
-    return {"head": list(shown), "numeric": numeric, "rows": shown.to_numpy().tolist()}
+    return {"head": list(shown), "numeric": table.numeric(), "rows": shown.to_numpy().tolist()}
 
 
 def _made(material: Material, source: str) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,22 @@ class Table:
         }
         return pd.DataFrame(columns, columns=list(self.frame.columns))
 
-    def save(self, stem: Path, caption: str) -> list[Path]:
-        """Write `stem`.csv (full precision), .txt and .tex (as printed; booktabs), and return their paths."""
-        shown, caption = self.shown(), " ".join(caption.split())
+    def numeric(self) -> list[bool]:
+        """Return which columns hold numbers: those are set flush right."""
+        return [pd.api.types.is_numeric_dtype(kind) for kind in self.frame.dtypes]
+
+    def save(self, stem: Path, notes: Sequence[str]) -> list[Path]:
+        """Write `stem`.csv (full precision), .txt and .tex (as printed; booktabs), and return their paths.
+
+        The `notes` (caption, signatures, command) stand under the text and, as comments, above the LaTeX.
+        """
+        shown, notes = self.shown(), [" ".join(note.split()) for note in notes]
+        alignment = "".join("r" if number else "l" for number in self.numeric())
+        latex = shown.to_latex(index=False, escape=True, column_format=alignment)
         texts = {
             "csv": self.frame.to_csv(index=False),
-            "txt": f"{shown.to_string(index=False)}\n\n{caption}\n",
-            "tex": f"% {caption}\n{shown.to_latex(index=False, escape=True)}",
+            "txt": "\n".join([shown.to_string(index=False), "", *notes, ""]),
+            "tex": "".join(f"% {note}\n" for note in notes) + latex,
         }
         paths = []
         for kind, text in texts.items():

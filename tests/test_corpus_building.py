@@ -139,7 +139,7 @@ def test_fairseq_reads_back_exactly_the_text(data: Path) -> None:
             decoded = [dictionary.string(numbers[n], "sentencepiece") for n in range(len(numbers))]
             expected = text(data, name)
             rare = {n for n in range(len(expected)) if dictionary.unk() in numbers[n]}
-            assert len(rare) < len(expected) / 10
+            assert len(rare) <= len(expected) / 10
             assert [n for n in range(len(expected)) if decoded[n] != expected[n] and n not in rare] == []
             assert {int(numbers[n][-1]) for n in range(len(numbers))} == {dictionary.eos()}
 

@@ -29,6 +29,9 @@ EVERY_SENTENCE = ("--required-batch-size-multiple", "1")
 GHOSTS = tuple(f"{part}_{kind}" for part in ("in_proj", "out_proj", "fc1", "fc2") for kind in ("weight", "bias"))
 """Second copies of an encoder layer's weights in fairseq 0.12.2, which its fast path reads instead of the real ones."""
 
+PLACEHOLDER = "_float_tensor"
+"""A tensor in 0.12.2 that is there for its type alone."""
+
 _PACKAGES = ("fairseq", "fairseq_cli", "hydra")
 
 
@@ -121,15 +124,18 @@ def disable_fast_path(module: nn.Module) -> None:
             layer.__dict__["can_use_fastpath"] = False
 
 
-def fitted(state: Mapping[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return `state` as this fairseq's `module` expects it, whichever of the two wrote it.
+def weights(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors of `state` that hold weights of their own, whichever fairseq wrote it.
 
-    What differs holds no weights of its own: the ghosts, and a placeholder beside sinusoidal positions.
+    0.12.2 also stores the ghosts, and beside sinusoidal positions a placeholder of whatever memory held.
     """
+    return {name: tensor for name, tensor in state.items() if name.rsplit(".", 1)[-1] not in (*GHOSTS, PLACEHOLDER)}
+
+
+def fitted(state: Mapping[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return `state` with what this fairseq's `module` has beside its weights, as 0.12.2 expects it."""
     own = module.state_dict()
-    differs = [name for name in (*state, *own) if name.rsplit(".", 1)[-1] in (*GHOSTS, "_float_tensor")]
-    kept = {name: tensor for name, tensor in state.items() if name in own or name not in differs}
-    return kept | {name: own[name] for name in differs if name in own and name not in kept}
+    return {**state, **{name: own[name] for name in own if name not in weights(own)}}
 
 
 def allow_resuming() -> None:

@@ -140,20 +140,43 @@ def build_model(trained: Trained, checkpoint: Checkpoint, task: Any, data: DataB
     """
     check_shapes(trained, checkpoint)
     _check_vocabulary(checkpoint, task, data)
+    state = {name: tensor.float() for name, tensor in fairseq_compat.weights(checkpoint.state).items()}
+    _check_finite(checkpoint, state)
     args = Namespace(arch=trained.arch, **trained.model)
     args.quant_noise_scalar = 0
     try:
         with fairseq_compat.quiet():
             module: nn.Module = task.build_model(args)
-        state = {name: tensor.float() for name, tensor in checkpoint.state.items()}
         module.load_state_dict(fairseq_compat.fitted(state, module), strict=True)
     except (AssertionError, ValueError, TypeError, RuntimeError, KeyError, ZeroDivisionError) as error:
         detail = " ".join(str(error).split())[:200]
         raise CheckpointError(
             checkpoint.path, f"its tensors and settings do not make a {trained.arch} ({detail})", "it may be damaged"
         ) from error
+    _check_held(checkpoint, state, module)
     fairseq_compat.disable_fast_path(module)
     return module.float().eval()
+
+
+def _check_finite(checkpoint: Checkpoint, state: dict[str, torch.Tensor]) -> None:
+    spoilt = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+    if spoilt:
+        raise CheckpointError(
+            checkpoint.path,
+            f"has weights that are not finite, in {spoilt[0]}",
+            "its training diverged; take an earlier one",
+        )
+
+
+def _check_held(checkpoint: Checkpoint, state: dict[str, torch.Tensor], module: nn.Module) -> None:
+    """Refuse a checkpoint whose tied tensors differ: the last one would silently win."""
+    for name, tensor in module.state_dict().items():
+        if name in state and not torch.equal(tensor, state[name]):
+            raise CheckpointError(
+                checkpoint.path,
+                f"gives {name} other values than the tensor it is tied to",
+                "it was put together wrongly",
+            )
 
 
 def _check_vocabulary(checkpoint: Checkpoint, task: Any, data: DataBin) -> None:

@@ -224,6 +224,14 @@ def _updates(checkpoint: Checkpoint) -> int | None:
     return count if type(count) is int and 0 <= count < 1 << 40 else None
 
 
+def ties_of(found: Trained) -> tuple[str, ...]:
+    """Return the names of the tensors that these settings make one."""
+    projections = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
+    if found.model.get("share_all_embeddings"):
+        return ("encoder.embed_tokens.weight", *projections)
+    return projections if found.model.get("share_decoder_input_output_embed") else ()
+
+
 def check_shapes(found: Trained, checkpoint: Checkpoint) -> None:
     """Refuse settings that contradict the tensors, before a model of their size is built.
 

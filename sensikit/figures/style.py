@@ -72,6 +72,7 @@ def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
         with matplotlib.rc_context(RC), quiet():
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()  # ticks are made when first drawn: here, not under other settings
+            figure.set_layout_engine("none")  # what was laid out stays so, and is not worked out for each file anew
         return figure
 
     return wrapped
@@ -142,22 +143,30 @@ def joined(words: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
-
-
-def save(figure: Figure, stem: Path) -> list[Path]:
+def save(figure: Figure, stem: Path, *, title: str = "", note: str = "") -> list[Path]:
     """Write `stem`.svg, .png and .pdf, each in one step; return their paths.
 
     The same figure gives the same bytes: no date, and identifiers that depend on the content alone.
 
+    Args:
+        figure: what to write.
+        stem: the path without its ending.
+        title: of the figure, kept inside the files.
+        note: signatures and commands, kept inside the files.
+
     Raises:
         SensikitError: if the place cannot be written or the disk is full.
     """
+    metadata: dict[str, dict[str, Any]] = {
+        "svg": {"Title": title, "Description": note, "Date": None},
+        "png": {"Title": title, "Description": note},
+        "pdf": {"Title": title, "Subject": note, "CreationDate": None},
+    }
     written = []
     with matplotlib.rc_context(RC), quiet():
-        for kind, metadata in METADATA.items():
+        for kind, inside in metadata.items():
             path = stem.with_name(f"{stem.name}.{kind}")
             with replacing(path) as partial:
-                figure.savefig(partial, format=kind, metadata=metadata)
+                figure.savefig(partial, format=kind, metadata=inside)
             written.append(path)
     return written

@@ -1,0 +1,114 @@
+"""The transformer that is trained: fairseq's own, with scores for encoder and decoder, in K passes."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from fairseq.models import register_model, register_model_architecture
+from fairseq.models.transformer import TransformerModel, base_architecture
+from torch import nn
+
+from sensikit.training.recipes import SIZES
+
+
+@register_model("sensikit_transformer")
+class LanguageAwareTransformer(TransformerModel):  # type: ignore[misc]
+    """A transformer whose encoder can predict too, through the decoder's output projection or one of its own (Table 6).
+
+    Encoder states and projection meet in prediction alone; the decoder is as it always was.
+    """
+
+    @classmethod
+    def add_args(cls, parser: ArgumentParser) -> None:
+        """Add the one argument that the transformer lacks."""
+        super().add_args(parser)
+        parser.add_argument(
+            "--separate-projection", action="store_true", help="the encoder predicts through a projection of its own"
+        )
+
+    @classmethod
+    def build_model(cls, args: Namespace, task: Any) -> LanguageAwareTransformer:
+        """Return a new model."""
+        model: LanguageAwareTransformer = super().build_model(args, task)
+        model.encoder_projection = None
+        if getattr(args, "separate_projection", False):
+            shared: torch.Tensor = model.decoder.output_projection.weight
+            model.encoder_projection = nn.Linear(shared.shape[1], shared.shape[0], bias=False)
+            nn.init.normal_(model.encoder_projection.weight, std=shared.shape[1] ** -0.5)
+        return model
+
+    def forward(
+        self,
+        src_tokens: torch.Tensor,
+        src_lengths: torch.Tensor,
+        prev_output_tokens: torch.Tensor | None = None,
+        scored: dict[str, torch.Tensor] | None = None,
+        passes: int = 1,
+        shared_encoder: bool = False,
+        copies: bool = True,
+        **rest: Any,
+    ) -> Any:
+        """Return the logits (K, N, V) of each side that is `scored`, or, without it, what fairseq's transformer returns.
+
+        Everything happens in one call, as data-parallel wrappers need it. A side that is not scored is not computed.
+
+        Args:
+            src_tokens: (B, S) int64, padded on the right.
+            src_lengths: (B,) int64.
+            prev_output_tokens: (B, T) int64; None where the decoder is not scored.
+            scored: "encoder" (B, S), "decoder" (B, T) bool: the N positions that bear a loss.
+            passes: K, each with its own dropout, the encoder's included.
+            shared_encoder: the decoder reads the encoder states of the first pass in every pass, as in the released code.
+            copies: the passes are one batch of K copies; else K calls, which drop different layers too under layer dropout.
+            rest: of fairseq's transformer.
+        """
+        if scored is None:
+            return super().forward(src_tokens, src_lengths, prev_output_tokens, **rest)
+        together = passes if copies else 1
+        alone = shared_encoder and "encoder" not in scored
+        width, runs = (1, 1) if alone else (together, passes // together)
+        encoded = [self.encoder(*_copied(width, src_tokens, src_lengths)) for _ in range(runs)]
+        found = {}
+        if "encoder" in scored:
+            project = self.encoder_projection or self.decoder.output_layer
+            states = [each["encoder_out"][0].transpose(0, 1) for each in encoded]
+            found["encoder"] = _scores(states, scored["encoder"], together, project)
+        if "decoder" in scored:
+            if shared_encoder:
+                rows = torch.arange(len(src_tokens), device=src_tokens.device).repeat(together)
+                encoded = [self.encoder.reorder_encoder_out(encoded[0], rows)] * (passes // together)
+            (previous,) = _copied(together, prev_output_tokens)
+            states = [self.decoder(previous, encoder_out=each, features_only=True)[0] for each in encoded]
+            found["decoder"] = _scores(states, scored["decoder"], together, self.decoder.output_layer)
+        return found
+
+
+def _copied(times: int, *tensors: torch.Tensor | None) -> list[torch.Tensor]:
+    return [each.repeat(times, *[1] * (each.dim() - 1)) for each in tensors if each is not None]
+
+
+def _scores(
+    runs: list[torch.Tensor], scored: torch.Tensor, copies: int, project: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Return (K, N, V) from states (copies·B, T, D): only what bears a loss goes through the projection, the dearest part."""
+    return torch.cat([project(states.unflatten(0, (copies, -1))[:, scored]) for states in runs])
+
+
+def _architecture(size: dict[str, int]) -> Callable[[Namespace], None]:
+    def configure(args: Namespace) -> None:
+        for side in ("encoder", "decoder"):
+            for name, value in size.items():
+                setattr(args, f"{side}_{name}", getattr(args, f"{side}_{name}", value))
+            setattr(args, f"{side}_normalize_before", True)
+        args.share_all_embeddings = True
+        args.separate_projection = getattr(args, "separate_projection", False)
+        base_architecture(args)
+
+    return configure
+
+
+for _name, _size in SIZES.items():
+    register_model_architecture("sensikit_transformer", f"sensikit_{_name}")(_architecture(_size))

@@ -1,0 +1,36 @@
+"""The command line, called in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from dataclasses import dataclass
+from unittest import mock
+
+from sensikit_cli.main import main
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a command left: its exit code, and what it wrote."""
+
+    code: int
+    output: str
+    error: str
+
+
+def call(*arguments: object) -> Called:
+    """Run `sensikit ARGUMENTS` and return how it ended."""
+    output, error = io.StringIO(), io.StringIO()
+    code = 0
+    with (
+        mock.patch.object(sys, "argv", ["sensikit", *map(str, arguments)]),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(error),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return Called(code, output.getvalue(), error.getvalue())
