@@ -43,23 +43,22 @@ def prune(
 
     found = Run.open(run)
     wanted = parse_ratios(ratios)
-    if not 0 <= protect < 1:
-        raise OptionError("--protect", f"{protect:g} is not in [0, 1)", "it is a share of the prunable parameters")
-    check_ratios(wanted, protect)
     try:
-        max_len_a, max_len_b = (float(part) for part in max_len.split(","))
+        a, b = max_len.split(",")
+        max_len_a, max_len_b = float(a), int(b)
     except ValueError as error:
         raise OptionError(f"--max-len {max_len}", "is not A,B", "write for example 1.2,10") from error
-    noted = found.manifest["provenance"]
-    backend = open_checkpoint(
-        checkpoint or Path(noted["checkpoint"]), data or Path(noted["data"]), found.manifest["direction"], device
-    )
     settings = SweepSettings(
         protect=protect,
         split=split,
-        decoding=Decoding(beam, lenpen, max_len_a, int(max_len_b), max_sentences, max_tokens),
+        decoding=Decoding(beam, lenpen, max_len_a, max_len_b, max_sentences, max_tokens),
         tokenizer=tokenizer,
         spm_model=str(spm_model) if spm_model else None,
+    )
+    check_ratios(wanted, protect)
+    noted = found.manifest["provenance"]
+    backend = open_checkpoint(
+        checkpoint or Path(noted["checkpoint"]), data or Path(noted["data"]), found.manifest["direction"], device
     )
     table = run_sweep(
         found,

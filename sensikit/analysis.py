@@ -18,11 +18,11 @@ from sensikit.backends.base import Backend, Language
 from sensikit.balance import balance_table
 from sensikit.batches import Batch, common_tokens, draw, pack
 from sensikit.correlation import correlation_table
-from sensikit.errors import DataError, OptionError, RunError, SensikitError
+from sensikit.errors import DataError, NonFiniteError, OptionError, RunError, SensikitError
 from sensikit.files import sha256_of
 from sensikit.parameters import registry
 from sensikit.progress import progress, say
-from sensikit.sensitivity import BLOCKS, Sensitivity, Tensors, measure, sample_of
+from sensikit.sensitivity import SAMPLED, Sensitivity, Tensors, blocks_of, measure, sample_of
 from sensikit.signature import signature
 from sensikit.specificity import SIGMA, sigma_for, specificity_table
 from sensikit.store import BLOCK_KEY, Run
@@ -71,9 +71,10 @@ class Settings:
             if value not in allowed:
                 raise OptionError(option, f"{value} is not one of them", f"choose {' or '.join(allowed)}")
         least = {"--batches": (self.batches, 2), "--tokens": (self.tokens, 1), "--pieces": (self.pieces, 1)}
+        least |= {"--seed": (self.seed, 0)}
         for option, (number, minimum) in least.items():
             if number is not None and number < minimum:
-                raise OptionError(option, f"{number} is too few", f"give {minimum} or more")
+                raise OptionError(option, f"{number} is too small", f"give {minimum} or more")
         for option, size in (("--rest-temperature", self.rest_temperature), ("--sigma", self.sigma)):
             if not (size > 0 and np.isfinite(size)):
                 raise OptionError(option, f"{size:g} is not a positive number", "see the definition of D")
@@ -152,7 +153,10 @@ def analyze(
     run = _resumed(out, facts) if resume and (out / "manifest.json").exists() else Run.create(out, facts, parameters)
     with run.locked():
         _check_disk(out, cost_on_disk(count, plan))
-        _measure_all(backend, run, plan, settings)
+        try:
+            _measure_all(backend, run, plan, settings)
+        finally:
+            backend.module.eval()
         for name, table in _tables(run, settings.task):
             run.write_table(name, table)
     return run
@@ -180,7 +184,9 @@ def make_plan(backend: Backend, settings: Settings, languages: Sequence[str] | N
     for code in languages or ():
         if code not in known:
             raise OptionError("--languages", f"{code} is not a training language", f"choose among {', '.join(known)}")
-    measured = [code for code in known if code in (languages or known)]
+    if languages is not None and not languages:
+        raise OptionError("--languages", "names no language", f"choose among {', '.join(known)}")
+    measured = [code for code in known if languages is None or code in languages]
     notes = []
     if len(known) < 2:
         raise DataError(known[0] if known else "data", "is the only language", "B_-l needs at least two languages")
@@ -216,7 +222,6 @@ def make_plan(backend: Backend, settings: Settings, languages: Sequence[str] | N
 def run_signature(backend: Backend, settings: Settings, plan: Plan) -> str:
     """Return the signature of a run: every choice that moves S or D."""
     whole = plan.measured == list(backend.languages)
-    rest = f"{settings.rest}/T{settings.rest_temperature:g}" if settings.rest == "mixed" else settings.rest
     return signature(
         "S",
         task=settings.task,
@@ -228,10 +233,11 @@ def run_signature(backend: Backend, settings: Settings, plan: Plan) -> str:
         abs="batch",
         batches=settings.batches,
         tokens=plan.tokens,
-        rest=rest,
+        rest=f"{settings.rest}/T{settings.rest_temperature:g}",
         sigma=sigma_for(settings.reduction == "token", plan.tokens, settings.sigma),
         seed=settings.seed,
         nonfinite="skipped" if settings.skip_nonfinite else None,
+        pieces=settings.pieces if settings.mode == "train" else None,  # each piece draws its own dropout
         dtype="fp32",
         ckpt=backend.provenance.checkpoint_sha256[:8],
         data=backend.provenance.data_sha256[:8],
@@ -245,9 +251,22 @@ def estimate(backend: Backend, settings: Settings, languages: Sequence[str] | No
     count = sum(parameter.numel for parameter in parameters)
     first = plan.sets[plan.measured[0]]
     probe = max(first, key=lambda batch: max(len(piece) for piece in batch.pieces))
+    done: list[float] = []
     started = time.monotonic()
-    measure(backend.module, parameters, [probe, probe], _collate(backend, settings), _loss(backend, settings))
-    seconds = (time.monotonic() - started) / 2
+    try:
+        measure(
+            backend.module,
+            parameters,
+            [probe, probe],
+            _collate(backend, settings),
+            _loss(backend, settings),
+            skip_nonfinite=settings.skip_nonfinite,
+            advance=lambda: done.append(time.monotonic()),
+        )
+    except NonFiniteError:
+        if not settings.skip_nonfinite:
+            raise
+    seconds = (done[-1] - started) / len(done)
     batches = sum(len(batches) for batches in plan.sets.values())
     return Cost(_memory(count, settings), cost_on_disk(count, plan), seconds * batches, batches)
 
@@ -261,8 +280,8 @@ def _memory(count: int, settings: Settings) -> int:
 
 def cost_on_disk(count: int, plan: Plan) -> int:
     """Return the bytes a run of `count` parameters takes: three vectors per language, one of all, block means."""
-    languages = len(plan.measured)
-    return count * 4 * (3 * languages + 1) + min(count, 1_000_000) * 4 * BLOCKS * languages
+    blocks = sum(len(blocks_of(len(plan.sets[code]))) for code in plan.measured)
+    return 4 * (count * (3 * len(plan.measured) + 1) + min(count, SAMPLED) * blocks)
 
 
 def _measure_all(backend: Backend, run: Run, plan: Plan, settings: Settings) -> None:
@@ -297,7 +316,6 @@ def _measure_all(backend: Backend, run: Run, plan: Plan, settings: Settings) -> 
         for name in plan.measured:
             if not run.has(settings.task, f"rest-{name}"):
                 _pool(run, settings, name, [other for other in plan.measured if other != name])
-    backend.module.eval()
 
 
 def _collate(backend: Backend, settings: Settings) -> Callable[[Sequence[tuple[str, int]]], Any]:

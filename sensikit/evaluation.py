@@ -13,10 +13,12 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
 
-from sensikit.errors import MissingDependencyError, OptionError
+from sensikit.errors import DataError, MissingDependencyError, OptionError
 from sensikit.files import sha256
 
 TOKENIZERS = ("spm", "flores101", "flores200", "13a", "intl", "char", "zh", "none")
+
+NAN = float("nan")
 
 BOOTSTRAP = 1000
 """Resamples of the test sentences behind an interval, sacreBLEU's own number."""
@@ -61,12 +63,15 @@ def bleu_metric(tokenizer: str = "spm", spm_model: str | None = None) -> BLEU:
     there = path.exists()
     try:
         metric = BLEU(tokenize=name, force=True)
-    except (OSError, RuntimeError) as error:
+    except BaseException as error:
         if not there:
             # a download that broke off leaves a file that sacreBLEU would take for the model next time
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-        problem = "sacreBLEU's SentencePiece model is damaged" if there else "sacreBLEU could not fetch its model"
+        # a certificate that is refused makes sacreBLEU exit
+        if not isinstance(error, OSError | RuntimeError | SystemExit):
+            raise
+        problem = f"sacreBLEU's model {path} is damaged" if there else "sacreBLEU could not fetch its model"
         remedy = "give one with --spm-model FILE, or choose another, such as --tokenizer 13a"
         raise MissingDependencyError(f"--tokenizer {tokenizer}", problem, remedy) from error
     metric.tokenizer_signature = f"{name}-{sha256(path)[:8]}"
@@ -103,12 +108,21 @@ def evaluate(
         tokenizer: see `bleu_metric`.
         spm_model: see `bleu_metric`.
         bootstrap: resamples for the interval of BLEU; below 2 there is none (NaN).
+
+    Raises:
+        DataError: if there is nothing to score, or not one translation for each reference.
     """
-    metric = bleu_metric(tokenizer, spm_model)
     hypotheses, references = list(hypotheses), list(references)
+    if len(hypotheses) != len(references):
+        # sacreBLEU would leave out the rest without a word
+        raise DataError("references", f"{len(hypotheses)} translations of {len(references)} sentences", "check the data")
+    if not references:
+        raise DataError("references", "there is no sentence to score", "check the split")
+    metric = bleu_metric(tokenizer, spm_model)
+    metric.n_bootstrap = metric.seed = None  # what an earlier call has left there would be in the signature
     resampled = {"n_bootstrap": bootstrap} if bootstrap > 1 else {}
     score: Any = metric.corpus_score(hypotheses, [references], **resampled)
-    low, high = (score._mean - score._ci, score._mean + score._ci) if resampled else (float("nan"), float("nan"))
+    low, high = (max(score._mean - score._ci, 0.0), min(score._mean + score._ci, 100.0)) if resampled else (NAN, NAN)
     chrf = CHRF(word_order=2)
     chrf_score = chrf.corpus_score(hypotheses, [references]).score
     return Quality(score.score, low, high, chrf_score, metric.get_signature().format(), chrf.get_signature().format())

@@ -42,6 +42,11 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def partials(directory: Path) -> list[Path]:
+    """Return what `replacing` has left half written below `directory`, where its process was killed."""
+    return list(directory.rglob(".*.partial"))
+
+
 def unwritable(path: Path, error: OSError) -> SensikitError:
     """The one-line error for a file that the system refused to write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -212,7 +212,7 @@ def _column(found: pd.Series[Any], path: Path, number: bool, filled: bool, remed
     if wrong.any():
         line = int(np.argmax(wrong))
         value = found.iloc[line]
-        problem = f"has nothing for {found.name}" if pd.isna(value) else f"has {value!r} for {found.name}"
+        problem = f"has {'nothing' if pd.isna(value) else value} for {found.name}"
         raise RunError(f"{path}:{line + 2}", problem, remedy)
     return values
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from sensikit.errors import CheckpointError
 
 _LAYER = re.compile(r"\b(?:layers|layer|block|blocks|h)\.(\d+)\b")
-_ATTENTION = re.compile(r"attn|attention")
+_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)  # T5 writes SelfAttention
 _FFN = re.compile(r"\b(fc\d?|ffn|mlp|dense\w*|wi(_\d)?|wo|intermediate)\b")
 _EMBEDDING = re.compile(r"emb|shared\b")
 _PROJECTION = re.compile(r"output_projection|lm_head|output_layer")
@@ -65,17 +66,10 @@ def registry(module: nn.Module, ghosts: Collection[str] = ()) -> tuple[Parameter
         for tensor in part.parameters(recurse=False)
     }
     found: list[Parameter] = []
-    memory: dict[int, str] = {}
     start = 0
     for name, tensor in module.named_parameters():
         if not tensor.requires_grad or name in ghosts:
             continue
-        place = tensor.data_ptr()
-        if place and place in memory:
-            raise CheckpointError(
-                name, f"shares its memory with {memory[place]} but is another parameter", "tie them as one Parameter"
-            )
-        memory[place] = name
         found.append(
             Parameter(
                 name=name,
@@ -91,6 +85,7 @@ def registry(module: nn.Module, ghosts: Collection[str] = ()) -> tuple[Parameter
         start += tensor.numel()
     if not found:
         raise CheckpointError(type(module).__name__, "has no trainable parameter", "is everything frozen?")
+    _refuse_overlap(tensors(module, found))
     return tuple(found)
 
 
@@ -99,6 +94,22 @@ def tensors(module: nn.Module, parameters: Collection[Parameter]) -> Iterator[tu
     named = dict(module.named_parameters())
     for parameter in parameters:
         yield parameter, named[parameter.name]
+
+
+def _refuse_overlap(named: Iterable[tuple[Parameter, nn.Parameter]]) -> None:
+    spans = sorted((str(tensor.device), *_span(tensor), parameter.name) for parameter, tensor in named)
+    for (device, _, stop, one), (other_device, start, _, other) in itertools.pairwise(spans):
+        # parameters on the meta device have no memory, and so no place
+        if start and device == other_device and start < stop:
+            raise CheckpointError(
+                other, f"shares its memory with {one} but is another parameter", "tie them as one Parameter"
+            )
+
+
+def _span(tensor: torch.Tensor) -> tuple[int, int]:
+    """Return the first address of a tensor and the one after its last."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
 def component_of(name: str) -> str:

@@ -113,13 +113,12 @@ def measure(
     layout = blocks_of(len(batches))
     rows: list[np.ndarray] = []
     upcoming = enumerate(batches)
-    module.zero_grad(set_to_none=True)
-    with accumulator.hooks():
+    with accumulator.hooks(module):
         for block, size in enumerate(layout):
             for _ in range(size):
                 number, batch = next(upcoming)
                 value = _backward(accumulator, batch, collate, loss, batch.tokens if per_token else 1)
-                if accumulator.commit() and math.isfinite(value):
+                if accumulator.commit(math.isfinite(value)):
                     result.losses.append(value)
                     result.tokens.append(batch.tokens)
                 elif skip_nonfinite:
@@ -177,8 +176,8 @@ class _Accumulator:
         self.size = {tensor.device: torch.zeros((), device=tensor.device) for tensor in self.named.values()}
 
     @contextlib.contextmanager
-    def hooks(self) -> Iterator[None]:
-        """Take each gradient as soon as the last piece of a batch has completed it."""
+    def hooks(self, module: nn.Module) -> Iterator[None]:
+        """Take each gradient as soon as the last piece of a batch has completed it; leave none behind."""
 
         def hook_of(name: str) -> Callable[[torch.Tensor], None]:
             def hook(_: torch.Tensor) -> None:
@@ -187,6 +186,7 @@ class _Accumulator:
 
             return hook
 
+        module.zero_grad(set_to_none=True)
         handles = [
             tensor.register_post_accumulate_grad_hook(hook_of(name))  # type: ignore[no-untyped-call]
             for name, tensor in self.named.items()
@@ -196,11 +196,10 @@ class _Accumulator:
         finally:
             for handle in handles:
                 handle.remove()
-            for tensor in self.named.values():
-                tensor.grad = None
+            module.zero_grad(set_to_none=True)
 
-    def commit(self) -> bool:
-        """Take what gradients are left; return whether all those of this batch were finite.
+    def commit(self, finite: bool) -> bool:
+        """Take what gradients are left; return whether the loss (`finite`) and all gradients of this batch were finite.
 
         A batch that is not finite adds nothing where gradients are held, and spoils the sums where they are not.
         """
@@ -211,7 +210,7 @@ class _Accumulator:
         else:
             for name in left:
                 self._take(name)
-        finite = all(bool(torch.isfinite(size)) for size in self.size.values())
+        finite = finite and all(bool(torch.isfinite(size)) for size in self.size.values())
         for size in self.size.values():
             size.zero_()
         if self.hold:

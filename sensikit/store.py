@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sensikit.errors import RunError
-from sensikit.files import read_json, replacing, sha256, write_json, write_text
+from sensikit.files import partials, read_json, replacing, sha256, write_json, write_text
 from sensikit.parameters import Parameter
 
 FORMAT = 1
@@ -50,7 +50,7 @@ class Run:
         Raises:
             RunError: if something already stands there.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or set(path.iterdir()) - set(partials(path))):
             raise RunError(path, "already exists", "choose another --out, or --resume what is there")
         manifest = {"format": FORMAT, **manifest, "sets": {}, "parameters": [asdict(p) for p in parameters]}
         run = cls(path, manifest)
@@ -83,7 +83,9 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for one writer; the lock goes with the process, however it ends.
+        """Hold the run for one writer, and clear away what a killed one left half written.
+
+        The lock goes with the process, however it ends.
 
         Raises:
             RunError: if another process holds it.
@@ -93,6 +95,8 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunError(self.path, "is being written by another process", "wait for it to end") from error
+            for left in partials(self.path):
+                left.unlink(missing_ok=True)
             yield
 
     # vectors

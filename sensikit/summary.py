@@ -122,9 +122,8 @@ def _unpruned(frame: pd.DataFrame, subject: Subject, run: str, name: str) -> Ite
     counts = cells.groupby(["order", "seed", "ratio"])["language"].nunique()
     partial = counts[counts < frame["language"].nunique()]
     if len(partial):
-        what = (
-            f"{len(partial)} points of the pruning curves{name}: not every language was decoded, so they are left out"
-        )
+        points = f"{len(partial)} point{'s' if len(partial) > 1 else ''}"
+        what = f"{points} of the pruning curves{name}, left out because not every language was decoded there"
         yield Missing(what, f"sensikit prune {run} --resume")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,7 @@ import pandas as pd
 from sensikit.backends.base import Backend, Decoding
 from sensikit.errors import OptionError, RunError
 from sensikit.evaluation import BOOTSTRAP, bleu_metric, evaluate, length_ratio
-from sensikit.files import read_json, sha256_of, write_json, write_text
+from sensikit.files import read_json, sha256, unwritable, write_json, write_text
 from sensikit.masks import ORDERS, PROTECT, Order, check_ratios, make_plan, pruned
 from sensikit.progress import Bar, progress
 from sensikit.signature import signature
@@ -61,6 +62,22 @@ class SweepSettings:
     spm_model: str | None = None
     bootstrap: int = BOOTSTRAP
 
+    def __post_init__(self) -> None:
+        decoding = self.decoding
+        if not 0 <= self.protect < 1:
+            problem = f"{self.protect:g} is not in [0, 1)"
+            raise OptionError("--protect", problem, "it is a share of the prunable parameters")
+        least = {"--beam": decoding.beam, "--max-sentences": decoding.max_sentences, "--max-tokens": decoding.max_tokens}
+        for option, number in least.items():
+            if number is not None and number < 1:
+                raise OptionError(option, f"{number} is too few", "give 1 or more")
+        if not math.isfinite(decoding.lenpen):
+            raise OptionError("--lenpen", f"{decoding.lenpen:g} is not a finite number", "1 leaves scores per token")
+        longest = (decoding.max_len_a, decoding.max_len_b)
+        if not all(math.isfinite(part) and part >= 0 for part in longest) or longest == (0, 0):
+            problem = "{:g},{:g} allows no output of finite length".format(*longest)
+            raise OptionError("--max-len", problem, "write for example 1.2,10")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -75,18 +92,18 @@ class Cell:
     def file(self) -> str:
         """Where its hypotheses are kept, below the run."""
         seed = "" if self.seed is None else f".{self.seed}"
-        return f"hypotheses/{self.language}.{self.order}{seed}.{self.ratio:.4f}.txt"
+        return f"hypotheses/{self.language}.{self.order}{seed}.{float(self.ratio)!r}.txt"
 
 
 def cells(languages: Sequence[str], ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """Return the cells of a sweep in the order they are decoded: by language, then order, then ratio."""
+    """Return the cells of a sweep in the order they are decoded, each once: by language, then order, then ratio."""
     found = []
     for language in languages:
         found.append(Cell("none", None, language, 0.0))
         for order in orders:
             for seed in seeds if order == "random" else (None,):
                 found += [Cell(order, seed, language, ratio) for ratio in sorted(set(ratios)) if ratio > 0]
-    return found
+    return list(dict.fromkeys(found))
 
 
 def prune(
@@ -118,13 +135,16 @@ def prune(
 
     Raises:
         OptionError: for a ratio, an order or a language that cannot be.
-        RunError: if the run belongs to another checkpoint, or its ledger stands already (without `resume`).
+        RunError: if the run belongs to another checkpoint or other data, or its ledger stands already (without
+            `resume`).
     """
     settings = settings or SweepSettings()
-    chosen = _checked(run, backend, ratios, orders, languages, settings)
+    chosen = _checked(run, backend, languages)
+    _check_asked(ratios, orders, seeds, settings)
+    noted = _noted(settings)  # a tokenizer that cannot be had is told of before anything is decoded
     wanted = cells(chosen, ratios, orders, seeds)
     with run.locked():
-        ledger = Ledger.open(run.path / "pruning", settings, resume)
+        ledger = Ledger.open(run.path / "pruning", noted, resume)
         todo = [cell for cell in wanted if cell not in ledger.lines]
         run.check("mt", [name for code in chosen for name in (code, f"rest-{code}")] if todo else [])
         with progress(len(todo), "pruning", "cells") as bar:
@@ -152,28 +172,40 @@ def parse_ratios(text: str) -> list[float]:
         raise OptionError(f"--ratios {text}", "is not a list of ratios", "write 0:0.9:0.1 or 0,0.3,0.6") from error
 
 
-def _checked(
-    run: Run,
-    backend: Backend,
-    ratios: Sequence[float],
-    orders: Sequence[str],
-    languages: Sequence[str] | None,
-    settings: SweepSettings,
-) -> list[str]:
+def _checked(run: Run, backend: Backend, languages: Sequence[str] | None) -> list[str]:
+    measured = run.languages("mt")
+    unknown = [code for code in languages or () if code not in measured]
+    if unknown or (languages is not None and not languages):
+        problem = f"{unknown[0]} was not measured" if unknown else "names no language"
+        raise OptionError("--languages", problem, f"choose among {', '.join(measured)}")
+    noted, found = run.manifest["provenance"], backend.provenance
+    if found.checkpoint_sha256 != noted["checkpoint_sha256"]:
+        problem = f"was measured on another checkpoint ({noted['checkpoint_sha256'][:8]}) than {found.checkpoint}"
+        raise RunError(run.path, problem, "give that one with --checkpoint")
+    if found.data_sha256 != noted["data_sha256"]:
+        problem = f"was measured on other data ({noted['data_sha256'][:8]}) than {found.data}"
+        raise RunError(run.path, problem, "give those with --data")
+    return [code for code in measured if languages is None or code in languages]
+
+
+def _check_asked(
+    ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[int], settings: SweepSettings
+) -> None:
+    for option, given in (("--ratios", ratios), ("--order", orders), ("--seeds", seeds if "random" in orders else [1])):
+        if not len(given):
+            raise OptionError(option, "names nothing to do", "give at least one")
     check_ratios(ratios, settings.protect)
     for order in orders:
         if order not in ORDERS:
             raise OptionError("--order", f"{order} is not an order", f"choose among {', '.join(ORDERS)}")
-    measured = run.languages("mt")
-    for code in languages or ():
-        if code not in measured:
-            raise OptionError("--languages", f"{code} was not measured", f"choose among {', '.join(measured)}")
-    noted = run.manifest["provenance"]["checkpoint_sha256"]
-    if backend.provenance.checkpoint_sha256 != noted:
-        problem = f"was measured on another checkpoint ({noted[:8]}) than {backend.provenance.checkpoint}"
-        raise RunError(run.path, problem, "give that one with --checkpoint")
-    bleu_metric(settings.tokenizer, settings.spm_model)  # before anything is decoded
-    return [code for code in measured if code in (languages or measured)]
+
+
+def _noted(settings: SweepSettings) -> dict[str, Any]:
+    """Return what a ledger's cells have in common; a SentencePiece model by what is in it, not by where it is."""
+    choices: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    choices["tokenizer"] = bleu_metric(settings.tokenizer, settings.spm_model).tokenizer_signature
+    del choices["spm_model"]
+    return choices
 
 
 def _decoded(
@@ -199,8 +231,7 @@ def _line(run: Run, backend: Backend, cell: Cell, count: int, settings: SweepSet
     backend.module.eval()
     found = backend.translate(cell.language, settings.split, settings.decoding)
     quality = evaluate(found.hypotheses, found.references, settings.tokenizer, settings.spm_model, settings.bootstrap)
-    text = "".join(f"{line}\n" for line in found.hypotheses)
-    write_text(run.path / cell.file, text)
+    write_text(run.path / cell.file, "".join(f"{line}\n" for line in found.hypotheses))
     return {
         **asdict(cell),
         **asdict(quality),
@@ -210,7 +241,7 @@ def _line(run: Run, backend: Backend, cell: Cell, count: int, settings: SweepSet
         "mean_length_ratio": length_ratio(found.hypotheses, found.references),
         "signature": cell_signature(run, settings, found.references_from),
         "hypotheses": cell.file,
-        "sha256": sha256_of(text),
+        "sha256": sha256(run.path / cell.file),
     }
 
 
@@ -229,6 +260,7 @@ def cell_signature(run: Run, settings: SweepSettings, references: str) -> str:
         sents=decoding.max_sentences or "all",
         refs=references,
         ckpt=run.manifest["provenance"]["checkpoint_sha256"][:8],
+        data=run.manifest["provenance"]["data_sha256"][:8],
     )
 
 
@@ -239,8 +271,8 @@ class Ledger:
         self.path, self.lines = path, lines
 
     @classmethod
-    def open(cls, directory: Path, settings: SweepSettings, resume: bool) -> Ledger:
-        """Return the ledger in `directory`, empty if there is none.
+    def open(cls, directory: Path, wanted: dict[str, Any], resume: bool) -> Ledger:
+        """Return the ledger in `directory`, empty if there is none; `wanted` are the settings of all its cells.
 
         A last line that a kill cut short is dropped: its cell is decoded again.
 
@@ -248,8 +280,7 @@ class Ledger:
             RunError: if it stands already (without `resume`), was made with other settings, or is damaged.
         """
         path, noted = directory / "ledger.jsonl", directory / "settings.json"
-        wanted = json.loads(json.dumps(asdict(settings)))
-        if noted.exists():
+        if noted.exists() or path.exists():
             if not resume:
                 raise RunError(path, "already exists", "--resume goes on with it, or adds to it")
             was = read_json(noted, RunError)
@@ -262,11 +293,18 @@ class Ledger:
         return cls(path, _read_lines(path))
 
     def add(self, cell: Cell, line: dict[str, Any]) -> None:
-        """Append a finished cell."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Append a finished cell.
+
+        Raises:
+            SensikitError: if the disk is full; what was written of the line is dropped when the ledger is next opened.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise unwritable(self.path, error) from error
         self.lines[cell] = line
 
     def table(self) -> pd.DataFrame:

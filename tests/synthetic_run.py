@@ -167,18 +167,17 @@ def write_run(
     seed: int = 0,
     drop: float = 0.0,
     strength: float = 1.0,
-    with_pruning: bool = True,
+    only: Sequence[str] = ("correlation", "specificity", "balance", "pruning"),
     **changes: Any,
 ) -> Path:
-    """Write a synthetic run directory; `changes` replace fields of its manifest."""
+    """Write a synthetic run directory with the tables of `only`; `changes` replace fields of its manifest."""
     write_json(path / "manifest.json", manifest(languages, **changes))
     tables = {
-        "correlation.csv": correlation(languages, seed, drop),
-        "specificity.csv": specificity(languages, seed),
-        "balance.csv": balance(languages, seed, 1.6 - drop),
+        "correlation": correlation(languages, seed, drop),
+        "specificity": specificity(languages, seed),
+        "balance": balance(languages, seed, 1.6 - drop),
+        "pruning": pruning(languages, strength=strength),
     }
-    if with_pruning:
-        tables["pruning.csv"] = pruning(languages, strength=strength)
-    for name, table in tables.items():
-        write_text(path / name, table.to_csv(index=False))
+    for name in only:
+        write_text(path / f"{name}.csv", tables[name].to_csv(index=False))
     return path

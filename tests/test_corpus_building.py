@@ -259,6 +259,16 @@ def test_a_language_with_no_usable_pair_is_refused_with_the_reasons(sources: lis
         build([*sources, tmp_path / "fao.tsv"], tmp_path / "data", **OPTIONS)
 
 
+def test_a_catalogue_without_a_message_counts_for_nothing_and_a_language_of_such_is_refused(
+    sources: list[Path], tmp_path: Path
+) -> None:
+    for code in ("isl", "fao"):
+        (tmp_path / f"{code}.po").write_text('msgid ""\nmsgstr ""\n')
+    assert build([*sources, tmp_path / "isl.po"], tmp_path / "data", **OPTIONS)["counts"]["isl"]["read"] == 141
+    with pytest.raises(DataError, match="fao: none of its catalogues has a message"):
+        build([*sources, tmp_path / "fao.po"], tmp_path / "again", **OPTIONS)
+
+
 def test_text_of_a_language_without_pairs_is_refused(sources: list[Path], tmp_path: Path) -> None:
     (tmp_path / "fao.txt").write_text("Bara hetta\n")
     with pytest.raises(DataError, match=r"fao\.txt: is in fao, which no source has"):

@@ -80,6 +80,8 @@ def test_a_rule_that_is_none_leaves_first_and_second_form(tmp_path: Path, plural
         ("R&amp;D &File", "R&amp;D &Fitxer", ("R&amp;D File", "R&amp;D Fitxer")),
         ("a &lt; b", "a &gt; b", ("a &lt; b", "a &gt; b")),
         ("_one _two", "_un _dos", ("_one _two", "_un _dos")),
+        ("Cut & &Paste", "Retalla & &Enganxa", ("Cut & Paste", "Retalla & Enganxa")),
+        ("my_long_name", "nom_molt_llarg", ("my_long_name", "nom_molt_llarg")),
         ("my_file", "fitxer", ("my_file", "fitxer")),
     ],
 )

@@ -1,11 +1,11 @@
 """Models and data small enough to check by hand or by brute force, behind the protocol of `backends.base`.
 
-    backend = toy.backend()          a trained model of four languages; its BLEU is far above zero (see `toy.BLEU_OF`)
+    backend = toy.backend()          a trained model of four languages, with a BLEU of about 80
     backend = toy.ToyBackend(...)    any module, any sizes, any seed, untrained
     toy.TinyTransformer(...)         attention, feed-forward layers and norms under fairseq's names
 
-A sentence is a few words of one language's vocabulary; its translation is the same words in English, one for one, and
-the end. Sources also carry a few filler tokens after their end, so that source and target lengths differ. Nothing here
+A sentence is a few words of one language's vocabulary; its translation is the same words in English, one for one (but
+for a few slips), and the end. Sources also carry a few filler tokens after their end, so that source and target lengths differ. Nothing here
 reads torch's global random state.
 """
 
@@ -30,6 +30,9 @@ FIRST = 3
 
 WORDS = 10
 """Words of one language."""
+
+SLIPS = 0.1
+"""The share of target words that are drawn anew."""
 
 LANGUAGES = {
     "cat": Language("cat", "Catalan", "Romance", "High", {"train": 600, "valid": 30, "test": 24}),
@@ -245,7 +248,7 @@ class ToyBackend:
         longest = max(len(row) for row in rows)
         return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows], device=self.device)
 
-    def train(self, steps: int = 120, rate: float = 0.02) -> ToyBackend:
+    def train(self, steps: int = 60, rate: float = 0.02) -> ToyBackend:
         """Fit the module to its training pairs; return the backend."""
         generator = np.random.default_rng(0)
         pool = [(code, i) for code in self.languages for i in range(len(self.pairs[code, "train"]))]
@@ -309,7 +312,10 @@ def _sentences(language: int, split: str, count: int) -> list[Pair]:
         # lengths are skewed, as real ones are: 4 to 16 words, mostly short
         words = generator.integers(0, WORDS, size=4 + int(12 * generator.random() ** 3))
         fillers = [FILLER] * int(generator.integers(0, 4))
-        target = [*(FIRST + words).tolist(), EOS]
+        # one target word in ten is another one: there is always a loss left, and gradients that disagree
+        other = generator.random(len(words)) < SLIPS
+        said = np.where(other, generator.integers(0, WORDS, size=len(words)), words)
+        target = [*(FIRST + said).tolist(), EOS]
         pairs.append(Pair([*(_source_word(language, int(w)) for w in words), EOS, *fillers], target))
     return pairs
 

@@ -87,7 +87,7 @@ def _check_file(path: Path) -> int:
         raise CheckpointError(path, "is not a regular file", "give a checkpoint file")
     if size == 0:
         raise CheckpointError(path, "is empty", AGAIN)
-    if start[:2] == b"\x80\x02" or start[:2] == b"\x80\x04":
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         raise CheckpointError(path, "has the format of torch before 1.6, which cannot be checked for damage", REMAKE)
     if start != b"PK\x03\x04":
         raise CheckpointError(path, "is not a checkpoint (it is no zip archive)", "give a file that torch.save wrote")

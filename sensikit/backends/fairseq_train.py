@@ -21,17 +21,20 @@ def train(arguments: Sequence[str]) -> None:
     fairseq_compat.load()
     fairseq_compat.allow_resuming()
     logging.getLogger("fairseq").setLevel(logging.INFO)
+    from fairseq import checkpoint_utils, options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq.distributed import utils as distributed
     from fairseq_cli import train as fairseq_train
 
-    before = sys.argv
     flag, value = fairseq_compat.EVERY_SENTENCE
-    sys.argv = ["fairseq-train", *arguments, *([] if flag in arguments else [flag, value])]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            fairseq_train.cli_main()
-    finally:
-        sys.argv = before
+    given = [*arguments, *([] if flag in arguments else [flag, value])]
+    for keeper in (checkpoint_utils.save_checkpoint, fairseq_train.should_stop_early):
+        vars(keeper).clear()  # what an earlier run in this process left: its best loss, its patience
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        args = options.parse_args_and_arch(options.get_training_parser(), given)
+        args.tpu = "--tpu" in given  # fairseq takes --bf16 for a TPU's
+        distributed.call_main(convert_namespace_to_omegaconf(args), fairseq_train.main)
 
 
 def main() -> None:

@@ -89,10 +89,10 @@ class Settings:
         items = value.split(",") if type(value) is str else value
         if not items:
             return ()
-        split = [item.split("-") for item in items if type(item) is str] if isinstance(items, list | tuple) else []
-        if len(split) != len(items) or not all(
-            len(pair) == 2 and all(CODE.fullmatch(code) for code in pair) for pair in split
-        ):
+        if not isinstance(items, list | tuple) or not all(type(item) is str for item in items):
+            raise self.refusal(name, "language pairs such as cat-eng")
+        split = [item.split("-") for item in items]
+        if not all(len(pair) == 2 and CODE.fullmatch(pair[0]) and CODE.fullmatch(pair[1]) for pair in split):
             raise self.refusal(name, "language pairs such as cat-eng")
         return tuple((source, target) for source, target in split)
 

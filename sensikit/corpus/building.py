@@ -13,7 +13,7 @@ from typing import Any
 from sensikit import __version__
 from sensikit.corpus import binarising, reading, splitting
 from sensikit.corpus.cleaning import clean, fault_of_pair, fault_of_sentence, fingerprint
-from sensikit.corpus.splitting import Pair, Sentence, Texts
+from sensikit.corpus.splitting import LEAVE_OUT, Pair, Sentence, Texts
 from sensikit.errors import DataError, OptionError
 from sensikit.files import sha256, sync_directory, unwritable, write_json
 from sensikit.languages import ENGLISH, THRESHOLDS, language
@@ -93,6 +93,9 @@ def _read(sources: Sequence[reading.Source], mono: Sequence[Path], seed: int) ->
         for source in sources:
             _read_pairs(source, texts.setdefault(source.language, Texts()), seed)
             bar.advance()
+        for code, each in texts.items():
+            if not each.tally.read:
+                raise DataError(code, "none of its catalogues has a message", LEAVE_OUT)
         for path in mono:
             code = reading.language_of(path)
             if code != ENGLISH and code not in texts:
@@ -104,17 +107,13 @@ def _read(sources: Sequence[reading.Source], mono: Sequence[Path], seed: int) ->
 
 def _read_pairs(source: reading.Source, texts: Texts, seed: int) -> None:
     pairs = texts.pairs[source.split or "train"]
-    empty = True
     for row in source.rows():
-        empty = False
         texts.tally.read += 1
         english, other = clean(row.english), clean(row.other)
         if fault := row.fault or fault_of_pair(english, other):
             texts.tally.drop(fault, f"{english} | {other}" if not row.fault else clean(row.english))
         else:
             pairs.append(Pair(*(Sentence(side, fingerprint(side, seed)) for side in (english, other))))
-    if empty:
-        raise DataError(source.paths[0], "holds no message", "leave it out")
 
 
 def _read_sentences(path: Path, texts: Texts, seed: int) -> None:

@@ -76,7 +76,7 @@ def _forms(header: str) -> tuple[int, int]:
 def without_accelerators(english: str, other: str) -> tuple[str, str]:
     """Return both sides without the mark of a keyboard accelerator: &, _ or ~ before a letter.
 
-    A mark counts only if each side has exactly one, and not in the same word on both: a file_name stays what it is.
+    A mark counts only if each side has it in exactly one word, and not in the same one: a file_name stays what it is.
     """
     for mark in "&_~":
         found = [_marked(side, mark) for side in (english, other)]
@@ -89,7 +89,7 @@ def _marked(text: str, mark: str) -> str | None:
     """Return the word that holds the only `mark` before a letter of `text`, or None."""
     text = _ENTITY.sub("", text)
     words = re.findall(rf"\S*{mark}\w\S*", text)
-    return words[0] if len(words) == 1 and text.count(mark) == 1 else None
+    return words[0] if len(words) == 1 and words[0].count(mark) == 1 else None
 
 
 def _unmarked(text: str, mark: str) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 from sensikit.corpus.cleaning import Tally
 from sensikit.errors import DataError
 
+LEAVE_OUT = "give it more text, or name the other languages with --languages"
 HELD_OUT = ("test", "valid")
 SHARES = {"valid": 0.05, "test": 0.1}
 MOST = {"valid": 500, "test": 1000}
@@ -68,7 +69,7 @@ def split(texts: Mapping[str, Texts], sizes: Mapping[str, int | None]) -> None:
         _clear(texts, part)
     for code, each in texts.items():
         if each.tally.read and not each.pairs["train"]:
-            raise DataError(code, f"nothing is left to train on: {each.tally}", "give it more text, or leave it out")
+            raise DataError(code, f"nothing is left to train on: {each.tally}", LEAVE_OUT)
     _split_mono(texts, sizes.get("valid"))
 
 
@@ -100,7 +101,7 @@ def _draw(code: str, texts: Texts, part: str, size: int | None) -> None:
         size = max(1, min(MOST[part], int(len(pairs) * SHARES[part])))
     if size > len(pairs) // 2:
         problem = f"{len(pairs)} training pairs are too few to hold out {size} for {part}: {texts.tally}"
-        raise DataError(code, problem, f"give it more text, leave it out, or lower --{part}")
+        raise DataError(code, problem, f"lower --{part}, {LEAVE_OUT}")
     drawn = {pair.english.key for pair in sorted(pairs, key=lambda pair: pair.english.key)[:size]}
     texts.pairs[part] = [pair for pair in pairs if pair.english.key in drawn]
     texts.pairs["train"] = [pair for pair in pairs if pair.english.key not in drawn]

@@ -19,7 +19,7 @@ def sizes(languages: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         {
             "language": code, "name": language["name"], "family": language["family"], "tier": language["tier"],
             **{split: language["sizes"].get(split) for split in ("train", "valid", "test")},
-            "mono": language.get("mono"),
+            "mono": language.get("mono") or None,
         }
         for code, language in languages.items()
     ]  # fmt: skip

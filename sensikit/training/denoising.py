@@ -66,8 +66,15 @@ class Example(NamedTuple):
     decoder_target: np.ndarray | None = None
 
 
-Objective = Callable[[np.ndarray, int, Vocabulary, float, np.random.Generator], Example]
-"""From the pieces of a sentence (n,) without </s>, its tag, the vocabulary, the share that is masked, and chance."""
+class Objective(NamedTuple):
+    """`make` takes the pieces of a sentence (n,) without </s>, its tag, the vocabulary, the share to mask, and chance.
+
+    `sides` predict; `ratio` is masked by default.
+    """
+
+    make: Callable[[np.ndarray, int, Vocabulary, float, np.random.Generator], Example]
+    sides: tuple[str, ...]
+    ratio: float
 
 
 def translation(source: np.ndarray, target: np.ndarray, tag: int) -> Example:
@@ -135,14 +142,12 @@ def masked_sequence_to_sequence(
     return Example(np.append(source, tag), np.append(tag, seen), None, target)
 
 
-OBJECTIVES: dict[str, Objective] = {
-    "cd": concurrent_denoising,
-    "dae": denoising_autoencoder,
-    "mlm": masked_language_model,
-    "mass": masked_sequence_to_sequence,
+OBJECTIVES = {
+    "cd": Objective(concurrent_denoising, ("encoder", "decoder"), 0.3),
+    "dae": Objective(denoising_autoencoder, ("decoder",), 0.3),  # mBART's code; its text says 0.35
+    "mlm": Objective(masked_language_model, ("encoder",), 0.3),
+    "mass": Objective(masked_sequence_to_sequence, ("decoder",), 0.5),
 }
-RATIOS = {"cd": 0.3, "dae": 0.3, "mlm": 0.3, "mass": 0.5}
-"""Shares that are masked by default: the paper's for CD and MLM, mBART's code for DAE (its text: 0.35), MASS's own."""
 
 
 def words_of(pieces: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,7 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
         assert self.mono is not None
         rng = np.random.default_rng([self.seed, epoch, list(OBJECTIVES).index(objective), number])
         pieces = self.mono[number][:-1]
-        return OBJECTIVES[objective](pieces, self.mono.tags[number], self.vocabulary, self.ratios[objective], rng)
+        return OBJECTIVES[objective].make(pieces, self.mono.tags[number], self.vocabulary, self.ratios[objective], rng)
 
     def tensors(self, objective: str, examples: Sequence[Example]) -> dict[str, Any]:
         """Return examples padded into one batch, with the loss-bearing positions of each term counted."""
@@ -145,12 +145,11 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
         if not len(fits):
             raise DataError("training data", f"no pair is within {longest} tokens", "raise --max-tokens")
         order = rng.permutation(fits) if shuffle else fits
-        order = order[np.lexsort((self.sources.sizes[order], self.targets.sizes[order]))]
-        cut = _cutter(max_tokens, max_sentences)
-        pairs = cut(order, self.lengths[order])
+        order = order[np.lexsort((self.targets.sizes[order], self.sources.sizes[order]))]
+        pairs = cut(order, self.lengths[order], max_tokens, max_sentences)
         updates: list[list[Part]] = [[(TRANSLATION, epoch, batch)] for batch in pairs]
         for update, sentences in zip(updates, self._monolingual(epoch, pairs, min(longest)), strict=False):
-            for batch in cut(sentences, self.mono.sizes[sentences]):  # type: ignore[union-attr]
+            for batch in cut(sentences, self.mono.sizes[sentences], max_tokens, max_sentences):  # type: ignore[union-attr]
                 update += [(objective, epoch, batch) for objective in self.ratios]
         if shuffle and batches > 1:
             rng.shuffle(updates)
@@ -170,7 +169,9 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
         drawn = draw(pools, shares, max(round(total), len(pairs)), self.seed, epoch)
         drawn = drawn[np.argsort(self.mono.sizes[drawn], kind="stable")]
         size = np.ones(len(drawn)) if self.by == "sentences" else self.mono.sizes[drawn]
-        bounds = np.searchsorted(size.cumsum() / size.sum(), wanted.cumsum()[:-1] / wanted.sum() - 1e-9, side="left") + 1
+        bounds = (
+            np.searchsorted(size.cumsum() / size.sum(), wanted.cumsum()[:-1] / wanted.sum() - 1e-9, side="left") + 1
+        )
         each = np.arange(1, len(pairs))
         bounds = np.minimum(np.maximum(bounds, each), len(drawn) - len(pairs) + each)
         return np.split(drawn, np.maximum.accumulate(bounds))
@@ -188,9 +189,7 @@ def proportions(sizes: Mapping[str, int], temperature: float) -> dict[str, float
     return {name: power / sum(powers.values()) for name, power in powers.items()}
 
 
-def draw(
-    pools: Mapping[str, np.ndarray], shares: Mapping[str, float], total: int, seed: int, epoch: int
-) -> np.ndarray:
+def draw(pools: Mapping[str, np.ndarray], shares: Mapping[str, float], total: int, seed: int, epoch: int) -> np.ndarray:
     """Return `total` sentences of an epoch, (total,) int64: no sentence of a language twice before all of it was drawn."""
     ends = np.rint(np.cumsum(list(shares.values())) * total).astype(int)
     counts = np.diff(ends, prepend=0)
@@ -205,11 +204,10 @@ def draw(
     return np.concatenate(parts)
 
 
-def _cutter(max_tokens: int | None, max_sentences: int | None) -> Any:
-    def cut(sentences: np.ndarray, lengths: np.ndarray) -> Iterable[np.ndarray]:
-        batches = data_utils.batch_by_size(
-            sentences, None, lengths, max_tokens, max_sentences, required_batch_size_multiple=1
-        )
-        return [np.asarray(batch) for batch in batches]
-
-    return cut
+def cut(
+    sentences: np.ndarray, lengths: np.ndarray, max_tokens: int | None, max_sentences: int | None
+) -> list[np.ndarray]:
+    """Return the sentences in batches of so many padded tokens; one that is longer is a batch of its own."""
+    most = max(max_tokens, int(lengths.max())) if max_tokens else None
+    batches = data_utils.batch_by_size(sentences, None, lengths, most, max_sentences, required_batch_size_multiple=1)
+    return [np.asarray(batch) for batch in batches]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
@@ -57,5 +57,13 @@ def weights(tokens: Mapping[str, int], how: str) -> tuple[dict[str, float], floa
     """
     if how == "released":
         return dict.fromkeys(TERMS, 1.0), tokens["targets"]
-    reference = tokens["translation"] or tokens["targets"]
-    return {name: reference / tokens[name] if tokens[name] else 0.0 for name in TERMS}, reference
+    reference = tokens["translation"]
+    return {name: reference / tokens[name] if tokens.get(name) else 0.0 for name in TERMS}, reference
+
+
+def summed(counts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sums of dictionaries, name by name."""
+    total: dict[str, Any] = {}
+    for each in counts:
+        total |= {name: total.get(name, 0) + value for name, value in each.items()}
+    return total
