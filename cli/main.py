@@ -20,6 +20,9 @@ from .prune import prune
 from .report import report
 from .sweep import sweep
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as of a shell: 128 and the number of the signal."""
+
 app = typer.Typer(
     name="sensikit",
     help="Which parameters of a multilingual translation model belong to which language.",
@@ -52,17 +55,33 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     try:
-        app()
-    except KeyboardInterrupt:
-        print("sensikit: interrupted; the same command with --resume goes on from here", file=sys.stderr)
-        sys.exit(130)
+        code = app(prog_name="sensikit", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except Exception as error:
-        from sensikit.errors import SensikitError
-
         if debug:
             raise
-        if isinstance(error, SensikitError):
-            print(f"sensikit: {error}", file=sys.stderr)
-            sys.exit(error.exit_code)
-        print(f"sensikit: {type(error).__name__}: {error} (--debug shows where)".replace("\n", " "), file=sys.stderr)
-        sys.exit(1)
+        code = told(error)
+    if code == INTERRUPTED:
+        print("sensikit: interrupted; the same command with --resume goes on from here", file=sys.stderr)
+    sys.exit(code)
+
+
+def told(error: Exception) -> int:
+    """Tell of an error in one line on standard error; return the exit code."""
+    from sensikit.errors import SensikitError
+
+    code = getattr(error, "exit_code", 1)
+    if isinstance(error, SensikitError):
+        line = str(error)
+    elif hasattr(error, "format_message"):  # what typer could not read
+        line = error.format_message()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(line, file=sys.stderr)
+            return int(code)
+        context = getattr(error, "ctx", None)
+        line += f" (see {context.command_path} --help)" if context else ""
+    else:
+        line = f"{type(error).__name__}: {error} (--debug shows where)"
+    print(f"sensikit: {' '.join(line.split())}", file=sys.stderr)
+    return int(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import shutil
 import time
@@ -16,7 +17,7 @@ import torch
 from sensikit import __version__
 from sensikit.backends.base import Backend, Language
 from sensikit.balance import balance_table
-from sensikit.batches import Batch, common_tokens, draw, pack
+from sensikit.batches import MINIMUM_BATCHES, Batch, common_tokens, draw, pack
 from sensikit.correlation import correlation_table
 from sensikit.errors import DataError, NonFiniteError, OptionError, RunError, SensikitError
 from sensikit.files import sha256_of
@@ -197,15 +198,25 @@ def make_plan(backend: Backend, settings: Settings, languages: Sequence[str] | N
     for code, size in sizes.items():
         if not len(size):
             raise DataError(code, f"has no sentence in the {settings.split} split", "give its data or leave it out")
+
+    def packed(name: str, members: Sequence[str], tokens: int, count: int = settings.batches) -> list[Batch]:
+        pool = {code: sizes[code] for code in members}
+        items = draw(pool, settings.seed, f"{settings.task}/{name}", settings.rest_temperature)
+        return pack(items, pool, tokens, count, settings.pieces)
+
     tokens = settings.tokens or common_tokens(sizes, TOKENS)
     if not settings.tokens and tokens < TOKENS:
         smallest = min(sizes, key=lambda code: int(sizes[code][:, 1].sum()))
-        notes.append(f"T lowered from {TOKENS} to {tokens} target tokens a batch, so that {smallest} fills 40 batches")
+        # a batch closes between sentences, so the last of the 40 may be a few tokens short
+        while tokens > 1 and len(packed(smallest, [smallest], tokens, MINIMUM_BATCHES)) < MINIMUM_BATCHES:
+            tokens -= math.ceil(tokens / 200)
+        notes.append(
+            f"T lowered from {TOKENS} to {tokens} target tokens a batch, so that {smallest} fills "
+            f"{MINIMUM_BATCHES} batches"
+        )
 
     def batches_of(name: str, members: Sequence[str]) -> list[Batch]:
-        pool = {code: sizes[code] for code in members}
-        items = draw(pool, settings.seed, f"{settings.task}/{name}", settings.rest_temperature)
-        return pack(items, pool, tokens, settings.batches, settings.pieces)
+        return packed(name, members, tokens)
 
     sets = {code: batches_of(code, [code]) for code in measured}
     if settings.rest == "mixed":
@@ -245,19 +256,17 @@ def run_signature(backend: Backend, settings: Settings, plan: Plan) -> str:
 
 
 def estimate(backend: Backend, settings: Settings, languages: Sequence[str] | None = None) -> Cost:
-    """Return what `analyze` would take, after running two batches to time them; nothing is written."""
+    """Return what `analyze` would take, after running a few batches to time them; nothing is written."""
     plan = make_plan(backend, settings, languages)
     parameters = registry(backend.module, backend.ghosts)
     count = sum(parameter.numel for parameter in parameters)
-    first = plan.sets[plan.measured[0]]
-    probe = max(first, key=lambda batch: max(len(piece) for piece in batch.pieces))
+    probe = plan.sets[plan.measured[0]][:5]
     done: list[float] = []
-    started = time.monotonic()
     try:
         measure(
             backend.module,
             parameters,
-            [probe, probe],
+            probe,
             _collate(backend, settings),
             _loss(backend, settings),
             skip_nonfinite=settings.skip_nonfinite,
@@ -266,7 +275,8 @@ def estimate(backend: Backend, settings: Settings, languages: Sequence[str] | No
     except NonFiniteError:
         if not settings.skip_nonfinite:
             raise
-    seconds = (done[-1] - started) / len(done)
+    # the first one also pays for what is loaded and allocated once
+    seconds = (done[-1] - done[0]) / max(len(done) - 1, 1)
     batches = sum(len(batches) for batches in plan.sets.values())
     return Cost(_memory(count, settings), cost_on_disk(count, plan), seconds * batches, batches)
 

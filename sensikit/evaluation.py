@@ -115,7 +115,9 @@ def evaluate(
     hypotheses, references = list(hypotheses), list(references)
     if len(hypotheses) != len(references):
         # sacreBLEU would leave out the rest without a word
-        raise DataError("references", f"{len(hypotheses)} translations of {len(references)} sentences", "check the data")
+        raise DataError(
+            "references", f"{len(hypotheses)} translations of {len(references)} sentences", "check the data"
+        )
     if not references:
         raise DataError("references", "there is no sentence to score", "check the split")
     metric = bleu_metric(tokenizer, spm_model)

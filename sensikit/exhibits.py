@@ -58,7 +58,7 @@ def correlation(material: Material) -> Iterator[Exhibit]:
 def pruning(material: Material) -> Iterator[Exhibit]:
     """Yield the pruning curves: all orders, the change in BLEU, by language, and their numbers (Figures 3 and 9)."""
     frame = material.tables.get(PRUNING)
-    if frame is None:
+    if frame is None or (frame["order"] == curves.UNPRUNED).all():
         return
     several = "run" in frame and frame["run"].nunique() > 1
     figure = curves.pruning_curves(frame, width=FULL if several else WIDE)

@@ -44,7 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def partials(directory: Path) -> list[Path]:
     """Return what `replacing` has left half written below `directory`, where its process was killed."""
-    return list(directory.rglob(".*.partial"))
+    # safetensors, too, writes beside the place that it is given, and renames
+    return [*directory.rglob(".*.partial"), *directory.rglob(".tmp??????")]
 
 
 def unwritable(path: Path, error: OSError) -> SensikitError:
@@ -83,7 +84,7 @@ def read_json(path: Path, kind: type[SensikitError] = SensikitError) -> Any:
         raise kind(path, "does not exist", "check the path") from error
     except OSError as error:
         raise kind(path, f"cannot be read ({error.strerror})", "check its permissions") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise kind(path, "is not valid JSON", "it is damaged; make it again") from error
 
 

@@ -12,7 +12,7 @@ import torch
 from sensikit.backends.checkpoint import Checkpoint, read
 from sensikit.backends.fairseq_compat import GHOSTS
 from sensikit.backends.fairseq_model import DIRECTIONS, pairs_of
-from sensikit.backends.fairseq_settings import Trained, ties_of, trained
+from sensikit.backends.fairseq_settings import OTHER_TASKS, Trained, ties_of, trained
 from sensikit.errors import CheckpointError, OptionError
 from sensikit.parameters import component_of, layer_of, stack_of
 
@@ -30,7 +30,7 @@ class Contents:
     """What a checkpoint holds; the fields are in the order they are shown in.
 
     `problem` says why the checkpoint cannot be analysed, or is empty. `components` maps "encoder attention" and such
-    to scalars; ties count once, ghosts (duplicates that nothing reads) not at all. Sizes are in bytes.
+    to scalars; ties count once, ghosts (nothing reads them) not at all. Sizes are in bytes.
     """
 
     path: str
@@ -67,7 +67,7 @@ def inspect(path: Path) -> Contents:
     checkpoint = read(path)
     settings, problem = _settings(checkpoint)
     state = {name: each for name, each in checkpoint.state.items() if name.rsplit(".", 1)[-1] not in _BUFFERS}
-    ghosts = [name for name in state if name.rsplit(".", 1)[-1] in GHOSTS]
+    ghosts = [name for name in state if name.rsplit(".", 1)[-1] in GHOSTS or name in OTHER_TASKS]
     tied = _ties({name: each for name, each in state.items() if name not in ghosts}, settings)
     repeated = {name for group in tied for name in group[1:]}
     single = {name: each.numel() for name, each in state.items() if name not in repeated and name not in ghosts}
@@ -192,7 +192,7 @@ def _rows(contents: Contents) -> Iterator[tuple[str, str]]:
     for group in contents.tied:
         yield "tied", " = ".join(group)
     if contents.ghosts:
-        yield "duplicates", f"{contents.ghosts:,} values that nothing reads, left out"
+        yield "unread", f"{contents.ghosts:,} values that translation never reads, left out"
     yield "to analyze", f"{_size(contents.memory)} of memory beside what a batch takes"
     yield "on disk", f"{_size(contents.disk_per_language)} for each language"
 

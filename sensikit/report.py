@@ -17,6 +17,7 @@ from sensikit.exhibits import EXHIBITS, MANIFEST, PRUNING, Exhibit
 from sensikit.figures.style import joined
 from sensikit.files import write_text
 from sensikit.material import Material, Subject, gather
+from sensikit.progress import progress
 from sensikit.tables import Table, headline
 
 
@@ -47,7 +48,11 @@ def report(
     if place.exists() and not place.is_dir():
         raise OptionError(f"--out {place}", "is not a directory", "choose another place")
     material = gather(paths, labels)
-    shown = [_written(exhibit, place, material) for make in EXHIBITS for exhibit in make(material)]
+    shown = []
+    with progress(len(EXHIBITS), "report", "chapters") as bar:
+        for make in EXHIBITS:
+            shown += [_written(exhibit, place, material) for exhibit in make(material)]
+            bar.advance()
     page = place / "report.html"
     write_text(page, render(material, shown, command))
     return page

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
+import math
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -71,8 +75,10 @@ class Run:
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise RunError(path / "manifest.json", f"is not of format {FORMAT}", "analyze again with this version")
         try:
+            for field in ("sets", "languages"):
+                manifest[field].items()
             return cls(path, manifest)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise RunError(
                 path / "manifest.json", f"lacks a field ({error})", "it is damaged; analyze again"
             ) from error
@@ -116,7 +122,7 @@ class Run:
         for kind, vector in tensors.items():
             path = self.vector(task, name, kind)
             with replacing(path) as partial:
-                save_file(dict(vector), partial)
+                _save(vector, partial)
             files[str(path.relative_to(self.path))] = sha256(path)
         self.manifest["sets"][f"{task}/{name}"] = {**facts, "files": files}
         self.save()
@@ -162,19 +168,18 @@ class Run:
         with ExitStack() as stack:
             files = [stack.enter_context(_open(path)) for path in vectors]
             for parameter in chosen:
-                width = int(np.prod(parameter.shape[1:], dtype=int)) if len(parameter.shape) > 1 else 1
-                rows = parameter.shape[0] if parameter.shape else 1
-                step = max(1, CHUNK // max(width, 1))
                 slices = [_slice(file, path, parameter) for file, path in zip(files, vectors, strict=True)]
-                for row in range(0, rows, step):
-                    block = [s[row : min(row + step, rows)] if parameter.shape else s[...] for s in slices]
-                    yield (parameter, row * width), np.stack([np.asarray(part).reshape(-1) for part in block])
+                offset = 0
+                for place in _places(parameter.shape):
+                    block = np.stack([np.asarray(whole[place]).reshape(-1) for whole in slices])
+                    yield (parameter, offset), block
+                    offset += block.shape[1]
 
     def block_reader(self, task: str, name: str) -> Callable[[int, int], np.ndarray]:
         """Return a function (start, stop) → block means of those sampled parameters, (G, stop - start) float32."""
         path = self.vector(task, name, "blocks")
         with _open(path) as file:
-            blocks = file.get_slice(BLOCK_KEY)
+            blocks = _tensor(file, path, BLOCK_KEY)
         return lambda start, stop: np.asarray(blocks[:, start:stop])
 
     # tables
@@ -208,11 +213,41 @@ def _open(path: Path) -> Any:
         raise RunError(path, "is missing or damaged", "measure it again: analyze --resume") from error
 
 
-def _slice(file: Any, path: Path, parameter: Parameter) -> Any:
+def _save(vector: Mapping[str, torch.Tensor], path: Path) -> None:
     try:
-        found = file.get_slice(parameter.name)
+        save_file(dict(vector), path)
     except SafetensorError as error:
-        raise RunError(path, f"lacks {parameter.name}", "it belongs to another model; analyze again") from error
+        # what the system said, such as that the disk is full, is only in the text
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError(str(error)) from error
+
+
+def _places(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+    """Yield indices that take a tensor apart in flat order, at most CHUNK elements at a time."""
+    if 0 in shape:
+        return
+    axis = len(shape)
+    while axis and math.prod(shape[axis - 1 :]) <= CHUNK:
+        axis -= 1
+    if axis == 0:
+        yield (...,)
+        return
+    # along the last axis before it is small enough, some at a time
+    step = CHUNK // math.prod(shape[axis:])
+    for before in itertools.product(*map(range, shape[: axis - 1])):
+        for start in range(0, shape[axis - 1], step):
+            yield (*before, slice(start, min(start + step, shape[axis - 1])))
+
+
+def _tensor(file: Any, path: Path, name: str) -> Any:
+    try:
+        return file.get_slice(name)
+    except SafetensorError as error:
+        raise RunError(path, f"lacks {name}", "it belongs to another model; analyze again") from error
+
+
+def _slice(file: Any, path: Path, parameter: Parameter) -> Any:
+    found = _tensor(file, path, parameter.name)
     if tuple(found.get_shape()) != parameter.shape:
         raise RunError(path, f"holds {parameter.name} in another shape", "it belongs to another model; analyze again")
     return found

@@ -19,6 +19,9 @@ KeyStream = Callable[[], Iterable[Keys]]
 DIGIT = 16
 """Bits of the key that one pass of the selection resolves."""
 
+CONSTANT = 32 * np.finfo(np.float64).eps
+"""A vector whose standard deviation is at most this share of its mean is constant but for rounding."""
+
 
 @dataclass
 class Moments:
@@ -47,11 +50,12 @@ class Moments:
 
     def pearson(self) -> Float:
         """Return the Pearson correlations of every pair of vectors, (V, V); NaN where a vector is constant."""
-        scale = np.sqrt(np.diag(self.products))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            correlation = self.products / np.outer(scale, scale)
-        correlation = np.clip(correlation, -1.0, 1.0)
-        np.fill_diagonal(correlation, np.where(scale > 0, 1.0, np.nan))
+        spread = np.diag(self.products)
+        # the mean of equal values is off by a few roundings, which leaves them a spread of this size
+        rounding = self.count * (CONSTANT * self.mean) ** 2
+        scale = np.where(spread > rounding, np.sqrt(spread), np.nan)
+        correlation = np.clip(self.products / np.outer(scale, scale), -1.0, 1.0)
+        np.fill_diagonal(correlation, np.where(np.isnan(scale), np.nan, 1.0))
         return np.asarray(correlation)
 
 
@@ -97,7 +101,7 @@ def smallest(stream: KeyStream, counts: Sequence[int]) -> list[Cut]:
         for i, prefix in enumerate(prefixes):
             below = np.cumsum(found[prefix])
             # the digit in which the k-th smallest key lies; k = 0 cuts below everything
-            digit = int(np.searchsorted(below, max(ranks[i], 1)))
+            digit = int(np.searchsorted(below, max(ranks[i], min(1, below[-1]))))
             if digit >= len(below):
                 raise ValueError(f"{counts[i]} keys asked for, {below[-1]} there")
             ranks[i] -= int(below[digit - 1]) if digit else 0

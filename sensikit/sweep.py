@@ -67,7 +67,11 @@ class SweepSettings:
         if not 0 <= self.protect < 1:
             problem = f"{self.protect:g} is not in [0, 1)"
             raise OptionError("--protect", problem, "it is a share of the prunable parameters")
-        least = {"--beam": decoding.beam, "--max-sentences": decoding.max_sentences, "--max-tokens": decoding.max_tokens}
+        least = {
+            "--beam": decoding.beam,
+            "--max-sentences": decoding.max_sentences,
+            "--max-tokens": decoding.max_tokens,
+        }
         for option, number in least.items():
             if number is not None and number < 1:
                 raise OptionError(option, f"{number} is too few", "give 1 or more")
@@ -188,9 +192,7 @@ def _checked(run: Run, backend: Backend, languages: Sequence[str] | None) -> lis
     return [code for code in measured if languages is None or code in languages]
 
 
-def _check_asked(
-    ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[int], settings: SweepSettings
-) -> None:
+def _check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[int], settings: SweepSettings) -> None:
     for option, given in (("--ratios", ratios), ("--order", orders), ("--seeds", seeds if "random" in orders else [1])):
         if not len(given):
             raise OptionError(option, "names nothing to do", "give at least one")

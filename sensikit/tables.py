@@ -84,12 +84,16 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> Table:
             found = {f"PCC, {name} group": row["PCC"], f"ceiling, {name}": row["Ceiling"]}
             rows.setdefault(row.get("Run", ""), {}).update(found)
     if "pruning.csv" in tables:
-        points = curve(tables["pruning.csv"])
+        scores = tables["pruning.csv"]
+        points = curve(scores)
         points = points[points["order"] == "specificity"]
-        last = points["ratio"].max()
-        for label in runs(points):
+        for label in runs(scores):
+            of_label = of_run(scores, label)
+            found = {"BLEU": of_label.loc[of_label["order"] == UNPRUNED, "bleu"].mean()}
+            last = points["ratio"].max()
             at = of_run(points, label).set_index("ratio")["value"]
-            rows.setdefault(label, {}).update({"BLEU": at.get(0.0), f"BLEU, {percent(last)} pruned": at.get(last)})
+            found |= {f"BLEU, {percent(last)} pruned": at.get(last)} if len(points) else {}
+            rows.setdefault(label, {}).update(found)
     frame = pd.DataFrame([{"Run": label, **row} for label, row in rows.items()])
     return Table(
         frame, {name: ".2f" if name.startswith("BLEU") else ".3f" for name in map(str, frame) if name != "Run"}

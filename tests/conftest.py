@@ -154,7 +154,7 @@ def tiny_checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def plain_checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of fairseq-train whose language tags stand before the sentences."""
-    return train_checkpoint(tiny_data / "bin", tmp_path_factory.mktemp("plain"), *PLAIN)
+    return train_checkpoint(tiny_data / "bin", tmp_path_factory.mktemp("plain"), *PLAIN, updates=60)
 
 
 @pytest.fixture
@@ -171,3 +171,15 @@ def plain_backend(plain_checkpoint: Path, tiny_data: Path):  # type: ignore[no-u
     from sensikit.backends.fairseq import open_checkpoint
 
     return open_checkpoint(plain_checkpoint, tiny_data, device="cpu")
+
+
+@pytest.fixture(params=["replaced", "plain", "right"])
+def any_design(request: pytest.FixtureRequest, tiny_data: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """`tiny_backend`, `plain_backend`, and the first of them padded on the right, in turn."""
+    from sensikit.backends.fairseq import open_checkpoint
+    from tests.checkpoints import edited
+
+    if request.param != "right":
+        return request.getfixturevalue({"replaced": "tiny_backend", "plain": "plain_backend"}[request.param])
+    path = edited(request.getfixturevalue("tiny_checkpoint"), tmp_path / "c.pt", task={"left_pad_source": False})
+    return open_checkpoint(path, tiny_data, device="cpu")

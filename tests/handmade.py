@@ -1,7 +1,7 @@
 """Run directories whose vectors a test writes itself, so that what is computed of them can be checked by hand.
 
-    run = handmade.run(tmp_path / "run", {"cat": [3, 1], "nob": [1, 1]}, rest={"cat": [1, 1], "nob": [3, 1]})
-    run = handmade.run_of_batches(tmp_path / "run", {"cat": (n, P), "nob": (m, P)})     halves and blocks as measured
+run = handmade.run(tmp_path / "run", {"cat": [3, 1], "nob": [1, 1]}, rest={"cat": [1, 1], "nob": [3, 1]})
+run = handmade.run_of_batches(tmp_path / "run", {"cat": (n, P), "nob": (m, P)})     halves and blocks as measured
 """
 
 from __future__ import annotations

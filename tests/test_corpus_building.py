@@ -312,6 +312,12 @@ def test_without_fairseq_it_says_what_to_install(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pieces_decode_to_what_they_were_made_from_compatibility_characters_too() -> None:
+    sentences = [f"{one.lower()} … m² “ﬁn” ½" for one in SHARED[:200]]
+    pieces = SentencePieceProcessor(model_proto=binarising.train_pieces(sentences, 90, ["cat", "eng"]))
+    assert [pieces.decode(each) for each in pieces.encode(sentences)] == sentences
+
+
 def test_small_languages_are_whole_in_what_pieces_are_learned_from() -> None:
     sentences = {
         "big": [(bytes([n]), f"b{n}") for n in range(100)],

@@ -157,7 +157,7 @@ def test_length_ratio_by_hand() -> None:
 
 @pytest.mark.parametrize("tokenizer", ["moses", "SPM", "13A"])
 def test_an_unknown_tokenizer_is_refused_with_the_known_ones(tokenizer: str) -> None:
-    with pytest.raises(OptionError, match="--tokenizer: .* is unknown; choose among spm, flores101") as caught:
+    with pytest.raises(OptionError, match=r"--tokenizer: .* is unknown; choose among spm, flores101") as caught:
         bleu_metric(tokenizer)
     assert all(name in str(caught.value) for name in TOKENIZERS)
 
@@ -195,7 +195,7 @@ def test_another_spm_model_under_the_same_name_has_another_signature(store: Path
 
 
 def test_spm_offline_without_a_model_says_what_to_do_and_leaves_nothing_behind(store: Path) -> None:
-    with pytest.raises(MissingDependencyError, match="--tokenizer spm: .*--spm-model FILE.*--tokenizer 13a") as caught:
+    with pytest.raises(MissingDependencyError, match=r"--tokenizer spm: .*--spm-model FILE.*--tokenizer 13a") as caught:
         bleu_metric("spm")
     assert "\n" not in str(caught.value)
     assert not (store / MODEL).exists()

@@ -142,12 +142,12 @@ def test_values_near_one_get_a_third_digit() -> None:
 
 
 def test_many_languages_get_short_numbers_that_fit_their_cells() -> None:
-    many = synthetic_run.more_languages(15)
+    many = synthetic_run.more_languages(24)
     figure = figures.correlation_heatmaps(synthetic_run.correlation(many), many)
     renderer = matplotlib.backends.backend_agg.FigureCanvasAgg(figure).get_renderer()
     for ax in maps(figure):
-        width = ax.get_window_extent(renderer).width / 15
-        assert len(ax.texts) == 15 * 15
+        width = ax.get_window_extent(renderer).width / 24
+        assert len(ax.texts) == 24 * 24
         assert all(text.get_window_extent(renderer).width <= width for text in ax.texts)
         assert all(not text.get_text().startswith("0") for text in ax.texts)
 
@@ -157,6 +157,11 @@ def test_a_pair_that_was_not_measured_is_an_empty_cell() -> None:
     frame = frame[~((frame["language_a"] == "cat") & (frame["language_b"] == "fao"))]
     values = cells(maps(figures.correlation_heatmaps(frame, LANGUAGES, ("all",)))[0])
     assert np.argwhere(np.isnan(values)).tolist() == [[ORDER.index("cat"), ORDER.index("fao")]]
+
+
+def test_a_task_that_the_table_does_not_have_is_refused() -> None:
+    with pytest.raises(SensikitError, match="task denoise: has no correlation"):
+        figures.correlation_heatmaps(synthetic_run.correlation(LANGUAGES), LANGUAGES, task="denoise")
 
 
 # pruning curves
@@ -345,15 +350,16 @@ def test_monolingual_text_is_drawn_where_it_is_known() -> None:
 
 
 def every_figure() -> dict[str, Figure]:
-    pruning = two(lambda seed: synthetic_run.pruning(LANGUAGES, strength=1 + seed / 10))
+    few = {code: LANGUAGES[code] for code in ("cat", "fao", "nob")}
+    pruning = two(lambda seed: synthetic_run.pruning(few, strength=1 + seed / 10))
     return {
-        "correlation": figures.correlation_heatmaps(synthetic_run.correlation(LANGUAGES), LANGUAGES, ("high", "low")),
+        "correlation": figures.correlation_heatmaps(synthetic_run.correlation(few), few, ("high", "low")),
         "pruning": figures.pruning_curves(pruning),
         "comparison": figures.pruning_comparison(pruning),
-        "by-language": figures.pruning_curves_by_language(pruning, LANGUAGES),
-        "specificity": figures.specificity(synthetic_run.specificity(LANGUAGES), LANGUAGES),
-        "balance": figures.balance(synthetic_run.balance(LANGUAGES), LANGUAGES),
-        "data": figures.data_statistics(LANGUAGES),
+        "by-language": figures.pruning_curves_by_language(pruning, few),
+        "specificity": figures.specificity(synthetic_run.specificity(few), few),
+        "balance": figures.balance(synthetic_run.balance(few), few),
+        "data": figures.data_statistics(few),
     }
 
 

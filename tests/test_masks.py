@@ -71,7 +71,7 @@ def prunable_part(run: Run, vector: np.ndarray) -> np.ndarray:
 
 
 def obvious_mask(run: Run, module: nn.Module, order: Order, ratio: float) -> np.ndarray:
-    """Argsort in memory: the indices of all prunable parameters, the protected taken out, the first of the rest pruned."""
+    """Argsort in memory: the protected taken out of all prunable parameters, the first of the rest pruned."""
     own, rest = (prunable_part(run, handmade.flat(run, name)) for name in ("cat", "rest-cat"))
     named = dict(module.named_parameters())
     weights = np.concatenate([named[p.name].detach().numpy().ravel() for p in run.parameters if p.prunable])
@@ -253,7 +253,9 @@ def bits(module: nn.Module) -> dict[str, np.ndarray]:
 
 def peculiar(module: Tied) -> Tied:
     """Give every prunable tensor negative zeros, infinities, subnormals and NaNs that carry something."""
-    odd = np.array([0x80000000, 0x7FC00000, 0x7FC12345, 0xFFC54321, 0xFF800000, 0x00000001, 0x7F800000], dtype=np.uint32)
+    odd = np.array(
+        [0x80000000, 0x7FC00000, 0x7FC12345, 0xFFC54321, 0xFF800000, 0x00000001, 0x7F800000], dtype=np.uint32
+    )
     with torch.no_grad():
         for tensor in (module.embed_tokens.weight, module.fc1.weight, module.fc1.bias, module.fc2.weight):
             tensor.numpy().view(np.uint32).reshape(-1)[: len(odd)][:] = odd[: tensor.numel()]
@@ -412,7 +414,7 @@ def test_scaling_loss_and_sigma_together_leaves_every_order_as_it_was(tmp_path: 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1, math.nan, math.inf, -math.inf])
 def test_a_ratio_that_is_no_share_is_refused_in_one_line(ratio: float) -> None:
-    with pytest.raises(OptionError, match="--ratios: .* is not between 0 and 1") as caught:
+    with pytest.raises(OptionError, match=r"--ratios: .* is not between 0 and 1") as caught:
         check_ratios([0.1, ratio])
     assert "\n" not in str(caught.value)
 

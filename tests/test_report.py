@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sensikit import material, summary
+from sensikit import material, summary, tables
 from sensikit.errors import SensikitError
 from sensikit.figures import curves
 from sensikit.files import read_json, write_json, write_text
@@ -127,8 +127,6 @@ def test_quality_is_averaged_by_tier_and_a_tier_without_languages_is_a_dash(alon
     table = pd.read_csv(alone / "tables" / "quality.csv", index_col="Score")
     assert table.loc["BLEU"].round(6).to_dict() == {"High": 19.45, "Low": 15.1, "Very Low": 12.4, "All": 16.6}
     found = material.gather([synthetic_run.write_run(alone.parent / "high", {"cat": FEW["cat"], "nob": FEW["nob"]})])
-    from sensikit import tables
-
     shown = tables.quality_by_tier(found.tables["pruning.csv"], found.languages).shown()
     assert shown.iloc[0].tolist() == ["BLEU", "19.45", "–", "–", "19.45"]
 
@@ -355,6 +353,20 @@ def test_another_bleu_another_beam_and_other_languages_are_told(tmp_path: Path) 
 
 
 # traps
+
+
+def test_a_run_of_which_nothing_was_pruned_yet_shows_its_quality_and_no_curve(tmp_path: Path) -> None:
+    first = synthetic_run.write_run(tmp_path / "a", FEW, only=["pruning"])
+    frame = pd.read_csv(first / "pruning.csv").query("order == 'none'")
+    write_text(first / "pruning.csv", frame.to_csv(index=False))
+    report([first])
+    assert {path.stem for path in (first / "figures").iterdir()} == {"languages"}
+    assert {path.stem for path in (first / "tables").iterdir()} == {"quality", "quality-by-language", "languages"}
+    second = synthetic_run.write_run(tmp_path / "b", FEW, only=["pruning"])
+    headline = tables.headline(material.gather([first, second]).tables).shown()
+    assert headline.iloc[0].tolist() == ["a", "16.60", "–"]
+    assert headline.iloc[1].tolist()[:2] == ["b", "16.60"]
+    assert curves.curve(material.gather([first, second]).tables["pruning.csv"])["run"].unique().tolist() == ["b"]
 
 
 def test_the_language_nan_is_a_language(tmp_path: Path) -> None:

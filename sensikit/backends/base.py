@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    # the command line reads languages from here, and must answer before torch is loaded
+    import numpy as np
+    import torch
+    from torch import nn
 
 Item = tuple[str, int]
 """A sentence pair: its language, and its row in `Backend.sizes` of that language and split."""

@@ -36,11 +36,12 @@ class DataBin:
         """Return the dictionary of `language`.
 
         Raises:
-            DataError: if there is none.
+            DataError: if there is none, or it is not text.
         """
         path = self.bin / f"dict.{language}.txt"
         if not path.is_file():
             raise DataError(path, "does not exist", f"does {self.root} hold the data of this checkpoint?")
+        lines(path)
         return path
 
     def prefix(self, split: str, source: str, target: str) -> Path | None:
@@ -65,11 +66,11 @@ class DataBin:
             )
         return counts
 
-    def check(self, stem: Path, vocabulary: int) -> None:
-        """Check that one binarised side is whole, not empty, and indexes a dictionary of `vocabulary` entries.
+    def check(self, stem: Path, vocabulary: int) -> int:
+        """Return the sentences of one binarised side, which is whole and indexes a dictionary of `vocabulary` entries.
 
         Raises:
-            DataError: if it is not.
+            DataError: if it is damaged, empty, or of another dictionary.
         """
         index, tokens = Path(f"{stem}.idx"), Path(f"{stem}.bin")
         count, code = _header(index)
@@ -86,6 +87,7 @@ class DataBin:
             raise DataError(
                 tokens, f"has tokens beyond the dictionary's {vocabulary}", "give the data of this checkpoint"
             )
+        return count
 
     def text(self, split: str, source: str, target: str, language: str) -> Path | None:
         """Return the raw text of one side of a pair, or None if there is none."""

@@ -116,7 +116,7 @@ class FairseqBackend:
     def loss(self, piece: Piece, kind: str = "nll") -> tuple[torch.Tensor, int]:
         """Return the summed loss (nats) and the target tokens of a piece, in the module's dtype and mode.
 
-        "train" is label_smoothed_cross_entropy (or cross_entropy) of fairseq: (1-ε-ε/(V-1))·nll + ε/(V-1)·Σ_v -log p_v.
+        "train" is, where it was trained with label smoothing, fairseq's (1-ε-ε/(V-1))·nll + ε/(V-1)·Σ_v -log p_v.
         fairseq's own log_softmax is always float32; here it has the dtype of the logits: a model in float64 stays so.
 
         Raises:
@@ -141,7 +141,7 @@ class FairseqBackend:
         return loss, piece.tokens
 
     def _smoothed(self, kind: str) -> bool:
-        return kind == "train" and self.settings.criterion == "label_smoothed_cross_entropy"
+        return kind == "train" and self.settings.criterion != "cross_entropy"
 
     def translate(self, language: str, split: str, decoding: Decoding) -> Translations:
         """Return fairseq's translation of every sentence of the split, in order."""
@@ -171,8 +171,12 @@ class FairseqBackend:
             raise DataError(self.data.root, f"has no {name} set of {source}-{target}", "choose another split")
         manager = self.task.data_manager
         dictionaries = manager.get_source_dictionary(source), manager.get_target_dictionary(target)
-        for side, dictionary in zip((source, target), dictionaries, strict=True):
+        counts = [
             self.data.check(Path(f"{prefix}{side}"), len(dictionary))
+            for side, dictionary in zip((source, target), dictionaries, strict=True)
+        ]
+        if counts[0] != counts[1]:
+            raise DataError(f"{prefix}*", f"has {counts[0]} and {counts[1]} sentences", "binarise the text again")
         dataset = manager.load_a_dataset(
             name,
             str(self.data.bin),

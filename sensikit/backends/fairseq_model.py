@@ -15,7 +15,7 @@ from torch import nn
 from sensikit.backends import fairseq_compat
 from sensikit.backends.checkpoint import Checkpoint
 from sensikit.backends.databin import DataBin, lines
-from sensikit.backends.fairseq_settings import Trained, check_shapes
+from sensikit.backends.fairseq_settings import ARCHITECTURES, OTHER_TASKS, Trained, check_shapes
 from sensikit.errors import CheckpointError, DataError, OptionError
 
 DIRECTIONS = ("xxx-eng", "eng-xxx")
@@ -140,9 +140,10 @@ def build_model(trained: Trained, checkpoint: Checkpoint, task: Any, data: DataB
     """
     check_shapes(trained, checkpoint)
     _check_vocabulary(checkpoint, task, data)
-    state = {name: tensor.float() for name, tensor in fairseq_compat.weights(checkpoint.state).items()}
+    stored = fairseq_compat.weights(checkpoint.state)
+    state = {name: tensor.float() for name, tensor in stored.items() if name not in OTHER_TASKS}
     _check_finite(checkpoint, state)
-    args = Namespace(arch=trained.arch, **trained.model)
+    args = Namespace(arch=ARCHITECTURES[trained.arch], **trained.model)
     args.quant_noise_scalar = 0
     try:
         with fairseq_compat.quiet():

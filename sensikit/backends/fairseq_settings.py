@@ -7,7 +7,7 @@ never reach fairseq. What is taken here is numbers within bounds, flags, known w
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,23 +17,28 @@ from sensikit.backends.checkpoint import Checkpoint, namespace
 from sensikit.backends.settings import Settings
 from sensikit.errors import CheckpointError
 
-TASKS = frozenset({"translation_multi_simple_epoch"})
-"""Tasks whose checkpoints are read; all of them are, or are derived from, fairseq's translation_multi_simple_epoch."""
+TASKS = frozenset({"translation_multi_simple_epoch", "sensikit"})
+"""Tasks whose checkpoints are read: fairseq's translation_multi_simple_epoch, and what is derived from it."""
 
-ARCHITECTURES = frozenset(
-    {
-        "transformer",
-        "transformer_tiny",
-        "transformer_iwslt_de_en",
-        "transformer_wmt_en_de",
-        "transformer_vaswani_wmt_en_de_big",
-        "transformer_vaswani_wmt_en_fr_big",
-        "transformer_wmt_en_de_big",
-        "transformer_wmt_en_de_big_t2t",
-    }
+_FAIRSEQ = (
+    "transformer",
+    "transformer_tiny",
+    "transformer_iwslt_de_en",
+    "transformer_wmt_en_de",
+    "transformer_vaswani_wmt_en_de_big",
+    "transformer_vaswani_wmt_en_fr_big",
+    "transformer_wmt_en_de_big",
+    "transformer_wmt_en_de_big_t2t",
 )
-CRITERIA = frozenset({"cross_entropy", "label_smoothed_cross_entropy"})
-"""Criteria whose loss `kind="train"` computes."""
+_SENSIKIT = ("transformer", "tiny", "small", "base", "big", "big12")
+ARCHITECTURES = {name: name for name in _FAIRSEQ} | {f"sensikit_{name}": "transformer" for name in _SENSIKIT}
+"""Architectures that are read, and the one of fairseq's that translates as they do."""
+
+OTHER_TASKS = frozenset({"encoder_projection.weight"})
+"""Tensors of the training plugin that translation never reads."""
+
+CRITERIA = frozenset({"cross_entropy", "label_smoothed_cross_entropy", "sensikit"})
+"""Criteria whose loss of translation `kind="train"` computes: without label smoothing, or with it."""
 
 ACTIVATIONS = frozenset({"relu", "gelu", "gelu_accurate", "gelu_fast", "tanh", "linear", "relu_squared", "swish"})
 STYLES = frozenset({"multilingual", "mbart"})
@@ -143,8 +148,8 @@ def _trained(checkpoint: Checkpoint, task: Settings, model: Settings, criterion:
         raise CheckpointError(checkpoint.path, "names no language pairs", "give one of " + ", ".join(TASKS))
     name = "_name" if "_name" in losses else "criterion"
     return Trained(
-        task=_known(task, ("_name", "task"), TASKS),
-        arch=_known(model, ("arch", "_name"), ARCHITECTURES),
+        task=_known(task, ("_name", "task"), TASKS, "translation_multi_simple_epoch"),
+        arch=_known(model, ("arch", "_name"), ARCHITECTURES, "an architecture of the transformer family"),
         pairs=pairs,
         langs=task.codes("langs"),
         lang_dict=_file_name(task),
@@ -167,12 +172,13 @@ def _is_off(value: Any) -> bool:
     return value is None or (type(value) in (bool, int, float, str, list) and (not value or value == "False"))
 
 
-def _known(settings: Settings, names: tuple[str, ...], known: frozenset[str]) -> str:
+def _known(settings: Settings, names: tuple[str, ...], known: Collection[str], expected: str) -> str:
     """Return the first of the settings `names` that is set, if it is one of the known words."""
     name = next((name for name in names if name in settings), names[0])
-    if name not in settings:
-        raise settings.refusal(names[-1], "one of " + ", ".join(sorted(known)))
-    return settings.choice(name, known)
+    value = settings.values.get(name)
+    if type(value) is not str or value not in known:
+        raise settings.refusal(name, expected)
+    return value
 
 
 def _tags(task: Settings) -> tuple[str, bool]:

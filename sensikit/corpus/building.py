@@ -189,7 +189,7 @@ def _counts(texts: Texts) -> dict[str, Any]:
 
 
 def _hashes(directory: Path) -> dict[str, str]:
-    paths = (path for path in directory.rglob("*") if path.is_file())
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
     return {path.relative_to(directory).as_posix(): sha256(path) for path in paths}
 
 

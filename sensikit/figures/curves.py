@@ -62,7 +62,8 @@ def curve(frame: pd.DataFrame, metric: str = "bleu", change: bool = False) -> pd
             are none then.
     """
     found = [_curve(of_run(frame, run), metric, change, run) for run in runs(frame)]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
+    drawn = [points for points in found if len(points)]  # a run of which nothing was pruned has no curve
+    return pd.concat(drawn, ignore_index=True) if drawn else pd.DataFrame(columns=COLUMNS)
 
 
 def _curve(frame: pd.DataFrame, metric: str, change: bool, run: str) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from sensikit.errors import OptionError
 from sensikit.figures.style import FULL, INK, MUTED, canvas, families, joined, of_run, order, runs, styled
 
 GROUPS = {
@@ -97,9 +98,14 @@ def correlation_heatmaps(
         groups: which of high, low and all, in this order.
         task: mt or denoise.
         width: of the figure, in inches.
+
+    Raises:
+        OptionError: if the frame has none of the groups for the task.
     """
     frame = frame[frame["task"] == task]
     groups = [group for group in groups if (frame["group"] == group).any()]
+    if not groups:
+        raise OptionError(f"task {task}", "has no correlation in the table", "choose a task and groups that it has")
     labels, languages = runs(frame), measured(frame, languages)
     codes = order(languages)
     single = len(labels) == 1

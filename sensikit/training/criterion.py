@@ -1,5 +1,7 @@
 """The criterion: the terms of one part of an update, with K passes and intra-distillation where it is on."""
 
+# mypy: disable-error-code="valid-type"
+# ruff: noqa: RUF009
 # no "from __future__ import annotations": fairseq wants the types of its configuration themselves
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +18,6 @@ from sensikit.training.intra_distillation import strength
 from sensikit.training.mixing import TRANSLATION
 from sensikit.training.objectives import TERMS, summed, term, weights
 
-_PASSES = ChoiceEnum(["full", "shared-encoder"])
-_WEIGHTS = ChoiceEnum(["equation", "halved"])
-_BATCHING = ChoiceEnum(["copies", "forwards"])
-_LOSSES = ChoiceEnum(["own", "released"])
-
 
 def _flag(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -35,10 +32,12 @@ class LanguageAwareConfig(FairseqDataclass):  # type: ignore[misc]
     id_k: int = _flag(2, "K, passes of every part where intra-distillation is on")
     id_alpha: float = _flag(5.0, "α")
     id_schedule: str = _flag("", "p,q of the adaptive α of Xu et al. (2022), theirs 5,10; empty: constant")
-    id_passes: _PASSES = _flag("full", "shared-encoder: the decoder reads one pass of the encoder, as released")  # type: ignore[valid-type]
-    id_weights: _WEIGHTS = _flag("equation", "halved: α/2 where encoder and decoder share it, as released")  # type: ignore[valid-type]
-    id_batching: _BATCHING = _flag("copies", "K passes as one batch of copies, or one after the other")  # type: ignore[valid-type]
-    loss_weights: _LOSSES = _flag("own", "own: each term by its own tokens; released: pooled")  # type: ignore[valid-type]
+    id_passes: ChoiceEnum(["full", "shared-encoder"]) = _flag("full", "shared-encoder: as released")
+    id_weights: ChoiceEnum(["equation", "halved"]) = _flag(
+        "equation", "halved: α/2 of encoder and decoder, as released"
+    )
+    id_batching: ChoiceEnum(["copies", "forwards"]) = _flag("copies", "K passes in one batch, or one after the other")
+    loss_weights: ChoiceEnum(["own", "released"]) = _flag("own", "by each term's own tokens, or pooled")
     max_update: int = II("optimization.max_update")
 
 
@@ -98,16 +97,15 @@ class LanguageAwareCriterion(FairseqCriterion):  # type: ignore[misc]
             shared_encoder=str(self.cfg.id_passes) == "shared-encoder",
             copies=str(self.cfg.id_batching) == "copies",
         )
-        alpha = self.alpha(len(logits), update)
         total: Any = 0.0
         log = empty_log()
         for side, scores in logits.items():
             name = TRANSLATION if part["objective"] == TRANSLATION else side
             target = part["targets"][side][scored[side]]
-            found = term(scores, target, self.cfg.label_smoothing, passes > 1 and name in self.distilled)
-            total = total + factors[name] * (found.loss + alpha * found.divergence)
-            values = zip(("loss", "nll", "x"), found, strict=True)
-            log |= {f"{name}_{what}": value.detach() for what, value in values}
+            distil = passes > 1 and name in self.distilled
+            found = term(scores, target, self.cfg.label_smoothing, self.alpha(len(logits), update) if distil else 0.0)
+            total = total + factors[name] * found.total
+            log |= {f"{name}_loss": found.loss, f"{name}_nll": found.nll, f"{name}_x": found.divergence}
             log[f"{name}_tokens"] = len(target)
         log |= {name: part[name] for name in ("nsentences", "source_tokens")}
         return total, {**log, "loss": total.detach(), "ntokens": log["translation_tokens"]}
@@ -120,7 +118,7 @@ class LanguageAwareCriterion(FairseqCriterion):  # type: ignore[misc]
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Log each term by tokens of its own, in nats: loss, nll_loss (of translation), translation, translation_x, …"""
+        """Log each term by its own tokens, in nats: loss, nll_loss (of translation), translation, translation_x."""
         total = {name: float(value) for name, value in summed(logging_outputs).items()}
         for name in TERMS:
             if tokens := total[f"{name}_tokens"]:

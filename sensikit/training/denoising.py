@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 
 MASK = "<mask>"
 SPACE = "▁"
@@ -72,7 +73,7 @@ class Objective(NamedTuple):
     `sides` predict; `ratio` is masked by default.
     """
 
-    make: Callable[[np.ndarray, int, Vocabulary, float, np.random.Generator], Example]
+    make: Callable[[np.ndarray, int, Vocabulary, float, Generator], Example]
     sides: tuple[str, ...]
     ratio: float
 
@@ -82,64 +83,61 @@ def translation(source: np.ndarray, target: np.ndarray, tag: int) -> Example:
     return Example(np.append(source[:-1], tag), np.append(tag, target[:-1]), None, target)
 
 
-def concurrent_denoising(
-    pieces: np.ndarray, tag: int, vocabulary: Vocabulary, ratio: float, rng: np.random.Generator
-) -> Example:
-    """Return an example of concurrent denoising (Section 4.1, Figure 4): `ratio` of the words, 0.3 in the paper, are chosen.
+def concurrent_denoising(pieces: np.ndarray, tag: int, vocabulary: Vocabulary, ratio: float, rng: Generator) -> Example:
+    """Return an example of concurrent denoising (Section 4.1, Figure 4); `ratio` of the words are chosen.
 
     Source and decoder input are of one length, and encoder and decoder predict the same token at the same position:
     those of the chosen words. The decoder reads the clean sentence; the last position, the tag's, is never a target.
     """
     fate = word_fates(pieces, vocabulary, ratio, rng)
-    target = np.append(np.where((fate >= 0) & ~vocabulary.special[pieces], pieces, vocabulary.pad), vocabulary.pad)
+    target = targets(pieces, fate >= 0, vocabulary)
     source = corrupted(pieces, fate, vocabulary, rng)
     return Example(np.append(source, tag), np.append(tag, pieces), target, target)
 
 
 def masked_language_model(
-    pieces: np.ndarray, tag: int, vocabulary: Vocabulary, ratio: float, rng: np.random.Generator
+    pieces: np.ndarray, tag: int, vocabulary: Vocabulary, ratio: float, rng: Generator
 ) -> Example:
-    """Return an example of MLM (Devlin et al., 2019; beside DAE in Wang et al., 2020): whole words, the encoder alone predicts.
+    """Return an example of MLM (Devlin et al., 2019; beside DAE in Wang et al., 2020): the encoder alone predicts.
 
-    Wang et al. give it a projection of its own: --separate-projection. The released baseline also ran the decoder, for nothing,
-    and with intra-distillation its loss was lost (overwritten by another's).
+    Wang et al. give it a projection of its own: --separate-projection. The released baseline also ran the decoder, for
+    nothing, and with intra-distillation its loss was lost (overwritten by another's).
     """
     example = concurrent_denoising(pieces, tag, vocabulary, ratio, rng)
     return example._replace(previous=None, decoder_target=None)
 
 
 def denoising_autoencoder(
-    pieces: np.ndarray, tag: int, vocabulary: Vocabulary, ratio: float, rng: np.random.Generator
+    pieces: np.ndarray, tag: int, vocabulary: Vocabulary, ratio: float, rng: Generator
 ) -> Example:
-    """Return an example of DAE as mBART has it (Liu et al., 2020), and after it NLLB: the decoder says the whole sentence.
+    """Return an example of DAE as mBART has it (Liu et al., 2020), and NLLB after it: the decoder says the sentence.
 
-    See `infilled` for the noise; sentences come one by one, so that there is no order of sentences to permute. The released
-    baseline was weaker: single words for spans (its --poisson-lambda and --permute had no effect), no tag on the source, and
-    <mask> in the targets of sentences that were not packed into blocks.
+    See `infilled` for the noise; sentences come one by one, so that there is no order of sentences to permute. The
+    released baseline was weaker: single words for spans (its --poisson-lambda and --permute had no effect), no tag on
+    the source, and <mask> in the targets of sentences that were not packed into blocks.
     """
     source = infilled(pieces, vocabulary, ratio, rng)
     return Example(np.append(source, tag), np.append(tag, pieces), None, np.append(pieces, vocabulary.end))
 
 
 def masked_sequence_to_sequence(
-    pieces: np.ndarray, tag: int, vocabulary: Vocabulary, ratio: float, rng: np.random.Generator
+    pieces: np.ndarray, tag: int, vocabulary: Vocabulary, ratio: float, rng: Generator
 ) -> Example:
-    """Return an example of MASS (Song et al., 2019): one fragment is masked, and the decoder predicts it, and nothing else.
+    """Return an example of MASS (Song et al., 2019): one fragment is masked, and the decoder predicts that alone.
 
-    `ratio` of the pieces (half in their paper), from anywhere, 8:1:1 as in BERT; the decoder reads only what precedes within
-    the fragment and <mask> elsewhere, each at its own position. The released baseline was weaker: 0.3 of a block of sentences,
-    all <mask>, never its last pieces, the decoder's positions counted from the fragment; a single piece stopped it.
+    `ratio` of the pieces (half in their paper), from anywhere, 8:1:1 as in BERT; the decoder reads only what precedes
+    within the fragment and <mask> elsewhere, each at its own position. The released baseline was weaker: 0.3 of a block
+    of sentences, never its last pieces, all <mask>, the decoder's positions counted from the fragment.
     """
     length = max(1, round(ratio * len(pieces)))
     start = int(rng.integers(0, len(pieces) - length + 1))
     inside = np.zeros(len(pieces), bool)
     inside[start : start + length] = True
     fate = np.where(inside, rng.choice(len(FATES), len(pieces), p=FATES), -1)
+    read = np.where(inside, pieces, vocabulary.mask)
+    read[start + length - 1] = vocabulary.mask
     source = corrupted(pieces, fate, vocabulary, rng)
-    seen = np.where(inside, pieces, vocabulary.mask)
-    seen[start + length - 1 :] = vocabulary.mask
-    target = np.append(np.where(inside & ~vocabulary.special[pieces], pieces, vocabulary.pad), vocabulary.pad)
-    return Example(np.append(source, tag), np.append(tag, seen), None, target)
+    return Example(np.append(source, tag), np.append(tag, read), None, targets(pieces, inside, vocabulary))
 
 
 OBJECTIVES = {
@@ -158,22 +156,29 @@ def words_of(pieces: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     return number
 
 
-def word_fates(pieces: np.ndarray, vocabulary: Vocabulary, ratio: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the fate of each piece, (n,): -1 where its word is not chosen, else KEPT, MASKED or RANDOM, one for a word."""
+def word_fates(pieces: np.ndarray, vocabulary: Vocabulary, ratio: float, rng: Generator) -> np.ndarray:
+    """Return the fate of each piece, (n,), one for a word: -1 if it is not chosen, else KEPT, MASKED or RANDOM."""
     word = words_of(pieces, vocabulary)
     count = int(word[-1]) + 1
     fate = np.full(count, -1)
     chosen = rng.choice(count, rounded(ratio * count, rng), replace=False)
     fate[chosen] = rng.choice(len(FATES), len(chosen), p=FATES)
-    return fate[word]
+    fates: np.ndarray = fate[word]
+    return fates
 
 
-def rounded(number: float, rng: np.random.Generator) -> int:
+def rounded(number: float, rng: Generator) -> int:
     """Return `number` rounded up or down at random, so that its mean is kept."""
     return int(number + rng.random())
 
 
-def corrupted(pieces: np.ndarray, fate: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> np.ndarray:
+def targets(pieces: np.ndarray, chosen: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """Return the chosen pieces that are text, `pad` elsewhere and at one position more, the tag's: (n + 1,)."""
+    wanted = chosen & ~vocabulary.special[pieces]
+    return np.append(np.where(wanted, pieces, vocabulary.pad), vocabulary.pad)
+
+
+def corrupted(pieces: np.ndarray, fate: np.ndarray, vocabulary: Vocabulary, rng: Generator) -> np.ndarray:
     """Return the pieces with <mask> where MASKED, and a random piece of text (no tag, no <mask>) where RANDOM."""
     replaced = np.where(fate == MASKED, vocabulary.mask, pieces)
     return np.where(fate == RANDOM, rng.choice(vocabulary.text, len(pieces)), replaced)
@@ -183,7 +188,7 @@ def infilled(
     pieces: np.ndarray,
     vocabulary: Vocabulary,
     ratio: float,
-    rng: np.random.Generator,
+    rng: Generator,
     span: float = 3.5,
     random_share: float = 0.1,
 ) -> np.ndarray:
@@ -213,7 +218,7 @@ def infilled(
     return np.concatenate(result)
 
 
-def span_lengths(total: int, mean: float, rng: np.random.Generator) -> list[int]:
+def span_lengths(total: int, mean: float, rng: Generator) -> list[int]:
     """Return Poisson lengths that sum to `total`, the last one cut short."""
     lengths: list[int] = []
     while (left := total - sum(lengths)) > 0:

@@ -8,10 +8,11 @@ import torch
 
 
 def x_divergence(log_probabilities: torch.Tensor) -> torch.Tensor:
-    """Return X = (1/K) Σ_k [KL(p_k‖m) + KL(m‖p_k)] at every position (Eq. 5); m is the mean of the K distributions.
+    """Return X = (1/K) Σ_k [KL(p_k‖m) + KL(m‖p_k)] at every position (Eq. 5), m the mean of the K distributions.
 
-    Both divergences together are Σ_v (p_k - m)(log p_k - log m). All of it stays in log space: a probability that
-    underflows gives no inf and no nan. The gradient flows through the p_k and through m.
+    Both divergences together are Σ_v (p_k - m)(log p_k - log m). As the p_k - m sum to zero over k, log m may give
+    way to anything that all passes share: with the mean of the log p_k, X is their covariance over the passes, and
+    everything stays in log space. A probability that underflows gives no inf and no nan.
 
     Args:
         log_probabilities: (K, N, V) float, the K passes at N positions, normalised over V.
@@ -19,10 +20,15 @@ def x_divergence(log_probabilities: torch.Tensor) -> torch.Tensor:
     Returns:
         (N,) nats.
     """
-    passes = log_probabilities.shape[0]
-    mean = torch.logsumexp(log_probabilities, dim=0) - math.log(passes)
-    apart = (log_probabilities.exp() - mean.exp()) * (log_probabilities - mean)
-    return apart.sum(dim=-1).mean(dim=0)
+    probabilities = log_probabilities.exp()
+    apart = log_probabilities - log_probabilities.mean(0)
+    return ((probabilities - probabilities.mean(0)) * apart).sum(-1).mean(0)
+
+
+def x_gradient(log_probabilities: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    """Return K·∂X/∂log p_k = p_k (log p_k - mean_j log p_j) + p_k - m, (K, N, V): through the p_k and through m."""
+    apart = log_probabilities - log_probabilities.mean(0)
+    return apart.mul_(probabilities).add_(probabilities).sub_(probabilities.mean(0))
 
 
 def strength(update: int, alpha: float, schedule: tuple[float, float] | None = None, horizon: int = 0) -> float:
@@ -40,4 +46,4 @@ def strength(update: int, alpha: float, schedule: tuple[float, float] | None = N
         return alpha
     p, q = schedule
     gamma = math.log(1 / alpha) / math.log(p / q)
-    return alpha * float(p * update / horizon) ** gamma
+    return alpha * math.pow(p * update / horizon, gamma)

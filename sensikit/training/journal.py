@@ -1,4 +1,4 @@
-"""What a training run says of itself: progress, and a line of JSON for each statistics of fairseq's."""
+"""What a training run says of itself: progress, and a line of JSON for each of fairseq's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from sensikit.files import write_text
 from sensikit.progress import Bar, progress, say
@@ -28,7 +27,8 @@ class Journal(logging.Handler):
     def __init__(self, out: Path, updates: int) -> None:
         super().__init__()
         self.path, self.updates = out / NAME, updates
-        self._shown, self._bar, self._done = contextlib.ExitStack(), None, 0
+        self._shown, self._done = contextlib.ExitStack(), 0
+        self._bar: Bar | None = None
 
     @classmethod
     def attach(cls, out: Path, updates: int) -> None:
@@ -58,7 +58,7 @@ class Journal(logging.Handler):
         update = int(numbers["num_updates"])
         if self._bar is None:
             left = self.updates - update if self.updates else None
-            self._bar: Bar | None = self._shown.enter_context(progress(left, "training", unit="updates"))
+            self._bar = self._shown.enter_context(progress(left, "training", unit="updates"))
         else:
             self._bar.advance(update - self._done)
         self._done = update

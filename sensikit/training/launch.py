@@ -67,15 +67,15 @@ def start(data: DataBin, out: Path, flags: Sequence[str], command: str, resume: 
     from sensikit.backends.fairseq_train import train
 
     recipe = {"format": 1, "version": __version__, "command": command, "data": str(data.root), "flags": list(flags)}
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    first = os.environ.get("RANK", "0") == "0"
+    if first and out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not resume:
             raise RunError(out, "already exists", "choose another --out, or --resume what is there")
         _check_same(out, recipe)
-        restored = _restored(out)
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        restored = []
-    write_json(out / RECIPE, recipe)
+    restored = _restored(out) if resume else []
+    out.mkdir(parents=True, exist_ok=True)
+    if first:
+        write_json(out / RECIPE, recipe)
     handler = logging.FileHandler(out / "fairseq.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)s | %(name)s | %(message)s"))
     root, level = logging.getLogger(), logging.getLogger().level
@@ -125,4 +125,5 @@ def _restored(out: Path) -> list[str]:
         journal.forget_after(out, history[-1]["num_updates"])
         say(f"resuming {path} at update {history[-1]['num_updates']}")
         return ["--restore-file", str(path)]
+    journal.forget_after(out, 0)
     return []

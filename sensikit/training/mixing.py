@@ -1,8 +1,9 @@
-"""Mixing: updates that each hold translation and monolingual sentences, in an order that seed and epoch alone decide."""
+"""Mixing: updates that hold translation and monolingual sentences, in an order that seed and epoch alone decide."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -99,11 +100,8 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
         }
         targets = {side: rows[f"{side}_target"] for side in ("encoder", "decoder") if f"{side}_target" in rows}
         counts = {side: int(target.ne(pad).sum()) for side, target in targets.items()}
-        net_input = {
-            "src_tokens": rows["source"],
-            "src_lengths": torch.tensor([len(example.source) for example in examples]),
-            "prev_output_tokens": rows.get("previous"),
-        }
+        lengths = torch.tensor([len(example.source) for example in examples])
+        net_input = {"src_tokens": rows["source"], "src_lengths": lengths, "prev_output_tokens": rows.get("previous")}
         terms = {TRANSLATION if objective == TRANSLATION else side: count for side, count in counts.items()}
         return {
             "objective": objective,
@@ -111,7 +109,7 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
             "targets": targets,
             "tokens": {**terms, "targets": max(counts.values())},
             "nsentences": len(examples),
-            "source_tokens": int(net_input["src_lengths"].sum()),
+            "source_tokens": int(lengths.sum()),
         }
 
     def collater(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -129,8 +127,8 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
     ) -> list[list[Part]]:
         """Return the updates of an epoch: all sentence pairs once (T = 1), each update with its monolingual share.
 
-        Pairs and monolingual sentences are both sorted by length and cut at the same quantiles, so that what meets in an
-        update is of like length: little padding, and about as many tokens of either kind whichever of the two is counted.
+        Pairs and monolingual sentences are both sorted by length and cut at the same quantiles, so that what meets in
+        an update is of like length: little padding, and about as many tokens of either kind, whichever is counted.
 
         Args:
             epoch: from 1; decides, with the seed, what is drawn.
@@ -153,7 +151,7 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
                 update += [(objective, epoch, batch) for objective in self.ratios]
         if shuffle and batches > 1:
             rng.shuffle(updates)
-        return [sum(updates[start : start + batches], []) for start in range(0, len(updates), batches)]
+        return [list(chain(*updates[start : start + batches])) for start in range(0, len(updates), batches)]
 
     def _monolingual(self, epoch: int, pairs: Sequence[np.ndarray], longest: int) -> list[np.ndarray]:
         """Return the monolingual sentences that go with each batch of pairs, none empty."""
@@ -190,7 +188,7 @@ def proportions(sizes: Mapping[str, int], temperature: float) -> dict[str, float
 
 
 def draw(pools: Mapping[str, np.ndarray], shares: Mapping[str, float], total: int, seed: int, epoch: int) -> np.ndarray:
-    """Return `total` sentences of an epoch, (total,) int64: no sentence of a language twice before all of it was drawn."""
+    """Return `total` sentences of an epoch, (total,) int64; none a second time before all of its language was drawn."""
     ends = np.rint(np.cumsum(list(shares.values())) * total).astype(int)
     counts = np.diff(ends, prepend=0)
     parts = []

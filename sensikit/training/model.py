@@ -51,7 +51,7 @@ class LanguageAwareTransformer(TransformerModel):  # type: ignore[misc]
         copies: bool = True,
         **rest: Any,
     ) -> Any:
-        """Return the logits (K, N, V) of each side that is `scored`, or, without it, what fairseq's transformer returns.
+        """Return the logits (K, N, V) of each side that is `scored`; without it, what fairseq's transformer returns.
 
         Everything happens in one call, as data-parallel wrappers need it. A side that is not scored is not computed.
 
@@ -61,8 +61,8 @@ class LanguageAwareTransformer(TransformerModel):  # type: ignore[misc]
             prev_output_tokens: (B, T) int64; None where the decoder is not scored.
             scored: "encoder" (B, S), "decoder" (B, T) bool: the N positions that bear a loss.
             passes: K, each with its own dropout, the encoder's included.
-            shared_encoder: the decoder reads the encoder states of the first pass in every pass, as in the released code.
-            copies: the passes are one batch of K copies; else K calls, which drop different layers too under layer dropout.
+            shared_encoder: the decoder reads the first pass's encoder states in every pass, as in the released code.
+            copies: the passes are one batch of K copies; else K calls, which drop layers too each in its own way.
             rest: of fairseq's transformer.
         """
         if scored is None:
@@ -93,8 +93,8 @@ def _copied(times: int, *tensors: torch.Tensor | None) -> list[torch.Tensor]:
 def _scores(
     runs: list[torch.Tensor], scored: torch.Tensor, copies: int, project: Callable[[torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
-    """Return (K, N, V) from states (copies·B, T, D): only what bears a loss goes through the projection, the dearest part."""
-    return torch.cat([project(states.unflatten(0, (copies, -1))[:, scored]) for states in runs])
+    """Return (K, N, V) from states (copies·B, T, D): only what bears a loss goes through the costly projection."""
+    return torch.cat([project(states.reshape(copies, *scored.shape, -1)[:, scored]) for states in runs])
 
 
 def _architecture(size: dict[str, int]) -> Callable[[Namespace], None]:

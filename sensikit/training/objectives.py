@@ -2,53 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 from torch.nn import functional
 
-from sensikit.training.intra_distillation import x_divergence
+from sensikit.training.intra_distillation import x_divergence, x_gradient
 
 TERMS = ("translation", "encoder", "decoder")
 """L_mmt, L_e and L_d."""
 
 
 class Term(NamedTuple):
-    """One term over some positions, summed, in nats: label-smoothed cross-entropy, the same without smoothing, and X.
+    """One term, summed over its positions, in nats; cross-entropies are means over the K passes.
 
-    `loss` and `nll` are means over the K passes.
+    `total` is what is minimised, label-smoothed cross-entropy + α·X; the gradient flows through it alone. `loss`, `nll`
+    (without smoothing) and `divergence` (X; 0 with α = 0) are for the log.
     """
 
+    total: torch.Tensor
     loss: torch.Tensor
     nll: torch.Tensor
     divergence: torch.Tensor
 
 
-def term(logits: torch.Tensor, target: torch.Tensor, smoothing: float, distil: bool) -> Term:
-    """Return the term of K passes at the positions that bear a loss, and at no others.
+def term(logits: torch.Tensor, target: torch.Tensor, smoothing: float, alpha: float) -> Term:
+    """Return the term of K passes at N positions, all of which bear a loss.
+
+    The same as log_softmax, fairseq's label smoothing, (1-ε-ε/(V-1))·nll + ε/(V-1)·Σ_v -log p_v, and `x_divergence`,
+    but in slices that fit into a cache, forth and back: four times as fast on a processor, and with less memory.
 
     Args:
         logits: (K, N, V) float.
         target: (N,) int64.
-        smoothing: ε of label smoothing.
-        distil: X is wanted; it is 0 otherwise.
+        smoothing: ε.
+        alpha: α, 0 where X is not wanted.
     """
-    log_probabilities = functional.log_softmax(logits, dim=-1, dtype=torch.float32)
-    passes = len(logits)
-    loss, nll = label_smoothed_nll_loss(log_probabilities.flatten(0, 1), target.repeat(passes), smoothing)
-    divergence = x_divergence(log_probabilities).sum() if distil else loss.new_zeros(())
-    return Term(loss / passes, nll.sum() / passes, divergence)
+    return Term(*_Term.apply(logits, target, smoothing, alpha))  # type: ignore[no-untyped-call]
+
+
+class _Term(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, logits: torch.Tensor, target: torch.Tensor, smoothing: float, alpha: float) -> Any:
+        context.save_for_backward(logits, target)
+        context.settings = smoothing, alpha
+        passes, _, vocabulary = logits.shape
+        nll, uniform, divergence = torch.zeros(3, dtype=_precise(logits), device=logits.device)
+        for span, wanted in _spans(logits, target):
+            scores = functional.log_softmax(logits[:, span], -1, dtype=_precise(logits))
+            nll = nll - scores.gather(-1, wanted).sum() / passes
+            uniform = uniform - scores.sum() / passes
+            divergence = divergence + x_divergence(scores).sum() if alpha else divergence
+        each = smoothing / (vocabulary - 1)
+        loss = (1 - smoothing - each) * nll + each * uniform
+        context.mark_non_differentiable(loss, nll, divergence)
+        return loss + alpha * divergence, loss, nll, divergence
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor, *_: Any) -> Any:
+        logits, target = context.saved_tensors
+        smoothing, alpha = context.settings
+        each = smoothing / (logits.shape[-1] - 1)
+        result = torch.empty_like(logits)
+        for span, wanted in _spans(logits, target):
+            scores = functional.log_softmax(logits[:, span], -1, dtype=_precise(logits))
+            chances = scores.exp()
+            slope = x_gradient(scores, chances).mul_(alpha) if alpha else torch.zeros_like(scores)
+            observed = torch.full_like(wanted, smoothing + each - 1, dtype=slope.dtype)
+            slope.sub_(each).scatter_add_(-1, wanted, observed)
+            slope.sub_(chances.mul_(slope.sum(-1, keepdim=True)))
+            result[:, span] = slope.mul_(gradient / len(logits))
+        return result, None, None, None
+
+
+def _precise(logits: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+def _spans(logits: torch.Tensor, target: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield spans of positions, and their targets (K, n, 1): what a processor's cache holds or keeps a GPU busy."""
+    passes, count, vocabulary = logits.shape
+    step = max(1, (1 << (26 if logits.is_cuda else 16)) // (passes * vocabulary))
+    for start in range(0, count, step):
+        span = slice(start, start + step)
+        yield span, target[span].expand(passes, -1).unsqueeze(-1)
 
 
 def weights(tokens: Mapping[str, int], how: str) -> tuple[dict[str, float], float]:
     """Return what each summed term is multiplied with, and the sample size that fairseq's trainer then divides by.
 
-    With "own", each term is divided by its own token count: a term's factor is the translation's count over its own, and the
-    sample size the translation's, so that a plain translation model is trained exactly as by fairseq's own criterion.
-    With "released", sums are pooled and divided by all target tokens; those of concurrent denoising, shared by encoder and
-    decoder, count once: about .77, .23 and .23 where both kinds of text have as many source tokens.
+    With "own", each term is divided by its own token count: a term's factor is the translation's count over its own,
+    and the sample size the translation's, so that translation alone is trained just as by fairseq's own criterion.
+    With "released", sums are pooled and divided by all target tokens; those of concurrent denoising, shared by encoder
+    and decoder, count once: about .77, .23 and .23 where both kinds of text have as many source tokens.
 
     Args:
         tokens: loss-bearing positions over the whole update, all processes together, by term; "targets": of all

@@ -1,4 +1,4 @@
-"""Recipes: the systems of the paper, and every hyper-parameter of its text and of the authors' scripts, as fairseq's flags."""
+"""The systems of the paper, and every hyper-parameter of its text and of the authors' scripts, as fairseq's flags."""
 
 from __future__ import annotations
 
@@ -114,10 +114,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Section 5.4 of the paper, the authors' scripts, and what suits a small corpus on a processor.
 
-The text gives the size, 100K and 300K updates, 8K of warm-up, 30K tokens, patience 10, K, α and the masking ratio; what it leaves
-open (optimiser, learning rate, dropout, how often to validate) is as in the scripts. The scripts have 262,144 and 131,072 tokens
-an update, no patience, and the released losses; they also pack monolingual sentences into blocks, which is not done here.
-Tokens are those of translation, padded, at most; monolingual text comes on top: half of the sentences.
+The text gives the size, 100K and 300K updates, 8K of warm-up, 30K tokens, patience 10, K, α and the masking ratio; what
+it leaves open (optimiser, learning rate, dropout, how often to validate) is as in the scripts. The scripts have 262,144
+and 131,072 tokens an update, no patience, and the released losses; they also pack monolingual sentences into blocks,
+which is not done here. Tokens are those of translation, padded, at most; monolingual text comes on top.
 """
 
 

@@ -21,10 +21,12 @@ from fairseq.distributed import utils as distributed
 from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.tasks import register_task
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
+from fairseq_cli.train import should_stop_early
 
+import sensikit.training.criterion
+import sensikit.training.model  # noqa: F401  both register themselves
 from sensikit.backends.fairseq_compat import allow_resuming
 from sensikit.errors import DataError, OptionError
-from sensikit.training import criterion, model  # noqa: F401  both register themselves
 from sensikit.training.denoising import MASK, OBJECTIVES, Vocabulary
 from sensikit.training.journal import Journal
 from sensikit.training.mixing import Mixture, Text
@@ -37,8 +39,8 @@ allow_resuming()
 class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
     """Multilingual translation with self-supervision; an update is one sample, and holds all of its parts.
 
-    fairseq divides the gradient of an update by one number. To weigh each term by its own tokens, `train_step` must know the
-    counts of the whole update before the first backward pass: so the batches of an update come as one sample
+    fairseq divides the gradient of an update by one number. To weigh each term by its own tokens, `train_step` must
+    know the counts of the whole update before the first backward pass: so the batches of an update come as one sample
     (--batches-per-update stands for --update-freq), and counts are summed over processes.
     """
 
@@ -67,7 +69,7 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         self.vocabulary = Vocabulary.of(self.source_dictionary, list(names.values()))
         if training:
             self._check(args)
-            if args.log_format == "json":
+            if args.log_format == "json" and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
                 Journal.attach(Path(args.save_dir), args.max_update)
 
     def _check(self, args: Namespace) -> None:
@@ -84,6 +86,14 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         if self.objectives and self.vocabulary.mask == self.source_dictionary.unk():
             problem = f"{MASK} is in no dictionary"
             raise DataError(args.data, problem, f"add the line '{MASK} 1' to every dict.LANG.txt in it")
+
+    def get_checkpoint_dict(self) -> dict[str, Any]:
+        """Return what fairseq forgets of early stopping: the best loss, and how often it was not beaten."""
+        return {type(self).__name__: dict(vars(should_stop_early))}
+
+    def set_checkpoint_dict(self, kept: dict[str, Any]) -> None:
+        """Take up early stopping where the checkpoint left it."""
+        vars(should_stop_early).update(kept)
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """Load a split: as `Mixture` for training and validation, as fairseq has it for generation."""
@@ -120,7 +130,7 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         return first, second
 
     def _monolingual(self, bitext: list[tuple[str, Any]]) -> tuple[Text, dict[str, np.ndarray]]:
-        """Return monolingual text, English among it, and the numbers of each language's sentences, files within the cap."""
+        """Return monolingual text, English too, and the numbers of each language's sentences; files within the cap."""
         texts = [(lang, dataset, len(dataset)) for lang, dataset in bitext]
         for lang in self.langs if self.args.mono != "bitext" else ():
             prefix = str(Path(self.args.data, "mono", f"mono.{lang}"))
@@ -142,33 +152,21 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         max_tokens: int | None = None,
         max_sentences: int | None = None,
         max_positions: Any = None,
-        seed: int = 1,
-        num_shards: int = 1,
-        shard_id: int = 0,
-        num_workers: int = 0,
-        epoch: int = 1,
-        data_buffer_size: int = 0,
-        **kwargs: Any,
+        **options: Any,
     ) -> Any:
-        """Return fairseq's iterator over updates; kept ones (positions, shuffling by seed and epoch) are fairseq's too."""
+        """Return fairseq's iterator over updates, which is shuffled by seed and epoch and knows where it stopped."""
+        options["required_batch_size_multiple"] = 1
         if not isinstance(dataset, Mixture):
-            kwargs |= {"max_positions": max_positions, "required_batch_size_multiple": 1, "seed": seed, "epoch": epoch}
-            shards = {"num_shards": num_shards, "shard_id": shard_id, "num_workers": num_workers}
-            return super().get_batch_iterator(dataset, max_tokens, max_sentences, **kwargs, **shards)
+            return super().get_batch_iterator(dataset, max_tokens, max_sentences, max_positions, **options)
         training = dataset is self.datasets.get(self.args.train_subset)
-        batches = self.args.batches_per_update if training else 1
+        how = max_positions, max_tokens, max_sentences, self.args.batches_per_update if training else 1, training
+        kept = ("seed", "num_shards", "shard_id", "num_workers", "epoch")
         return iterators.EpochBatchIterator(
             dataset=dataset,
             collate_fn=dataset.collater,
-            batch_sampler=lambda data, now: data.updates(
-                now, max_positions, max_tokens, max_sentences, batches, training
-            ),
-            seed=seed,
-            num_shards=num_shards,
-            shard_id=shard_id,
-            num_workers=num_workers,
-            epoch=epoch,
-            buffer_size=data_buffer_size,
+            batch_sampler=lambda data, epoch: data.updates(epoch, *how),
+            buffer_size=options.get("data_buffer_size", 0),
+            **{name: options[name] for name in kept if name in options},
         )
 
     def train_step(

@@ -61,7 +61,7 @@ def test_file_that_is_not_what_the_manifest_says(
 def test_dictionary_of_another_size(tiny_checkpoint: Path, data: Path) -> None:
     for path in data.glob("dict.*"):
         path.write_text(path.read_text() + "extra 1\n")
-    refused(tiny_checkpoint, data, "its dictionary has 54 entries with the language tags, the model 53")
+    refused(tiny_checkpoint, data, r"its dictionary has \d\d entries with the language tags, the model \d\d;")
 
 
 def test_dictionaries_that_differ(tiny_checkpoint: Path, data: Path) -> None:
@@ -79,7 +79,7 @@ def test_damaged_dictionary(tiny_checkpoint: Path, data: Path) -> None:
 def test_dictionary_that_is_not_text(tiny_checkpoint: Path, data: Path) -> None:
     for path in data.glob("dict.*"):
         path.write_bytes(b"\xff\xfe\x00 1\n")
-    refused(tiny_checkpoint, data, "dictionaries do not belong together")
+    refused(tiny_checkpoint, data, r"dict\.cat\.txt: is not UTF-8 text")
 
 
 def test_missing_dictionary(tiny_checkpoint: Path, data: Path) -> None:
@@ -155,12 +155,12 @@ def test_tokens_of_a_larger_dictionary(tiny_checkpoint: Path, data: Path) -> Non
     """The model would read beyond its embedding: an index error on a CPU, an aborted process on a GPU."""
     path = data / "train.cat-eng.eng.bin"
     tokens = np.fromfile(path, dtype=np.uint16)
-    tokens[7] = 53
+    tokens[7] = 60
     tokens.tofile(path)
-    refused(tiny_checkpoint, data, "has tokens beyond the dictionary's 53")
+    refused(tiny_checkpoint, data, "has tokens beyond the dictionary's")
 
 
 def test_sides_of_different_lengths(tiny_checkpoint: Path, data: Path) -> None:
     for kind in ("idx", "bin"):
         shutil.copy(data / f"test.cat-eng.eng.{kind}", data / f"train.cat-eng.eng.{kind}")
-    refused(tiny_checkpoint, data, "")
+    refused(tiny_checkpoint, data, "has 240 and 12 sentences")

@@ -1,4 +1,4 @@
-"""Checkpoints with something changed in them."""
+"""Checkpoints with something changed in them, and what a model makes of a few sentences."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from sensikit.backends.base import Backend
+
+MIXED = [("fao", 5), ("cat", 0), ("nob", 7), ("cat", 9), ("fao", 1)]
+"""Training sentences of all languages of `tiny_data`."""
 
 
 def content_of(checkpoint: Path) -> dict[str, Any]:
@@ -35,3 +40,8 @@ def edited(
     state(content["model"])
     torch.save(content, out)
     return out
+
+
+def values(backend: Backend, items: list[tuple[str, int]] = MIXED, kind: str = "nll") -> float:
+    """Return the summed loss of some training sentences."""
+    return float(backend.loss(backend.collate(items), kind)[0].detach())

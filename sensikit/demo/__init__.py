@@ -1,0 +1,156 @@
+"""The whole path on a small real corpus: text, training, analysis, pruning, report, in a few minutes.
+
+The text is in packages that pip installs: the gettext catalogues of django and wagtail. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sensikit.demo import training
+from sensikit.errors import MissingDependencyError, OptionError, RunError
+from sensikit.files import read_json, write_json
+from sensikit.progress import say
+
+NOTE = "demo.json"
+INSTALL = 'pip install "sensikit[demo]"'
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a demo is made with.
+
+    Attributes:
+        packages: whose catalogues are read.
+        languages: two that are close relatives, two that are not; the smallest has half as much text.
+        vocab: pieces of SentencePiece.
+        valid: pairs held out for validation, per language.
+        test: pairs held out for the curves, per language.
+        tiers: fewest training pairs of a High and of a Low language, on the scale of this corpus.
+        updates: of training.
+        batches: of each set that is analysed, at most.
+        ratios: points of the pruning curves.
+        orders: curves.
+        seed: of everything.
+    """
+
+    packages: tuple[str, ...] = ("django", "wagtail")
+    languages: tuple[str, ...] = ("cat", "glg", "isl", "ind")
+    vocab: int = 2000
+    valid: int = 60
+    test: int = 120
+    tiers: tuple[int, int] = (2000, 1500)
+    updates: int = 900
+    batches: int = 100
+    ratios: tuple[float, ...] = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9)
+    orders: tuple[str, ...] = ("specificity", "reverse", "random")
+    seed: int = 1
+
+
+def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = "sensikit demo") -> Path:
+    """Return the page that a demo in `out` ends with; one that was killed goes on where it stopped.
+
+    Args:
+        out: the directory of the demo: data/, training/, run/, report.html.
+        recipe: what it is made with.
+        command: the command line, for the record.
+
+    Raises:
+        MissingDependencyError: if a package that has the text, or fairseq, is not installed.
+        OptionError: if `out` is something else than a demo.
+        RunError: if the demo in `out` was made with other settings or other versions.
+    """
+    out, recipe = Path(out), recipe or Recipe()
+    logging.basicConfig(level=logging.WARNING)  # where nobody has, a module of fairseq's shows the debugging of all
+    started = time.monotonic()
+    places = [catalogues(package) for package in recipe.packages]
+    _claim(out, recipe)
+    data, checkpoint = out / "data", out / "checkpoint.pt"
+    if not data.exists():
+        say(f"1 of 5: text of {', '.join(recipe.packages)}")
+        _make_data(places, data, recipe)
+    if not checkpoint.exists():
+        say("2 of 5: training")
+        arguments = training.flags(recipe.languages, recipe.updates, recipe.seed)
+        training.train(data / "bin", out / "training", arguments, recipe.updates).replace(checkpoint)
+    from sensikit.analysis import Settings, analyze
+    from sensikit.backends import open_checkpoint
+    from sensikit.report import report
+    from sensikit.sweep import SweepSettings, prune
+
+    backend = open_checkpoint(checkpoint, data)
+    say("3 of 5: how much each parameter matters to each language")
+    settings = Settings(batches=recipe.batches, seed=recipe.seed)
+    run = analyze(backend, out / "run", settings, resume=True, command=command)
+    say("4 of 5: pruning")
+    # sacreBLEU would fetch the model of the paper's tokenizer: 13a is its own
+    table = prune(
+        run,
+        backend,
+        recipe.ratios,
+        recipe.orders,
+        seeds=(recipe.seed,),
+        settings=SweepSettings(tokenizer="13a"),
+        resume=True,
+    )
+    say("5 of 5: report")
+    page = report([run.path], out, labels=["demo"], command=command)
+    unpruned = table[table["ratio"] == 0].set_index("language")["bleu"]
+    say(f"BLEU: {', '.join(f'{code} {unpruned[code]:.1f}' for code in recipe.languages)}")
+    say(f"{(time.monotonic() - started) / 60:.1f} minutes")
+    return page
+
+
+def catalogues(package: str) -> Path:
+    """Return the directory of an installed package, which is not imported.
+
+    Raises:
+        MissingDependencyError: if it is not installed.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        problem = "is not installed, and the text of the demo is in its catalogues"
+        raise MissingDependencyError(package, problem, INSTALL)
+    return Path(found.submodule_search_locations[0])
+
+
+def _claim(out: Path, recipe: Recipe) -> None:
+    """Note in `out` what the demo is made with, or check that it is what is noted there."""
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(recipe).items()}
+    packages = {name: _version(name) for name in ("sensikit", *recipe.packages)}
+    noted = {"format": 1, "recipe": settings, "packages": packages}
+    if (out / NOTE).exists():
+        if read_json(out / NOTE, RunError) != noted:
+            raise RunError(out / NOTE, "is of a demo with other settings or versions", "choose another --out")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OptionError(f"--out {out}", "already exists and is no demo", "choose another --out")
+    else:
+        write_json(out / NOTE, noted)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _make_data(places: Sequence[Path], data: Path, recipe: Recipe) -> None:
+    from sensikit.corpus import build
+
+    build(
+        places,
+        data,
+        languages=recipe.languages,
+        vocab=recipe.vocab,
+        seed=recipe.seed,
+        valid=recipe.valid,
+        test=recipe.test,
+        tiers=recipe.tiers,
+    )

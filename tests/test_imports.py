@@ -1,0 +1,171 @@
+"""What importing loads, and what it must not need."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pkgutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sensikit_cli.main import app
+
+import sensikit
+
+HEAVY = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "sacrebleu", "fairseq", "transformers", "django")
+SIDE_ROOMS = ("sensikit.backends.fairseq", "sensikit.backends.huggingface", "sensikit.training")
+"""What may need a framework: backends and training. The core never imports them."""
+
+CORE = [
+    module.name
+    for module in pkgutil.walk_packages(sensikit.__path__, "sensikit.")
+    if not module.name.startswith(SIDE_ROOMS)
+]
+VERBS = [command.name for command in app.registered_commands if command.name]
+
+
+def result_of(program: str, *arguments: str) -> Any:
+    """Run a program in an interpreter of its own; return what it prints last, as JSON."""
+    command = [sys.executable, "-W", "error", "-W", "ignore::SyntaxWarning", "-c", textwrap.dedent(program), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def loaded(program: str, among: Sequence[str], *arguments: str) -> list[str]:
+    """Return which packages are loaded after a program has run."""
+    report = f"""
+        import json, sys
+        print(json.dumps([name for name in {list(among)} if name in sys.modules]))
+    """
+    found: list[str] = result_of(textwrap.dedent(program) + textwrap.dedent(report), *arguments)
+    return found
+
+
+BLOCK = """
+    import sys
+
+    asked = []
+
+    class Blocked:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] in ("fairseq", "fairseq_cli", "transformers"):
+                asked.append(name)
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    sys.meta_path.insert(0, Blocked())
+"""
+
+
+def test_importing_sensikit_loads_nothing_heavy() -> None:
+    assert loaded("import sensikit; sensikit.__version__; dir(sensikit)", HEAVY) == []
+
+
+def test_the_check_sees_what_is_loaded() -> None:
+    assert loaded("import numpy", HEAVY) == ["numpy"]
+
+
+def test_the_core_is_more_than_a_handful_of_modules() -> None:
+    assert {"sensikit.sensitivity", "sensikit.store", "sensikit.masks", "sensikit.analysis"} <= set(CORE)
+
+
+def test_the_core_works_where_no_framework_is_installed_and_asks_for_none() -> None:
+    program = """
+        import importlib, json
+        import torch
+        from torch import nn
+
+        for name in sys.argv[1:]:
+            importlib.import_module(name)
+
+        from sensikit import measure, registry
+        from sensikit.batches import Batch
+
+        model = nn.Linear(1, 1, bias=False)
+        model.weight.data.fill_(2.0)
+        batches = [Batch(((("cat", 0),),), 1), Batch(((("cat", 1),),), 1)]
+        points = torch.tensor([[1.0], [-3.0]])
+        found = measure(
+            model, registry(model), batches, lambda items: points[[i for _, i in items]],
+            lambda x: (model(x).sum(), len(x)),
+        )
+        # |θ| · mean |x|
+        print(json.dumps([asked, found.mean["weight"].tolist()]))
+    """
+    assert result_of(textwrap.dedent(BLOCK) + textwrap.dedent(program), *CORE) == [[], [[4.0]]]
+
+
+def test_a_framework_that_is_missing_is_told_of_in_one_line_with_what_to_install() -> None:
+    program = """
+        import json
+        from sensikit import SensikitError
+        from sensikit.backends import fairseq_compat
+
+        try:
+            fairseq_compat.load()
+        except SensikitError as error:
+            print(json.dumps([type(error).__name__, error.exit_code, str(error)]))
+    """
+    kind, code, text = result_of(textwrap.dedent(BLOCK) + textwrap.dedent(program))
+    assert (kind, code) == ("MissingDependencyError", 2)
+    assert "fairseq" in text
+    assert "pip install" in text
+    assert "\n" not in text
+
+
+def test_the_block_blocks() -> None:
+    program = """
+        import json
+        try:
+            import fairseq
+        except ModuleNotFoundError as error:
+            print(json.dumps([asked, error.name]))
+    """
+    assert result_of(textwrap.dedent(BLOCK) + textwrap.dedent(program)) == [["fairseq"], "fairseq"]
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_loads_nothing_heavy(verb: str) -> None:
+    program = """
+        import contextlib, io, sys
+        from sensikit_cli.main import main
+
+        sys.argv = ["sensikit", *sys.argv[1:], "--help"]
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            main()
+        assert "Usage: sensikit" in said.getvalue(), said.getvalue()
+    """
+    assert loaded(program, HEAVY, *([verb] if verb else [])) == []
+
+
+def test_the_verbs_that_must_exist_do() -> None:
+    assert {"corpus", "analyze", "prune", "report"} <= set(VERBS)
+
+
+# public names
+
+
+@pytest.mark.parametrize("name", sensikit.__all__)
+def test_a_public_name_can_be_had(name: str) -> None:
+    assert getattr(sensikit, name) is not None
+
+
+def test_there_is_no_other_name() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        sensikit.nonsense  # noqa: B018
+    assert not hasattr(sensikit, "__wrapped__")
+
+
+def test_what_type_checkers_see_is_what_is_there() -> None:
+    tree = ast.parse(Path(sensikit.__file__).read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert seen == sensikit._HOME

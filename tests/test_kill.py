@@ -1,0 +1,191 @@
+"""Real SIGKILLs of real processes: whatever they were at, `resume` ends with the bytes of a run that was left alone.
+
+A process of its own loads torch once and forks a child for each kill. A child is killed either just before its n-th
+event (it opens, renames or truncates a file of the run, makes a directory, collates a batch, translates a split), or
+from outside at some moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sensikit.analysis import Settings, analyze
+from sensikit.backends.base import Translations
+from sensikit.store import Run
+from sensikit.sweep import SweepSettings, prune
+from tests import toy
+
+SETTINGS = Settings(batches=4, tokens=64, pieces=2)
+SWEEP: dict[str, Any] = {
+    "ratios": [0, 0.5], "orders": ["specificity", "magnitude"], "languages": ["cat", "nso"],
+    "settings": SweepSettings(tokenizer="none", bootstrap=10),
+}  # fmt: skip
+FILE_EVENTS = ("open", "os.rename", "os.truncate", "os.mkdir", "os.remove")
+
+
+class Backend(toy.ToyBackend):
+    """A toy that tells of each piece and each split."""
+
+    tell: Callable[[], None] = staticmethod(lambda: None)
+
+    def collate(self, *arguments: Any, **options: Any) -> toy.Piece:
+        self.tell()
+        return super().collate(*arguments, **options)
+
+    def translate(self, *arguments: Any, **options: Any) -> Translations:
+        self.tell()
+        return super().translate(*arguments, **options)
+
+
+def opened(folder: Path) -> Backend:
+    """Return the backend with the weights kept in `folder`: a process that forks may not have trained them."""
+    backend = Backend()
+    backend.module.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    return backend
+
+
+def work(verb: str, backend: Backend, path: Path, resume: bool) -> None:
+    if verb == "analyze":
+        analyze(backend, path, SETTINGS, resume=resume, command="sensikit analyze")
+    else:
+        prune(Run.open(path), backend, **SWEEP, resume=resume)
+
+
+# the process that forks
+
+
+class Events:
+    """Counts the events of one child, and may kill it before one of them."""
+
+    def __init__(self, path: Path, fatal: int | None) -> None:
+        self.path, self.fatal, self.count = str(path), fatal, 0
+
+    def happens(self) -> None:
+        if self.count == self.fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.count += 1
+
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in FILE_EVENTS and str(arguments[0]).startswith(self.path):
+            self.happens()
+
+
+def child(verb: str, folder: Path, path: Path, resume: bool, fatal: int | None = None) -> int:
+    """Fork a child that works; return its process id. It leaves its number of events beside the run."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        backend, events = opened(folder), Events(path, fatal)
+        backend.tell = events.happens
+        sys.addaudithook(events.audit)
+        work(verb, backend, path, resume)
+        path.with_name(f"{path.name}.events").write_text(str(events.count))
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def ended(pid: int) -> int:
+    """Return the exit code of a child, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def fresh(folder: Path, name: str) -> Path:
+    """Return where a child works: on a copy of what stands before the work begins, if anything does."""
+    path = folder / name
+    if (folder / "before").exists():
+        shutil.copytree(folder / "before", path)
+    return path
+
+
+def killings(verb: str, folder: Path, inside: int, outside: int) -> list[dict[str, Any]]:
+    """Kill a child before each of `inside` events, and one at each of `outside` moments; let another one resume."""
+    counted = fresh(folder, "counted")
+    started = time.monotonic()
+    assert ended(child(verb, folder, counted, False)) == 0
+    seconds, events = time.monotonic() - started, int((folder / "counted.events").read_text())
+    chooser = random.Random(7)
+    points = sorted({0, 1, 2, events - 1, *chooser.sample(range(events), min(inside, events))})
+    found = []
+    for number, point in enumerate([*points, *([None] * outside)]):
+        path = fresh(folder, f"run{number}")
+        pid = child(verb, folder, path, False, point)
+        if point is None:
+            time.sleep(chooser.random() * seconds)
+            os.kill(pid, signal.SIGKILL)
+        code = ended(pid)
+        left = sorted(str(file.relative_to(path)) for file in path.rglob("*.partial"))
+        resumed = ended(child(verb, folder, path, True))
+        found.append({"point": point, "code": code, "partial": left, "resumed": resumed, "path": str(path)})
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(killings(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))))
+    sys.exit()
+
+
+# the tests
+
+
+def snapshot(path: Path) -> dict[str, bytes]:
+    files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock")
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
+def killed(verb: str, folder: Path, inside: int, outside: int) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.test_kill", verb, str(folder), str(inside), str(outside)],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.save(toy.backend().module.state_dict(), tmp_path / "weights.pt")
+    return tmp_path
+
+
+def check(verb: str, folder: Path, inside: int, outside: int) -> None:
+    straight = fresh(folder, "straight")
+    work(verb, opened(folder), straight, False)
+    expected = snapshot(straight)
+    found = killed(verb, folder, inside, outside)
+    for case in found:
+        if case["point"] is not None:
+            assert case["code"] == -signal.SIGKILL, case
+        assert case["resumed"] == 0, case
+        assert snapshot(Path(case["path"])) == expected, case
+    assert len(found) >= inside + outside
+    assert any(case["partial"] for case in found), "no kill fell between a file's beginning and its end"
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(6, 2), pytest.param(150, 40, marks=pytest.mark.slow)])
+def test_a_killed_analysis_resumes_and_ends_with_the_same_bytes(folder: Path, inside: int, outside: int) -> None:
+    check("analyze", folder, inside, outside)
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(6, 2), pytest.param(150, 40, marks=pytest.mark.slow)])
+def test_a_killed_sweep_resumes_and_ends_with_the_same_bytes(folder: Path, inside: int, outside: int) -> None:
+    analyze(opened(folder), folder / "before", SETTINGS)
+    check("prune", folder, inside, outside)

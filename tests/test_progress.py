@@ -1,0 +1,101 @@
+"""Progress: plain lines in a log, a bar on a terminal, always on standard error."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+
+import pytest
+
+from sensikit import progress as module
+from sensikit.progress import LOG_EVERY, progress, say
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still until its only entry is changed."""
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_line_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    say("T lowered")
+    assert capsys.readouterr() == ("", "T lowered\n")
+
+
+def test_a_log_has_a_line_now_and_then_with_rate_and_time_left(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress(100, "S(θ,B) cat") as bar:
+        for _ in range(60):
+            clock[0] += 0.5
+            bar.advance()
+        assert capsys.readouterr() == (
+            "",
+            # every 15 seconds of the 30 that have passed
+            "S(θ,B) cat: 30/100 batches, 2/s, 15 s, 35 s left\nS(θ,B) cat: 60/100 batches, 2/s, 30 s, 20 s left\n",
+        )
+        bar.advance(40)
+    assert capsys.readouterr().err == "S(θ,B) cat: 100/100 batches, 3.3/s, 30 s\n"
+
+
+def test_short_work_has_one_line(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(3, "tables", "tables") as bar:
+        for _ in range(3):
+            clock[0] += LOG_EVERY / 4
+            bar.advance()
+    assert capsys.readouterr().err == "tables: 3/3 tables, 0.27/s, 11 s\n"
+
+
+def test_work_of_unknown_length_has_no_time_left(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(None, "reading", "lines") as bar:
+        clock[0] += 2 * LOG_EVERY
+        bar.advance(60)
+    assert capsys.readouterr().err == "reading: 60 lines, 2/s, 30 s\n" * 2
+
+
+def test_no_work_at_all_divides_by_nothing(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(0, "pruning", "cells"):
+        pass
+    assert capsys.readouterr().err == "pruning: 0 cells, 0/s, 0 s\n"
+
+
+def test_an_error_passes_through_without_a_word_of_success(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="broken"), progress(3, "tables"):
+        raise ValueError("broken")
+    assert capsys.readouterr().err == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("total", [4, None])
+def test_a_terminal_has_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], total: int | None
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress(total, "S(θ,B) cat", "batches") as bar:
+        bar.advance()
+        bar.advance(3)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    last = text.strip().split("\n")[-1].split("\r")[-1]
+    assert last.startswith("S(θ,B) cat")
+    assert f"4/{total or '?'}" in last
+    assert re.search(r"batches +[\d.]+/s", last)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_has_its_cursor_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with pytest.raises(KeyboardInterrupt), progress(4, "S(θ,B) cat"):
+        raise KeyboardInterrupt
+    assert terminal.getvalue().rindex("\x1b[?25h") > terminal.getvalue().rindex("\x1b[?25l")

@@ -1,0 +1,86 @@
+"""A system that fairseq would train, without a run: its task, model, criterion and updates, from the same flags.
+
+    system = training_system.build(tiny_data, "cd+id", "--dropout", "0")
+    loss, size, log = training_system.step(system, system.updates()[0])
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass
+class System:
+    task: Any
+    model: Any
+    criterion: Any
+    data: Any
+    max_tokens: int
+
+    def updates(self, epoch: int = 1) -> list[dict[str, Any]]:
+        """The updates of an epoch, as the trainer gets them."""
+        batches = self.task.args.batches_per_update
+        return [
+            self.data.collater([self.data[part] for part in update])
+            for update in self.data.updates(epoch, (512, 512), self.max_tokens, None, batches)
+        ]
+
+
+class Optimizer:
+    """What `train_step` needs of one."""
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+
+
+def build(data: Path, method: str, *more: str, direction: str = "xxx-eng", seed: int = 1) -> System:
+    """Return the system of `sensikit train DATA --method METHOD -- MORE`, at toy size."""
+    from sensikit.backends import fairseq_compat
+    from sensikit.backends.databin import open_data
+
+    fairseq_compat.load()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import sensikit.training.task  # noqa: F401
+        from fairseq import options, tasks
+        from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+        from sensikit.training import recipes
+        from sensikit.training.launch import directions
+
+        opened = open_data(data)
+        pairs, languages = directions(opened, direction)
+        preset = recipes.PRESETS["small"] | {"arch": "tiny", "max_tokens": 400, "log_format": "none"}
+        flags = [*recipes.flags(preset, recipes.METHODS[method], pairs, languages), "--cpu", *more]
+        args = options.parse_args_and_arch(options.get_training_parser(), [str(opened.bin), *flags])
+        config = convert_namespace_to_omegaconf(args)
+        task = tasks.setup_task(config.task)
+        torch.manual_seed(seed)
+        model = task.build_model(config.model)
+        criterion = task.build_criterion(config.criterion)
+        task.load_dataset("train")
+    return System(task, model, criterion, task.dataset("train"), config.dataset.max_tokens)
+
+
+def step(
+    system: System, sample: Mapping[str, Any], update: int = 0, ignore: bool = False
+) -> tuple[Any, float, dict[str, Any]]:
+    """Do what the trainer does with one update, up to the division of the gradient by the sample size."""
+    system.model.zero_grad()
+    torch.manual_seed(update)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+        system.criterion.train()
+        return system.task.train_step(sample, system.model, system.criterion, Optimizer(), update, ignore)
+
+
+def gradient(system: System, divisor: float = 1.0) -> torch.Tensor:
+    """The gradient of all parameters as one vector, zeros where there is none."""
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in system.model.parameters()]
+    return torch.cat([part.flatten() for part in parts]) / divisor
