@@ -121,13 +121,14 @@ def intervals(run: Run, task: str, languages: list[str], is_high: np.ndarray) ->
         languages: L of them.
         is_high: (M,) bool, which sampled parameters are in the high group.
     """
-    weights = _block_weights(run, task, languages)
-    left_out = {group: [Moments.zero(len(languages)) for _ in range(weights.shape[1])] for group in GROUPS}
+    count = _block_count(run, task, languages)
+    left_out = {group: [Moments.zero(len(languages)) for _ in range(count)] for group in GROUPS}
     for start, sums in _block_sums(run, task, languages, len(is_high)):
         inside = is_high[start : start + sums.shape[2]]
         total = sums.sum(axis=1)
-        for g in range(weights.shape[1]):
-            kept = (total - sums[:, g]) / (weights.sum(axis=1) - weights[:, g])[:, None]
+        for g in range(count):
+            # S is a mean, but the sum of what is left will do: a correlation does not see the scale
+            kept = total - sums[:, g]
             for group, members in (("all", slice(None)), ("high", inside), ("low", ~inside)):
                 left_out[group][g].add(kept[:, members])
     return {group: jackknife(np.stack([fisher(m.pearson()) for m in found])) for group, found in left_out.items()}
@@ -148,18 +149,16 @@ def fisher(pcc: Float) -> Float:
         return np.asarray(np.arctanh(pcc))
 
 
-def _block_weights(run: Run, task: str, languages: list[str]) -> Float:
-    """Return the batches in each block, (L, G); G is that of the language with the fewest blocks."""
-    noted = [run.manifest["sets"][f"{task}/{language}"]["block_batches"] for language in languages]
-    count = min(len(batches) for batches in noted)
-    return np.stack([_joined(np.array(batches, dtype=float), count) for batches in noted])
+def _block_count(run: Run, task: str, languages: list[str]) -> int:
+    """Return G: the blocks of the language that has the fewest."""
+    return min(len(run.manifest["sets"][f"{task}/{language}"]["block_batches"]) for language in languages)
 
 
 def _block_sums(run: Run, task: str, languages: list[str], size: int) -> Iterator[tuple[int, Float]]:
     """Yield (start, (L, G, m)): the sums over the batches of each block at sampled parameters start … start + m."""
     noted = [run.manifest["sets"][f"{task}/{language}"]["block_batches"] for language in languages]
-    count = min(len(batches) for batches in noted)
     readers = [run.block_reader(task, language) for language in languages]
+    count = _block_count(run, task, languages)
     for start in range(0, size, STEP):
         means = [reader(start, min(start + STEP, size)).astype(np.float64) for reader in readers]
         weighted = (block * np.array(batches)[:, None] for block, batches in zip(means, noted, strict=True))
@@ -167,7 +166,7 @@ def _block_sums(run: Run, task: str, languages: list[str], size: int) -> Iterato
 
 
 def _joined(blocks: Float, count: int) -> Float:
-    """Add up neighbours until `count` blocks are left: blocks can be paired between languages only if they are as many."""
+    """Add up neighbours until `count` blocks are left: blocks are paired between languages, which takes as many."""
     return np.asarray(np.add.reduceat(blocks, np.arange(count) * len(blocks) // count, axis=0))
 
 

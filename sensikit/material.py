@@ -162,14 +162,23 @@ def _check_manifest(run: Run) -> None:
         if not isinstance(manifest.get(field), kind):
             raise RunError(where, f"lacks {field}", "it is damaged; analyze again")
     for code, language in manifest["languages"].items():
-        kind_of = {"name": str, "family": str, "tier": str, "sizes": dict}
-        if not isinstance(language, dict) or any(not isinstance(language.get(f), k) for f, k in kind_of.items()):
+        if not _is_language(language):
             raise RunError(where, f"lacks the name, family, tier or sizes of {code}", "it is damaged; analyze again")
     if not manifest["languages"]:
         raise RunError(where, "has no language", "it is damaged; analyze again")
     for field in ("framework", "checkpoint", "checkpoint_sha256", "data", "data_sha256"):
         if not isinstance(manifest["provenance"].get(field), str):
             raise RunError(where, f"lacks the provenance's {field}", "it is damaged; analyze again")
+    for name, entry in manifest["sets"].items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("tokens_mean"), int | float):
+            raise RunError(where, f"lacks the tokens of {name}", "it is damaged; analyze again")
+
+
+def _is_language(entry: Any) -> bool:
+    kinds = {"name": str, "family": str, "tier": str, "sizes": dict}
+    if not isinstance(entry, dict) or any(not isinstance(entry.get(field), kind) for field, kind in kinds.items()):
+        return False
+    return "train" in entry["sizes"] and all(isinstance(size, int) for size in entry["sizes"].values())
 
 
 def _table(run: Run, name: str, schema: Schema) -> pd.DataFrame:

@@ -94,6 +94,13 @@ def test_two_purposes_of_one_seed_draw_differently() -> None:
     assert first != second
 
 
+def test_two_languages_of_one_size_do_not_draw_the_same_rows() -> None:
+    pool = {"cat": POOL["fur"], "fur": POOL["fur"]}
+    orders = {code: [index for other, index in draw(pool, 1, "mt/all") if other == code] for code in pool}
+    assert sorted(orders["cat"]) == sorted(orders["fur"])
+    assert orders["cat"] != orders["fur"]
+
+
 def test_a_draw_is_random_not_the_order_of_the_corpus() -> None:
     order = [index for _, index in draw({"cat": POOL["cat"]}, 1, "mt/cat")]
     # the rank correlation of a random permutation of 900 has a standard deviation of 1/30

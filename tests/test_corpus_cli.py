@@ -65,6 +65,7 @@ def test_it_takes_the_languages_that_are_asked_for(
     [
         (["--tiers", "5"], "--tiers: '5' is not two thresholds"),
         (["--name", "Catalan"], "--name: 'Catalan' is not CODE=NAME:FAMILY"),
+        (["--name", "fao=Faroese"], "--name: no source has fao; there are cat, isl"),
         (["--languages", "Catalan"], "--languages: 'Catalan' is no language code"),
         (["--languages", "fao"], "--languages: no source has fao; there are cat, isl"),
         (["--vocab", "99999"], "--vocab: 99999 pieces are more than this text has"),

@@ -187,6 +187,7 @@ def obvious_interval(
         kept = []
         for code in (a, b):
             edges = np.cumsum([0, *blocks_of(len(drawn[code]))])
+            edges = edges[np.arange(blocks + 1) * (len(edges) - 1) // blocks]
             rows = np.delete(drawn[code], np.s_[edges[block] : edges[block + 1]], axis=0)
             kept.append(rows.mean(axis=0)[sample])
         left.append(np.arctanh(np.corrcoef(*kept)[0, 1]))
@@ -238,12 +239,14 @@ def test_interval_of_a_sample_stands_around_the_pcc_of_all_parameters(
 
 
 def test_a_language_with_fewer_batches_than_blocks_has_intervals_too(tmp_path: Path) -> None:
-    # 12 batches make 12 blocks; the other language's 20 are joined to 12 then
+    # 12 batches make 12 blocks; the 20 blocks of the others are joined to 12, for blocks are left out in pairs
     drawn = batches(11, CODES, (60, 12, 200))
-    found = table(handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES))
-    pairs = found.loc["all"].query("language_a != language_b")
-    assert (pairs["pcc_low"] < pairs["pcc"]).all()
-    assert (pairs["pcc"] < pairs["pcc_high"]).all()
+    found = table(handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES)).loc["all"]
+    for a, b in itertools.permutations(CODES, 2):
+        row = found.loc[(a, b)]
+        low, high = obvious_interval(drawn, a, b, np.arange(SIZE), row["pcc"], blocks=12)
+        assert row["pcc_low"] == pytest.approx(low, abs=1e-5)
+        assert row["pcc_high"] == pytest.approx(high, abs=1e-5)
 
 
 def test_jackknife_of_a_mean_is_the_standard_error_by_hand() -> None:
@@ -308,6 +311,17 @@ def covered(path: Path, count: int, seed: int, trials: int, redraws: int) -> pd.
             theirs.append(low <= target <= high)
         rows.append((group, np.tanh(target), np.mean(ours), np.mean(theirs)))
     return pd.DataFrame(rows, columns=["group", "pcc", "jackknife", "bootstrap"]).set_index("group")
+
+
+def test_reliability_is_the_pcc_that_two_measurements_of_one_language_would_have(tmp_path: Path) -> None:
+    rng, draws = np.random.default_rng(3), 40
+    truth = rng.lognormal(0, 1.0, SIMULATED)
+    run = handmade.run_of_batches(tmp_path / "run", {f"a{i}": simulated(rng, truth, 40) for i in range(draws)})
+    for _, found in table(run).groupby("group"):
+        same = found.index.get_level_values("language_a") == found.index.get_level_values("language_b")
+        reliability, pcc = found[same]["reliability_a"], found[~same]["pcc"]
+        assert abs(reliability.mean() - pcc.mean()) < 5 * reliability.std() / np.sqrt(draws)
+        assert pcc.mean() < 0.97, "nothing to tell apart"
 
 
 def test_the_interval_covers_where_a_percentile_bootstrap_does_not(

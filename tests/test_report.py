@@ -464,6 +464,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no signature": (manifest_of(signature=None), "manifest.json: lacks signature"),
     "no languages": (manifest_of(languages={}), "manifest.json: has no language"),
     "a language without a family": (manifest_of(languages={"cat": {"name": "C"}}), "tier or sizes of cat"),
+    "a size in words": (
+        manifest_of(languages={"cat": {**FEW["cat"], "sizes": {"train": "many"}}}), "tier or sizes of cat"
+    ),
+    "a set without tokens": (manifest_of(sets={"mt/cat": {"batches": 3}}), "manifest.json: lacks the tokens of mt/cat"),
     "no hash": (manifest_of(provenance={"framework": "fairseq"}), "lacks the provenance's checkpoint"),
     "not JSON": (lambda run: (run / "manifest.json").write_text("{"), "manifest.json: is not valid JSON"),
     "a missing column": (

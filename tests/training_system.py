@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from sensikit.backends import fairseq_compat
+
 
 @dataclass
 class System:
@@ -41,7 +43,6 @@ class Optimizer:
 
 def build(data: Path, method: str, *more: str, direction: str = "xxx-eng", seed: int = 1) -> System:
     """Return the system of `sensikit train DATA --method METHOD -- MORE`, at toy size."""
-    from sensikit.backends import fairseq_compat
     from sensikit.backends.databin import open_data
 
     fairseq_compat.load()
@@ -49,23 +50,22 @@ def build(data: Path, method: str, *more: str, direction: str = "xxx-eng", seed:
         warnings.simplefilter("ignore")
         import sensikit.training.task  # noqa: F401
         from fairseq import options, tasks
-        from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
         from sensikit.training import recipes
         from sensikit.training.launch import directions
 
         opened = open_data(data)
         pairs, languages = directions(opened, direction)
-        preset = recipes.PRESETS["small"] | {"arch": "tiny", "max_tokens": 400, "log_format": "none"}
+        preset = recipes.PRESETS["small"] | {"arch": "tiny", "max_tokens": 400, "tokens_per_update": 400}
+        preset["log_format"] = "none"
         flags = [*recipes.flags(preset, recipes.METHODS[method], pairs, languages), "--cpu", *more]
         args = options.parse_args_and_arch(options.get_training_parser(), [str(opened.bin), *flags])
-        config = convert_namespace_to_omegaconf(args)
-        task = tasks.setup_task(config.task)
+        task = tasks.setup_task(args)
         torch.manual_seed(seed)
-        model = task.build_model(config.model)
-        criterion = task.build_criterion(config.criterion)
+        model = task.build_model(args)
+        criterion = task.build_criterion(args)
         task.load_dataset("train")
-    return System(task, model, criterion, task.dataset("train"), config.dataset.max_tokens)
+    return System(task, model, criterion, task.dataset("train"), args.max_tokens)
 
 
 def step(
@@ -74,9 +74,8 @@ def step(
     """Do what the trainer does with one update, up to the division of the gradient by the sample size."""
     system.model.zero_grad()
     torch.manual_seed(update)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
-        system.criterion.train()
+    system.criterion.train()
+    with fairseq_compat.quiet():
         return system.task.train_step(sample, system.model, system.criterion, Optimizer(), update, ignore)
 
 

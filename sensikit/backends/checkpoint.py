@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from sensikit.backends.settings import shown
 from sensikit.errors import CheckpointError
 from sensikit.files import sha256
 
@@ -173,10 +174,10 @@ def _state(path: Path, model: Mapping[Any, Any], size: int) -> dict[str, torch.T
     for name, tensor in model.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise CheckpointError(
-                path, f"has something other than a tensor in its model ({name!r:.80})", "do not use it"
+                path, f"has something other than a tensor in its model ({shown(name)})", "do not use it"
             )
         if tensor.layout != torch.strided or tensor.is_quantized or not tensor.is_contiguous():
-            raise CheckpointError(path, f"has a tensor that is not dense ({name!r:.80})", "save it as a plain tensor")
+            raise CheckpointError(path, f"has a tensor that is not dense ({shown(name)})", "save it as a plain tensor")
         identity = (tensor.data_ptr(), tuple(tensor.shape), tensor.dtype)
         if identity not in copies:
             total += tensor.numel() * tensor.element_size()

@@ -161,7 +161,7 @@ def _trained(checkpoint: Checkpoint, task: Settings, model: Settings, criterion:
         left_pad_source=task.flag("left_pad_source", True),
         truncate_source=task.flag("truncate_source"),
         model=_model(model),
-        criterion=losses.values[name] if losses.values.get(name) in CRITERIA else "",
+        criterion=next((known for known in CRITERIA if losses.values.get(name) == known), ""),
         label_smoothing=losses.number("label_smoothing", 0.0, 0.999),
         ignored_prefix=losses.integer("ignore_prefix_size", 0, 10),
         updates=_updates(checkpoint),

@@ -14,6 +14,14 @@ CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 """A language code: `eng`, `en_XX`, `zho_Hans`."""
 
 
+def shown(value: Any) -> str:
+    """Return the beginning of how `value` is written; its type alone where that fails, as for a number without end."""
+    try:
+        return repr(value)[:60]
+    except (ValueError, RecursionError, RuntimeError):
+        return type(value).__name__
+
+
 class Settings:
     """The settings of the checkpoint at `path`; a missing one and one that is None read as the default.
 
@@ -28,8 +36,9 @@ class Settings:
 
     def refusal(self, name: str, expected: str) -> CheckpointError:
         """The error for a setting that is not what it should be."""
-        shown = repr(self.values.get(name))[:60]
-        return CheckpointError(self.path, f"has the setting {name} = {shown}", f"expected {expected}")
+        return CheckpointError(
+            self.path, f"has the setting {name} = {shown(self.values.get(name))}", f"expected {expected}"
+        )
 
     def integer(self, name: str, low: int, high: int, default: int = 0) -> int:
         """Return a whole number within `low` and `high`."""
@@ -95,8 +104,3 @@ class Settings:
         if not all(len(pair) == 2 and CODE.fullmatch(pair[0]) and CODE.fullmatch(pair[1]) for pair in split):
             raise self.refusal(name, "language pairs such as cat-eng")
         return tuple((source, target) for source, target in split)
-
-    def refuse(self, name: str, why: str) -> None:
-        """Refuse the checkpoint if the setting is on (not None, False, 0 or empty)."""
-        if self.values.get(name):
-            raise self.refusal(name, f"it off: {why}")

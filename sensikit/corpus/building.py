@@ -53,7 +53,7 @@ def build(
 
     Raises:
         DataError: if a source is missing, unreadable or empty, or a language has no usable pair.
-        OptionError: if `out` exists, or `vocab` does not fit the text.
+        OptionError: if `out` exists, `vocab` does not fit the text, or a language is asked for that no source has.
         MissingDependencyError: if fairseq is not installed.
         SensikitError: if the disk is full.
     """
@@ -64,6 +64,9 @@ def build(
     texts = _read(reading.find(sources, languages), [Path(path) for path in mono], seed)
     splitting.split(texts, {"valid": valid, "test": test})
     codes = sorted(code for code in texts if texts[code].tally.read)
+    for code in names or ():
+        if code not in codes:
+            raise OptionError("--name", f"no source has {code}", f"there are {', '.join(codes)}")
     with _appearing(out) as partial:
         pieces, sentences = _write(partial, texts, codes, vocab)
         manifest = {

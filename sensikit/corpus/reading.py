@@ -15,7 +15,6 @@ from sensikit.corpus import catalogues
 from sensikit.errors import DataError, OptionError
 from sensikit.languages import ENGLISH, canonical
 
-SPLITS = ("train", "valid", "test")
 _SPLIT_NAMES = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
 _NOT_LANGUAGES = {"dev", "raw", "all", "new", "old", "tmp"}
 
@@ -106,7 +105,7 @@ def language_of(path: Path) -> str:
     """Return the language that a file such as cat.train.tsv.gz is named after.
 
     Raises:
-        DataError: if its name does not begin with one, or with English.
+        DataError: if its name does not begin with one.
     """
     first = _parts(path)[0]
     return (None if first.lower() in _NOT_LANGUAGES else canonical(first)) or _nameless(path)

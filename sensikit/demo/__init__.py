@@ -46,10 +46,10 @@ class Recipe:
     valid: int = 60
     test: int = 120
     tiers: tuple[int, int] = (2000, 1500)
-    updates: int = 900
+    updates: int = 800
     batches: int = 100
-    ratios: tuple[float, ...] = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9)
-    orders: tuple[str, ...] = ("specificity", "reverse", "random")
+    ratios: tuple[float, ...] = (0.0, 0.3, 0.5, 0.7, 0.9)
+    orders: tuple[str, ...] = ("specificity", "random")
     seed: int = 1
 
 
@@ -69,8 +69,10 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
     out, recipe = Path(out), recipe or Recipe()
     logging.basicConfig(level=logging.WARNING)  # where nobody has, a module of fairseq's shows the debugging of all
     started = time.monotonic()
+    note = _note(recipe)
+    _check(out, note)
     places = [catalogues(package) for package in recipe.packages]
-    _claim(out, recipe)
+    write_json(out / NOTE, note)
     data, checkpoint = out / "data", out / "checkpoint.pt"
     if not data.exists():
         say(f"1 of 5: text of {', '.join(recipe.packages)}")
@@ -120,18 +122,20 @@ def catalogues(package: str) -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _claim(out: Path, recipe: Recipe) -> None:
-    """Note in `out` what the demo is made with, or check that it is what is noted there."""
+def _note(recipe: Recipe) -> dict[str, object]:
+    """Return what a demo is made with, as it is noted in it."""
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(recipe).items()}
     packages = {name: _version(name) for name in ("sensikit", *recipe.packages)}
-    noted = {"format": 1, "recipe": settings, "packages": packages}
+    return {"format": 1, "recipe": settings, "packages": packages}
+
+
+def _check(out: Path, note: dict[str, object]) -> None:
+    """Refuse a place that holds something else than a demo made with the same."""
     if (out / NOTE).exists():
-        if read_json(out / NOTE, RunError) != noted:
+        if read_json(out / NOTE, RunError) != note:
             raise RunError(out / NOTE, "is of a demo with other settings or versions", "choose another --out")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OptionError(f"--out {out}", "already exists and is no demo", "choose another --out")
-    else:
-        write_json(out / NOTE, noted)
 
 
 def _version(package: str) -> str:

@@ -64,7 +64,7 @@ def matrix(frame: pd.DataFrame, codes: list[str], column: str = "pcc") -> pd.Dat
 
 def colour_range(frame: pd.DataFrame) -> tuple[float, float]:
     """Return the ends of the colour scale of a row of panels: its PCC and reliabilities, rounded outwards to 0.05."""
-    values = pd.concat([pairs(frame)["pcc"], frame.loc[frame["language_a"] == frame["language_b"], "ceiling"]]).dropna()
+    values = shown(frame)
     if values.empty:
         return 0.0, 1.0
     low = math.floor(round(values.min() / STEP, 6)) * STEP
@@ -72,9 +72,18 @@ def colour_range(frame: pd.DataFrame) -> tuple[float, float]:
     return (round(low, 2), round(high, 2)) if low < high else (round(low - STEP, 2), round(high, 2))
 
 
-def digits(values: np.ndarray) -> int:
-    """Return how many decimals to print: two, or three where two would round a pair of languages up to 1.00."""
-    return 3 if np.nanmax(values, initial=0.0) >= 0.995 else 2
+def digits(frame: pd.DataFrame) -> int:
+    """Return how many decimals to print in a row of panels: two, or three where two would round something up to 1.00.
+
+    A reliability of 0.999 and a pair at 0.99 are far apart, measured by what is missing to 1.
+    """
+    return 3 if shown(frame).max() >= 0.995 else 2
+
+
+def shown(frame: pd.DataFrame) -> pd.Series[Any]:
+    """Return every number of a row of panels: the PCC of pairs and the reliability of languages."""
+    own = frame["language_a"] == frame["language_b"]
+    return frame["pcc"].where(~own, frame["ceiling"]).dropna()
 
 
 @styled
@@ -121,7 +130,7 @@ def correlation_heatmaps(
         limits = colour_range(of_group)
         panels = [grid.ravel()[row]] if single else list(grid[row])
         for ax, label in zip(panels, labels, strict=True):
-            panel(ax, of_run(of_group, label), languages, codes, limits, side)
+            panel(ax, of_run(of_group, label), languages, codes, limits, side, digits(of_group))
             ax.set_title(GROUPS.get(group, group) if single else label if row == 0 else "", pad=4)
         if not single:
             panels[0].set_ylabel(GROUPS.get(group, group), fontsize=7.5, labelpad=4)
@@ -152,14 +161,14 @@ def panel(
     codes: list[str],
     limits: tuple[float, float],
     side: float,
+    decimals: int,
 ) -> None:
     """Draw the PCC of one group in one run: `side` is the room for it in inches."""
     values = matrix(frame, codes)
-    off = values.to_numpy()[~np.eye(len(codes), dtype=bool)]
-    decimals = digits(off)
+    short = len(codes) > 10 or decimals > 2
     cell = (side - 0.45) / len(codes) * 72  # points
-    size = min(7.0, cell / (0.64 * (decimals + 2 if len(codes) <= 10 else decimals + 1)))
-    written = values.map(lambda value: number(value, decimals, short=len(codes) > 10))
+    size = min(7.0, cell / (0.64 * (decimals + 2 - short)))
+    written = values.map(lambda value: number(value, decimals, short))
     seaborn.heatmap(
         values, ax=ax, vmin=limits[0], vmax=limits[1], cmap=PALETTE, cbar=False, square=True,
         annot=written.to_numpy() if size >= 3.5 else False, fmt="", annot_kws={"size": size},
@@ -178,7 +187,7 @@ def panel(
     mark_ceiling(ax, frame, codes, limits, size)
 
 
-def number(value: float, decimals: int, short: bool = False) -> str:
+def number(value: float, decimals: int, short: bool) -> str:
     """Return a correlation as text, never rounded up to 1; `short` leaves out the leading zero."""
     if math.isnan(value):
         return ""

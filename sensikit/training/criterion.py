@@ -36,7 +36,7 @@ class LanguageAwareConfig(FairseqDataclass):  # type: ignore[misc]
     id_weights: ChoiceEnum(["equation", "halved"]) = _flag(
         "equation", "halved: α/2 of encoder and decoder, as released"
     )
-    id_batching: ChoiceEnum(["copies", "forwards"]) = _flag("copies", "K passes in one batch, or one after the other")
+    id_batching: ChoiceEnum(["forwards", "copies"]) = _flag("forwards", "K passes one by one, or in one batch")
     loss_weights: ChoiceEnum(["own", "released"]) = _flag("own", "by each term's own tokens, or pooled")
     max_update: int = II("optimization.max_update")
 

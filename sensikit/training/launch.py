@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sensikit import __version__
@@ -73,16 +74,25 @@ def start(data: DataBin, out: Path, flags: Sequence[str], command: str, resume: 
             raise RunError(out, "already exists", "choose another --out, or --resume what is there")
         _check_same(out, recipe)
     restored = _restored(out) if resume else []
-    out.mkdir(parents=True, exist_ok=True)
-    if first:
-        write_json(out / RECIPE, recipe)
-    handler = logging.FileHandler(out / "fairseq.log", encoding="utf-8")
+    given = [str(data.bin), "--user-dir", str(Path(__file__).parent), *flags, "--save-dir", str(out), *restored]
+    if not first:
+        return train(given)
+    write_json(out / RECIPE, recipe)
+    with _logged(out / "fairseq.log"):
+        train(given)
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Let what fairseq logs go to a file, and not to the terminal."""
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)s | %(name)s | %(message)s"))
-    root, level = logging.getLogger(), logging.getLogger().level
+    root = logging.getLogger()
+    level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     try:
-        train([str(data.bin), "--user-dir", str(Path(__file__).parent), *flags, "--save-dir", str(out), *restored])
+        yield
     finally:
         journal.Journal.detach()
         root.removeHandler(handler)

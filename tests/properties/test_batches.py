@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sensikit.backends.base import Item
 from sensikit.batches import draw, pack
 from sensikit.errors import DataError
 
-quiet = settings(deadline=None, derandomize=True, database=None, max_examples=100)
+quiet = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=100,
+    # a machine that is busy is no error
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=40)
 POOLS = st.dictionaries(st.sampled_from(["cat", "fur", "nob"]), LENGTHS, min_size=1)

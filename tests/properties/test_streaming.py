@@ -7,13 +7,20 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sensikit.streaming import Cut, Moments, keys, order_statistics, quantiles, selected, smallest, values_of
 
-quiet = settings(deadline=None, derandomize=True, database=None, max_examples=100)
+quiet = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=100,
+    # a machine that is busy is no error
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 TINY = [0.0, -0.0, 5e-324, -5e-324, 2.2250738585072014e-308]
 LARGE = [float("inf"), -float("inf"), 1.7976931348623157e308]

@@ -1,0 +1,231 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sensikit import demo as demo_module
+from sensikit.demo import Recipe, catalogues, demo, training
+from sensikit.errors import MissingDependencyError, OptionError, RunError
+from sensikit.files import read_json, sha256
+from tests.command import call
+from tests.corpus_text import english, translated
+
+TINY = Recipe(
+    packages=("pages", "shop"),
+    languages=("cat", "isl"),
+    vocab=120,
+    valid=10,
+    test=15,
+    tiers=(200, 100),
+    updates=30,
+    batches=4,
+    ratios=(0.0, 0.5),
+    orders=("specificity",),
+)
+
+
+def write_package(root: Path, name: str, sentences: list[str]) -> None:
+    """A package that cannot be imported, with catalogues."""
+    for code, locale in (("cat", "ca"), ("isl", "is")):
+        folder = root / name / "locale" / locale / "LC_MESSAGES"
+        folder.mkdir(parents=True)
+        entries = "".join(f'msgid "{one}"\nmsgstr "{translated(one, code)}"\n\n' for one in sentences)
+        header = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n'
+        (folder / "django.po").write_text(header + entries, encoding="utf-8")
+    (root / name / "__init__.py").write_text("raise RuntimeError('settings are not configured')\n")
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("packages")
+    sentences = english(240)
+    write_package(root, "pages", sentences[:160])
+    write_package(root, "shop", sentences[120:])
+    return root
+
+
+@pytest.fixture(autouse=True)
+def importable(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(packages))
+
+
+@pytest.fixture(scope="module")
+def finished(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "demo"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(packages))
+        assert demo(out, TINY, "sensikit demo") == out / "report.html"
+    return out
+
+
+def test_it_goes_the_whole_way(finished: Path) -> None:
+    manifest = read_json(finished / "data" / "manifest.json")
+    assert {code: entry["sizes"]["test"] for code, entry in manifest["languages"].items()} == {"cat": 15, "isl": 15}
+    run = read_json(finished / "run" / "manifest.json")
+    assert run["provenance"]["checkpoint_sha256"] == sha256(finished / "checkpoint.pt")
+    assert (finished / "run" / "pruning.csv").read_text().count("\n") == 1 + 2 * len(TINY.ratios)
+    assert "<svg" in (finished / "report.html").read_text() or "data:image" in (finished / "report.html").read_text()
+    assert read_json(finished / "demo.json")["recipe"]["updates"] == 30
+
+
+def test_a_finished_demo_does_nothing_twice(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = ["data/manifest.json", "checkpoint.pt", "run/pruning/ledger.jsonl", "run/correlation.csv"]
+    before = [sha256(finished / name) for name in kept]
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("done before")
+
+    monkeypatch.setattr(training, "train", refuse)
+    monkeypatch.setattr("sensikit.corpus.build", refuse)
+    monkeypatch.setattr("sensikit.backends.fairseq.FairseqBackend.translate", refuse)
+    monkeypatch.setattr("sensikit.report.report", lambda runs, out, **_: out / "report.html")
+    assert demo(finished, TINY) == finished / "report.html"
+    assert [sha256(finished / name) for name in kept] == before
+
+
+def test_a_demo_that_is_interrupted_goes_on_where_it_stopped(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    for name in ("demo.json", "data", "checkpoint.pt"):
+        (tmp_path / "demo" / name).symlink_to(finished / name)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sensikit.sweep.prune", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            demo(tmp_path / "demo", TINY)
+    monkeypatch.setattr("sensikit.report.report", lambda runs, out, **_: out / "report.html")
+    demo(tmp_path / "demo", TINY)
+    for name in ("run/correlation.csv", "run/pruning.csv", "run/sensitivity/mt/cat.safetensors"):
+        assert (tmp_path / "demo" / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_a_demo_of_other_settings_or_versions_is_refused(finished: Path) -> None:
+    with pytest.raises(RunError, match=r"demo\.json: is of a demo with other settings or versions"):
+        demo(finished, replace(TINY, updates=31))
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_no_demo_is_left_alone(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "mine"
+    if kind == "folder":
+        place.mkdir()
+        (place / "letter.txt").write_text("dear")
+    else:
+        place.write_text("dear")
+    with pytest.raises(OptionError, match="already exists and is no demo"):
+        demo(place, TINY)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == (
+        ["letter.txt", "mine"] if kind == "folder" else ["mine"]
+    )
+
+
+def test_catalogues_are_found_without_importing_their_package(packages: Path) -> None:
+    assert catalogues("pages") == packages / "pages"
+    assert "pages" not in sys.modules
+
+
+def test_a_missing_package_is_named_with_what_to_install(tmp_path: Path) -> None:
+    recipe = Recipe(packages=("pages", "no_such_package"))
+    with pytest.raises(
+        MissingDependencyError, match=r'no_such_package: is not installed.*pip install "sensikit\[demo\]"'
+    ):
+        demo(tmp_path / "demo", recipe)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_refuses_what_is_no_demo_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    done = call("demo", "--out", tmp_path)
+    assert done.code == 2
+    assert "already exists and is no demo" in done.error
+    assert "Traceback" not in done.error
+
+
+def test_the_installed_catalogues_have_text_enough(tmp_path: Path) -> None:
+    recipe = Recipe()
+    demo_module._make_data([catalogues(package) for package in recipe.packages], tmp_path / "data", recipe)
+    languages = read_json(tmp_path / "data" / "manifest.json")["languages"]
+    assert set(languages) == set(recipe.languages)
+    for entry in languages.values():
+        assert entry["sizes"]["test"] == recipe.test >= 100
+        assert entry["sizes"]["train"] > 900
+    assert {entry["tier"] for entry in languages.values()} == {"High", "Low", "Very Low"}
+
+
+class Counted:
+    """A progress bar that remembers."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+
+    def advance(self, steps: float = 1) -> None:
+        self.steps.append(steps)
+
+
+def test_progress_is_read_from_what_fairseq_logs(capsys: pytest.CaptureFixture[str]) -> None:
+    inner = '2026-01-01 00:00:00 | INFO | train_inner | {"epoch": 2, "loss": "5.1", "num_updates": "%d"}\n'
+    valid = '2026-01-01 00:00:00 | INFO | valid | {"epoch": 2, "valid_loss": "4.75", "valid_num_updates": "60"}\n'
+    bar, kept = Counted(), []
+    lines = ["fairseq says this\n", inner % 50, valid, inner % 75, "| train | {broken\n", "done\n", "\n"]
+    assert training.follow(lines, kept.append, bar, begun=40) == "done"
+    assert bar.steps == [10, 25]
+    assert kept == lines
+    assert "update 60: validation loss 4.75" in capsys.readouterr().err
+
+
+def test_fairseqs_own_words_are_passed_on_when_it_fails(finished: Path, tmp_path: Path) -> None:
+    arguments = [*training.flags(TINY.languages, 10, 1), "--no-such-flag"]
+    with pytest.raises(RunError, match=r"fairseq\.log: fairseq-train ended with code 2: .*--no-such-flag"):
+        training.train(finished / "data" / "bin", tmp_path / "out", arguments, 10)
+    assert "--no-such-flag" in (tmp_path / "out" / "fairseq.log").read_text()
+
+
+def test_training_goes_on_from_a_checkpoint_that_is_whole(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    assert training.last_checkpoint(tmp_path) == (None, 0)
+    whole = tiny_checkpoint.read_bytes()
+    (tmp_path / "checkpoint_best.pt").write_bytes(whole)
+    (tmp_path / "checkpoint_last.pt").write_bytes(whole)
+    assert training.last_checkpoint(tmp_path) == (tmp_path / "checkpoint_last.pt", 200)
+    (tmp_path / "checkpoint_last.pt").write_bytes(whole[: len(whole) // 2])
+    assert training.last_checkpoint(tmp_path) == (tmp_path / "checkpoint_best.pt", 200)
+
+
+@pytest.mark.slow
+def test_a_demo_that_is_killed_while_it_trains_takes_its_training_with_it_and_goes_on(
+    packages: Path, tmp_path: Path
+) -> None:
+    program = (
+        f"from tests.test_demo import TINY, demo; from dataclasses import replace; demo({str(tmp_path / 'demo')!r}, "
+    )
+    program += "replace(TINY, updates=400))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), *sys.path])}
+    last = tmp_path / "demo" / "training" / "checkpoint_last.pt"
+    first = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    deadline = time.monotonic() + 300
+    while not last.exists():
+        assert first.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    trainer = int(subprocess.run(["pgrep", "-P", str(first.pid)], capture_output=True, text=True, check=True).stdout)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    while Path(f"/proc/{trainer}/cmdline").exists() and Path(f"/proc/{trainer}/cmdline").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not (tmp_path / "demo" / "checkpoint.pt").exists()
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert (tmp_path / "demo" / "report.html").exists()
+    log = (tmp_path / "demo" / "training" / "fairseq.log").read_text()
+    assert "Loaded checkpoint" in log
+    updates = [json.loads(found.group(2)) for line in log.splitlines() if (found := training._STATISTICS.search(line))]
+    assert max(int(each.get("num_updates", 0)) for each in updates) == 400
