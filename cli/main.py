@@ -16,9 +16,12 @@ from sensikit import __version__
 
 from .analyze import analyze
 from .corpus import corpus
+from .demo import demo
+from .inspect import inspect
 from .prune import prune
 from .report import report
 from .sweep import sweep
+from .train import train
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as of a shell: 128 and the number of the signal."""
@@ -42,7 +45,10 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
 
 
 # each verb imports what is heavy inside its function, so that --help is quick
+app.command("demo")(demo)
 app.command("corpus")(corpus)
+app.command("train")(train)
+app.command("inspect")(inspect)
 app.command("analyze")(analyze)
 app.command("prune")(prune)
 app.command("sweep")(sweep)

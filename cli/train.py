@@ -40,14 +40,16 @@ def train(
     ):
         if value not in known:
             raise OptionError(option, f"{value!r} is unknown", f"give one of {', '.join(known)}")
-    from sensikit.backends.databin import open_data
-    from sensikit.training.launch import devices, directions, start
+    import torch
 
-    chosen = {"arch": arch, "max_update": updates, "seed": seed}
-    recipe = recipes.PRESETS[preset] | {name: value for name, value in chosen.items() if value is not None}
+    from sensikit.backends.databin import open_data
+    from sensikit.training.launch import directions, start
+
     where = open_data(data)
-    pairs, languages = directions(where, direction)
-    count = devices()
-    given = recipes.flags(recipe, recipes.METHODS[method], pairs, languages, max(1, count))
-    start(where, out, [*given, *([] if count else ["--cpu"]), *(flags or [])], options.command_line(), resume)
+    given = recipes.flags(preset, method, *directions(where, direction))
+    given += ["--arch", f"sensikit_{arch}"] if arch else []
+    given += ["--max-update", str(updates)] if updates else []
+    given += ["--seed", str(seed)] if seed is not None else []
+    given += [] if torch.cuda.is_available() else ["--cpu"]
+    start(where, out, [*given, *(flags or [])], options.command_line(), resume)
     typer.echo(str(out / "checkpoint_best.pt"))

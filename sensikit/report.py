@@ -121,8 +121,9 @@ def _origin(subject: Subject, source: str) -> list[str]:
     if source != PRUNING:
         return [manifest["signature"], manifest["command"]]
     frame = subject.tables[PRUNING]
-    columns = [name for name in ("signature", "bleu_signature", "chrf_signature") if name in frame]
-    signatures = [str(each) for name in columns for each in frame[name].dropna().unique()]
+    names = {"signature": "", "bleu_signature": "BLEU|", "chrf_signature": "chrF++|"}
+    found = [(name, frame[column].dropna().unique()) for column, name in names.items() if column in frame]
+    signatures = [f"{name}{each}" for name, each_of in found for each in each_of]
     return [*signatures, f"sensikit prune {shlex.quote(subject.path)}"]
 
 

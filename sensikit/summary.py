@@ -81,12 +81,12 @@ def _pruning(frame: pd.DataFrame) -> Iterator[str]:
     start = frame[frame["order"] == UNPRUNED]
     points = curve(frame)
     points = points[(points["order"] == "specificity") & (points["ratio"] > 0)]
-    text = f"Unpruned, BLEU is {start['bleu'].mean():.1f}, the mean over {start['language'].nunique()} languages"
+    text = f"Unpruned, BLEU is {start['bleu'].mean():.2f}, the mean over {start['language'].nunique()} languages"
     if len(points):
         last = points.sort_values("ratio").iloc[-1]
         text += (
             f"; with {percent(last['ratio'])} of the prunable parameters set to zero, the least specific first, it is "
-            f"{last['value']:.1f}"
+            f"{last['value']:.2f}"
         )
     yield text + "."
 

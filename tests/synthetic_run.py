@@ -116,7 +116,7 @@ def pruning(
                 "pruned": round(ratio * 9e5), "prunable": 900_000,
                 "bleu": bleu, "bleu_low": bleu * 0.94, "bleu_high": bleu * 1.06, "chrf": 18 + bleu * 1.2,
                 "sentences": languages[code]["sizes"]["test"], "mean_length_ratio": 1.0 + ratio,
-                "bleu_signature": "BLEU|nrefs:1|tok:13a|v:2.6.0", "chrf_signature": "chrF2++|nrefs:1|v:2.6.0",
+                "bleu_signature": "nrefs:1|tok:13a|v:2.6.0", "chrf_signature": "nrefs:1|v:2.6.0",
                 "signature": "P|protect:0.1|scope:global|dir:xxx-eng|split:test|beam:5|ckpt:5e1fca5e|v:0.1.0",
             }
         )  # fmt: skip

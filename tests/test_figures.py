@@ -258,6 +258,14 @@ def test_bands_are_the_bounds_of_specificity_and_the_extremes_of_the_seeds() -> 
         assert {round(y, 6) for y in band} == {round(y, 6) for y in of_order.to_numpy(dtype=float).ravel()}
 
 
+def test_one_random_seed_has_no_band_that_the_caption_would_not_explain() -> None:
+    frame = synthetic_run.pruning(LANGUAGES).query("seed in ('', '1')")
+    (ax,) = figures.pruning_curves(frame).axes
+    assert len(ax.collections) == 1
+    assert "seeds" not in curves.caption(frame).replace("training seeds", "")
+    assert "mean of 3 seeds" in curves.caption(synthetic_run.pruning(LANGUAGES))
+
+
 def test_controls_are_muted_and_the_question_is_on_top() -> None:
     (ax,) = figures.pruning_curves(synthetic_run.pruning(LANGUAGES)).axes
     lines = {str(line.get_label()): line for line in ax.lines}

@@ -133,7 +133,10 @@ class TestConcurrentDenoising:
 
     def test_short_sentences_keep_the_ratio_on_average(self, vocabulary):
         chosen = [
-            (concurrent_denoising(np.array([4]), CAT, vocabulary, 0.3, np.random.default_rng(n)).decoder_target != PAD).sum()
+            (
+                concurrent_denoising(np.array([4]), CAT, vocabulary, 0.3, np.random.default_rng(n)).decoder_target
+                != PAD
+            ).sum()
             for n in range(3000)
         ]
         assert np.mean(chosen) == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / 3000))
@@ -221,7 +224,8 @@ class TestDenoisingAutoencoder:
     def test_a_span_of_words_becomes_one_mask(self, vocabulary):
         pieces = np.array([4, 44, 5, 6, 45, 46, 7])
         results = {
-            tuple(infilled(pieces, vocabulary, 0.5, np.random.default_rng(seed), random_share=0.0)) for seed in range(300)
+            tuple(infilled(pieces, vocabulary, 0.5, np.random.default_rng(seed), random_share=0.0))
+            for seed in range(300)
         }
         assert (MASK, 6, 45, 46, 7) in results
         assert (4, 44, MASK, 7) in results

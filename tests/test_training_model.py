@@ -147,7 +147,7 @@ def usual(tiny_data):
         ("--mono-temperature", "1"),
         ("--mono-share", "0.25"),
         ("--mix", "tokens", "--mono-share", "0.7"),
-        ("--batches-per-update", "2"),
+        ("--tokens-per-update", "800"),
         ("--separate-projection",),
         ("--seed", "2"),
     ],
@@ -161,7 +161,7 @@ def test_no_flag_is_dead(tiny_data, usual, flags):
 
 
 def test_halved_gives_encoder_and_decoder_half_of_alpha_and_translation_all_of_it(tiny_data):
-    _, log, system = loss_of(tiny_data, "--id-weights", "halved")
+    _, log, _ = loss_of(tiny_data, "--id-weights", "halved")
     expected = {"translation": 5.0, "encoder": 2.5, "decoder": 2.5}
     total = sum(
         (log[f"{name}_loss"].item() + alpha * log[f"{name}_x"].item()) / log[f"{name}_tokens"]
@@ -179,7 +179,7 @@ def test_halved_leaves_dae_its_alpha(tiny_data):
 
 @pytest.mark.parametrize("row", range(1, 9))
 def test_the_rows_of_table_4(tiny_data, row):
-    _, log, system = loss_of(tiny_data, method=f"table4-{row}")
+    _, log, _ = loss_of(tiny_data, method=f"table4-{row}")
     trained = {name for name in ("translation", "encoder", "decoder") if log[f"{name}_tokens"]}
     distilled = {name for name in ("translation", "encoder", "decoder") if log[f"{name}_x"]}
     assert trained == {"translation"} | {

@@ -99,11 +99,12 @@ def test_spans_cover_every_position_once():
     assert [span.start for span, _ in spans][1:] == [span.stop for span, _ in spans][:-1]
 
 
-class TestWeights:
-    tokens = {"translation": 600, "encoder": 150, "decoder": 150, "targets": 750}
+COUNTS = {"translation": 600, "encoder": 150, "decoder": 150, "targets": 750}
 
+
+class TestWeights:
     def test_each_term_is_divided_by_its_own_count(self):
-        factors, size = weights(self.tokens, "own")
+        factors, size = weights(COUNTS, "own")
         assert {name: factors[name] / size for name in factors} == pytest.approx(
             {"translation": 1 / 600, "encoder": 1 / 150, "decoder": 1 / 150}
         )
@@ -113,8 +114,8 @@ class TestWeights:
         assert (factors["translation"], size) == (1, 600)
 
     def test_released_pools_them(self):
-        factors, size = weights(self.tokens, "released")
-        shares = {name: factors[name] * self.tokens[name] / size for name in factors}
+        factors, size = weights(COUNTS, "released")
+        shares = {name: factors[name] * COUNTS[name] / size for name in factors}
         assert shares == pytest.approx({"translation": 0.8, "encoder": 0.2, "decoder": 0.2})
 
     def test_the_released_shares_with_as_many_source_tokens(self):
@@ -125,7 +126,7 @@ class TestWeights:
 
 
 def slow_losses(system, sample):
-    """Every term's summed cross-entropy and its tokens, sentence by sentence, without padding and without our forward."""
+    """Each term's summed cross-entropy and its tokens, sentence by sentence, without padding or our forward."""
     sums = {name: torch.zeros(()) for name in objectives.TERMS}
     counts = dict.fromkeys(objectives.TERMS, 0)
     model = system.model
@@ -161,7 +162,7 @@ def gradients_of(system, losses):
 @pytest.mark.parametrize("batches", [1, 3])
 @pytest.mark.parametrize("method", ["cd", "dae", "dae+mlm", "mass"])
 def test_the_gradient_of_each_term_is_divided_by_its_own_tokens_over_the_whole_update(tiny_data, method, batches):
-    few = "--dropout", "0", "--max-tokens", "60", "--batches-per-update", str(batches)
+    few = "--dropout", "0", "--max-tokens", "60", "--tokens-per-update", str(60 * batches)
     system = training_system.build(tiny_data, method, *few)
     sample = system.updates()[0]
     assert len({tuple(part["tokens"].items()) for part in sample["parts"]}) > 1
@@ -181,7 +182,18 @@ def test_the_gradient_of_each_term_is_divided_by_its_own_tokens_over_the_whole_u
 
 
 def test_released_weights_pool_the_terms(tiny_data):
-    system = training_system.build(tiny_data, "cd", "--dropout", "0", "--max-tokens", "60", "--loss-weights", "released")
+    system = training_system.build(
+        tiny_data,
+        "cd",
+        "--dropout",
+        "0",
+        "--max-tokens",
+        "60",
+        "--tokens-per-update",
+        "60",
+        "--loss-weights",
+        "released",
+    )
     sample = system.updates()[0]
     _, size, _ = training_system.step(system, sample)
     ours = training_system.gradient(system, size)
@@ -255,7 +267,9 @@ def test_validation_is_the_translation_in_one_pass(tiny_data):
     system = training_system.build(tiny_data, "cd+id", "--dropout", "0.3")
     system.task.load_dataset("valid")
     data = system.task.dataset("valid")
-    samples = [data.collater([data[part] for part in update]) for update in data.updates(1, (512, 512), 400, shuffle=False)]
+    samples = [
+        data.collater([data[part] for part in update]) for update in data.updates(1, (512, 512), 400, shuffle=False)
+    ]
     system.model.eval()
     system.criterion.eval()
     with fairseq_compat.quiet():

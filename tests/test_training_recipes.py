@@ -7,8 +7,8 @@ from sensikit.training.recipes import METHODS, PRESETS, SIZES, TABLE_4, Method, 
 PAIRS = [("cat", "eng"), ("nob", "eng")]
 
 
-def values(preset, method="regular", devices=1):
-    given = flags(PRESETS[preset], METHODS[method], PAIRS, ["cat", "nob", "eng"], devices)
+def values(preset, method="regular"):
+    given = flags(preset, method, PAIRS, ["cat", "nob", "eng"])
     return {name: value for name, value in zip(given, [*given[1:], ""], strict=True) if name.startswith("--")}
 
 
@@ -18,26 +18,23 @@ def test_the_papers_text():
     assert (m8["--max-update"], m15["--max-update"]) == ("100000", "300000")
     assert (m8["--mono-cap"], m15["--mono-cap"]) == ("3000000", "15000000")
     for each in (m8, m15):
-        assert each["--warmup-updates"] == "8000"
-        assert int(each["--max-tokens"]) * int(each["--batches-per-update"]) == 30_000
-        assert each["--patience"] == "10"
-        assert (each["--id-k"], each["--id-alpha"]) == ("2", "5.0")
+        assert (each["--warmup-updates"], each["--tokens-per-update"], each["--patience"]) == ("8000", "30000", "10")
+        assert int(each["--tokens-per-update"]) % int(each["--max-tokens"]) == 0
+        assert (each["--id-k"], each["--id-alpha"]) == ("2", "5")
         assert (each["--id-passes"], each["--id-weights"], each["--loss-weights"]) == ("full", "equation", "own")
         assert (each["--denoise"], each["--distill"]) == ("cd", "translation,encoder,decoder")
 
 
 def test_the_authors_scripts():
-    m8, m15 = values("released-m8", devices=32), values("released-m15", devices=32)
-    assert (m8["--max-tokens"], m8["--batches-per-update"]) == ("4096", "2")
-    assert (m15["--max-tokens"], m15["--batches-per-update"]) == ("4096", "1")
-    assert int(values("released-m8")["--batches-per-update"]) * 4096 == 262_144
-    assert int(values("released-m15")["--batches-per-update"]) * 4096 == 131_072
+    m8, m15 = values("released-m8"), values("released-m15")
+    assert (m8["--max-tokens"], m8["--tokens-per-update"]) == ("4096", "262144")
+    assert (m15["--max-tokens"], m15["--tokens-per-update"]) == ("4096", "131072")
     assert (m8["--save-interval-updates"], m15["--save-interval-updates"]) == ("500", "1000")
     for each in (m8, m15):
         assert "--patience" not in each
-        assert (each["--lr"], each["--adam-eps"], each["--adam-betas"]) == ("0.001", "1e-06", "(0.9, 0.98)")
+        assert (each["--lr"], each["--adam-eps"], each["--adam-betas"]) == ("1e-3", "1e-6", "(0.9,0.98)")
         assert (each["--dropout"], each["--attention-dropout"], each["--label-smoothing"]) == ("0.3", "0.1", "0.1")
-        assert (each["--clip-norm"], each["--seed"], each["--max-source-positions"]) == ("0.0", "42", "512")
+        assert (each["--clip-norm"], each["--seed"], each["--max-source-positions"]) == ("0", "42", "512")
         assert (each["--id-passes"], each["--id-weights"]) == ("shared-encoder", "halved")
         assert each["--loss-weights"] == "released"
 
@@ -65,5 +62,14 @@ def test_directions_and_languages(preset):
     given = values(preset)
     assert given["--lang-pairs"] == "cat-eng,nob-eng"
     assert given["--langs"] == "cat,nob,eng"
-    assert "--tokens-per-update" not in given
     assert "--denoise" not in given
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_fairseq_takes_every_flag(preset, tiny_data):
+    from tests import training_system
+
+    words = PRESETS[preset].replace("sensikit_big12", "sensikit_tiny").replace("sensikit_big", "sensikit_tiny").split()
+    system = training_system.build(tiny_data, "cd+id", *words, "--log-format", "none")
+    assert system.task.args.adam_betas == "(0.9,0.98)"
+    assert system.model.max_positions() == (512, 512)

@@ -17,7 +17,18 @@ from sensikit.backends.base import Decoding
 from sensikit.errors import OptionError, RunError
 from sensikit.training.recipes import METHODS
 
-FEW = ("--max-tokens", "300", "--log-interval", "2", "--save-interval-updates", "4", "--warmup-updates", "4")
+FEW = (
+    "--max-tokens",
+    "300",
+    "--tokens-per-update",
+    "300",
+    "--log-interval",
+    "2",
+    "--save-interval-updates",
+    "4",
+    "--warmup-updates",
+    "4",
+)
 
 
 def train(data, out, *options, method="cd+id", updates=10, flags=FEW):
@@ -67,8 +78,12 @@ class TestRun:
         backend = open_checkpoint(finished / "checkpoint_best.pt", tiny_data, device="cpu")
         part = system.data[("translation", 1, [0, 1, 2])]
         piece = backend.collate([("cat", 0), ("cat", 1), ("cat", 2)])
-        ours = sorted(zip(*(part["net_input"][name].tolist() for name in ("src_tokens", "prev_output_tokens")), strict=True))
-        theirs = sorted(zip(*(piece.net_input[name].tolist() for name in ("src_tokens", "prev_output_tokens")), strict=True))
+        ours = sorted(
+            zip(*(part["net_input"][name].tolist() for name in ("src_tokens", "prev_output_tokens")), strict=True)
+        )
+        theirs = sorted(
+            zip(*(piece.net_input[name].tolist() for name in ("src_tokens", "prev_output_tokens")), strict=True)
+        )
         assert ours == theirs
 
     def test_losses_of_every_term_are_in_the_journal(self, finished):
@@ -104,7 +119,7 @@ class TestRun:
         with pytest.raises(RunError, match="already exists"):
             train(tiny_data, finished)
         with pytest.raises(RunError, match="--max-tokens"):
-            train(tiny_data, finished, "--resume", flags=("--max-tokens", "200", *FEW[2:]))
+            train(tiny_data, finished, "--resume", flags=(*FEW, "--max-tokens", "200"))
         with pytest.raises(RunError, match="--distill"):
             train(tiny_data, finished, "--resume", method="cd")
         assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
@@ -134,7 +149,10 @@ class TestResume:
         expected, found = weights(finished), weights(out)
         assert all(torch.equal(expected[name], found[name]) for name in expected)
         kept = ("set", "num_updates", "loss", "translation", "encoder_x")
-        lines = [[{name: line.get(name) for name in kept} for line in journal(run) if line["set"] != "train"] for run in (finished, out)]
+        lines = [
+            [{name: line.get(name) for name in kept} for line in journal(run) if line["set"] != "train"]
+            for run in (finished, out)
+        ]
         assert lines[0] == lines[1]
 
     def test_the_first_samples_after_it_are_those_that_were_next(self, finished, tiny_data, tmp_path, monkeypatch):
@@ -154,7 +172,17 @@ class TestResume:
         assert all(len(samples) == 2 and samples[0] == samples[1] for samples in seen.values())
 
     def test_early_stopping_is_taken_up_where_it_was(self, tiny_data, tmp_path):
-        flags = (*FEW[:4], "--save-interval-updates", "1", "--lr", "1e-9", "--patience", "4", "--warmup-init-lr", "1e-10")
+        flags = (
+            *FEW[:4],
+            "--save-interval-updates",
+            "1",
+            "--lr",
+            "1e-9",
+            "--patience",
+            "4",
+            "--warmup-init-lr",
+            "1e-10",
+        )
         # a model that hardly learns: its best loss comes early or late by chance, but at the same update both times
         train(tiny_data, tmp_path / "whole", method="regular", updates=20, flags=flags)
         stopped = journal(tmp_path / "whole")[-1]["num_updates"]
@@ -179,7 +207,16 @@ class TestPlainFairseq:
     @pytest.mark.slow
     def test_resume_and_generate(self, tiny_data, tmp_path):
         site = Path(sensikit.__file__).parent
-        recipe = ["--task", "sensikit", "--criterion", "sensikit", "--arch", "sensikit_tiny", "--langs", "cat,nob,fao,eng"]
+        recipe = [
+            "--task",
+            "sensikit",
+            "--criterion",
+            "sensikit",
+            "--arch",
+            "sensikit_tiny",
+            "--langs",
+            "cat,nob,fao,eng",
+        ]
         recipe += ["--lang-pairs", "cat-eng,nob-eng,fao-eng", "--denoise", "cd", "--optimizer", "adam", "--lr", "0.001"]
         recipe += ["--max-tokens", "300", "--cpu", "--save-dir", str(tmp_path), "--num-workers", "0"]
         start = [str(tiny_data / "bin"), "--user-dir", str(site / "training")]
@@ -189,8 +226,25 @@ class TestPlainFairseq:
             done = subprocess.run(words, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr[-2000:]
         assert "Loaded checkpoint" in done.stdout
-        words = [str(programs / "fairseq-generate"), *start, "--task", "sensikit", "--path", str(tmp_path / "checkpoint_last.pt")]
-        words += ["--langs", "cat,nob,fao,eng", "--lang-pairs", "cat-eng,nob-eng,fao-eng", "-s", "cat", "-t", "eng", "--cpu"]
+        words = [
+            str(programs / "fairseq-generate"),
+            *start,
+            "--task",
+            "sensikit",
+            "--path",
+            str(tmp_path / "checkpoint_last.pt"),
+        ]
+        words += [
+            "--langs",
+            "cat,nob,fao,eng",
+            "--lang-pairs",
+            "cat-eng,nob-eng,fao-eng",
+            "-s",
+            "cat",
+            "-t",
+            "eng",
+            "--cpu",
+        ]
         words += ["--gen-subset", "test", "--required-batch-size-multiple", "1", "--beam", "2"]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
@@ -199,8 +253,13 @@ class TestPlainFairseq:
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [(("--method", "cd+"), "--method"), (("--direction", "eng"), "--direction"), (("--preset", "m8"), "--preset"), (("--arch", "huge"), "--arch")],
-)  # fmt: skip
+    [
+        (("--method", "cd+"), "--method"),
+        (("--direction", "eng"), "--direction"),
+        (("--preset", "m8"), "--preset"),
+        (("--arch", "huge"), "--arch"),
+    ],
+)
 def test_bad_options_name_what_there_is(tiny_data, tmp_path, options, named):
     with pytest.raises(OptionError, match=named):
         train(tiny_data, tmp_path / "run", *options)
@@ -228,9 +287,10 @@ def test_every_method_trains_resumes_and_is_opened(tiny_data, tmp_path, method, 
         ("--separate-projection",),
         ("--id-batching", "copies", "--id-k", "3"),
         ("--id-schedule", "5,10"),
-        ("--mix", "tokens", "--batches-per-update", "2"),
+        ("--mix", "tokens", "--tokens-per-update", "600"),
         ("--encoder-layerdrop", "0.2", "--decoder-layerdrop", "0.2"),
         ("--num-workers", "2"),
+        ("--bf16",),
     ],
 )
 def test_every_option_trains(tiny_data, tmp_path, flags):
@@ -241,7 +301,12 @@ def test_every_option_trains(tiny_data, tmp_path, flags):
 
 @pytest.mark.slow
 def test_it_learns(tiny_data, tmp_path):
-    train(tiny_data, tmp_path / "run", updates=150, flags=("--max-tokens", "1500", "--lr", "0.01", "--warmup-updates", "20"))
+    train(
+        tiny_data,
+        tmp_path / "run",
+        updates=150,
+        flags=("--max-tokens", "1500", "--tokens-per-update", "1500", "--lr", "0.01", "--warmup-updates", "20"),
+    )
     losses = [line for line in journal(tmp_path / "run") if line["set"] == "train_inner"]
     for name in ("translation", "encoder", "decoder"):
         assert losses[-1][name] < 0.7 * losses[0][name]

@@ -5,8 +5,8 @@
     toy.TinyTransformer(...)         attention, feed-forward layers and norms under fairseq's names
 
 A sentence is a few words of one language's vocabulary; its translation is the same words in English, one for one (but
-for a few slips), and the end. Sources also carry a few filler tokens after their end, so that source and target lengths differ. Nothing here
-reads torch's global random state.
+for a few slips), and the end. Sources also carry a few filler tokens after their end, so that source and target lengths
+differ. Nothing here reads torch's global random state.
 """
 
 from __future__ import annotations

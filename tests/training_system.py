@@ -1,7 +1,7 @@
 """A system that fairseq would train, without a run: its task, model, criterion and updates, from the same flags.
 
-    system = training_system.build(tiny_data, "cd+id", "--dropout", "0")
-    loss, size, log = training_system.step(system, system.updates()[0])
+system = training_system.build(tiny_data, "cd+id", "--dropout", "0")
+loss, size, log = training_system.step(system, system.updates()[0])
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class System:
 
     def updates(self, epoch: int = 1) -> list[dict[str, Any]]:
         """The updates of an epoch, as the trainer gets them."""
-        batches = self.task.args.batches_per_update
+        batches = round(self.task.args.tokens_per_update / self.max_tokens)
         return [
             self.data.collater([self.data[part] for part in update])
             for update in self.data.updates(epoch, (512, 512), self.max_tokens, None, batches)
@@ -48,17 +48,16 @@ def build(data: Path, method: str, *more: str, direction: str = "xxx-eng", seed:
     fairseq_compat.load()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import sensikit.training.task  # noqa: F401
         from fairseq import options, tasks
 
+        import sensikit.training.task  # noqa: F401
         from sensikit.training import recipes
         from sensikit.training.launch import directions
 
         opened = open_data(data)
         pairs, languages = directions(opened, direction)
-        preset = recipes.PRESETS["small"] | {"arch": "tiny", "max_tokens": 400, "tokens_per_update": 400}
-        preset["log_format"] = "none"
-        flags = [*recipes.flags(preset, recipes.METHODS[method], pairs, languages), "--cpu", *more]
+        flags = [*recipes.flags("small", method, pairs, languages), "--arch", "sensikit_tiny", "--log-format", "none"]
+        flags += ["--max-tokens", "400", "--tokens-per-update", "400", "--cpu", *more]
         args = options.parse_args_and_arch(options.get_training_parser(), [str(opened.bin), *flags])
         task = tasks.setup_task(args)
         torch.manual_seed(seed)

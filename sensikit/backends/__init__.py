@@ -16,6 +16,6 @@ def open_checkpoint(checkpoint: Path, data: Path, direction: str | None = None, 
         direction: "xxx-eng" or "eng-xxx"; None takes the one it was trained on, xxx-eng if both.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
-    from sensikit.backends import fairseq
+    from sensikit.backends.fairseq import open_checkpoint as open_fairseq
 
-    return fairseq.open_checkpoint(checkpoint, data, direction, device)
+    return open_fairseq(checkpoint, data, direction, device)

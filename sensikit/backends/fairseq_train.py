@@ -20,7 +20,7 @@ def train(arguments: Sequence[str]) -> None:
     """
     fairseq_compat.load()
     fairseq_compat.allow_resuming()
-    logging.getLogger("fairseq").setLevel(logging.INFO)
+    logging.getLogger("fairseq").setLevel(logging.NOTSET)
     from fairseq import checkpoint_utils, options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.distributed import utils as distributed

@@ -120,7 +120,8 @@ def pruning_curves(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = 
     for ax, label in zip(axes, labels, strict=True):
         of_label = points[points["run"] == label]
         for name in sorted(of_label["order"].unique(), key=_rank):
-            draw_order(ax, of_label[of_label["order"] == name], line_of(name), band=name in ("specificity", "random"))
+            of_order = of_label[of_label["order"] == name]
+            draw_order(ax, of_order, line_of(name), band=name == "specificity" or of_order["seeds"].max() > 1)
         ax.set_title(label)
     finish(axes, metric, change)
     legend_below(figure, axes)

@@ -44,14 +44,6 @@ def directions(data: DataBin, direction: str) -> tuple[list[tuple[str, str]], li
     return pairs[direction], [*others, english]
 
 
-def devices() -> int:
-    """Return how many GPUs compute an update together, over all processes of torchrun; 0 without any."""
-    import torch
-
-    here = torch.cuda.device_count()
-    return int(os.environ.get("WORLD_SIZE", here)) if here else 0
-
-
 def start(data: DataBin, out: Path, flags: Sequence[str], command: str, resume: bool = False) -> None:
     """Train in `out`: checkpoint_best.pt and checkpoint_last.pt, log.jsonl, recipe.json, and fairseq's own fairseq.log.
 
@@ -75,10 +67,9 @@ def start(data: DataBin, out: Path, flags: Sequence[str], command: str, resume: 
         _check_same(out, recipe)
     restored = _restored(out) if resume else []
     given = [str(data.bin), "--user-dir", str(Path(__file__).parent), *flags, "--save-dir", str(out), *restored]
-    if not first:
-        return train(given)
-    write_json(out / RECIPE, recipe)
-    with _logged(out / "fairseq.log"):
+    if first:
+        write_json(out / RECIPE, recipe)
+    with _logged(out / "fairseq.log") if first else contextlib.nullcontext():
         train(given)
 
 

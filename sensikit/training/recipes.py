@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 
 class Method(NamedTuple):
@@ -44,75 +44,36 @@ SIZES = {
 }
 """Pre-norm transformers with one embedding matrix for all; big is the paper's for M8, big12 its for M15."""
 
-_ALWAYS = {
-    "task": "sensikit",
-    "criterion": "sensikit",
-    "optimizer": "adam",
-    "adam_betas": "(0.9, 0.98)",
-    "lr_scheduler": "inverse_sqrt",
-    "warmup_init_lr": 1e-7,
-    "label_smoothing": 0.1,
-    "max_source_positions": 512,
-    "max_target_positions": 512,
-    "keep_interval_updates": 1,
-    "save_interval": 10**9,  # epochs: checkpoints come by updates
-    "validate_interval": 10**9,
-    "log_interval": 50,
-    "log_format": "json",
-    "ddp_backend": "legacy_ddp",  # a part need not use every parameter
-}
-_SMALL = _ALWAYS | {
-    "arch": "small",
-    "max_update": 4000,
-    "warmup_updates": 400,
-    "lr": 3e-3,
-    "clip_norm": 1.0,
-    "dropout": 0.1,
-    "max_tokens": 4096,
-    "tokens_per_update": 4096,
-    "save_interval_updates": 500,
-    "num_workers": 0,
-    "seed": 1,
-}
-_RELEASED_M8 = _ALWAYS | {
-    "arch": "big",
-    "max_update": 100_000,
-    "warmup_updates": 8000,
-    "lr": 1e-3,
-    "adam_eps": 1e-6,
-    "clip_norm": 0.0,
-    "dropout": 0.3,
-    "attention_dropout": 0.1,
-    "max_tokens": 4096,
-    "tokens_per_update": 262_144,
-    "save_interval_updates": 500,
-    "num_workers": 2,
-    "seed": 42,
-    "id_k": 2,
-    "id_alpha": 5.0,
-    "id_passes": "shared-encoder",
-    "id_weights": "halved",
-    "loss_weights": "released",
-    "mono_cap": 3_000_000,
-}
-_PAPER = {
-    "max_tokens": 3750,
-    "tokens_per_update": 30_000,
-    "patience": 10,
-    "id_passes": "full",
-    "id_weights": "equation",
-    "loss_weights": "own",
-}
-_M15 = {"arch": "big12", "max_update": 300_000, "save_interval_updates": 1000, "mono_cap": 15_000_000}
+# checkpoints come by updates, not by epochs; with legacy_ddp, a part need not use every parameter
+_ALWAYS = """
+--task sensikit --criterion sensikit --optimizer adam --adam-betas (0.9,0.98) --lr-scheduler inverse_sqrt
+--warmup-init-lr 1e-7 --label-smoothing 0.1 --max-source-positions 512 --max-target-positions 512
+--no-epoch-checkpoints --keep-interval-updates 1 --save-interval 1000000 --validate-interval 1000000
+--log-format json --log-interval 50 --ddp-backend legacy_ddp
+"""
+_SMALL = """
+--arch sensikit_small --dropout 0.1 --lr 3e-3 --warmup-updates 400 --max-update 4000 --clip-norm 1 --seed 1
+--max-tokens 4096 --tokens-per-update 4096 --save-interval-updates 500 --num-workers 0
+"""
+_RELEASED_M8 = """
+--arch sensikit_big --dropout 0.3 --attention-dropout 0.1 --lr 1e-3 --adam-eps 1e-6 --warmup-updates 8000
+--max-update 100000 --clip-norm 0 --seed 42 --max-tokens 4096 --tokens-per-update 262144 --save-interval-updates 500
+--num-workers 2 --id-k 2 --id-alpha 5 --id-passes shared-encoder --id-weights halved --loss-weights released
+--mono-cap 3000000
+"""
+_M15 = "--arch sensikit_big12 --max-update 300000 --save-interval-updates 1000 --mono-cap 15000000 "
+_PAPER = """
+--max-tokens 3750 --tokens-per-update 30000 --patience 10 --id-passes full --id-weights equation --loss-weights own
+"""
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "small": _SMALL,
-    "paper-m8": _RELEASED_M8 | _PAPER,
-    "paper-m15": _RELEASED_M8 | _M15 | _PAPER,
-    "released-m8": _RELEASED_M8,
-    "released-m15": _RELEASED_M8 | _M15 | {"tokens_per_update": 131_072},
+PRESETS = {
+    "small": _ALWAYS + _SMALL,
+    "paper-m8": _ALWAYS + _RELEASED_M8 + _PAPER,
+    "paper-m15": _ALWAYS + _RELEASED_M8 + _M15 + _PAPER,
+    "released-m8": _ALWAYS + _RELEASED_M8,
+    "released-m15": _ALWAYS + _RELEASED_M8 + _M15 + "--tokens-per-update 131072",
 }
-"""Section 5.4 of the paper, the authors' scripts, and what suits a small corpus on a processor.
+"""Section 5.4 of the paper, the authors' scripts, and what suits a small corpus on a processor; later flags win.
 
 The text gives the size, 100K and 300K updates, 8K of warm-up, 30K tokens, patience 10, K, α and the masking ratio; what
 it leaves open (optimiser, learning rate, dropout, how often to validate) is as in the scripts. The scripts have 262,144
@@ -121,31 +82,17 @@ which is not done here. Tokens are those of translation, padded, at most; monoli
 """
 
 
-def flags(
-    preset: Mapping[str, Any],
-    method: Method,
-    pairs: Sequence[tuple[str, str]],
-    languages: Sequence[str],
-    devices: int = 1,
-) -> list[str]:
+def flags(preset: str, method: str, pairs: Sequence[tuple[str, str]], languages: Sequence[str]) -> list[str]:
     """Return the flags of fairseq-train, but for the data and where to.
 
     Args:
-        preset: one of `PRESETS`, changed or not; None leaves a flag out.
-        method: what is trained beside translation.
+        preset: one of `PRESETS`.
+        method: one of `METHODS`, trained beside translation.
         pairs: (source, target) of each direction.
         languages: all of them, in a fixed order.
-        devices: that compute an update together.
     """
-    own = {
-        "arch": f"sensikit_{preset['arch']}",
-        "lang_pairs": ",".join("-".join(pair) for pair in pairs),
-        "langs": ",".join(languages),
-        "denoise": ",".join(method.denoise) or None,
-        "distill": ",".join(method.distill) or None,
-        "batches_per_update": max(1, round(preset["tokens_per_update"] / (preset["max_tokens"] * devices))),
-        "tokens_per_update": None,
-    }
-    values = {name: value for name, value in {**preset, **own}.items() if value is not None}
-    given = [text for name, value in values.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    return [*given, "--no-epoch-checkpoints"]
+    added = METHODS[method]
+    given = [*PRESETS[preset].split(), "--lang-pairs", ",".join("-".join(pair) for pair in pairs)]
+    given += ["--langs", ",".join(languages)]
+    given += ["--denoise", ",".join(added.denoise)] if added.denoise else []
+    return given + (["--distill", ",".join(added.distill)] if added.distill else [])

@@ -41,7 +41,7 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
 
     fairseq divides the gradient of an update by one number. To weigh each term by its own tokens, `train_step` must
     know the counts of the whole update before the first backward pass: so the batches of an update come as one sample
-    (--batches-per-update stands for --update-freq), and counts are summed over processes.
+    (--tokens-per-update stands for --update-freq), and counts are summed over processes.
     """
 
     @staticmethod
@@ -56,7 +56,7 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         add("--mono-temperature", type=float, default=10 / 7, help="T of the languages of monolingual text")
         add("--mono-share", type=float, default=0.5, help="of an update")
         add("--mix", default="sentences", choices=["sentences", "tokens"], help="what --mono-share counts")
-        add("--batches-per-update", type=int, default=1, help="of translation, of --max-tokens each")
+        add("--tokens-per-update", type=int, help="of translation, padded, all processes together; else one batch each")
         tags = {"lang_tok_replacing_bos_eos": True, "encoder_langtok": "tgt", "decoder_langtok": True}
         parser.set_defaults(left_pad_source="False", **tags)
 
@@ -78,7 +78,7 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         if unknown:
             raise OptionError("--denoise", f"{unknown[0]!r} is unknown", f"give some of {', '.join(OBJECTIVES)}")
         if list(args.update_freq) != [1]:
-            raise OptionError("--update-freq", "would weigh each of its batches alone", "give --batches-per-update")
+            raise OptionError("--update-freq", "would weigh each of its batches alone", "give --tokens-per-update")
         if args.encoder_langtok != "tgt" or args.left_pad_source or not args.lang_tok_replacing_bos_eos:
             raise OptionError("--encoder-langtok", "the target's tag ends the source, padded right", "leave it out")
         if not 0 < args.mono_share < 1 or not 0 < (0.5 if args.mask_ratio is None else args.mask_ratio) <= 1:
@@ -159,7 +159,9 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         if not isinstance(dataset, Mixture):
             return super().get_batch_iterator(dataset, max_tokens, max_sentences, max_positions, **options)
         training = dataset is self.datasets.get(self.args.train_subset)
-        how = max_positions, max_tokens, max_sentences, self.args.batches_per_update if training else 1, training
+        together = (max_tokens or 1) * distributed.get_data_parallel_world_size()
+        batches = max(1, round((self.args.tokens_per_update or 0) / together)) if training else 1
+        how = max_positions, max_tokens, max_sentences, batches, training
         kept = ("seed", "num_shards", "shard_id", "num_workers", "epoch")
         return iterators.EpochBatchIterator(
             dataset=dataset,
