@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +106,7 @@ def gather(paths: Sequence[Path], labels: Sequence[str] = ()) -> Material:
     languages: dict[str, dict[str, Any]] = {}
     for subject in subjects:
         for code, language in subject.manifest["languages"].items():
-            languages.setdefault(code, {**language, "name": printable(language["name"])})
+            languages.setdefault(code, language)
     tables = {}
     for name in TABLES:
         found = [(subject.label, subject.tables[name]) for subject in subjects if name in subject.tables]
@@ -119,13 +118,17 @@ def gather(paths: Sequence[Path], labels: Sequence[str] = ()) -> Material:
 
 
 def printable(text: str) -> str:
-    """Return text that every file can hold: no control signs, no bytes that are not UTF-8."""
-    decoded = os.fsencode(text).decode("utf-8", "replace") if _surrogates(text) else text
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in decoded)
+    """Return text that every file can hold: no control signs, nothing but plain spaces, no bytes that are not UTF-8."""
+    shown = (sign if sign.isprintable() else " " if sign.isspace() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    return "".join(shown)
 
 
-def _surrogates(text: str) -> bool:
-    return any("\ud800" <= sign <= "\udfff" for sign in text)
+def _printable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_printable(key): _printable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _labels(paths: Sequence[Path], labels: Sequence[str]) -> list[str]:
@@ -148,6 +151,7 @@ def _labels(paths: Sequence[Path], labels: Sequence[str]) -> list[str]:
 def _subject(path: Path, label: str) -> Subject:
     run = Run.open(path)
     _check_manifest(run)
+    run.manifest = _printable(run.manifest)
     tables = {name: _table(run, name, schema) for name, schema in TABLES.items() if (path / name).exists()}
     return Subject(label, printable(str(path)), run, tables)
 
@@ -214,7 +218,11 @@ def _table(run: Run, name: str, schema: Schema) -> pd.DataFrame:
 
 def _column(found: pd.Series[Any], path: Path, number: bool, filled: bool, remedy: str) -> pd.Series[Any]:
     """Return one column as text or as finite numbers."""
-    values = pd.to_numeric(found, errors="coerce").astype(float) if number else found.astype(str)
+    values = (
+        pd.to_numeric(found, errors="coerce").astype(float)
+        if number
+        else found.astype(str).map(printable, na_action="ignore")
+    )
     wrong = found.notna() & ~np.isfinite(values) if number else pd.Series(False, index=found.index)
     if filled:
         wrong |= found.isna()

@@ -16,7 +16,7 @@ from sensikit.errors import OptionError
 from sensikit.exhibits import EXHIBITS, MANIFEST, PRUNING, Exhibit
 from sensikit.figures.style import joined
 from sensikit.files import write_text
-from sensikit.material import Material, Subject, gather
+from sensikit.material import Material, Subject, gather, printable
 from sensikit.progress import progress
 from sensikit.tables import Table, headline
 
@@ -123,7 +123,7 @@ def _origin(subject: Subject, source: str) -> list[str]:
     frame = subject.tables[PRUNING]
     names = {"signature": "", "bleu_signature": "BLEU|", "chrf_signature": "chrF++|"}
     found = [(name, frame[column].dropna().unique()) for column, name in names.items() if column in frame]
-    signatures = [f"{name}{each}" for name, each_of in found for each in each_of]
+    signatures = [printable(f"{name}{each}") for name, each_of in found for each in each_of]
     return [*signatures, f"sensikit prune {shlex.quote(subject.path)}"]
 
 

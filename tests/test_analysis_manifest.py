@@ -118,6 +118,16 @@ def test_temperature_moves_the_batches_of_all_languages_under_pooled_too() -> No
     assert signature_of(backend, pooled) != signature_of(backend, flatter)
 
 
+def test_signature_is_written_out_in_full() -> None:
+    backend = Watched()
+    checkpoint, data = backend.provenance.checkpoint_sha256[:8], backend.provenance.data_sha256[:8]
+    assert signature_of(backend, replace(QUICK, mode="train", skip_nonfinite=True)) == (
+        "S|task:mt|dir:xxx-eng|langs:3|split:train|loss:nll/token|mode:train|abs:batch|batches:6|tokens:40|"
+        "rest:mixed/T1|sigma:2.5e-10|seed:1|nonfinite:skipped|pieces:4|dtype:fp32|"
+        f"ckpt:{checkpoint}|data:{data}|v:{__version__}"
+    )
+
+
 def test_signature_tells_checkpoint_data_direction_and_languages() -> None:
     whole = signature_of(Watched(), QUICK)
     assert whole != signature_of(Watched(seed=1), QUICK)

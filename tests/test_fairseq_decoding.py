@@ -73,14 +73,30 @@ def test_first_sentences_alone(tiny_backend: FairseqBackend) -> None:
 
 
 def test_long_sentences_are_translated_from_what_fits(
-    tiny_checkpoint: Path, tiny_data: Path, tiny_backend: FairseqBackend, tmp_path: Path
+    tiny_checkpoint: Path,
+    tiny_data: Path,
+    tiny_backend: FairseqBackend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limits = {"max_source_positions": 9, "max_target_positions": 40}
     path = edited(tiny_checkpoint, tmp_path / "c.pt", task=limits, model=limits)
     found = open_checkpoint(path, tiny_data, device="cpu")
     lengths = tiny_backend.sizes("cat", "test")[:, 0]
+    sources: list[torch.Tensor] = []
+    step = found.task.inference_step
+    monkeypatch.setattr(
+        found.task,
+        "inference_step",
+        lambda generator, models, sample: (
+            sources.append(sample["net_input"]["src_tokens"]) or step(generator, models, sample)
+        ),
+    )
     translated = found.translate("cat", "test", TEST)
     assert translated.truncated == (lengths > 9).sum() > 0
+    assert max(batch.shape[1] for batch in sources) == 9
+    tag = found.task.source_dictionary.index("__eng__")
+    assert all((batch[:, -1] == tag).all() for batch in sources)
     assert len(translated.hypotheses) == HELD_OUT
     everything = tiny_backend.translate("cat", "test", TEST).hypotheses
     assert [text for text, length in zip(translated.hypotheses, lengths, strict=True) if length <= 9] == [
@@ -89,7 +105,7 @@ def test_long_sentences_are_translated_from_what_fits(
 
 
 def test_translating_leaves_no_trace(any_design: FairseqBackend) -> None:
-    """fairseq leaves the model in evaluation mode, with the generator's beam size in its decoder."""
+    """fairseq leaves the model in evaluation mode."""
     piece = any_design.collate(MIXED)
     before = float(any_design.loss(piece)[0].detach())
     weights = {name: tensor.clone() for name, tensor in any_design.module.state_dict().items()}
@@ -100,11 +116,10 @@ def test_translating_leaves_no_trace(any_design: FairseqBackend) -> None:
     assert float(any_design.loss(piece)[0].detach()) == before
     assert all(torch.equal(tensor, weights[name]) for name, tensor in any_design.module.state_dict().items())
     assert not any_design.module.decoder.output_projection._forward_hooks
-    assert not [part for part in any_design.module.modules() if getattr(part, "beam_size", 1) != 1]
 
 
 def test_a_beam_of_one_after_a_beam_of_five(any_design: FairseqBackend) -> None:
-    """fairseq sets the beam size in the decoder's attention only if it is more than one."""
+    """fairseq's attention has a beam size of its own, which a generator may set."""
     greedy = Decoding(beam=1, max_len_a=0, max_len_b=30)
     first = any_design.translate("cat", "test", greedy)
     any_design.translate("cat", "test", TEST)

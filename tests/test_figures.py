@@ -46,6 +46,10 @@ def cells(ax: Axes) -> np.ndarray:
     return values.reshape(side, side)
 
 
+def numbers(figure: Figure) -> list[str]:
+    return [text.get_text() for ax in maps(figure) for text in ax.texts]
+
+
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text)]
 
@@ -135,9 +139,9 @@ def test_a_correlation_is_never_rounded_up_to_one(value: float, decimals: int, s
 def test_values_near_one_get_a_third_digit() -> None:
     frame = synthetic_run.correlation(LANGUAGES).query("group == 'high'").copy()
     frame["ceiling"], frame["pcc"] = 0.9912, 0.9942
-    assert texts(figures.correlation_heatmaps(frame, LANGUAGES)).count("0.99") == 8 * 8
+    assert numbers(figures.correlation_heatmaps(frame, LANGUAGES)).count("0.99") == 8 * 8
     frame["ceiling"], frame["pcc"] = 0.9988, 0.9881  # two digits would show a pair at its ceiling that is far below it
-    found = texts(figures.correlation_heatmaps(frame, LANGUAGES))
+    found = numbers(figures.correlation_heatmaps(frame, LANGUAGES))
     assert (found.count(".999"), found.count(".988")) == (8, 8 * 7)
 
 
@@ -436,3 +440,26 @@ def test_a_full_disk_leaves_the_earlier_figure_whole(tmp_path: Path, monkeypatch
     with pytest.raises(SensikitError, match="the disk is full"):
         figures.save(figure, tmp_path / "data")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_no_title_is_cut_off_whatever_the_number_of_languages(count: int) -> None:
+    languages = {code: LANGUAGES[code] for code in ORDER[:count]}
+    figure = figures.correlation_heatmaps(synthetic_run.correlation(languages), languages)
+    figure.draw_without_rendering()
+    height = figure.bbox.height
+    tops = [ax.title.get_window_extent().y1 for ax in maps(figure)]
+    assert len(tops) == 3
+    assert max(tops) <= height
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.95, 1.0, [0.95, 0.96, 0.97, 0.98, 0.99, 1.0]),
+        (0.8, 1.0, [0.8, 0.85, 0.9, 0.95, 1.0]),
+        (0.6, 1.0, [0.6, 0.7, 0.8, 0.9, 1.0]),
+    ],
+)
+def test_ticks_of_the_colour_scale_are_evenly_apart(low: float, high: float, ticks: list[float]) -> None:
+    assert heatmaps.bar_ticks(low, high) == ticks

@@ -1,12 +1,13 @@
 """Real SIGKILLs of real processes: whatever they were at, `resume` ends with the bytes of a run that was left alone.
 
-A process of its own loads torch once and forks a child for each kill. A child is killed either just before its n-th
-event (it opens, renames or truncates a file of the run, makes a directory, collates a batch, translates a split), or
-from outside at some moment.
+A process of its own loads torch once and forks a child for each kill. A child is killed either at its n-th event (it
+is about to open, rename or truncate a file of the run, has just opened one to write it, makes a directory, collates a
+batch, translates a split), or from outside at some moment.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -68,7 +69,7 @@ def work(verb: str, backend: Backend, path: Path, resume: bool) -> None:
 
 
 class Events:
-    """Counts the events of one child, and may kill it before one of them."""
+    """Counts the events of one child, and may kill it at one of them."""
 
     def __init__(self, path: Path, fatal: int | None) -> None:
         self.path, self.fatal, self.count = str(path), fatal, 0
@@ -82,6 +83,17 @@ class Events:
         if event in FILE_EVENTS and str(arguments[0]).startswith(self.path):
             self.happens()
 
+    def opening(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `real`, an open(), with an event after it: a file to be written is empty then, an old one cut off."""
+
+        def opened(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+            found = real(file, mode, *arguments, **options)
+            if str(file).startswith(self.path) and set(mode) & set("wa+"):
+                self.happens()
+            return found
+
+        return opened
+
 
 def child(verb: str, folder: Path, path: Path, resume: bool, fatal: int | None = None) -> int:
     """Fork a child that works; return its process id. It leaves its number of events beside the run."""
@@ -92,6 +104,7 @@ def child(verb: str, folder: Path, path: Path, resume: bool, fatal: int | None =
         backend, events = opened(folder), Events(path, fatal)
         backend.tell = events.happens
         sys.addaudithook(events.audit)
+        io.open = events.opening(io.open)  # type: ignore[assignment]
         work(verb, backend, path, resume)
         path.with_name(f"{path.name}.events").write_text(str(events.count))
         os._exit(0)
@@ -113,7 +126,7 @@ def fresh(folder: Path, name: str) -> Path:
 
 
 def killings(verb: str, folder: Path, inside: int, outside: int) -> list[dict[str, Any]]:
-    """Kill a child before each of `inside` events, and one at each of `outside` moments; let another one resume."""
+    """Kill a child at each of `inside` events, and one at each of `outside` moments; let another one resume."""
     counted = fresh(folder, "counted")
     started = time.monotonic()
     assert ended(child(verb, folder, counted, False)) == 0
@@ -176,7 +189,8 @@ def check(verb: str, folder: Path, inside: int, outside: int) -> None:
             assert case["code"] == -signal.SIGKILL, case
         assert case["resumed"] == 0, case
         assert snapshot(Path(case["path"])) == expected, case
-    assert len(found) >= inside + outside
+    assert sum(case["point"] is None for case in found) == outside
+    assert len({case["point"] for case in found} - {None}) >= 6
     assert any(case["partial"] for case in found), "no kill fell between a file's beginning and its end"
 
 

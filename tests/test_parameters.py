@@ -161,6 +161,7 @@ class Everything(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(5, 4)
+        self.embed_positions = nn.Embedding(6, 4)
         self.linear = nn.Linear(4, 4)
         self.layer_norm = nn.LayerNorm(4)
         self.conv = nn.Conv1d(4, 4, 1)
@@ -172,7 +173,9 @@ class Everything(nn.Module):
 
 def test_weights_and_biases_of_Linear_and_Embedding_alone_are_prunable() -> None:
     assert {p.name for p in registry(Everything()) if p.prunable} == {
+        # tied to a Linear, and not
         "embed_tokens.weight",
+        "embed_positions.weight",
         "linear.weight",
         "linear.bias",
         # a Linear of its own inside torch's attention

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -234,14 +235,15 @@ def test_names_and_commands_are_text_and_never_markup(tmp_path: Path) -> None:
 
 
 def test_control_signs_and_foreign_bytes_in_names_do_not_break_the_files(tmp_path: Path) -> None:
-    languages = {"cat": {**FEW["cat"], "name": "Cat\x1b[31m\x00alan"}, "fao": FEW["fao"]}
-    run = synthetic_run.write_run(tmp_path / "run", languages, only=["pruning"])
+    languages = {"cat": {**FEW["cat"], "name": "Cat\x1b[31m\x00a\u00a0lan"}, "fao": FEW["fao"]}
+    run = synthetic_run.write_run(tmp_path / "run", languages, only=["pruning"], command="a\x07b")
+    write_text(
+        run / "pruning.csv", (run / "pruning.csv").read_text().replace("magnitude", "mag\x01").replace("|beam", "\x02|")
+    )
     moved = os.fsdecode(os.fsencode(tmp_path) + b"/r\xffn\n")
     run.rename(moved)
     page = report([moved])
-    assert "Cat\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}alan" in Page(page).text
-    from xml.etree import ElementTree
-
+    assert "Cat\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}a lan" in Page(page).text
     for path in (page.parent / "figures").glob("*.svg"):
         ElementTree.parse(path)
 
@@ -366,7 +368,9 @@ def test_a_run_of_which_nothing_was_pruned_yet_shows_its_quality_and_no_curve(tm
     headline = tables.headline(material.gather([first, second]).tables).shown()
     assert headline.iloc[0].tolist() == ["a", "16.60", "–"]
     assert headline.iloc[1].tolist()[:2] == ["b", "16.60"]
-    assert curves.curve(material.gather([first, second]).tables["pruning.csv"])["run"].unique().tolist() == ["b"]
+    points = curves.curve(material.gather([first, second]).tables["pruning.csv"])
+    assert points["run"].unique().tolist() == ["b"]
+    assert points["value"].dtype == float
 
 
 def test_the_language_nan_is_a_language(tmp_path: Path) -> None:
@@ -379,13 +383,14 @@ def test_the_language_nan_is_a_language(tmp_path: Path) -> None:
     )
 
 
-def test_a_pooled_run_has_no_batches_of_the_rest(tmp_path: Path) -> None:
+def test_sets_that_were_pooled_and_have_no_batches_do_not_count(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["correlation"])
     manifest = read_json(run / "manifest.json")
     manifest["sets"] = {name: entry for name, entry in manifest["sets"].items() if not name.startswith("mt/rest-")}
     manifest["sets"] |= {f"mt/rest-{code}": {"pooled": ["x"], "tokens_mean": 1.0, "files": {}} for code in FEW}
+    del manifest["sets"]["mt/cat"]["batches"]
     write_json(run / "manifest.json", manifest)
-    assert "of 4,084 target tokens" in Page(report([run])).text
+    assert "over 500 batches a language, of 4,084 target tokens" in Page(report([run])).text
 
 
 def test_a_run_of_both_tasks_has_a_figure_for_each(bare: Path) -> None:

@@ -82,4 +82,4 @@ class TestStrength:
         assert strength(x, alpha, (p, q), total) == pytest.approx(expected, rel=1e-12)
 
     def test_an_alpha_of_at_most_one_knows_no_schedule(self):
-        assert strength(0, 1.0, (5, 10), 100) == 1.0
+        assert [strength(update, 0.5, (5, 10), 100) for update in (0, 5, 100)] == [0.5] * 3

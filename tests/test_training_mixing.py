@@ -293,6 +293,8 @@ def with_mono(tiny_data, tmp_path):
     [
         ("cd", ("--update-freq", "2"), "--update-freq"),
         ("cd", ("--denoise", "bert"), "--denoise"),
+        ("cd", ("--sampling-method", "temperature"), "--sampling-method"),
+        ("cd", ("--truncate-source",), "--truncate-source"),
         ("cd", ("--encoder-langtok", "src"), "--encoder-langtok"),
         ("cd", ("--mono-share", "1"), "--mono-share"),
         ("cd", ("--mask-ratio", "0"), "--mask-ratio"),

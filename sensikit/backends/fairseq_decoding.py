@@ -99,11 +99,9 @@ def _arguments(decoding: Decoding) -> Namespace:
 
 @contextlib.contextmanager
 def _decoding(module: Any) -> Iterator[None]:
-    """Put the module in evaluation mode with finite logits, and afterwards back as it was.
-
-    The decoder keeps the beam size of its last generator, and a later generator of beam 1 does not reset it.
-    """
+    """Put the module in evaluation mode with finite logits, and afterwards back as it was."""
     training = module.training
+    module.eval()
     hook = module.decoder.output_projection.register_forward_hook(_finite)
     try:
         with torch.no_grad():
@@ -111,9 +109,6 @@ def _decoding(module: Any) -> Iterator[None]:
     finally:
         hook.remove()
         module.train(training)
-        for part in module.decoder.modules():
-            if hasattr(part, "set_beam_size"):
-                part.set_beam_size(1)
 
 
 def _finite(module: nn.Module, inputs: Any, logits: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,10 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from sensikit.backends import fairseq_compat
+from sensikit.errors import OptionError
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -32,9 +34,15 @@ def train(arguments: Sequence[str]) -> None:
         vars(keeper).clear()  # what an earlier run in this process left: its best loss, its patience
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        args = options.parse_args_and_arch(options.get_training_parser(), given)
+        parser = options.get_training_parser()
+        parser.error = _refuse
+        args = options.parse_args_and_arch(parser, given)
         args.tpu = "--tpu" in given  # fairseq takes --bf16 for a TPU's
         distributed.call_main(convert_namespace_to_omegaconf(args), fairseq_train.main)
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise OptionError("fairseq-train", problem, "see fairseq-train --help")
 
 
 def main() -> None:

@@ -46,10 +46,10 @@ class Recipe:
     valid: int = 60
     test: int = 120
     tiers: tuple[int, int] = (2000, 1500)
-    updates: int = 800
-    batches: int = 100
-    ratios: tuple[float, ...] = (0.0, 0.3, 0.5, 0.7, 0.9)
-    orders: tuple[str, ...] = ("specificity", "random")
+    updates: int = 700
+    batches: int = 60
+    ratios: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
+    orders: tuple[str, ...] = ("specificity", "reverse", "random", "sensitivity")
     seed: int = 1
 
 

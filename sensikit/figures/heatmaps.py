@@ -121,7 +121,7 @@ def correlation_heatmaps(
     columns = min(len(groups), 3 if len(codes) <= 10 else 2) if single else len(labels)
     rows = -(-len(groups) // columns) if single else len(groups)
     side = width / columns if single else (width - BAR) / columns
-    figure = canvas(width, rows * (side + 0.45) if single else rows * (side - 0.05) + 0.2)
+    figure = canvas(width, rows * (side + 0.62) if single else rows * (side - 0.05) + 0.2)
     grid = figure.subplots(rows, columns, squeeze=False)
     for ax in grid.ravel()[len(groups) :] if single else ():
         ax.set_axis_off()
@@ -139,19 +139,25 @@ def correlation_heatmaps(
 
 
 def colour_bar(figure: Figure, panels: Sequence[Axes], limits: tuple[float, float], orientation: str) -> None:
-    """Draw the scale of a row of panels, its ends labelled."""
+    """Draw the scale of a row of panels, its ends labelled; the ticks are evenly apart where a round step allows it."""
     bar = figure.colorbar(
         panels[-1].collections[0], ax=panels, orientation=orientation, shrink=0.8, aspect=28, pad=0.02, label="PCC"
     )
-    room = 0.12 * (limits[1] - limits[0])
-    inner = [
-        tick
-        for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(*limits)
-        if limits[0] + room < tick < limits[1] - room
-    ]
-    bar.set_ticks([limits[0], *inner, limits[1]], labels=[f"{tick:.2f}" for tick in (limits[0], *inner, limits[1])])
+    ticks = bar_ticks(*limits)
+    bar.set_ticks(ticks, labels=[f"{tick:.2f}" for tick in ticks])
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=2)
+
+
+def bar_ticks(low: float, high: float) -> list[float]:
+    """Return at most seven ticks from `low` to `high`, which are whole multiples of 0.05."""
+    hundredths = round(100 * (high - low))
+    step = next((each for each in (1, 2, 5, 10, 20) if hundredths % each == 0 and hundredths <= 6 * each), 0)
+    if step:
+        return [round(low + each / 100, 2) for each in range(0, hundredths + 1, step)]
+    room = 0.12 * (high - low)
+    inner = [float(tick) for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)]
+    return [low, *(tick for tick in inner if low + room < tick < high - room), high]
 
 
 def panel(

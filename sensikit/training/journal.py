@@ -45,6 +45,8 @@ class Journal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
+        if not record.getMessage().startswith("{"):
+            return
         values = {
             name.removeprefix(f"{record.name}_"): value for name, value in json.loads(record.getMessage()).items()
         }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -12,11 +14,11 @@ from sensikit import __version__
 from sensikit.backends import checkpoint
 from sensikit.backends.databin import DataBin
 from sensikit.errors import CheckpointError, DataError, RunError
-from sensikit.files import read_json, write_json
+from sensikit.files import read_json, sha256_of, write_json
 from sensikit.progress import say
 from sensikit.training import journal
 
-RECIPE = "recipe.json"
+RECIPE, LOG = "recipe.json", "fairseq.log"
 FREE = ("--max-update", "--patience", "--log-interval", "--num-workers", "--user-dir")
 """Flags that a resumed run may have another value of."""
 
@@ -59,17 +61,20 @@ def start(data: DataBin, out: Path, flags: Sequence[str], command: str, resume: 
     """
     from sensikit.backends.fairseq_train import train
 
-    recipe = {"format": 1, "version": __version__, "command": command, "data": str(data.root), "flags": list(flags)}
+    recipe = {"format": 1, "version": __version__, "command": command, "flags": list(flags)}
+    recipe |= {"data": str(data.root.resolve()), "data_sha256": sha256_of(json.dumps(data.manifest, sort_keys=True))}
     first = os.environ.get("RANK", "0") == "0"
-    if first and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if first and out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {RECIPE, LOG}):
         if not resume:
             raise RunError(out, "already exists", "choose another --out, or --resume what is there")
         _check_same(out, recipe)
     restored = _restored(out) if resume else []
     given = [str(data.bin), "--user-dir", str(Path(__file__).parent), *flags, "--save-dir", str(out), *restored]
+    if importlib.util.find_spec("tensorboard"):
+        given += ["--tensorboard-logdir", str(out / "tensorboard")]
     if first:
         write_json(out / RECIPE, recipe)
-    with _logged(out / "fairseq.log") if first else contextlib.nullcontext():
+    with _logged(out / LOG) if first else contextlib.nullcontext():
         train(given)
 
 
@@ -98,8 +103,8 @@ def _check_same(out: Path, recipe: dict[str, object]) -> None:
         if name not in FREE and old.get(name) != new.get(name):
             problem = f"was started with {name} {old.get(name, '(none)')}, not {new.get(name, '(none)')}"
             raise RunError(out, problem, "repeat its settings or choose another --out")
-    if before["data"] != recipe["data"]:
-        raise RunError(out, f"was started on {before['data']}", "give the same data")
+    if before["data_sha256"] != recipe["data_sha256"]:
+        raise RunError(out, f"was started on other data ({before['data']})", "give the same data")
 
 
 def _named(flags: Sequence[str]) -> dict[str, str]:

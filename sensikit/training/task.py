@@ -34,6 +34,14 @@ from sensikit.training.objectives import TERMS, summed, weights
 
 allow_resuming()
 
+_UNUSED = {
+    "sampling_method": "concat",
+    **dict.fromkeys(("sampling_weights", "sampling_weights_from_file", "extra_data", "extra_lang_pairs")),
+    **dict.fromkeys(("virtual_epoch_size", "virtual_data_size")),
+    **dict.fromkeys(("truncate_source", "load_alignments", "enable_lang_ids", "sentence_avg"), False),
+}
+"""Flags of fairseq with their defaults: every pair comes once an epoch (T = 1), as it is."""
+
 
 @register_task("sensikit")
 class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
@@ -77,6 +85,9 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         unknown = [name for name in self.objectives if name not in OBJECTIVES]
         if unknown:
             raise OptionError("--denoise", f"{unknown[0]!r} is unknown", f"give some of {', '.join(OBJECTIVES)}")
+        for name, usual in _UNUSED.items():
+            if getattr(args, name, usual) != usual:
+                raise OptionError(f"--{name.replace('_', '-')}", "has no effect here", "leave it out")
         if list(args.update_freq) != [1]:
             raise OptionError("--update-freq", "would weigh each of its batches alone", "give --tokens-per-update")
         if args.encoder_langtok != "tgt" or args.left_pad_source or not args.lang_tok_replacing_bos_eos:
@@ -162,7 +173,7 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         together = (max_tokens or 1) * distributed.get_data_parallel_world_size()
         batches = max(1, round((self.args.tokens_per_update or 0) / together)) if training else 1
         how = max_positions, max_tokens, max_sentences, batches, training
-        kept = ("seed", "num_shards", "shard_id", "num_workers", "epoch")
+        kept = ("seed", "num_shards", "shard_id", "num_workers", "epoch", "skip_remainder_batch", "grouped_shuffling")
         return iterators.EpochBatchIterator(
             dataset=dataset,
             collate_fn=dataset.collater,
