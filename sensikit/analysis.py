@@ -182,15 +182,8 @@ def make_plan(backend: Backend, settings: Settings, languages: Sequence[str] | N
         DataError: for a language without data, or where B_-l has no other language.
     """
     known = list(backend.languages)
-    for code in languages or ():
-        if code not in known:
-            raise OptionError("--languages", f"{code} is not a training language", f"choose among {', '.join(known)}")
-    if languages is not None and not languages:
-        raise OptionError("--languages", "names no language", f"choose among {', '.join(known)}")
-    measured = [code for code in known if languages is None or code in languages]
+    measured = _measured(known, languages)
     notes = []
-    if len(known) < 2:
-        raise DataError(known[0] if known else "data", "is the only language", "B_-l needs at least two languages")
     if settings.rest == "pooled" and measured != known:
         notes.append("--rest pooled takes the mean over all other training languages: all of them are measured")
         measured = known
@@ -204,6 +197,8 @@ def make_plan(backend: Backend, settings: Settings, languages: Sequence[str] | N
         items = draw(pool, settings.seed, f"{settings.task}/{name}", settings.rest_temperature)
         return pack(items, pool, tokens, count, settings.pieces)
 
+    left_out = {code: backend.left_out(code, settings.split) for code in known}
+    notes += [f"{code}: {n} pairs longer than the model takes are left out" for code, n in left_out.items() if n]
     tokens = settings.tokens or common_tokens(sizes, TOKENS)
     if not settings.tokens and tokens < TOKENS:
         smallest = min(sizes, key=lambda code: int(sizes[code][:, 1].sum()))
@@ -215,19 +210,28 @@ def make_plan(backend: Backend, settings: Settings, languages: Sequence[str] | N
             f"{MINIMUM_BATCHES} batches"
         )
 
-    def batches_of(name: str, members: Sequence[str]) -> list[Batch]:
-        return packed(name, members, tokens)
-
-    sets = {code: batches_of(code, [code]) for code in measured}
+    members = {code: [code] for code in measured}
     if settings.rest == "mixed":
-        others = {code: [other for other in known if other != code] for code in measured}
-        sets |= {f"rest-{code}": batches_of(f"rest-{code}", others[code]) for code in measured}
-    sets["all"] = batches_of("all", known)
+        members |= {f"rest-{code}": [other for other in known if other != code] for code in measured}
+    members["all"] = known
+    sets = {name: packed(name, codes, tokens) for name, codes in members.items()}
     short = [code for code in measured if len(sets[code]) < settings.batches]
     notes += [
         f"{code} has {len(sets[code])} batches of {tokens} target tokens, not {settings.batches}" for code in short
     ]
     return Plan(measured, tokens, sets, notes)
+
+
+def _measured(known: list[str], languages: Sequence[str] | None) -> list[str]:
+    """Return the languages that are asked for, in the order of training."""
+    unknown = [code for code in languages or () if code not in known]
+    if unknown:
+        raise OptionError("--languages", f"{unknown[0]} is not a training language", f"choose among {', '.join(known)}")
+    if languages is not None and not languages:
+        raise OptionError("--languages", "names no language", f"choose among {', '.join(known)}")
+    if len(known) < 2:
+        raise DataError(known[0] if known else "data", "is the only language", "B_-l needs at least two languages")
+    return [code for code in known if languages is None or code in languages]
 
 
 def run_signature(backend: Backend, settings: Settings, plan: Plan) -> str:

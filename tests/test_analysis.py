@@ -154,6 +154,16 @@ def test_every_language_has_as_many_batches_as_it_can_fill_up_to_the_wanted_numb
     assert run.manifest["notes"] == expected
 
 
+def test_pairs_that_the_model_cannot_take_are_counted_in_the_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Watched()
+    longer = next(iter(backend.languages))
+    monkeypatch.setattr(backend, "left_out", lambda code, split: 7 if code == longer else 0, raising=False)
+    notes = make_plan(backend, Settings(batches=6, tokens=40)).notes
+    assert [note for note in notes if "left out" in note] == [
+        f"{longer}: 7 pairs longer than the model takes are left out"
+    ]
+
+
 def test_batches_hold_the_same_tokens_in_every_set(straight: Path) -> None:
     for entry in Run.open(straight).manifest["sets"].values():
         assert 40 - 10 <= entry["tokens_min"] <= entry["tokens_mean"] <= entry["tokens_max"] <= 40 + 10

@@ -136,7 +136,7 @@ def test_table_is_the_ledger_and_has_the_columns_that_others_read(straight: Path
     table = Run.open(straight).read_table("pruning.csv")
     assert table.columns[:14].tolist() == [
         "order", "seed", "language", "ratio", "pruned", "prunable", "bleu", "bleu_low", "bleu_high", "chrf",
-        "sentences", "mean_length_ratio", "bleu_signature", "chrf_signature",
+        "sentences", "truncated", "mean_length_ratio", "bleu_signature", "chrf_signature",
     ]  # fmt: skip
     lines = ledger(straight)
     assert len(table) == len(lines) == CELLS
