@@ -134,7 +134,7 @@ def test_the_curve_is_alive(straight: Path) -> None:
 
 def test_table_is_the_ledger_and_has_the_columns_that_others_read(straight: Path) -> None:
     table = Run.open(straight).read_table("pruning.csv")
-    assert table.columns[:14].tolist() == [
+    assert table.columns[:15].tolist() == [
         "order", "seed", "language", "ratio", "pruned", "prunable", "bleu", "bleu_low", "bleu_high", "chrf",
         "sentences", "truncated", "mean_length_ratio", "bleu_signature", "chrf_signature",
     ]  # fmt: skip
