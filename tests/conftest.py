@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 from pathlib import Path
 
@@ -20,6 +21,7 @@ WORDS = 20
 def one_thread() -> None:
     """Tests run beside other work: a second thread makes them slower there, not faster."""
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start; the same sums in the same order
 
 
 def sentences(language: str, count: int, seed: int) -> list[tuple[str, str]]:

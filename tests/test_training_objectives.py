@@ -263,8 +263,10 @@ def test_another_process_without_data_adds_nothing(tiny_data):
     assert training_system.gradient(system).abs().max() == 0
 
 
-def test_validation_is_the_translation_in_one_pass(tiny_data):
+def test_validation_is_the_translation_in_one_pass(tiny_data, monkeypatch):
     system = training_system.build(tiny_data, "cd+id", "--dropout", "0.3")
+    passes, forward = [], system.model.forward
+    monkeypatch.setattr(system.model, "forward", lambda **how: (passes.append(how["passes"]), forward(**how))[1])
     system.task.load_dataset("valid")
     data = system.task.dataset("valid")
     samples = [
@@ -278,6 +280,7 @@ def test_validation_is_the_translation_in_one_pass(tiny_data):
     assert sum(size for _, size, _ in losses) == sum(data.targets.sizes)
     assert [loss.item() for loss, _, _ in losses] == again
     assert all(log["translation_x"] == 0 and log["encoder_tokens"] == 0 for _, _, log in losses)
+    assert set(passes) == {1}
 
 
 def test_losses_are_in_nats(tiny_data):

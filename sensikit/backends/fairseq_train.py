@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from sensikit.backends import fairseq_compat
-from sensikit.errors import OptionError
+from sensikit.errors import OptionError, SensikitError
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -46,11 +46,15 @@ def _refuse(problem: str) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; what a user can put right ends it with one line."""
     logging.basicConfig(
         format="%(asctime)s | %(levelname)s | %(name)s | %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.INFO
     )
-    train(sys.argv[1:])
+    try:
+        train(sys.argv[1:])
+    except SensikitError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":
