@@ -101,7 +101,7 @@ def test_every_option_of_prune_reaches_the_settings(run: Path) -> None:
     assert prune(run, *options, "--max-tokens", 99, "--split", "valid", "--order", "random", "--seeds", 2).code == 0
     table = Run.open(run).read_table("pruning.csv")
     signature = table["signature"][0]
-    for part in ("protect:0.2", "sents:4", "beam:3", "lenpen:0.5", "maxlen:2x+7", "split:valid"):
+    for part in ("protect:0.2", "sents:4", "beam:3", "lenpen:0.5", "maxlen:2x+7/99", "split:valid"):
         assert f"|{part}|" in signature
     assert sorted(table["seed"].dropna()) == [1, 2]
     assert '"max_tokens": 99' in (run / "pruning" / "settings.json").read_text()

@@ -207,7 +207,7 @@ def test_a_demo_that_is_killed_while_it_trains_takes_its_training_with_it_and_go
     program = (
         f"from tests.test_demo import TINY, demo; from dataclasses import replace; demo({str(tmp_path / 'demo')!r}, "
     )
-    program += "replace(TINY, updates=400))"
+    program += "replace(TINY, updates=600))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), *sys.path])}
     last = tmp_path / "demo" / "training" / "checkpoint_last.pt"
     first = subprocess.Popen([sys.executable, "-c", program], env=environment)
@@ -219,6 +219,7 @@ def test_a_demo_that_is_killed_while_it_trains_takes_its_training_with_it_and_go
     trainer = int(subprocess.run(["pgrep", "-P", str(first.pid)], capture_output=True, text=True, check=True).stdout)
     first.send_signal(signal.SIGKILL)
     first.wait()
+    deadline = time.monotonic() + 20  # left alone, it would train for longer than that
     while Path(f"/proc/{trainer}/cmdline").exists() and Path(f"/proc/{trainer}/cmdline").read_bytes():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -228,4 +229,4 @@ def test_a_demo_that_is_killed_while_it_trains_takes_its_training_with_it_and_go
     log = (tmp_path / "demo" / "training" / "fairseq.log").read_text()
     assert "Loaded checkpoint" in log
     updates = [json.loads(found.group(2)) for line in log.splitlines() if (found := training._STATISTICS.search(line))]
-    assert max(int(each.get("num_updates", 0)) for each in updates) == 400
+    assert max(int(each.get("num_updates", 0)) for each in updates) == 600

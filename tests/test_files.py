@@ -183,7 +183,18 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path, monkeypatch: py
 
 
 def test_strings_are_kept_apart_in_a_hash() -> None:
-    alike = [("ab", "c"), ("a", "bc"), ("abc",), ("abc", ""), ("", "abc"), ("1:a",), ("a", "1:b"), ("a1:b",)]
+    alike = [
+        ("ab", "c"),
+        ("a", "bc"),
+        ("abc",),
+        ("abc", ""),
+        ("", "abc"),
+        ("1:a",),
+        ("a", "1:b"),
+        ("a1:b",),
+        ("a:", "b"),
+        ("a", ":b"),
+    ]
     assert len({sha256_of(*parts) for parts in alike}) == len(alike)
     assert sha256_of("ñ", "x") == sha256_of("ñ", "x")
 

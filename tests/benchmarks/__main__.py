@@ -42,7 +42,7 @@ def side_by_side(what: str, ours: Callable[[], object], other: Callable[[], obje
 
 
 def analyze_against_bare_passes() -> None:
-    model, drawn = translator(), batches(6, 1024, 4)
+    model, drawn = translator(), batches(40, 512, 4)
     parameters, loss = registry(model), loss_of(model)
     sample = sample_of(parameters)
 
@@ -53,7 +53,7 @@ def analyze_against_bare_passes() -> None:
             model.zero_grad(set_to_none=True)
 
     side_by_side(
-        "S(θ,B) of 6 batches of 1024 tokens",
+        "S(θ,B) of 40 batches of 512 tokens",
         lambda: measure(model, parameters, drawn, collate, loss, sample=sample),
         bare,
         "forward and backward of the same pieces alone",
@@ -63,7 +63,7 @@ def analyze_against_bare_passes() -> None:
 def pieces_against_one() -> None:
     model = translator()
     parameters, loss = registry(model), loss_of(model)
-    split, whole = batches(4, 1024, 4), batches(4, 1024, 1)
+    split, whole = batches(20, 512, 4), batches(20, 512, 1)
     side_by_side(
         "batches in 4 pieces of like length",
         lambda: measure(model, parameters, split, collate, loss),
@@ -139,7 +139,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["memory"]:
         memory_probe(sys.argv[2])
     else:
-        torch.set_num_threads(max(1, torch.get_num_threads()))
         for benchmark in (
             analyze_against_bare_passes,
             pieces_against_one,

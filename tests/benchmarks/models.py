@@ -12,7 +12,7 @@ from torch import nn
 from sensikit.backends.base import Item
 from sensikit.batches import Batch, draw, pack
 
-VOCABULARY = 8000
+VOCABULARY = 4000
 
 
 class Translator(nn.Module):
@@ -21,7 +21,7 @@ class Translator(nn.Module):
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(VOCABULARY, width, padding_idx=0)
-        self.transformer = nn.Transformer(width, 4, layers, layers, 4 * width, 0.0, batch_first=True, norm_first=True)
+        self.transformer = nn.Transformer(width, 4, layers, layers, 4 * width, 0.0, batch_first=True)
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1], device=target.device)
@@ -37,7 +37,7 @@ class Translator(nn.Module):
         return states @ self.embed.weight.T
 
 
-def translator(width: int = 256, layers: int = 3) -> Translator:
+def translator(width: int = 128, layers: int = 2) -> Translator:
     torch.manual_seed(0)
     return Translator(width, layers).eval()
 
