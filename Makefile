@@ -13,7 +13,7 @@ test: lint
 	$(BIN)/python -m pytest -q
 
 test-all: lint
-	$(BIN)/python -m pytest -q -m "not gpu or gpu"
+	$(BIN)/python -m pytest -q -m ""
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks

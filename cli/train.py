@@ -52,4 +52,5 @@ def train(
     given += ["--seed", str(seed)] if seed is not None else []
     given += [] if torch.cuda.is_available() else ["--cpu"]
     start(where, out, [*given, *(flags or [])], options.command_line(), resume)
-    typer.echo(str(out / "checkpoint_best.pt"))
+    best = out / "checkpoint_best.pt"
+    typer.echo(str(best if best.is_file() else out / "checkpoint_last.pt"))

@@ -194,15 +194,17 @@ class TestResume:
 
 
 class TestPlainFairseq:
-    def test_user_dir_registers_once_and_trains_the_same_weights(self, finished, tiny_data, tmp_path):
-        recipe = json.loads((finished / "recipe.json").read_text())
+    def test_user_dir_registers_once_resumes_and_trains_the_same_weights(self, finished, tiny_data, tmp_path):
+        train(tiny_data, tmp_path / "run", updates=4)
+        recipe = json.loads((finished / "recipe.json").read_text(encoding="utf-8"))
         site = Path(sensikit.__file__).parent
         program = Path(sys.executable).with_name("fairseq-train")
-        words = [program, tiny_data / "bin", "--user-dir", site / "training", *recipe["flags"], "--save-dir", tmp_path]
-        words += ["--required-batch-size-multiple", "1", "--log-format", "simple"]
+        words = [program, tiny_data / "bin", "--user-dir", site / "training", *recipe["flags"]]
+        words += ["--save-dir", tmp_path / "run", "--log-format", "simple"]
         done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        expected, found = weights(finished), weights(tmp_path)
+        assert "checkpoint_last.pt (epoch 1 @ 4 updates)" in done.stdout
+        expected, found = weights(finished), weights(tmp_path / "run")
         assert all(torch.equal(expected[name], found[name]) for name in expected)
 
     @pytest.mark.slow
