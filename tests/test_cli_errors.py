@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from sensikit.analysis import Settings
 from sensikit.analysis import analyze as run_analysis
@@ -211,6 +212,14 @@ def test_an_output_that_exists_is_told_before_a_checkpoint_is_opened(
     one_line(call("analyze", "a.pt", "--data", "data", "--out", run, *SMALL), 2, "already exists")
 
 
+def test_what_is_wrong_with_prunes_options_is_told_before_a_checkpoint_is_opened(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sensikit.backends.open_checkpoint", None)
+    for options in (["--ratios", "0.95"], ["--protect", 2], ["--beam", 0], ["--max-len", "wide"]):
+        one_line(prune(run, *options), 2, str(options[0]))
+
+
 def test_a_run_of_another_checkpoint(run: Path, backend: toy.ToyBackend) -> None:
     before = snapshot(run)
     with torch.no_grad():
@@ -315,6 +324,17 @@ def test_debug_in_a_process_of_its_own_shows_the_line_and_fails() -> None:
 def test_an_interrupt_is_130_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raises(KeyboardInterrupt(), monkeypatch)
     one_line(analyze(tmp_path), 130, "interrupted", "--resume")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort()])
+def test_an_interrupt_before_or_after_the_work_is_130_too(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sensikit_cli.main.app", interrupted)
+    one_line(call("analyze"), 130, "interrupted", "--resume")
 
 
 def test_an_interrupted_analysis_goes_on(tmp_path: Path, backend: toy.ToyBackend) -> None:
