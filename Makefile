@@ -4,10 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all bench lint format clean
+.PHONY: demo demo-full test test-all bench lint format clean
 
 demo: $(STAMP)
 	$(BIN)/sensikit demo --out demo
+
+demo-full: $(STAMP)
+	$(BIN)/sensikit demo --full --out demo-full
 
 test: lint
 	$(BIN)/python -m pytest -q
@@ -36,4 +39,4 @@ $(STAMP): pyproject.toml constraints.txt fairseq.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo demo-full .pytest_cache .mypy_cache .ruff_cache

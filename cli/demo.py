@@ -11,9 +11,15 @@ from . import options
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The directory of the demo; what was killed goes on there.")] = Path("demo"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The directory; what was killed goes on there.", show_default="demo, or demo-full"),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Regular and CD+ID, side by side; takes much longer.")] = False,
 ) -> None:
     """Train a small model on real text, analyse it, prune it and write a report, in a few minutes."""
     from sensikit.demo import demo as run_demo
+    from sensikit.demo.full import demo_full
 
-    typer.echo(str(run_demo(out, command=options.command_line())))
+    run = demo_full if full else run_demo
+    typer.echo(str(run(out or Path("demo-full" if full else "demo"), command=options.command_line())))

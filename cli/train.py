@@ -21,7 +21,7 @@ def train(
         str, typer.Option(help="Hyper-parameters: small, paper-m8, paper-m15, released-m8, released-m15.")
     ] = "small",
     arch: Annotated[str | None, typer.Option(help="tiny, small, base, big or big12; by default the preset's.")] = None,
-    updates: Annotated[int | None, typer.Option(help="Updates in all; by default the preset's.")] = None,
+    updates: Annotated[int | None, typer.Option(min=1, help="Updates in all; by default the preset's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything drawn; by default the preset's.")] = None,
     resume: options.Resume = False,
     flags: Annotated[
@@ -51,6 +51,4 @@ def train(
     given += ["--max-update", str(updates)] if updates else []
     given += ["--seed", str(seed)] if seed is not None else []
     given += [] if torch.cuda.is_available() else ["--cpu"]
-    start(where, out, [*given, *(flags or [])], options.command_line(), resume)
-    best = out / "checkpoint_best.pt"
-    typer.echo(str(best if best.is_file() else out / "checkpoint_last.pt"))
+    typer.echo(str(start(where, out, [*given, *(flags or [])], options.command_line(), resume)))

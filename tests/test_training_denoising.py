@@ -13,7 +13,6 @@ from sensikit.training.denoising import (
     infilled,
     masked_language_model,
     masked_sequence_to_sequence,
-    padded,
     span_lengths,
     translation,
     words_of,
@@ -324,7 +323,3 @@ class TestMass:
             same += (example.source[at] == pieces[at]).sum()
         assert masked / count == pytest.approx(0.8, abs=4 * np.sqrt(0.16 / count))
         assert same / count == pytest.approx(0.1 + 0.1 / 80, abs=4 * np.sqrt(0.09 / count))
-
-
-def test_rows_are_padded_on_the_right():
-    assert padded([np.array([4]), np.array([5, 6, 7])], PAD).tolist() == [[4, PAD, PAD], [5, 6, 7]]

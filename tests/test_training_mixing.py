@@ -11,7 +11,7 @@ from tests.test_training_denoising import CAT, END, ENG, PAD, SYMBOLS, vocabular
 
 fairseq_compat.load()
 
-from sensikit.training.mixing import Mixture, Text, draw, proportions  # noqa: E402
+from sensikit.training.mixing import Mixture, Text, batches_of, draw, proportions  # noqa: E402
 
 
 class Indexed(torch.utils.data.Dataset):
@@ -91,6 +91,16 @@ class TestUpdates:
         assert len(updates) > 10
         assert all(len(numbers(update, "cd")) >= 1 for update in updates)
 
+    @pytest.mark.parametrize("by", ["sentences", "tokens"])
+    @pytest.mark.parametrize("share", [0.02, 0.1, 0.2, 0.3, 0.7])
+    def test_nor_where_updates_are_of_different_sizes(self, share, by):
+        data = mixture(share=share, by=by)
+        for longest in (8, 15, 30, 60):
+            updates = data.updates(1, (99, 99), longest)
+            assert all(len(numbers(update, "cd")) >= 1 for update in updates)
+            drawn = np.concatenate([numbers(update, "cd") for update in updates])
+            assert (np.diff(data.mono.sizes[drawn]) >= 0).all()
+
     def test_no_part_is_larger_than_max_tokens(self):
         data = mixture()
         for update in data.updates(1, (99, 99), 60):
@@ -113,6 +123,14 @@ class TestUpdates:
         assert data.mono.sizes[np.concatenate([numbers(update, "cd") for update in updates])].max() <= 6
         with pytest.raises(DataError, match="no pair is within"):
             data.updates(1, (1, 1), 120)
+
+    def test_what_is_left_out_is_said(self, caplog):
+        data = mixture()
+        data.updates(1, (99, 99), 120)
+        assert not caplog.records
+        data.updates(1, (6, 7), 120)
+        lost = 200 - ((data.sources.sizes <= 6) & (data.targets.sizes <= 7)).sum()
+        assert f"{lost} of 200 pairs are longer than (6, 7) tokens and left out" in caplog.text
 
     def test_empty_sentences_are_left_out(self):
         data = mixture()
@@ -138,6 +156,35 @@ class TestUpdates:
             for update in data.updates(1, (99, 99), 240, None, 8)
         ]
         assert np.std(means) < np.std(data.sources.sizes) / 2
+
+
+@pytest.mark.parametrize(
+    ("tokens", "most", "processes", "expected"),
+    [
+        (4096, 4096, 1, (1, 4096)),
+        (30000, 3750, 1, (8, 3750)),
+        (30000, 4096, 1, (8, 3750)),
+        (262144, 4096, 32, (2, 4096)),
+        (262144, 4096, 3, (22, 3971)),
+        (4096, 4096, 4, (1, 1024)),
+        (30000, 3750, 64, (1, 468)),
+    ],
+)
+def test_the_tokens_of_an_update_are_the_same_on_one_device_and_on_many(tokens, most, processes, expected):
+    batches, each = batches_of(tokens, most, processes)
+    assert (batches, each) == expected
+    assert each <= most
+    assert tokens - batches * processes < batches * processes * each <= tokens
+
+
+def test_an_update_has_the_tokens_that_were_asked_for(tiny_data):
+    few = training_system.build(tiny_data, "regular", "--max-tokens", "150", "--tokens-per-update", "100")
+    many = training_system.build(tiny_data, "regular", "--max-tokens", "60", "--tokens-per-update", "100")
+    for system, batches, most in ((few, 1, 100), (many, 2, 50)):
+        updates = system.updates()
+        assert {len(sample["parts"]) for sample in updates[:-1]} == {batches}
+        sizes = [part["net_input"]["src_tokens"].numel() for sample in updates for part in sample["parts"]]
+        assert most / 2 < max(sizes) <= most
 
 
 class TestDraw:
@@ -291,7 +338,8 @@ def with_mono(tiny_data, tmp_path):
 @pytest.mark.parametrize(
     ("method", "flags", "named"),
     [
-        ("cd", ("--update-freq", "2"), "--update-freq"),
+        ("cd", ("--update-freq", "2"), "--update-freq.*give --tokens-per-update"),
+        ("cd", ("--tokens-per-update", "-1"), "--tokens-per-update"),
         ("cd", ("--denoise", "bert"), "--denoise"),
         ("cd", ("--sampling-method", "temperature"), "--sampling-method"),
         ("cd", ("--truncate-source",), "--truncate-source"),

@@ -39,64 +39,74 @@ def no_dropout(tiny_data):
     return training_system.build(tiny_data, "cd+id", "--dropout", "0")
 
 
-@pytest.mark.parametrize("copies", [True, False])
 class TestPasses:
-    def test_dropout_in_the_encoder_alone_makes_passes_differ(self, encoder_dropout, copies):
+    def test_dropout_in_the_encoder_alone_makes_passes_differ(self, encoder_dropout):
         # the released decoder read the first pass of the encoder in both: 0.0
         system = encoder_dropout
         system.model.train()
         for objective in ("translation", "cd"):
-            scores = logits(system, part_of(system, objective), copies=copies)
+            scores = logits(system, part_of(system, objective))
             assert divergence(scores["decoder"]) > 1e-3
 
-    def test_shared_encoder_is_the_released_code(self, encoder_dropout, copies):
+    def test_shared_encoder_is_the_released_code(self, encoder_dropout):
         system = encoder_dropout
         system.model.train()
-        scores = logits(system, part_of(system, "translation"), copies=copies, shared_encoder=True)
+        scores = logits(system, part_of(system, "translation"), shared_encoder=True)
         assert divergence(scores["decoder"]) < 1e-12
-        both = logits(system, part_of(system, "cd"), copies=copies, shared_encoder=True)
+        both = logits(system, part_of(system, "cd"), shared_encoder=True)
         assert divergence(both["decoder"]) < 1e-12
         assert divergence(both["encoder"]) > 1e-3
 
-    def test_without_dropout_passes_are_equal(self, no_dropout, copies):
+    def test_without_dropout_passes_are_equal(self, no_dropout):
         no_dropout.model.train()
-        scores = logits(no_dropout, part_of(no_dropout, "cd"), passes=3, copies=copies)
+        scores = logits(no_dropout, part_of(no_dropout, "cd"), passes=3)
         assert scores["encoder"].shape[0] == scores["decoder"].shape[0] == 3
         assert divergence(scores["decoder"]) < 1e-9
 
-    def test_they_are_the_passes_of_fairseqs_own_transformer(self, no_dropout, copies):
+    def test_they_are_the_passes_of_fairseqs_own_transformer(self, no_dropout):
         system, part = no_dropout, part_of(no_dropout, "translation")
         system.model.train()
-        scores = logits(system, part, copies=copies)["decoder"]
+        scores = logits(system, part)["decoder"]
         with fairseq_compat.quiet():
             whole = system.model(**part["net_input"])[0]
         expected = whole[part["targets"]["decoder"].ne(1)]
         assert torch.allclose(scores, expected.expand_as(scores), rtol=1e-4, atol=1e-5)
 
-    def test_encoder_scores_are_encoder_states_through_the_decoders_projection(self, no_dropout, copies):
+    def test_encoder_scores_are_encoder_states_through_the_decoders_projection(self, no_dropout):
         system, part = no_dropout, part_of(no_dropout, "cd")
-        scores = logits(system, part, copies=copies)["encoder"]
+        scores = logits(system, part)["encoder"]
         with fairseq_compat.quiet():
             states = system.model.encoder(part["net_input"]["src_tokens"], part["net_input"]["src_lengths"])
         expected = (states["encoder_out"][0] @ system.model.decoder.embed_tokens.weight.T).transpose(0, 1)
         expected = expected[part["targets"]["encoder"].ne(1)]
         assert torch.allclose(scores, expected.expand_as(scores), rtol=1e-4, atol=1e-5)
 
-    def test_each_pass_has_its_own_dropout(self, encoder_dropout, copies):
+    def test_each_pass_has_its_own_dropout(self, encoder_dropout):
         encoder_dropout.model.train()
-        scores = logits(encoder_dropout, part_of(encoder_dropout, "translation"), passes=3, copies=copies)["decoder"]
+        scores = logits(encoder_dropout, part_of(encoder_dropout, "translation"), passes=3)["decoder"]
         for one, other in ((0, 1), (1, 2), (0, 2)):
             assert not torch.allclose(scores[one], scores[other], atol=1e-3)
 
 
-def test_one_by_one_and_in_one_batch_have_the_same_gradient(no_dropout):
-    gradients = []
-    for batching in ("copies", "forwards"):
-        no_dropout.criterion.cfg.id_batching = batching
-        sample = no_dropout.updates()[0]
-        _, size, _ = training_system.step(no_dropout, sample)
-        gradients.append(training_system.gradient(no_dropout, size))
-    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-5)
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("regular", {"translation": 1}),
+        ("id", {"translation": 3}),
+        ("table4-4", {"translation": 1, "dae": 3}),
+        ("table4-7", {"translation": 1, "cd": 3}),
+        ("cd+id", {"translation": 3, "cd": 3}),
+    ],
+)
+def test_only_what_is_distilled_passes_k_times(tiny_data, method, expected):
+    system = training_system.build(tiny_data, method, "--id-k", "3", "--dropout", "0.3")
+    found, encode = set(), system.model.encoder.forward
+    for part in system.updates()[0]["parts"]:
+        calls = []
+        system.model.encoder.forward = lambda *how, calls=calls: (calls.append(0), encode(*how))[1]
+        training_system.step(system, {"parts": [part]})
+        found.add((part["objective"], len(calls)))
+    assert found == set(expected.items())
 
 
 class TestProjection:
@@ -175,6 +185,12 @@ def test_halved_leaves_dae_its_alpha(tiny_data):
     total = (log["decoder_loss"].item() + 5 * log["decoder_x"].item()) / log["decoder_tokens"]
     total += log["translation_loss"].item() / log["translation_tokens"]
     assert log["loss"].item() / log["sample_size"] == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize("alone", ["translation", "encoder", "decoder"])
+def test_each_term_has_its_own_switch(tiny_data, alone):
+    _, log, _ = loss_of(tiny_data, "--distill", alone)
+    assert {name for name in ("translation", "encoder", "decoder") if log[f"{name}_x"]} == {alone}
 
 
 @pytest.mark.parametrize("row", range(1, 9))

@@ -14,7 +14,8 @@ def worker(rank: int, data: str, where: str) -> None:
     """One of two processes: half of an update, then the sum of the gradients, as fairseq's trainer makes it."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{where}/meet", rank=rank, world_size=2)
-    system = training_system.build(Path(data), "cd", *FLAGS)
+    # the tokens of an update are those of both: each cuts the batches that one process alone would cut of half as many
+    system = training_system.build(Path(data), "cd", *FLAGS, "--tokens-per-update", "120")
     samples = system.updates()
     _, size, _ = training_system.step(system, samples[rank], ignore=False)
     gradient, sizes = training_system.gradient(system), torch.tensor(float(size))

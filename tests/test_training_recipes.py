@@ -23,6 +23,8 @@ def test_the_papers_text():
         assert (each["--id-k"], each["--id-alpha"]) == ("2", "5")
         assert (each["--id-passes"], each["--id-weights"], each["--loss-weights"]) == ("full", "equation", "own")
         assert (each["--denoise"], each["--distill"]) == ("cd", "translation,encoder,decoder")
+        # 30 % belongs to concurrent denoising; MASS keeps the half of its own paper
+        assert "--mask-ratio" not in each
 
 
 def test_the_authors_scripts():
@@ -37,6 +39,7 @@ def test_the_authors_scripts():
         assert (each["--clip-norm"], each["--seed"], each["--max-source-positions"]) == ("0", "42", "512")
         assert (each["--id-passes"], each["--id-weights"]) == ("shared-encoder", "halved")
         assert each["--loss-weights"] == "released"
+        assert each["--mask-ratio"] == "0.3"
 
 
 def test_sizes_of_the_paper():
@@ -60,6 +63,7 @@ def test_the_methods_of_tables_1_to_3_and_the_rows_of_table_4():
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_directions_and_languages(preset):
     given = values(preset)
+    assert given["--validate-interval-updates"] == given["--save-interval-updates"]
     assert given["--lang-pairs"] == "cat-eng,nob-eng"
     assert given["--langs"] == "cat,nob,eng"
     assert "--denoise" not in given

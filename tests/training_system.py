@@ -26,12 +26,9 @@ class System:
     max_tokens: int
 
     def updates(self, epoch: int = 1) -> list[dict[str, Any]]:
-        """The updates of an epoch, as the trainer gets them."""
-        batches = round(self.task.args.tokens_per_update / self.max_tokens)
-        return [
-            self.data.collater([self.data[part] for part in update])
-            for update in self.data.updates(epoch, (512, 512), self.max_tokens, None, batches)
-        ]
+        """The updates of an epoch, as the trainer gets them, before it shuffles them."""
+        iterator = self.task.get_batch_iterator(self.data, self.max_tokens, None, (512, 512), epoch=epoch)
+        return [self.data.collater([self.data[part] for part in update]) for update in iterator.frozen_batches]
 
 
 class Optimizer:
@@ -82,3 +79,9 @@ def gradient(system: System, divisor: float = 1.0) -> torch.Tensor:
     """The gradient of all parameters as one vector, zeros where there is none."""
     parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in system.model.parameters()]
     return torch.cat([part.flatten() for part in parts]) / divisor
+
+
+def saved(system: System, path: Path) -> Path:
+    """Write the system as a checkpoint, with its settings, as fairseq-train would; return `path`."""
+    torch.save({"args": system.task.args, "model": system.model.state_dict()}, path)
+    return path

@@ -12,13 +12,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sensikit.demo import training
 from sensikit.errors import MissingDependencyError, OptionError, RunError
 from sensikit.files import read_json, write_json
 from sensikit.progress import say
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sensikit.backends.base import Backend
+    from sensikit.store import Run
+
 NOTE = "demo.json"
+TOKENIZER = "13a"
+"""Of BLEU: sacreBLEU would fetch the model of the paper's."""
 INSTALL = 'pip install "sensikit[demo]"'
 
 
@@ -67,46 +76,70 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
         RunError: if the demo in `out` was made with other settings or other versions.
     """
     out, recipe = Path(out), recipe or Recipe()
-    logging.basicConfig(level=logging.WARNING)  # where nobody has, a module of fairseq's shows the debugging of all
     started = time.monotonic()
-    note = _note(recipe)
-    _check(out, note)
-    places = [catalogues(package) for package in recipe.packages]
-    write_json(out / NOTE, note)
-    data, checkpoint = out / "data", out / "checkpoint.pt"
-    if not data.exists():
-        say(f"1 of 5: text of {', '.join(recipe.packages)}")
-        _make_data(places, data, recipe)
+    data = prepared(out, recipe, steps=5)
+    checkpoint = out / "checkpoint.pt"
     if not checkpoint.exists():
         say("2 of 5: training")
         arguments = training.flags(recipe.languages, recipe.updates, recipe.seed)
         training.train(data / "bin", out / "training", arguments, recipe.updates).replace(checkpoint)
-    from sensikit.analysis import Settings, analyze
     from sensikit.backends import open_checkpoint
     from sensikit.report import report
-    from sensikit.sweep import SweepSettings, prune
 
     backend = open_checkpoint(checkpoint, data)
     say("3 of 5: how much each parameter matters to each language")
-    settings = Settings(batches=recipe.batches, seed=recipe.seed)
-    run = analyze(backend, out / "run", settings, resume=True, command=command)
+    run = analyzed(backend, out / "run", recipe, ("mt",), command)
     say("4 of 5: pruning")
-    # sacreBLEU would fetch the model of the paper's tokenizer: 13a is its own
-    table = prune(
-        run,
-        backend,
-        recipe.ratios,
-        recipe.orders,
-        seeds=(recipe.seed,),
-        settings=SweepSettings(tokenizer="13a"),
-        resume=True,
-    )
+    table = pruned(run, backend, recipe)
     say("5 of 5: report")
     page = report([run.path], out, labels=["demo"], command=command)
     unpruned = table[table["ratio"] == 0].set_index("language")["bleu"]
     say(f"BLEU: {', '.join(f'{code} {unpruned[code]:.1f}' for code in recipe.languages)}")
     say(f"{(time.monotonic() - started) / 60:.1f} minutes")
     return page
+
+
+def prepared(out: Path, recipe: Recipe, steps: int, **more: object) -> Path:
+    """Return the data directory of a demo in `out`, which is made if it is not there.
+
+    Args:
+        out: the directory of the demo.
+        recipe: what it is made with.
+        steps: of the whole demo, to be told of.
+        more: noted beside the recipe.
+
+    Raises:
+        MissingDependencyError, OptionError, RunError: as `demo`.
+    """
+    logging.basicConfig(level=logging.WARNING)  # where nobody has, a module of fairseq's shows the debugging of all
+    note = {**_note(recipe), **more}
+    _check(out, note)
+    places = [catalogues(package) for package in recipe.packages]
+    write_json(out / NOTE, note)
+    data = out / "data"
+    if not data.exists():
+        say(f"1 of {steps}: text of {', '.join(recipe.packages)}")
+        _make_data(places, data, recipe)
+    return data
+
+
+def analyzed(backend: Backend, out: Path, recipe: Recipe, tasks: Sequence[str], command: str) -> Run:
+    """Return the run in `out` with the analyses of some tasks; what is there is not done again."""
+    from sensikit.analysis import analyze
+    from sensikit.planning import Settings
+
+    for task in tasks:
+        settings = Settings(task=task, batches=recipe.batches, seed=recipe.seed)
+        run = analyze(backend, out, settings, resume=True, command=command)
+    return run
+
+
+def pruned(run: Run, backend: Backend, recipe: Recipe) -> pd.DataFrame:
+    """Return the pruning curves of a run; what is there is not done again."""
+    from sensikit.sweep import SweepSettings, prune
+
+    settings = SweepSettings(tokenizer=TOKENIZER)
+    return prune(run, backend, recipe.ratios, recipe.orders, seeds=(recipe.seed,), settings=settings, resume=True)
 
 
 def catalogues(package: str) -> Path:

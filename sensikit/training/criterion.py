@@ -29,14 +29,13 @@ class LanguageAwareConfig(FairseqDataclass):  # type: ignore[misc]
 
     label_smoothing: float = _flag(0.0, "ε, in every term")
     distill: str = _flag("", "terms with intra-distillation, joined by commas: translation, encoder, decoder")
-    id_k: int = _flag(2, "K, passes of every part where intra-distillation is on")
+    id_k: int = _flag(2, "K, passes of what is distilled")
     id_alpha: float = _flag(5.0, "α")
     id_schedule: str = _flag("", "p,q of the adaptive α of Xu et al. (2022), theirs 5,10; empty: constant")
     id_passes: ChoiceEnum(["full", "shared-encoder"]) = _flag("full", "shared-encoder: as released")
     id_weights: ChoiceEnum(["equation", "halved"]) = _flag(
         "equation", "halved: α/2 of encoder and decoder, as released"
     )
-    id_batching: ChoiceEnum(["forwards", "copies"]) = _flag("forwards", "K passes one by one, or in one batch")
     loss_weights: ChoiceEnum(["own", "released"]) = _flag("own", "by each term's own tokens, or pooled")
     max_update: int = II("optimization.max_update")
 
@@ -88,22 +87,17 @@ class LanguageAwareCriterion(FairseqCriterion):  # type: ignore[misc]
             factors: of each term, of `objectives.weights`.
             update: updates done.
         """
-        passes = self.cfg.id_k if self.distilled and self.training else 1
         scored = {side: target.ne(self.padding_idx) for side, target in part["targets"].items()}
-        logits = model(
-            **part["net_input"],
-            scored=scored,
-            passes=passes,
-            shared_encoder=str(self.cfg.id_passes) == "shared-encoder",
-            copies=str(self.cfg.id_batching) == "copies",
-        )
+        names = {side: TRANSLATION if part["objective"] == TRANSLATION else side for side in scored}
+        passes = self.cfg.id_k if self.training and self.distilled & set(names.values()) else 1
+        shared = str(self.cfg.id_passes) == "shared-encoder"
+        logits = model(**part["net_input"], scored=scored, passes=passes, shared_encoder=shared)
         total: Any = 0.0
         log = empty_log()
-        for side, scores in logits.items():
-            name = TRANSLATION if part["objective"] == TRANSLATION else side
+        for side, name in names.items():
             target = part["targets"][side][scored[side]]
-            distil = passes > 1 and name in self.distilled
-            found = term(scores, target, self.cfg.label_smoothing, self.alpha(len(logits), update) if distil else 0.0)
+            alpha = self.alpha(len(names), update) if passes > 1 and name in self.distilled else 0.0
+            found = term(logits[side], target, self.cfg.label_smoothing, alpha)
             total = total + factors[name] * found.total
             log |= {f"{name}_loss": found.loss, f"{name}_nll": found.nll, f"{name}_x": found.divergence}
             log[f"{name}_tokens"] = len(target)

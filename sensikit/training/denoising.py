@@ -224,11 +224,3 @@ def span_lengths(total: int, mean: float, rng: Generator) -> list[int]:
     while (left := total - sum(lengths)) > 0:
         lengths.append(min(int(rng.poisson(mean)), left))
     return lengths
-
-
-def padded(rows: list[np.ndarray], pad: int) -> np.ndarray:
-    """Return the rows as one (B, longest) int64 array, padded on the right."""
-    result = np.full((len(rows), max(map(len, rows))), pad, dtype=np.int64)
-    for row, values in zip(result, rows, strict=True):
-        row[: len(values)] = values
-    return result

@@ -77,8 +77,8 @@ class Journal(logging.Handler):
 
 
 def forget_after(out: Path, update: int) -> None:
-    """Drop what was logged after `update`: a run that is resumed there logs it again."""
+    """Drop what was logged after `update`, and a line that a kill cut short: a resumed run logs it again."""
     path = out / NAME
     if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
         write_text(path, "".join(line for line in lines if json.loads(line)["num_updates"] <= update))

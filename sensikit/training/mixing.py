@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -11,8 +13,9 @@ import torch
 from fairseq.data import ConcatDataset, FairseqDataset, data_utils
 
 from sensikit.errors import DataError
-from sensikit.training.denoising import OBJECTIVES, Example, Vocabulary, padded, translation
+from sensikit.training.denoising import OBJECTIVES, Example, Vocabulary, translation
 
+_LOG = logging.getLogger(__name__)
 TRANSLATION = "translation"
 Part = tuple[str, int, np.ndarray]
 """Sentences that are computed together: the objective, the epoch (for the noise), their numbers in the data."""
@@ -94,7 +97,7 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
         """Return examples padded into one batch, with the loss-bearing positions of each term counted."""
         pad = self.vocabulary.pad
         rows = {
-            name: torch.from_numpy(padded([getattr(example, name) for example in examples], pad))
+            name: data_utils.collate_tokens([torch.from_numpy(getattr(example, name)) for example in examples], pad)
             for name in Example._fields
             if getattr(examples[0], name) is not None
         }
@@ -142,6 +145,10 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
         fits = np.flatnonzero((self.sources.sizes <= longest[0]) & (self.targets.sizes <= longest[1]))
         if not len(fits):
             raise DataError("training data", f"no pair is within {longest} tokens", "raise --max-tokens")
+        if len(fits) < len(self):
+            _LOG.warning(
+                "%d of %d pairs are longer than %s tokens and left out", len(self) - len(fits), len(self), longest
+            )
         order = rng.permutation(fits) if shuffle else fits
         order = order[np.lexsort((self.targets.sizes[order], self.sources.sizes[order]))]
         pairs = cut(order, self.lengths[order], max_tokens, max_sentences)
@@ -167,12 +174,19 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
         drawn = draw(pools, shares, max(round(total), len(pairs)), self.seed, epoch)
         drawn = drawn[np.argsort(self.mono.sizes[drawn], kind="stable")]
         size = np.ones(len(drawn)) if self.by == "sentences" else self.mono.sizes[drawn]
-        bounds = (
-            np.searchsorted(size.cumsum() / size.sum(), wanted.cumsum()[:-1] / wanted.sum() - 1e-9, side="left") + 1
-        )
-        each = np.arange(1, len(pairs))
-        bounds = np.minimum(np.maximum(bounds, each), len(drawn) - len(pairs) + each)
-        return np.split(drawn, np.maximum.accumulate(bounds))
+        bounds = np.searchsorted(size.cumsum() / size.sum(), wanted.cumsum()[:-1] / wanted.sum() - 1e-9)
+        each = np.arange(len(bounds))  # the bound before update i + 1 is above i, and above the bound before
+        bounds = np.maximum.accumulate(bounds - each) + each + 1
+        return np.split(drawn, np.minimum(bounds, len(drawn) - len(bounds) + each))
+
+
+def batches_of(tokens: int, max_tokens: int, processes: int) -> tuple[int, int]:
+    """Return how many batches make a process's share of an update's `tokens`, and the tokens of one of them.
+
+    The tokens of an update are what was asked for, on one device and on many; `max_tokens` is what fits into one.
+    """
+    batches = math.ceil(tokens / (processes * max_tokens))
+    return batches, max(1, tokens // (processes * batches))
 
 
 def proportions(sizes: Mapping[str, int], temperature: float) -> dict[str, float]:
@@ -205,7 +219,7 @@ def draw(pools: Mapping[str, np.ndarray], shares: Mapping[str, float], total: in
 def cut(
     sentences: np.ndarray, lengths: np.ndarray, max_tokens: int | None, max_sentences: int | None
 ) -> list[np.ndarray]:
-    """Return the sentences in batches of so many padded tokens; one that is longer is a batch of its own."""
+    """Return the sentences in batches of so many padded tokens; if one sentence is longer, of as many as it has."""
     most = max(max_tokens, int(lengths.max())) if max_tokens else None
     batches = data_utils.batch_by_size(sentences, None, lengths, most, max_sentences, required_batch_size_multiple=1)
     return [np.asarray(batch) for batch in batches]

@@ -29,7 +29,7 @@ from sensikit.backends.fairseq_compat import allow_resuming
 from sensikit.errors import DataError, OptionError
 from sensikit.training.denoising import MASK, OBJECTIVES, Vocabulary
 from sensikit.training.journal import Journal
-from sensikit.training.mixing import Mixture, Text
+from sensikit.training.mixing import Mixture, Text, batches_of
 from sensikit.training.objectives import TERMS, summed, weights
 
 allow_resuming()
@@ -64,7 +64,7 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         add("--mono-temperature", type=float, default=10 / 7, help="T of the languages of monolingual text")
         add("--mono-share", type=float, default=0.5, help="of an update")
         add("--mix", default="sentences", choices=["sentences", "tokens"], help="what --mono-share counts")
-        add("--tokens-per-update", type=int, help="of translation, padded, all processes together; else one batch each")
+        add("--tokens-per-update", type=int, help="of translation, padded, in all processes; else a batch in each")
         tags = {"lang_tok_replacing_bos_eos": True, "encoder_langtok": "tgt", "decoder_langtok": True}
         parser.set_defaults(left_pad_source="False", **tags)
 
@@ -94,6 +94,8 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
             raise OptionError("--encoder-langtok", "the target's tag ends the source, padded right", "leave it out")
         if not 0 < args.mono_share < 1 or not 0 < (0.5 if args.mask_ratio is None else args.mask_ratio) <= 1:
             raise OptionError("--mono-share, --mask-ratio", "are shares", "give numbers between 0 and 1")
+        if args.tokens_per_update and not (args.max_tokens and args.tokens_per_update > 0):
+            raise OptionError("--tokens-per-update", "comes in batches of --max-tokens", "give both, above 0")
         if self.objectives and self.vocabulary.mask == self.source_dictionary.unk():
             problem = f"{MASK} is in no dictionary"
             raise DataError(args.data, problem, f"add the line '{MASK} 1' to every dict.LANG.txt in it")
@@ -169,9 +171,10 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         options["required_batch_size_multiple"] = 1
         if not isinstance(dataset, Mixture):
             return super().get_batch_iterator(dataset, max_tokens, max_sentences, max_positions, **options)
-        training = dataset is self.datasets.get(self.args.train_subset)
-        together = (max_tokens or 1) * distributed.get_data_parallel_world_size()
-        batches = max(1, round((self.args.tokens_per_update or 0) / together)) if training else 1
+        training, batches = dataset is self.datasets.get(self.args.train_subset), 1
+        if training and self.args.tokens_per_update and max_tokens:
+            processes = distributed.get_data_parallel_world_size()
+            batches, max_tokens = batches_of(self.args.tokens_per_update, max_tokens, processes)
         how = max_positions, max_tokens, max_sentences, batches, training
         kept = ("seed", "num_shards", "shard_id", "num_workers", "epoch", "skip_remainder_batch", "grouped_shuffling")
         return iterators.EpochBatchIterator(
