@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,23 +29,26 @@ def analyze(
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 1,
     pieces: Annotated[int, typer.Option(help="Parts of like length a batch is computed in; the same S.")] = 4,
     skip_nonfinite: Annotated[bool, typer.Option("--skip-nonfinite", help="Leave such batches out, counted.")] = False,
-    task: Annotated[str, typer.Option(help="mt.")] = "mt",
+    task: Annotated[
+        str, typer.Option(help="mt, denoise (what it was trained on beside it), or mt,denoise: one after the other.")
+    ] = "mt",
     device: options.Device = "auto",
     resume: options.Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, and stop.")] = False,
 ) -> None:
     """Measure S(θ,B_l), D(θ,l) and the correlations of a checkpoint, per language."""
-    from sensikit.analysis import RELEASED, Settings, estimate
     from sensikit.analysis import analyze as run_analysis
+    from sensikit.analysis import estimate
     from sensikit.backends import open_checkpoint
     from sensikit.errors import OptionError, RunError
+    from sensikit.planning import RELEASED, Settings, examples_of
 
     if preset not in (None, "released"):
         raise OptionError("--preset", f"{preset} is unknown", "the only one is released")
     if not resume and not dry_run and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(out, "already exists", "choose another --out, or --resume what is there")
-    settings = Settings(
-        task=task,
+    tasks = options.names(task) or [""]
+    common = Settings(
         batches=batches,
         tokens=tokens,
         rest=rest,
@@ -55,16 +59,22 @@ def analyze(
         skip_nonfinite=skip_nonfinite,
         **({"loss": loss} if preset is None else RELEASED),
     )
+    wanted = [replace(common, task=name) for name in dict.fromkeys(tasks)]
     backend = open_checkpoint(checkpoint, data, direction, device)
+    for settings in wanted:
+        examples_of(backend, settings)  # a task that it cannot do is told of before another is begun
     chosen = options.names(languages)
     if dry_run:
-        cost = estimate(backend, settings, chosen)
+        first, *rest_of = (estimate(backend, settings, chosen) for settings in wanted)
+        cost = sum(rest_of, first)
         typer.echo(
             f"{cost.batches} batches, about {cost.seconds / 60:.1f} minutes on {backend.device}; "
             f"{cost.memory / 1e9:.2f} GB of memory for the vectors, beside the activations of one piece; "
             f"{cost.disk / 1e9:.2f} GB of disk"
         )
         return
-    run = run_analysis(backend, out, settings, languages=chosen, resume=resume, command=options.command_line())
-    typer.echo(run.manifest["signature"])
+    for settings in wanted:
+        run = run_analysis(backend, out, settings, languages=chosen, resume=resume, command=options.command_line())
+        typer.echo(run.analysis(settings.task)["signature"])
+        resume = True
     typer.echo(str(out))

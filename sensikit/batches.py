@@ -22,15 +22,29 @@ MINIMUM_BATCHES = 40
 
 @dataclass(frozen=True)
 class Batch:
-    """Some sentence pairs, in pieces of like length, and the target tokens in all of them."""
+    """Some sentences, in pieces of like length, and the target tokens in all of them.
+
+    `others` are the target tokens of further terms of the loss, beside the first, which a batch is packed by.
+    """
 
     pieces: tuple[tuple[Item, ...], ...]
     tokens: int
+    others: tuple[int, ...] = ()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The target tokens of every term."""
+        return (self.tokens, *self.others)
 
     @property
     def items(self) -> tuple[Item, ...]:
         """Every sentence of the batch."""
         return tuple(item for piece in self.pieces for item in piece)
+
+
+def fingerprint(batches: Sequence[Batch]) -> str:
+    """Return the SHA-256 of which sentences are in the batches, in their order."""
+    return sha256_of(*(f"{language}:{index}" for batch in batches for language, index in batch.items))
 
 
 def rng(seed: int, *names: str) -> np.random.Generator:
@@ -42,7 +56,7 @@ def common_tokens(sizes: Mapping[str, np.ndarray], wanted: int, minimum: int = M
     """Return T: `wanted`, lowered until the smallest language fills `minimum` batches.
 
     Args:
-        sizes: language → (n, 2) int64, source and target tokens of its sentences.
+        sizes: language → (n, 1 + K) int64, source and target tokens of its sentences.
         wanted: target tokens per batch.
         minimum: batches that every language should have.
     """
@@ -58,7 +72,7 @@ def draw(sizes: Mapping[str, np.ndarray], seed: int, purpose: str, temperature: 
     of the pool.
 
     Args:
-        sizes: language → (n, 2) int64.
+        sizes: language → (n, 1 + K) int64.
         seed: of the draw; each language has its own stream under it.
         purpose: a name that keeps two draws of one seed apart.
         temperature: 1 = in proportion to the data, larger = flatter.
@@ -99,13 +113,13 @@ def pack(
         size = int(sizes[item[0]][item[1], 1])
         crosses = total + size >= tokens
         if crosses and held and (total + size) - tokens > tokens - total:
-            batches.append(_batch(held, total, sizes, pieces))
+            batches.append(_batch(held, sizes, pieces))
             held, total = [item], size
         else:
             held.append(item)
             total += size
         if total >= tokens:
-            batches.append(_batch(held, total, sizes, pieces))
+            batches.append(_batch(held, sizes, pieces))
             held, total = [], 0
         if len(batches) >= count:
             break
@@ -117,11 +131,12 @@ def pack(
     return batches[:count]
 
 
-def _batch(items: Sequence[Item], tokens: int, sizes: Mapping[str, np.ndarray], pieces: int) -> Batch:
+def _batch(items: Sequence[Item], sizes: Mapping[str, np.ndarray], pieces: int) -> Batch:
     lengths = np.array([sizes[language][index] for language, index in items])
     order = np.lexsort((lengths[:, 1], lengths.max(axis=1)))
     # equal tokens in each piece, not equal sentences: the long ones are what padding costs
     filled = np.cumsum(lengths[order].sum(axis=1))
     part_of = np.minimum(filled * pieces // (filled[-1] + 1), pieces - 1)
     parts = (order[part_of == part] for part in range(pieces))
-    return Batch(tuple(tuple(items[i] for i in part) for part in parts if len(part)), tokens)
+    tokens, *others = (int(count) for count in lengths[:, 1:].sum(axis=0))
+    return Batch(tuple(tuple(items[i] for i in part) for part in parts if len(part)), tokens, tuple(others))

@@ -15,12 +15,7 @@ from sensikit.backends.fairseq_model import DIRECTIONS, pairs_of
 from sensikit.backends.fairseq_settings import OTHER_TASKS, Trained, ties_of, trained
 from sensikit.errors import CheckpointError, OptionError
 from sensikit.parameters import component_of, layer_of, stack_of
-
-VECTORS_IN_MEMORY = 6
-"""Float32 vectors of all parameters that an analysis holds: weights, gradient, two levels of sums, S and its half."""
-
-VECTORS_PER_LANGUAGE = 3
-"""Float32 vectors of all parameters that it stores for each language: S(θ,B_l), its first half, S(θ,B_-l)."""
+from sensikit.planning import disk_per_language, memory_of
 
 _BUFFERS = ("version", "_float_tensor", "weights")
 
@@ -88,8 +83,8 @@ def inspect(path: Path) -> Contents:
         components=_counted((_place(name, tied), count) for name, count in single.items()),
         tied=tied,
         ghosts=sum(state[name].numel() for name in ghosts),
-        memory=4 * VECTORS_IN_MEMORY * total,
-        disk_per_language=4 * VECTORS_PER_LANGUAGE * total,
+        memory=memory_of(total),
+        disk_per_language=disk_per_language(total),
     )
 
 

@@ -81,7 +81,7 @@ def measure(
     parameters: Sequence[Parameter],
     batches: Sequence[Batch],
     collate: Callable[[Sequence[Item]], Any],
-    loss: Callable[[Any], tuple[torch.Tensor, int]],
+    loss: Callable[[Any], tuple[torch.Tensor, int | tuple[int, ...]]],
     *,
     per_token: bool = True,
     sample: Mapping[str, np.ndarray] | None = None,
@@ -99,8 +99,9 @@ def measure(
         parameters: what to measure.
         batches: of about equal numbers of target tokens.
         collate: the sentences of one piece → what `loss` takes.
-        loss: → the *summed* loss (scalar tensor, nats) and the number of its target tokens.
-        per_token: divide the loss of a batch by its target tokens (the default), or leave the sum.
+        loss: → the *summed* loss (scalar tensor, nats) and the number of its target tokens; with K terms, (K,) of
+            both.
+        per_token: divide each term of the loss of a batch by its target tokens (the default), or leave the sum.
         sample: parameter name → flat indices (int64) whose block means are kept.
         skip_nonfinite: leave out and count batches with an infinite or undefined gradient instead of refusing them.
         advance: called after each batch.
@@ -117,7 +118,7 @@ def measure(
         for block, size in enumerate(layout):
             for _ in range(size):
                 number, batch = next(upcoming)
-                value = _backward(accumulator, batch, collate, loss, batch.tokens if per_token else 1)
+                value = _backward(accumulator, batch, collate, loss, per_token)
                 if accumulator.commit(math.isfinite(value)):
                     result.losses.append(value)
                     result.tokens.append(batch.tokens)
@@ -139,24 +140,32 @@ def measure(
     return result
 
 
+def added(terms: torch.Tensor, batch: Batch, per_token: bool) -> torch.Tensor:
+    """Return what a piece adds to the loss of its batch, a scalar; `terms` are its summed losses, a scalar or (K,)."""
+    # a term without a token in the whole batch is zero, whatever it is divided by
+    shares = zip(terms.reshape(-1), batch.counts, strict=True)
+    return torch.stack([term / max(1, tokens if per_token else 1) for term, tokens in shares]).sum()
+
+
 def _backward(
     accumulator: _Accumulator,
     batch: Batch,
     collate: Callable[[Sequence[Item]], Any],
-    loss: Callable[[Any], tuple[torch.Tensor, int]],
-    denominator: int,
+    loss: Callable[[Any], tuple[torch.Tensor, int | tuple[int, ...]]],
+    per_token: bool,
 ) -> float:
     """Run one batch forward and backward; return its loss."""
-    total, tokens = 0.0, 0
+    total, counted = 0.0, np.zeros(len(batch.counts), dtype=np.int64)
     for number, items in enumerate(batch.pieces):
         accumulator.complete = number + 1 == len(batch.pieces)
-        value, count = loss(collate(items))
-        value = value / denominator
+        terms, count = loss(collate(items))
+        value = added(terms, batch, per_token)
         value.backward()  # type: ignore[no-untyped-call]
         total += float(value.detach())
-        tokens += count
-    if tokens != batch.tokens:
-        raise AssertionError(f"a batch packed to {batch.tokens} target tokens was counted as {tokens} by the loss")
+        counted += count
+    if tuple(counted) != batch.counts:
+        wanted, found = (", ".join(map(str, each)) for each in (batch.counts, counted))
+        raise AssertionError(f"a batch packed to {wanted} target tokens was counted as {found} by the loss")
     return total
 
 

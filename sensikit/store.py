@@ -7,7 +7,6 @@ its flat order is that of the registry in the manifest.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import math
 import os
@@ -25,14 +24,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sensikit.errors import RunError
-from sensikit.files import partials, read_json, replacing, sha256, write_json, write_text
+from sensikit.files import locked, partials, read_json, replacing, sha256, write_json, write_text
+from sensikit.manifest import FORMAT, check
 from sensikit.parameters import Parameter
 
-FORMAT = 1
 CHUNK = 1 << 18
 """Scalars of one vector that are read at a time."""
 
 BLOCK_KEY = "blocks"
+
+TASKS = ("mt", "denoise")
+"""Whose sensitivities are measured; a vector of anything else is a score of another pruning method."""
 
 
 class Run:
@@ -40,7 +42,7 @@ class Run:
 
     Attributes:
         path: the directory.
-        manifest: what was measured, of what, how (see `create`).
+        manifest: what was measured, of what, how (see `sensikit.manifest`).
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -66,21 +68,18 @@ class Run:
         """Return the run at `path`.
 
         Raises:
-            RunError: if it is not a run directory, or of a format that this version does not read.
+            RunError: if it is not a run directory, damaged, or of a format that this version does not read.
         """
         path = Path(path)
         if not (path / "manifest.json").is_file():
             raise RunError(path, "is not a run directory (it has no manifest.json)", "give what analyze wrote to --out")
         manifest = read_json(path / "manifest.json", RunError)
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise RunError(path / "manifest.json", f"is not of format {FORMAT}", "analyze again with this version")
+        check(manifest, path / "manifest.json")
         try:
-            for field in ("sets", "languages"):
-                manifest[field].items()
             return cls(path, manifest)
         except (KeyError, TypeError, AttributeError) as error:
             raise RunError(
-                path / "manifest.json", f"lacks a field ({error})", "it is damaged; analyze again"
+                path / "manifest.json", f"has a damaged list of parameters ({error})", "analyze again"
             ) from error
 
     def save(self) -> None:
@@ -89,27 +88,43 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for one writer, and clear away what a killed one left half written.
-
-        The lock goes with the process, however it ends.
+        """Hold the run for one writer; see `files.locked`.
 
         Raises:
             RunError: if another process holds it.
         """
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(self.path, "is being written by another process", "wait for it to end") from error
-            for left in partials(self.path):
-                left.unlink(missing_ok=True)
+        with locked(self.path, RunError):
             yield
+
+    # analyses
+
+    @property
+    def tasks(self) -> list[str]:
+        """Return the tasks that were analysed, or whose analysis was begun: mt, denoise."""
+        return list(self.manifest["analyses"])
+
+    def analysis(self, task: str = "mt") -> dict[str, Any]:
+        """Return what decides the numbers of a task: signature, settings, tokens (T), notes, command.
+
+        Raises:
+            RunError: if the task was not analysed.
+        """
+        if task not in self.manifest["analyses"]:
+            raise RunError(self.path, f"holds no analysis of {task}", f"add it: analyze --task {task} --resume")
+        entry: dict[str, Any] = self.manifest["analyses"][task]
+        return entry
+
+    def complete(self, task: str) -> bool:
+        """Return whether every set of a task is measured."""
+        names = ["all", *(f"{rest}{code}" for code in self.manifest["languages"] for rest in ("", "rest-"))]
+        return all(f"{task}/{name}" in self.manifest["sets"] for name in names)
 
     # vectors
 
     def vector(self, task: str, name: str, kind: str = "") -> Path:
-        """Return the path of one stored vector, e.g. sensitivity/mt/cat.half.safetensors."""
-        return self.path / "sensitivity" / task / f"{name}{kind and '.'}{kind}.safetensors"
+        """Return the path of a stored vector: sensitivity/mt/cat.half.safetensors, scores/fisher/cat.safetensors."""
+        folder = "sensitivity" if task in TASKS else "scores"
+        return self.path / folder / task / f"{name}{kind and '.'}{kind}.safetensors"
 
     def write_set(
         self, task: str, name: str, tensors: Mapping[str, Mapping[str, torch.Tensor]], facts: dict[str, Any]
@@ -122,7 +137,7 @@ class Run:
         for kind, vector in tensors.items():
             path = self.vector(task, name, kind)
             with replacing(path) as partial:
-                _save(vector, partial)
+                save_vector(vector, partial)
             files[str(path.relative_to(self.path))] = sha256(path)
         self.manifest["sets"][f"{task}/{name}"] = {**facts, "files": files}
         self.save()
@@ -213,9 +228,10 @@ def _open(path: Path) -> Any:
         raise RunError(path, "is missing or damaged", "measure it again: analyze --resume") from error
 
 
-def _save(vector: Mapping[str, torch.Tensor], path: Path) -> None:
+def save_vector(vector: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors by name as safetensors; what the system refuses is an OSError, as with every other file."""
     try:
-        save_file(dict(vector), path)
+        save_file(dict(vector), path, metadata)
     except SafetensorError as error:
         # what the system said, such as that the disk is full, is only in the text
         code = re.search(r"\(os error (\d+)\)", str(error))

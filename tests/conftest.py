@@ -185,3 +185,62 @@ def any_design(request: pytest.FixtureRequest, tiny_data: Path, tmp_path: Path):
         return request.getfixturevalue({"replaced": "tiny_backend", "plain": "plain_backend"}[request.param])
     path = edited(request.getfixturevalue("tiny_checkpoint"), tmp_path / "c.pt", task={"left_pad_source": False})
     return open_checkpoint(path, tiny_data, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One synthetic run with everything in it, reported into itself; to be read alone."""
+    from sensikit.report import report
+    from tests import page, synthetic_run
+
+    run = synthetic_run.write_run(tmp_path_factory.mktemp("reported") / "my run", page.FEW, only=synthetic_run.EVERY)
+    report([run], command="sensikit report 'my run'")
+    return run
+
+
+@pytest.fixture(scope="session")
+def reported_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of two synthetic runs that differ in T, and of an evaluation; to be read alone."""
+    from sensikit.report import report
+    from tests import page, synthetic_run, synthetic_tables
+
+    root = tmp_path_factory.mktemp("pair")
+    first = synthetic_run.write_run(root / "regular", page.FEW)
+    second = synthetic_run.write_run(root / "distilled", page.FEW, seed=1, drop=0.1, tokens=3000)
+    report([first, second, synthetic_tables.write_evaluation(root / "scores", page.FEW)], root / "out")
+    return root / "out"
+
+
+@pytest.fixture
+def vectors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a report write its figures as SVG alone, which is what the page shows: a third of the time."""
+    from sensikit.figures import style
+
+    monkeypatch.setattr(style, "KINDS", ("svg",))
+
+
+@pytest.fixture(scope="session")
+def real_runs(
+    tiny_checkpoint: Path, plain_checkpoint: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Two small checkpoints that went the whole way: first/, second/ and evaluation/; to be read alone."""
+    from tests.command import call
+
+    root = tmp_path_factory.mktemp("real")
+    decoding = ("--tokenizer", "13a", "--beam", 2)
+    for name, checkpoint in (("first", tiny_checkpoint), ("second", plain_checkpoint)):
+        sizes = ("--batches", 12, "--tokens", 60)
+        steps = [("analyze", checkpoint, "--data", tiny_data, "--out", root / name, *sizes)]
+        orders = ("--order", "specificity,random", "--seeds", 1)
+        steps += [("prune", root / name, "--ratios", "0,0.5", *orders, *decoding)]
+        for step in steps:
+            done = call(*step)
+            assert done.code == 0, done.error
+    crossed = call("prune", root / "first", "--ratios", "0,0.5", "--cross", "--resume", *decoding)
+    assert crossed.code == 0, crossed.error
+    audited = call("audit", root / "first", "--parameters", 60)
+    assert audited.code == 0, audited.error
+    compared = call("evaluate", tiny_checkpoint, plain_checkpoint, "--data", tiny_data, "--out", root / "evaluation",
+                    "--label", "first", "--label", "second", *decoding)  # fmt: skip
+    assert compared.code == 0, compared.error
+    return root

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from sensikit.parameters import Parameter
+from sensikit.parameters import Parameter, component_of, layer_of, stack_of
 from sensikit.sensitivity import blocks_of
 from sensikit.store import BLOCK_KEY, Run
 
@@ -27,7 +27,8 @@ def parameters_of(shapes: Shapes, spared: Iterable[str] = ()) -> tuple[Parameter
     """Return a registry of tensors with these names and shapes, prunable but for those `spared`."""
     found, start = [], 0
     for name, shape in shapes.items():
-        found.append(Parameter(name, shape, start, "ffn", "encoder", None, name not in set(spared)))
+        place = component_of(name), stack_of(name), layer_of(name)
+        found.append(Parameter(name, shape, start, *place, name not in set(spared)))
         start = found[-1].stop
     return tuple(found)
 
@@ -67,8 +68,10 @@ def run(
         "languages": {
             code: {"name": code.title(), "family": "Romance", "tier": "High", "sizes": {"train": 100}} for code in flat
         },
+        "version": "0",
+        "versions": {},
         "direction": "xxx-eng",
-        "signature": "S|task:mt",
+        "analyses": {"mt": {"signature": "S|task:mt", "settings": {}, "tokens": 1, "notes": [], "command": ""}},
         "provenance": {
             "framework": "toy", "checkpoint": "a.pt", "checkpoint_sha256": "0" * 64,
             "data": "d", "data_sha256": "1" * 64,
@@ -89,9 +92,10 @@ def run(
                 "blocks": {BLOCK_KEY: torch.from_numpy(table)},
             }
             noted = {"batches": batches, "half_batches": half_batches, "block_batches": list(block_batches)}
+            noted["drawn"] = f"{code} {batches}"
             made.write_set("mt", code, vectors, noted)
         for code in flat:
-            noted = {"sigma": sigma if isinstance(sigma, float | int) else sigma[code]}
+            noted = {"sigma": float(sigma if isinstance(sigma, float | int) else sigma[code])}
             made.write_set("mt", f"rest-{code}", {"": shaped(parameters, rest[code] if rest else flat[code])}, noted)
     made.save()
     return made
@@ -99,16 +103,31 @@ def run(
 
 def run_of_batches(path: Path, batches: Mapping[str, np.ndarray], **options: Any) -> Run:
     """Write a run as if |θ·∇L| of each batch were the rows of `batches`: language → (n, P)."""
-    own, halves, blocks, counts = {}, {}, {}, {}
-    for code, rows in batches.items():
-        rows = np.asarray(rows, dtype=np.float64)
-        layout = blocks_of(len(rows))
-        edges = np.cumsum([0, *layout])
-        first = int(edges[len(layout) // 2])
-        own[code], halves[code] = rows.mean(axis=0), rows[:first].mean(axis=0)
-        blocks[code] = np.stack([rows[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])
-        counts[code] = (len(rows), first, layout)
+    made = {code: _of_batches(rows) for code, rows in batches.items()}
+    own, halves, blocks, counts = ({code: each[i] for code, each in made.items()} for i in range(4))
     return run(path, own, halves=halves, blocks=blocks, counts=counts, **options)
+
+
+def add_task(made: Run, task: str, batches: Mapping[str, np.ndarray]) -> Run:
+    """Add the sets of another task to a run, as if |θ·∇L| of each batch were the rows: language → (n, P)."""
+    made.manifest["analyses"][task] = {**made.manifest["analyses"]["mt"], "signature": f"S|task:{task}"}
+    for code, rows in batches.items():
+        own, half, blocks, (count, first, layout) = _of_batches(rows)
+        vectors = {"": shaped(made.parameters, own), "half": shaped(made.parameters, half)}
+        table = torch.from_numpy(blocks.astype(np.float32))
+        noted = {"batches": count, "half_batches": first, "block_batches": layout, "drawn": f"{code} {count}"}
+        made.write_set(task, code, {**vectors, "blocks": {BLOCK_KEY: table}}, noted)
+    return made
+
+
+def _of_batches(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int, list[int]]]:
+    """Return S, that of the first half, the block means, and the counts of batches, of the rows (n, P)."""
+    rows = np.asarray(rows, dtype=np.float64)
+    layout = blocks_of(len(rows))
+    edges = np.cumsum([0, *layout])
+    first = int(edges[len(layout) // 2])
+    blocks = np.stack([rows[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])
+    return rows.mean(axis=0), rows[:first].mean(axis=0), blocks, (len(rows), first, layout)
 
 
 def shaped(parameters: Sequence[Parameter], vector: ArrayLike) -> dict[str, torch.Tensor]:

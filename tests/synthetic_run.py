@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sensikit.files import write_json, write_text
+from tests import synthetic_tables
 
 LANGUAGES: dict[str, dict[str, Any]] = {
     code: {"name": name, "family": family, "tier": tier, "sizes": {"train": train, "valid": 500, "test": test}}
@@ -25,11 +26,17 @@ LANGUAGES: dict[str, dict[str, Any]] = {
     )
 }
 BLEU = {"cat": 21.6, "fao": 12.4, "fur": 15.1, "ind": 19.8, "msa": 16.9, "nob": 17.3, "nso": 7.7, "tgl": 11.2}
+USUAL = ("correlation", "specificity", "balance", "pruning")
+EVERY = (
+    *USUAL, "similarity", "components", "components-correlation", "overlap", "distribution", "convergence", "audit",
+    "audit-summary", "pruning-cross",
+)  # fmt: skip
 ORDERS = ("specificity", "reverse", "sensitivity", "magnitude")
 SIGNATURE = (
     "S|task:mt|dir:xxx-eng|split:train|loss:nll/token|mode:eval|abs:batch|batches:500|tokens:{tokens}|rest:mixed/T1|"
     "sigma:2.4e-12|seed:1|dtype:fp32|ckpt:5e1fca5e|data:0ddba115|v:0.1.0"
 )
+COMMAND = "sensikit analyze synthetic/checkpoint_best.pt --data synthetic/data --out synthetic/run"
 
 
 def more_languages(count: int) -> dict[str, dict[str, Any]]:
@@ -61,11 +68,10 @@ def correlation(languages: dict[str, dict[str, Any]], seed: int = 0, drop: float
                 value[a, b] = pcc
                 ceiling = float(np.sqrt(reliable[a] * reliable[b]))
                 half = 0.0 if a == b else spread * 0.06
-                rows.append(
-                    ("mt", group, a, b, pcc, pcc - half, pcc + half, ceiling, reliable[a], reliable[b], parameters)
-                )
-    columns = "task group language_a language_b pcc pcc_low pcc_high ceiling reliability_a reliability_b parameters"
-    return pd.DataFrame(rows, columns=columns.split())
+                bounds = (pcc - half, pcc + half, ceiling, pcc / ceiling)
+                rows.append(("mt", group, a, b, pcc, *bounds, reliable[a], reliable[b], parameters))
+    columns = "task group language_a language_b pcc pcc_low pcc_high ceiling disattenuated"
+    return pd.DataFrame(rows, columns=[*columns.split(), "reliability_a", "reliability_b", "parameters"])
 
 
 def specificity(languages: dict[str, dict[str, Any]], seed: int = 0) -> pd.DataFrame:
@@ -96,6 +102,8 @@ def balance(languages: dict[str, dict[str, Any]], seed: int = 0, width: float = 
         statistics = {
             "mean": scores.mean(), "std": scores.std(), "cv": scores.std() / scores.mean(),
             "share_top10": scores[-400:].sum() / scores.sum(), "zero_share": 0.0, **levels,
+            "mean_below_top1": scores[:-40].mean(), "std_below_top1": scores[:-40].std(),
+            "cv_below_top1": scores[:-40].std() / scores[:-40].mean(),
         }  # fmt: skip
         rows += [("mt", code, name, float(value)) for name, value in statistics.items()]
     return pd.DataFrame(rows, columns=["task", "language", "statistic", "value"])
@@ -115,9 +123,10 @@ def pruning(
                 "order": order, "seed": seed, "language": code, "ratio": ratio,
                 "pruned": round(ratio * 9e5), "prunable": 900_000,
                 "bleu": bleu, "bleu_low": bleu * 0.94, "bleu_high": bleu * 1.06, "chrf": 18 + bleu * 1.2,
-                "sentences": languages[code]["sizes"]["test"], "mean_length_ratio": 1.0 + ratio,
+                "sentences": languages[code]["sizes"]["test"], "truncated": 0, "mean_length_ratio": 1.0 + ratio,
                 "bleu_signature": "nrefs:1|tok:13a|v:2.6.0", "chrf_signature": "nrefs:1|v:2.6.0",
                 "signature": "P|protect:0.1|scope:global|dir:xxx-eng|split:test|beam:5|ckpt:5e1fca5e|v:0.1.0",
+                "hypotheses": f"hypotheses/{code}.{order}.{seed}.{ratio}.txt",
             }
         )  # fmt: skip
 
@@ -132,11 +141,17 @@ def pruning(
 
 
 def manifest(languages: dict[str, dict[str, Any]], **changes: Any) -> dict[str, Any]:
-    """Return the manifest of a synthetic run."""
+    """Return the manifest of a synthetic run; `changes` replace its fields, or those of its analysis."""
     tokens = changes.pop("tokens", 4096)
+    analysis = {name: changes.pop(name) for name in ("signature", "notes", "command") if name in changes}
     return {
-        "format": 1, "version": "0.1.0", "signature": SIGNATURE.format(tokens=tokens), "direction": "xxx-eng",
-        "settings": {"batches": 500, "tokens": tokens, "seed": 1},
+        "format": 2, "version": "0.1.0", "direction": "xxx-eng",
+        "analyses": {
+            "mt": {
+                "signature": SIGNATURE.format(tokens=tokens), "tokens": tokens, "notes": [], "command": COMMAND,
+                "settings": {"batches": 500, "tokens": tokens, "seed": 1}, **analysis,
+            }
+        },
         "provenance": {
             "framework": "fairseq", "checkpoint": "synthetic/checkpoint_best.pt", "checkpoint_sha256": "5e1fca5e" * 8,
             "data": "synthetic/data", "data_sha256": "0ddba115" * 8,
@@ -149,13 +164,13 @@ def manifest(languages: dict[str, dict[str, Any]], **changes: Any) -> dict[str, 
         "parameter_count": 1_000_000, "prunable_count": 900_000,
         "sets": {
             f"mt/{name}": {
-                "batches": 500, "half_batches": 250, "tokens_mean": tokens - 11.5, "sentences": {name: 40_000},
-                "skipped": 0, "loss": 3.1, "sigma": 2.4e-12, "files": {},
+                "batches": 500, "half_batches": 250, "block_batches": [25] * 20,
+                "drawn": name, "tokens_mean": tokens - 11.5, "sentences": {name: 40_000}, "skipped": 0,
+                "loss": 3.1, "sigma": 2.4e-12, "files": {},
             }
             for name in (*languages, *(f"rest-{code}" for code in languages), "all")
         },
-        "command": "sensikit analyze synthetic/checkpoint_best.pt --data synthetic/data --out synthetic/run",
-        "notes": [], "versions": {"python": "3.11", "torch": "2.13.0", "numpy": "2.4"},
+        "versions": {"python": "3.11", "torch": "2.13.0", "numpy": "2.4"},
         **changes,
     }  # fmt: skip
 
@@ -167,17 +182,26 @@ def write_run(
     seed: int = 0,
     drop: float = 0.0,
     strength: float = 1.0,
-    only: Sequence[str] = ("correlation", "specificity", "balance", "pruning"),
+    only: Sequence[str] = USUAL,
     **changes: Any,
 ) -> Path:
     """Write a synthetic run directory with the tables of `only`; `changes` replace fields of its manifest."""
     write_json(path / "manifest.json", manifest(languages, **changes))
-    tables = {
-        "correlation": correlation(languages, seed, drop),
-        "specificity": specificity(languages, seed),
-        "balance": balance(languages, seed, 1.6 - drop),
-        "pruning": pruning(languages, strength=strength),
+    tables: dict[str, Callable[[], pd.DataFrame]] = {
+        "correlation": lambda: correlation(languages, seed, drop),
+        "specificity": lambda: specificity(languages, seed),
+        "balance": lambda: balance(languages, seed, 1.6 - drop),
+        "pruning": lambda: pruning(languages, strength=strength),
+        "similarity": lambda: synthetic_tables.similarity(languages, seed),
+        "components": lambda: synthetic_tables.components(languages, seed),
+        "components-correlation": lambda: synthetic_tables.components_correlation(languages, seed),
+        "overlap": lambda: synthetic_tables.overlap(languages, seed),
+        "distribution": lambda: synthetic_tables.distribution(languages, seed),
+        "convergence": lambda: synthetic_tables.convergence(languages, seed),
+        "audit": lambda: synthetic_tables.audit(languages, seed),
+        "audit-summary": lambda: synthetic_tables.audit_summary(languages),
+        "pruning-cross": lambda: synthetic_tables.cross(languages),
     }
     for name in only:
-        write_text(path / f"{name}.csv", tables[name].to_csv(index=False))
+        write_text(path / f"{name}.csv", tables[name]().to_csv(index=False))
     return path

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from sensikit.analysis import RELEASED, Settings, analyze, make_plan
+from sensikit.analysis import analyze
 from sensikit.batches import Batch
 from sensikit.errors import NonFiniteError
+from sensikit.planning import RELEASED, Settings, make_plan
 from sensikit.store import Run
 from tests import handmade, toy
 from tests.watched import QUICK, SIZES, Watched, breaks_at, infinite_at, obvious, snapshot, undisturbed
@@ -108,15 +109,15 @@ def test_pooled_measures_every_language_and_says_so(tmp_path: Path, capsys: pyte
     backend = Watched()
     run = analyze(backend, tmp_path / "run", replace(QUICK, rest="pooled"), languages=["cat"])
     assert run.languages() == list(SIZES)
-    assert any("--rest pooled" in note for note in run.manifest["notes"])
+    assert any("--rest pooled" in note for note in run.analysis()["notes"])
     assert "--rest pooled" in capsys.readouterr().err
 
 
 def test_mixed_and_pooled_are_not_the_same_and_their_signatures_tell_them_apart(straight: Path, tmp_path: Path) -> None:
     mixed, pooled = Run.open(straight), analyze(Watched(), tmp_path / "run", replace(QUICK, rest="pooled"))
     assert handmade.flat(pooled, "rest-cat").mean() > handmade.flat(mixed, "rest-cat").mean()  # by Jensen
-    assert "rest:pooled" in pooled.manifest["signature"]
-    assert "rest:mixed" in mixed.manifest["signature"]
+    assert "rest:pooled" in pooled.analysis()["signature"]
+    assert "rest:mixed" in mixed.analysis()["signature"]
 
 
 # T, and how many batches
@@ -129,10 +130,10 @@ def test_tokens_are_lowered_until_the_smallest_language_has_forty_batches_and_it
     backend = Watched(sizes)
     target = {code: int(backend.sizes(code)[:, 1].sum()) for code in sizes}
     run = analyze(backend, tmp_path / "run", Settings())
-    expected = run.manifest["tokens"]
+    expected = run.analysis()["tokens"]
     assert 0.95 * target["fur"] / 40 - 1 <= expected <= target["fur"] // 40 < 4096
-    assert f"tokens:{expected}|" in run.manifest["signature"]
-    lowered = next(note for note in run.manifest["notes"] if "lowered" in note)
+    assert f"tokens:{expected}|" in run.analysis()["signature"]
+    lowered = next(note for note in run.analysis()["notes"] if "lowered" in note)
     assert f"T lowered from 4096 to {expected}" in lowered
     assert "fur" in lowered
     assert lowered in capsys.readouterr().err
@@ -151,7 +152,7 @@ def test_every_language_has_as_many_batches_as_it_can_fill_up_to_the_wanted_numb
     assert sets["mt/cat"]["batches"] < 9
     assert sets["mt/rest-nob"]["batches"] < 9
     expected = [f"cat has {sets['mt/cat']['batches']} batches of 40 target tokens, not 9"]
-    assert run.manifest["notes"] == expected
+    assert run.analysis()["notes"] == expected
 
 
 def test_pairs_that_the_model_cannot_take_are_counted_in_the_notes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +207,7 @@ def test_preset_released_is_the_summed_training_loss_in_training_mode(tmp_path: 
         expected = obvious(backend, batches[name], kind="train", per_token=False)
         np.testing.assert_allclose(handmade.flat(run, name), expected, rtol=2e-4, atol=1e-9 * expected.max())
     assert run.manifest["sets"]["mt/rest-cat"]["sigma"] == 1e-8  # as in the paper
-    assert "loss:train/sum|mode:train" in run.manifest["signature"]
+    assert "loss:train/sum|mode:train" in run.analysis()["signature"]
 
 
 def test_training_mode_is_another_number_and_the_same_again(tmp_path: Path, straight: Path) -> None:
@@ -281,4 +282,4 @@ def test_skipped_batches_are_counted_and_left_out_of_everything(tmp_path: Path) 
     kept = [batch for number, batch in enumerate(batches) if number not in (2, 30)]
     expected = obvious(backend, kept)
     np.testing.assert_allclose(handmade.flat(run, "nob"), expected, rtol=2e-4, atol=1e-9 * expected.max())
-    assert "nonfinite:skipped" in run.manifest["signature"]
+    assert "nonfinite:skipped" in run.analysis()["signature"]

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from sensikit import __version__
-from sensikit.analysis import Settings, analyze, cost_on_disk, estimate, make_plan
+from sensikit.analysis import analyze, estimate
 from sensikit.batches import Batch
 from sensikit.files import sha256, sha256_of
 from sensikit.parameters import registry
+from sensikit.planning import Settings, disk_of, make_plan
 from sensikit.store import Run
 from tests import toy
 from tests.watched import CHANGES, QUICK, SIZES, Both, Watched, signature_of, undisturbed
@@ -40,11 +41,17 @@ def drawn() -> dict[str, list[Batch]]:
 def test_manifest_says_what_was_measured_of_what_and_how(straight: Path) -> None:
     backend = Watched()
     found = json.loads((straight / "manifest.json").read_text("utf-8"))
-    assert found["format"] == 1
+    assert found["format"] == 2
     assert found["version"] == __version__
     assert found["direction"] == "xxx-eng"
-    assert found["settings"] == asdict(QUICK)
-    assert found["settings"]["seed"] == 1
+    (analysis,) = found["analyses"].values()
+    assert set(found["analyses"]) == {"mt"}
+    assert analysis["settings"] == asdict(QUICK)
+    assert analysis["settings"]["seed"] == 1
+    assert analysis["command"] == "sensikit analyze"
+    assert analysis["signature"] == signature_of(backend, QUICK)
+    assert analysis["tokens"] == QUICK.tokens
+    assert analysis["notes"] == []
     assert found["provenance"] == asdict(backend.provenance)
     assert list(found["languages"]) == found["training_languages"] == list(SIZES)
     assert found["languages"]["cat"] == {
@@ -57,7 +64,6 @@ def test_manifest_says_what_was_measured_of_what_and_how(straight: Path) -> None
     assert toy.GHOST not in {p["name"] for p in found["parameters"]}
     assert found["parameter_count"] == sum(p.numel for p in parameters)
     assert found["prunable_count"] == sum(p.numel for p in parameters if p.prunable)
-    assert found["command"] == "sensikit analyze"
     assert {"python", "torch", "numpy"} <= set(found["versions"])
     assert set(found["sets"]) == {f"mt/{name}" for code in SIZES for name in (code, f"rest-{code}")} | {"mt/all"}
 
@@ -190,11 +196,11 @@ def test_block_means_of_large_models_are_those_of_a_sample() -> None:
     plan = make_plan(Watched(), Settings(batches=44, tokens=9))
     for count in (999_999, 1_000_000, 5_000_000):
         vectors = 3 * 3 + 1
-        assert cost_on_disk(count, plan) == 4 * (count * vectors + min(count, 1_000_000) * 20 * 3)
+        assert disk_of(count, plan) == 4 * (count * vectors + min(count, 1_000_000) * 20 * 3)
 
 
 def test_notes_are_said_once_each_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = analyze(Watched({"nob": 400, "cat": 20}), tmp_path / "run", Settings(batches=9, tokens=40))
     said = capsys.readouterr().err
-    for note in run.manifest["notes"]:
+    for note in run.analysis()["notes"]:
         assert len(re.findall(re.escape(note), said)) == 1

@@ -167,7 +167,12 @@ def test_no_language_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_language_with_no_data_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "run", DataError, "fur: has no sentence in the train split", Watched({**SIZES, "fur": 0}))
+    refused(
+        tmp_path / "run",
+        DataError,
+        "fur: has no sentence in the train split; B_-l needs every training language",
+        Watched({**SIZES, "fur": 0}),
+    )
 
 
 def test_a_single_language_is_refused(tmp_path: Path) -> None:
@@ -181,7 +186,7 @@ def test_a_language_that_does_not_fill_two_batches_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("option", "change"),
     [
-        ("--task", {"task": "denoise"}),
+        ("--task", {"task": "mlm"}),
         ("--loss", {"loss": "mse"}),
         ("--rest", {"rest": "both"}),
         ("--batches", {"batches": 1}),

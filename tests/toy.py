@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sensikit.backends.base import Decoding, Item, Language, Provenance, Translations
+from sensikit.backends.base import Decoding, Examples, Item, Language, Provenance, Translations
 
 PAD, EOS, FILLER = 0, 1, 2
 FIRST = 3
@@ -179,6 +179,8 @@ class ToyBackend:
     """
 
     english = "eng"
+    training: Mapping[str, object] = {}
+    tasks: tuple[str, ...] = ("mt", "denoise")
 
     def __init__(
         self,
@@ -206,6 +208,12 @@ class ToyBackend:
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         data = hashlib.sha256(repr(sorted(self.pairs.items())).encode()).hexdigest()
         return Provenance("toy", "toy/checkpoint.pt", digest.hexdigest(), "toy/data", data)
+
+    def examples(self, task: str, seed: int) -> Examples:
+        return self if task == "mt" else ToyDenoising(self, seed)
+
+    def choices(self) -> dict[str, str]:
+        return {}
 
     def sizes(self, language: str, split: str = "train") -> np.ndarray:
         pairs = self.pairs[language, split]
@@ -261,6 +269,57 @@ class ToyBackend:
             optimizer.step()
         self.module.zero_grad(set_to_none=True)
         return self
+
+
+class Masked(NamedTuple):
+    """A padded piece of masked sources: (B, S) int64 each; PAD in `missing` where no word was masked."""
+
+    source: torch.Tensor
+    whole: torch.Tensor
+    missing: torch.Tensor
+
+
+class ToyDenoising:
+    """Says each source again after some of its words became FILLER; and, a second term, those words alone."""
+
+    def __init__(self, backend: ToyBackend, seed: int) -> None:
+        self.backend, self.seed = backend, seed
+
+    def choices(self) -> dict[str, str]:
+        return {"noise": "toy"}
+
+    def masked(self, language: str, split: str, row: int) -> np.ndarray:
+        """Which tokens of a source are masked: decided by the sentence and the seed alone."""
+        generator = np.random.default_rng([self.seed, row, *language.encode(), *split.encode()])
+        return generator.random(len(self.backend.pairs[language, split][row].source)) < 0.4
+
+    def sizes(self, language: str, split: str = "train") -> np.ndarray:
+        rows = range(len(self.backend.pairs[language, split]))
+        marks = [self.masked(language, split, row) for row in rows]
+        return np.array([(len(mark), len(mark), mark.sum()) for mark in marks], dtype=np.int64).reshape(-1, 3)
+
+    def left_out(self, language: str, split: str = "train") -> int:
+        return 0
+
+    def collate(self, items: Sequence[Item], split: str = "train") -> Masked:
+        whole = [np.array(self.backend.pairs[language, split][row].source) for language, row in items]
+        marks = [self.masked(language, split, row) for language, row in items]
+        both = list(zip(whole, marks, strict=True))
+        sources = [np.where(mark, FILLER, words).tolist() for words, mark in both]
+        missing = [np.where(mark, words, PAD).tolist() for words, mark in both]
+        padded = self.backend._padded
+        return Masked(padded(sources), padded([words.tolist() for words in whole]), padded(missing))
+
+    def loss(self, piece: Masked, kind: str = "nll") -> tuple[torch.Tensor, tuple[int, int]]:
+        logits = self.backend.module(piece.source, piece.source).flatten(0, 1)
+        smoothing = {"nll": 0.0, "train": 0.1}[kind]
+        terms = [
+            functional.cross_entropy(
+                logits, target.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=smoothing
+            )
+            for target in (piece.whole, piece.missing)
+        ]
+        return torch.stack(terms), (int((piece.whole != PAD).sum()), int((piece.missing != PAD).sum()))
 
 
 def backend(seed: int = 0, device: str | torch.device = "cpu") -> ToyBackend:

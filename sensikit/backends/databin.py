@@ -48,9 +48,14 @@ class DataBin:
         """Return the common start of a pair's files, whichever way round it is named, or None if there are none."""
         for first, second in ((source, target), (target, source)):
             path = self.bin / f"{split}.{first}-{second}."
-            if all(Path(f"{path}{lang}.{end}").is_file() for lang in (source, target) for end in ("idx", "bin")):
+            if all(each.is_file() for lang in (source, target) for each in files_of(f"{path}{lang}")):
                 return path
         return None
+
+    def monolingual(self, languages: Iterable[str]) -> dict[str, Path]:
+        """Return the start of the two files of extra monolingual text of each language that has any."""
+        stems = {language: self.bin / "mono" / f"mono.{language}" for language in languages}
+        return {language: stem for language, stem in stems.items() if all(each.is_file() for each in files_of(stem))}
 
     def counts(self, source: str, target: str) -> dict[str, int]:
         """Return sentence pairs by split, of those splits that exist.
@@ -72,7 +77,7 @@ class DataBin:
         Raises:
             DataError: if it is damaged, empty, or of another dictionary.
         """
-        index, tokens = Path(f"{stem}.idx"), Path(f"{stem}.bin")
+        index, tokens = files_of(stem)
         count, code = _header(index)
         if count == 0:
             raise DataError(index, "holds no sentences", "choose another split or language")
@@ -100,18 +105,19 @@ class DataBin:
         Raises:
             DataError: if a file is not what the manifest says it was.
         """
+        return sha256_of(*(f"{path.name}={self.digest(path)}" for path in sorted(self._files(pairs))))
+
+    def digest(self, path: Path) -> str:
+        """Return the SHA-256 of a file of the data.
+
+        Raises:
+            DataError: if it is not what the manifest says it was.
+        """
         noted = self.manifest.get("files")
-        known = noted if isinstance(noted, dict) else {}
-        parts = []
-        for path in sorted(self._files(pairs)):
-            name = path.relative_to(self.root).as_posix()
-            digest = sha256(path)
-            if known.get(name, digest) != digest:
-                raise DataError(
-                    path, "is not what the manifest says it was", "make the data again with sensikit corpus"
-                )
-            parts.append(f"{path.name}={digest}")
-        return sha256_of(*parts)
+        found = sha256(path)
+        if isinstance(noted, dict) and noted.get(path.relative_to(self.root).as_posix(), found) != found:
+            raise DataError(path, "is not what the manifest says it was", "make the data again with sensikit corpus")
+        return found
 
     def _files(self, pairs: Iterable[tuple[str, str]]) -> set[Path]:
         files = set()
@@ -119,10 +125,15 @@ class DataBin:
             files |= {self.dictionary(source), self.dictionary(target)}
             for split in SPLITS:
                 if prefix := self.prefix(split, source, target):
-                    files |= {Path(f"{prefix}{lang}.{end}") for lang in (source, target) for end in ("idx", "bin")}
+                    files |= {each for lang in (source, target) for each in files_of(f"{prefix}{lang}")}
             texts = (self.text(split, source, target, lang) for split in ("valid", "test") for lang in (source, target))
             files |= {path for path in texts if path}
         return files
+
+
+def files_of(stem: str | Path) -> tuple[Path, Path]:
+    """Return the index and the tokens of one binarised side."""
+    return Path(f"{stem}.idx"), Path(f"{stem}.bin")
 
 
 def open_data(path: Path) -> DataBin:

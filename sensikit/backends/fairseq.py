@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from sensikit.backends import checkpoint as checkpoints
 from sensikit.backends import fairseq_compat
-from sensikit.backends.base import Decoding, Item, Language, Provenance, Translations
+from sensikit.backends.base import Decoding, Examples, Item, Language, Provenance, Translations
 from sensikit.backends.databin import DataBin, open_data
 from sensikit.backends.fairseq_decoding import references, translations
-from sensikit.backends.fairseq_model import Pair, build_model, build_task, pairs_of, pick_device
+from sensikit.backends.fairseq_denoising import Denoising
+from sensikit.backends.fairseq_model import Pair, build_model, build_task, encoder_projection, pairs_of, pick_device
 from sensikit.backends.fairseq_settings import Trained, trained
 from sensikit.errors import DataError, OptionError
 from sensikit.languages import canonical, language
@@ -60,14 +61,30 @@ class FairseqBackend:
         english: str,
         device: torch.device,
         provenance: Provenance,
+        projection: torch.Tensor | None = None,
     ) -> None:
         self.module = module.to(device)
+        self.projection = None if projection is None else projection.to(device)
         self.direction, self.english, self.device = direction, english, device
         self.ghosts = fairseq_compat.ghosts(module)
-        self.provenance = provenance
+        self.provenance, self.training = provenance, settings.training
         self.languages = {code: _language(code, data, pair) for code, pair in pairs.items()}
         self.task, self.parts, self.settings, self.data, self.pairs = task, parts, settings, data, dict(pairs)
+        self.tasks: tuple[str, ...] = ("mt", "denoise") if settings.training["denoise"] else ("mt",)
         self._splits: dict[tuple[str, str], Split] = {}
+        self._denoising: dict[int, Denoising] = {}
+
+    def examples(self, task: str, seed: int) -> Examples:
+        """Return those of translation, this itself, or of the denoising that the checkpoint was trained on."""
+        if task == "mt":
+            return self
+        if seed not in self._denoising:
+            self._denoising[seed] = Denoising(self, seed)
+        return self._denoising[seed]
+
+    def choices(self) -> dict[str, str]:
+        """Return nothing: translation has no choice that denoising lacks."""
+        return {}
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -122,26 +139,31 @@ class FairseqBackend:
         Raises:
             OptionError: if `kind` is unknown, or the checkpoint was trained with a criterion that is.
         """
-        if kind not in ("nll", "train"):
-            raise OptionError("--loss", f"{kind!r} is unknown", "give nll or train")
-        if kind == "train" and not self.settings.criterion:
-            raise OptionError("--loss", "the criterion that the checkpoint was trained with is unknown", "give nll")
         with fairseq_compat.quiet():
             logits = self.module(**piece.net_input)[0]
         skip = self.settings.ignored_prefix
         vocabulary = logits.shape[-1]
-        smoothing = self.settings.label_smoothing * vocabulary / (vocabulary - 1) if self._smoothed(kind) else 0.0
         loss = functional.cross_entropy(
             logits[:, skip:].reshape(-1, vocabulary),
             piece.target[:, skip:].reshape(-1),
             ignore_index=self.task.target_dictionary.pad(),
             reduction="sum",
-            label_smoothing=smoothing,
+            label_smoothing=self.smoothing(kind, vocabulary),
         )
         return loss, piece.tokens
 
-    def _smoothed(self, kind: str) -> bool:
-        return kind == "train" and self.settings.criterion != "cross_entropy"
+    def smoothing(self, kind: str, vocabulary: int) -> float:
+        """Return torch's smoothing that is fairseq's ε over the other words: ε·V/(V-1), or 0 without.
+
+        Raises:
+            OptionError: if `kind` is unknown, or the checkpoint was trained with a criterion that is.
+        """
+        if kind not in ("nll", "train"):
+            raise OptionError("--loss", f"{kind!r} is unknown", "give nll or train")
+        if kind == "train" and not self.settings.criterion:
+            raise OptionError("--loss", "the criterion that the checkpoint was trained with is unknown", "give nll")
+        smoothed = kind == "train" and self.settings.criterion != "cross_entropy"
+        return self.settings.label_smoothing * vocabulary / (vocabulary - 1) if smoothed else 0.0
 
     def translate(self, language: str, split: str, decoding: Decoding) -> Translations:
         """Return fairseq's translation of every sentence of the split, in order."""
@@ -161,11 +183,19 @@ class FairseqBackend:
             self._splits[language, name] = self._read(language, name)
         return self._splits[language, name]
 
-    def _read(self, language: str, name: str) -> Split:
+    def pair_of(self, language: str) -> Pair:
+        """Return (source, target) of a language.
+
+        Raises:
+            OptionError: if the checkpoint was not trained on it.
+        """
         if language not in self.pairs:
             known = ", ".join(self.pairs)
             raise OptionError(language, "is no language of the checkpoint in this direction", f"it has {known}")
-        source, target = self.pairs[language]
+        return self.pairs[language]
+
+    def _read(self, language: str, name: str) -> Split:
+        source, target = self.pair_of(language)
         prefix = self.data.prefix(name, source, target)
         if prefix is None:
             raise DataError(self.data.root, f"has no {name} set of {source}-{target}", "choose another split")
@@ -222,7 +252,8 @@ def open_checkpoint(checkpoint: Path, data: Path, direction: str | None = None, 
         data_sha256=directory.fingerprint(pairs.values()),
     )
     module = build_model(settings, file, task, directory)
-    return FairseqBackend(module, task, parts, settings, directory, pairs, chosen, english, where, provenance)
+    own = encoder_projection(settings, file)
+    return FairseqBackend(module, task, parts, settings, directory, pairs, chosen, english, where, provenance, own)
 
 
 def _language(code: str, data: DataBin, pair: Pair) -> Language:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from sensikit.errors import MissingDependencyError
 
@@ -62,12 +63,22 @@ def _parts() -> SimpleNamespace:
         _forget(_PACKAGES)
         with hashable_dataclasses():
             task = importlib.import_module("fairseq.tasks.translation_multi_simple_epoch")
+    functions: Any = importlib.import_module("fairseq.utils")
+    functions.softmax = softmax
     return SimpleNamespace(
         Task=task.TranslationMultiSimpleEpochTask,
         Dictionary=importlib.import_module("fairseq.data").Dictionary,
         batch_by_size=importlib.import_module("fairseq.data.data_utils").batch_by_size,
         get_lang_tok=importlib.import_module("fairseq.data.multilingual.multilingual_utils").get_lang_tok,
     )
+
+
+def softmax(x: torch.Tensor, dim: int, onnx_trace: bool = False) -> torch.Tensor:
+    """Return what fairseq's own softmax returns, but in float64 where `x` is.
+
+    Fairseq's is float32 whatever `x` is, and attention between encoder and decoder goes through it.
+    """
+    return functional.softmax(x, dim=dim, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def _forget(packages: tuple[str, ...]) -> None:

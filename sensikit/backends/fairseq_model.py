@@ -159,6 +159,23 @@ def build_model(trained: Trained, checkpoint: Checkpoint, task: Any, data: DataB
     return module.float().eval()
 
 
+def encoder_projection(trained: Trained, checkpoint: Checkpoint) -> torch.Tensor | None:
+    """Return the projection (V, D) float32 that the encoder predicts through, or None where it is the decoder's.
+
+    Raises:
+        CheckpointError: if it is missing, of another shape than the decoder's, or not finite.
+    """
+    (name,) = OTHER_TASKS
+    if not trained.training["separate_projection"]:
+        return None
+    own, shared = checkpoint.state.get(name), checkpoint.state.get("decoder.output_projection.weight")
+    if own is None or shared is None or own.shape != shared.shape:
+        problem = f"was trained with --separate-projection, but its {name} is not what belongs to it"
+        raise CheckpointError(checkpoint.path, problem, "it may be damaged")
+    _check_finite(checkpoint, {name: own})
+    return own.float()
+
+
 def _check_finite(checkpoint: Checkpoint, state: dict[str, torch.Tensor]) -> None:
     spoilt = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
     if spoilt:

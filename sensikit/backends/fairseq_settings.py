@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sensikit.backends.checkpoint import Checkpoint, namespace
+from sensikit.backends.fairseq_training import training_of
 from sensikit.backends.settings import Settings
 from sensikit.errors import CheckpointError
 
@@ -35,7 +36,10 @@ ARCHITECTURES = {name: name for name in _FAIRSEQ} | {f"sensikit_{name}": "transf
 """Architectures that are read, and the one of fairseq's that translates as they do."""
 
 OTHER_TASKS = frozenset({"encoder_projection.weight"})
-"""Tensors of the training plugin that translation never reads."""
+"""The one tensor of the training plugin that translation never reads: what the encoder may predict through."""
+
+MONO = ("bitext", "extra", "both")
+"""What the training plugin takes for monolingual text: the sides of the bitext, files of their own, both."""
 
 CRITERIA = frozenset({"cross_entropy", "label_smoothed_cross_entropy", "sensikit"})
 """Criteria whose loss of translation `kind="train"` computes: without label smoothing, or with it."""
@@ -99,6 +103,7 @@ class Trained:
     `encoder_tag` is "src", "tgt" or "", and `decoder_tag` whether the decoder gets the tag of the target language; with
     `tags_replace_eos` the tags replace </s> instead of standing beside it. `lang_dict` is the name of a file that holds
     `langs` where they are not in the checkpoint. `model` holds the arguments of the architecture that are given.
+    `training` tells which of the paper's systems it is, and `mono` (one of `MONO`) what it learned to denoise on.
     """
 
     task: str
@@ -118,6 +123,8 @@ class Trained:
     label_smoothing: float
     ignored_prefix: int
     updates: int | None
+    training: Mapping[str, Any]
+    mono: str
 
 
 def trained(checkpoint: Checkpoint) -> Trained:
@@ -147,6 +154,7 @@ def _trained(checkpoint: Checkpoint, task: Settings, model: Settings, criterion:
     if not pairs:
         raise CheckpointError(checkpoint.path, "names no language pairs", "give one of " + ", ".join(TASKS))
     name = "_name" if "_name" in losses else "criterion"
+    training = training_of(task, losses, _updates(checkpoint))
     return Trained(
         task=_known(task, ("_name", "task"), TASKS, "translation_multi_simple_epoch"),
         arch=_known(model, ("arch", "_name"), ARCHITECTURES, "an architecture of the transformer family"),
@@ -165,6 +173,8 @@ def _trained(checkpoint: Checkpoint, task: Settings, model: Settings, criterion:
         label_smoothing=losses.number("label_smoothing", 0.0, 0.999),
         ignored_prefix=losses.integer("ignore_prefix_size", 0, 10),
         updates=_updates(checkpoint),
+        training=training,
+        mono=task.choice("mono", MONO, "both") if training["denoise"] else "",
     )
 
 

@@ -95,8 +95,8 @@ class Settings:
     def pairs(self, name: str) -> tuple[tuple[str, str], ...]:
         """Return (source, target) of each language pair, from a list or joined by commas."""
         value = self.values.get(name)
-        items = value.split(",") if type(value) is str else value
-        if not items:
+        items = [item for item in value.split(",") if item] if type(value) is str else value
+        if items is None:
             return ()
         if not isinstance(items, list | tuple) or not all(type(item) is str for item in items):
             raise self.refusal(name, "language pairs such as cat-eng")

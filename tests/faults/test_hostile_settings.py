@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sensikit.backends.checkpoint import Checkpoint
@@ -85,6 +85,7 @@ def test_good_settings_are_taken() -> None:
     part=st.sampled_from(["task", "model", "criterion"]),
     changes=st.dictionaries(st.sampled_from(NAMES), anything, min_size=1, max_size=3),
 )
+@example("task", {"lang_pairs": torch.ones(2)})  # has no truth value
 def test_any_values_of_any_settings(part: str, changes: dict[str, Any]) -> None:
     found = taken(config(part, changes))
     if found is not None:
