@@ -6,15 +6,17 @@ batches, from the stored block means. Neither reads the data again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from numpy.typing import NDArray
 
+from sensikit.jackknife import Set, interval, left_out
 from sensikit.sensitivity import sample_of
 from sensikit.store import Run
-from sensikit.streaming import Cut, Float, Keys, Moments, keys, selected, smallest
+from sensikit.streaming import Float, Keys, Moments, keys, selected, smallest
 
 HIGH = 0.1
 """The share of the parameters in the high group (section 3.2 of the paper)."""
@@ -30,13 +32,37 @@ COLUMNS = (
     "pcc_low",
     "pcc_high",
     "ceiling",
+    "disattenuated",
     "reliability_a",
     "reliability_b",
     "parameters",
 )
 
-STEP = 1 << 16
-"""Sampled parameters whose blocks are read at a time."""
+Masks = Callable[[], Iterator[NDArray[np.bool_]]]
+"""A stream of masks over the parameters, chunk by chunk as `Run.stream` yields them."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """What the stored vectors of N sets say over one group of parameters: their PCC (N, N), and the reliability r (N,).
+
+    r is the PCC between the two halves of one set, stepped up to its full number of batches (Spearman-Brown).
+    """
+
+    pcc: Float
+    reliability: Float
+    parameters: int
+
+    @property
+    def ceiling(self) -> Float:
+        """The noise ceiling of each pair, √(r_a·r_b), (N, N)."""
+        root = np.sqrt(np.maximum(self.reliability, 0))
+        return np.outer(root, root)
+
+    @property
+    def disattenuated(self) -> Float:
+        """The PCC over its ceiling, (N, N); undefined where the ceiling is 0."""
+        return np.divide(self.pcc, self.ceiling, out=np.full_like(self.pcc, np.nan), where=self.ceiling > 0)
 
 
 def correlation_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.DataFrame:
@@ -44,58 +70,62 @@ def correlation_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.Data
 
     The high group is the share `high` of the parameters with the largest mean over languages of S_l scaled to sum
     one: one set for every pair. `ceiling` is √(r_a·r_b), r the PCC between the two halves of one language, stepped
-    up to the full number of batches (Spearman-Brown, 2r/(1+r)); `pcc_low` and `pcc_high` bound the PCC at 95 % over
-    batches (see `intervals`).
+    up to the full number of batches (Spearman-Brown, 2r/(1+r)). `disattenuated` is pcc / ceiling, the estimate of the
+    PCC of endless batches: as it comes out, which may be above 1. `pcc_low` and `pcc_high` bound the PCC at 95 % over
+    batches (see `sensikit.jackknife`).
     """
     languages = run.languages(task)
-    between, halves, sampled_high = _moments(run, task, languages, high)
-    bounds = intervals(run, task, languages, sampled_high)
+    sets = [(task, language) for language in languages]
+    masks = high_group(run, task, high)
+    without = left_out(run, sets, in_sample(run, masks()))
     rows = []
-    for group in GROUPS:
-        pcc = between[group].pearson()
-        reliability = [_spearman_brown(float(h.pearson()[0, 1])) for h in halves[group]]
+    for group, found in correlations(run, sets, masks()).items():
+        low, upper = interval(found.pcc, without[group])
         for a, first in enumerate(languages):
             for b, second in enumerate(languages):
-                low, upper = _around(pcc[a, b], bounds[group][a, b]) if a != b else (np.nan, np.nan)
-                ceiling = float(np.sqrt(max(reliability[a], 0) * max(reliability[b], 0)))
-                pair = (reliability[a], reliability[b])
-                rows.append((task, group, first, second, pcc[a, b], low, upper, ceiling, *pair, between[group].count))
+                # of a language with itself, over the same batches, there is nothing to bound or to correct
+                noise = (low[a, b], upper[a, b], found.ceiling[a, b], found.disattenuated[a, b])
+                if a == b:
+                    noise = (np.nan, np.nan, found.ceiling[a, b], np.nan)
+                pair = (found.reliability[a], found.reliability[b])
+                rows.append((task, group, first, second, found.pcc[a, b], *noise, *pair, found.parameters))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _moments(
-    run: Run, task: str, languages: list[str], high: float
-) -> tuple[dict[str, Moments], dict[str, list[Moments]], np.ndarray]:
-    """One pass: moments between languages and between halves, by group, and which sampled parameters are high."""
-    full = [run.vector(task, language) for language in languages]
-    half = [run.vector(task, language, "half") for language in languages]
-    sets = [run.manifest["sets"][f"{task}/{language}"] for language in languages]
-    n = np.array([entry["batches"] for entry in sets], dtype=float)[:, None]
-    n1 = np.array([entry["half_batches"] for entry in sets], dtype=float)[:, None]
-    cut, scores = high_group(run, task, languages, high)
-    between = {group: Moments.zero(len(languages)) for group in GROUPS}
-    halves = {group: [Moments.zero(2) for _ in languages] for group in GROUPS}
-    sample = sample_of(run.parameters)
-    sampled = []
-    chunks = zip(run.pieces(full + half), selected(scores(), cut), strict=True)
-    for ((parameter, offset), block), is_high in chunks:
-        own, first = block[: len(languages)].astype(np.float64), block[len(languages) :].astype(np.float64)
-        second = (n * own - n1 * first) / (n - n1)
-        inside = sample[parameter.name]
-        inside = inside[(inside >= offset) & (inside < offset + len(is_high))] - offset
-        sampled.append(is_high[inside])
-        for group, members in (("all", slice(None)), ("high", is_high), ("low", ~is_high)):
-            between[group].add(own[:, members])
-            for language, moments in enumerate(halves[group]):
-                moments.add(np.stack([first[language, members], second[language, members]]))
-    return between, halves, np.concatenate(sampled)
+def correlations(run: Run, sets: Sequence[Set], masks: Iterable[NDArray[np.bool_]]) -> dict[str, Correlation]:
+    """Return the correlations between sets by group, in one pass.
+
+    Args:
+        run: with the vectors and the halves of the sets.
+        sets: N of them.
+        masks: which parameters are in the high group, of the stream `high_group` returns.
+    """
+    count = len(sets)
+    full = [run.vector(*each) for each in sets]
+    half = [run.vector(*each, "half") for each in sets]
+    entries = [run.manifest["sets"]["/".join(each)] for each in sets]
+    n = np.array([entry["batches"] for entry in entries], dtype=float)
+    n1 = np.array([entry["half_batches"] for entry in entries], dtype=float)
+    moments = {group: Moments.zero(2 * count) for group in GROUPS}
+    for block, is_high in zip(run.stream(full + half), masks, strict=True):
+        own, first = block[:count].astype(np.float64), block[count:].astype(np.float64)
+        second = (n[:, None] * own - n1[:, None] * first) / (n - n1)[:, None]
+        halves = np.concatenate([first, second])
+        moments["high"].add(halves[:, is_high])
+        moments["low"].add(halves[:, ~is_high])
+    moments["all"].merge(moments["high"])
+    moments["all"].merge(moments["low"])
+    # S over all batches is the mean of the halves, each as often as it has batches
+    whole = np.hstack([np.diag(n1 / n), np.diag(1 - n1 / n)])
+    return {
+        group: Correlation(of.combined(whole).pearson(), _spearman_brown(np.diag(of.pearson(), count)), of.count)
+        for group, of in moments.items()
+    }
 
 
-def high_group(
-    run: Run, task: str, languages: list[str], high: float = HIGH
-) -> tuple[Cut, Callable[[], Iterator[Keys]]]:
-    """Return the cut of the high group and the stream of keys it cuts: ⌊high·P⌋ parameters, ties by index."""
-    vectors = [run.vector(task, language) for language in languages]
+def high_group(run: Run, task: str, high: float = HIGH) -> Masks:
+    """Return a stream of which parameters are in the high group of a task: ⌊high·P⌋ of them, ties by index."""
+    vectors = [run.vector(task, language) for language in run.languages(task)]
     sums = np.zeros((len(vectors), 1))
     for block in run.stream(vectors):
         sums += block.sum(axis=1, keepdims=True, dtype=np.float64)
@@ -106,74 +136,22 @@ def high_group(
         return (keys(-(block / sums).mean(axis=0)) for block in run.stream(vectors))
 
     count = sum(parameter.numel for parameter in run.parameters)
-    return smallest(scores, [int(high * count)])[0], scores
+    (cut,) = smallest(scores, [int(high * count)])
+    return lambda: selected(scores(), cut)
 
 
-def intervals(run: Run, task: str, languages: list[str], is_high: np.ndarray) -> dict[str, Float]:
-    """Return the half width of a 95 % interval of Fisher's z over batches, per group, (L, L).
-
-    Delete-one-block jackknife: block g is left out of every language at once, which keeps what paired blocks share;
-    with t on G − 1 degrees of freedom. A percentile bootstrap over so few blocks covers far too little.
-
-    Args:
-        run: with the block means of the sampled parameters.
-        task: of the sensitivities.
-        languages: L of them.
-        is_high: (M,) bool, which sampled parameters are in the high group.
-    """
-    count = _block_count(run, task, languages)
-    left_out = {group: [Moments.zero(len(languages)) for _ in range(count)] for group in GROUPS}
-    for start, sums in _block_sums(run, task, languages, len(is_high)):
-        inside = is_high[start : start + sums.shape[2]]
-        total = sums.sum(axis=1)
-        for g in range(count):
-            # S is a mean, but the sum of what is left will do: a correlation does not see the scale
-            kept = total - sums[:, g]
-            for group, members in (("all", slice(None)), ("high", inside), ("low", ~inside)):
-                left_out[group][g].add(kept[:, members])
-    return {group: jackknife(np.stack([fisher(m.pearson()) for m in found])) for group, found in left_out.items()}
+def in_sample(run: Run, masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """Return which of the M parameters with block means the masks take, (M,) bool."""
+    sample = sample_of(run.parameters)
+    places = np.concatenate([parameter.start + sample[parameter.name] for parameter in run.parameters])
+    found, start = [], 0
+    for mask in masks:
+        first, last = np.searchsorted(places, (start, start + len(mask)))
+        found.append(mask[places[first:last] - start])
+        start += len(mask)
+    return np.concatenate(found)
 
 
-def jackknife(left_out: Float, confidence: float = 0.95) -> Float:
-    """Return the half width of an interval from G delete-one estimates, (G, ...) → (...)."""
-    count = len(left_out)
-    with np.errstate(invalid="ignore"):
-        spread = left_out - left_out.mean(axis=0)
-        error = np.sqrt((count - 1) / count * (spread**2).sum(axis=0))
-    return np.asarray(stats.t.ppf((1 + confidence) / 2, count - 1) * error)
-
-
-def fisher(pcc: Float) -> Float:
-    """Return Fisher's z = artanh(r); infinite at ±1."""
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.arctanh(pcc))
-
-
-def _block_count(run: Run, task: str, languages: list[str]) -> int:
-    """Return G: the blocks of the language that has the fewest."""
-    return min(len(run.manifest["sets"][f"{task}/{language}"]["block_batches"]) for language in languages)
-
-
-def _block_sums(run: Run, task: str, languages: list[str], size: int) -> Iterator[tuple[int, Float]]:
-    """Yield (start, (L, G, m)): the sums over the batches of each block at sampled parameters start … start + m."""
-    noted = [run.manifest["sets"][f"{task}/{language}"]["block_batches"] for language in languages]
-    readers = [run.block_reader(task, language) for language in languages]
-    count = _block_count(run, task, languages)
-    for start in range(0, size, STEP):
-        means = [reader(start, min(start + STEP, size)).astype(np.float64) for reader in readers]
-        weighted = (block * np.array(batches)[:, None] for block, batches in zip(means, noted, strict=True))
-        yield start, np.stack([_joined(block, count) for block in weighted])
-
-
-def _joined(blocks: Float, count: int) -> Float:
-    """Add up neighbours until `count` blocks are left: blocks are paired between languages, which takes as many."""
-    return np.asarray(np.add.reduceat(blocks, np.arange(count) * len(blocks) // count, axis=0))
-
-
-def _around(pcc: float, width: float) -> tuple[float, float]:
-    centre = np.arctanh(min(max(pcc, -1 + 1e-15), 1 - 1e-15))
-    return float(np.tanh(centre - width)), float(np.tanh(centre + width))
-
-
-def _spearman_brown(r: float) -> float:
-    return 2 * r / (1 + r) if r > -1 else np.nan
+def _spearman_brown(r: Float) -> Float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(r > -1, 2 * r / (1 + r), np.nan)

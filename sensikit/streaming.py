@@ -43,10 +43,22 @@ class Moments:
         values = block.astype(np.float64)
         mean = values.mean(axis=1)
         centred = values - mean[:, None]
-        count, delta = self.count + values.shape[1], mean - self.mean
-        self.products += centred @ centred.T + np.outer(delta, delta) * (self.count * values.shape[1] / count)
-        self.mean += delta * (values.shape[1] / count)
+        self.merge(Moments(values.shape[1], mean, centred @ centred.T))
+
+    def merge(self, other: Moments) -> None:
+        """Merge the moments of other elements of the same vectors in."""
+        if other.count == 0:
+            return
+        count, delta = self.count + other.count, other.mean - self.mean
+        self.products += other.products + np.outer(delta, delta) * (self.count * other.count / count)
+        self.mean += delta * (other.count / count)
         self.count = count
+
+    def combined(self, weights: Float) -> Moments:
+        """Return the moments of K sums of the vectors, each with weights of its own, (K, V)."""
+        products = weights @ self.products @ weights.T
+        # rounding makes it lopsided
+        return Moments(self.count, weights @ self.mean, (products + products.T) / 2)
 
     def pearson(self) -> Float:
         """Return the Pearson correlations of every pair of vectors, (V, V); NaN where a vector is constant."""

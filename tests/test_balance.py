@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sensikit.balance import balance_table
+from sensikit.balance import balance_table, distribution_table
+from sensikit.store import Run
 from tests import handmade
 
 SHAPES = {"a.weight": (6, 5), "a.bias": (7,), "b.weight": (4, 4), "scale": ()}
@@ -48,6 +49,10 @@ def test_table_equals_the_in_memory_computation(tmp_path: Path, monkeypatch: pyt
             "cv": values.std() / values.mean(),
             "zero_share": (values == 0).mean(),
             "share_top10": np.sort(values)[-5:].sum() / values.sum(),
+            # of fewer than a hundred parameters, the top 1 % is none
+            "mean_below_top1": values.mean(),
+            "std_below_top1": values.std(),
+            "cv_below_top1": values.std() / values.mean(),
             **{name: np.quantile(values, level) for name, level in QUANTILES.items()},
         }
         assert set(found.columns) == set(expected)
@@ -90,3 +95,65 @@ def test_other_languages_and_the_mixed_set_do_not_enter(tmp_path: Path) -> None:
     after = table(handmade.run(tmp_path / "two", {**own, "nob": own["nob"] * 4}, shapes=SHAPES, rest=vectors(9)))
     assert before.loc["cat"].equals(after.loc["cat"])
     assert list(after.index) == ["cat", "nob"]
+
+
+# without the top 1 %
+
+LONG = {"a.weight": (30, 10), "b.weight": (51,)}
+
+
+def long(path: Path, seed: int = 5) -> tuple[Run, np.ndarray]:
+    vector = np.random.default_rng(seed).lognormal(-9, 2, 351).astype(np.float32)
+    return handmade.run(path, {"cat": vector}, shapes=LONG), vector.astype(np.float64)
+
+
+@pytest.mark.parametrize("chunk", [4, 1 << 18])
+def test_below_the_top_is_without_the_largest_hundredth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr("sensikit.store.CHUNK", chunk)
+    run, values = long(tmp_path / "run")
+    kept = np.sort(values)[:-3]  # 1 % of 351 is three and a half
+    found = table(run).loc["cat"]
+    assert found["mean_below_top1"] == pytest.approx(kept.mean(), rel=1e-12)
+    assert found["std_below_top1"] == pytest.approx(kept.std(), rel=1e-12)
+    assert found["cv_below_top1"] == pytest.approx(kept.std() / kept.mean(), rel=1e-12)
+
+
+def test_ties_at_the_top_are_left_out_as_often_as_they_fit(tmp_path: Path) -> None:
+    # of two hundred the top is two; three share the first place, so one of them stays
+    run = handmade.run(tmp_path / "run", {"cat": [8, 8, 8, *[1] * 197]})
+    assert table(run).at["cat", "mean_below_top1"] == pytest.approx(205 / 198, rel=1e-14)
+    counts = distribution_table(run)["count"]
+    assert counts.sum() == 198
+    assert counts.iloc[-1] == 1
+
+
+@pytest.mark.parametrize("chunk", [4, 1 << 18])
+def test_distribution_is_the_histogram_of_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr("sensikit.store.CHUNK", chunk)
+    run, values = long(tmp_path / "run")
+    kept = np.sort(values)[:-3]
+    counts, edges = np.histogram(kept, bins=100, range=(0, kept.max()))
+    found = distribution_table(run)
+    assert found["count"].tolist() == counts.tolist()
+    np.testing.assert_allclose(found["low"], edges[:-1], rtol=1e-15)
+    np.testing.assert_allclose(found["high"], edges[1:], rtol=1e-15)
+    assert found["count"].sum() == 348
+
+
+def test_a_language_whose_sensitivities_are_all_zero_has_no_histogram(tmp_path: Path) -> None:
+    run = handmade.run(tmp_path / "run", {"cat": [0] * 20, "nob": [1] * 20})
+    assert set(distribution_table(run)["language"]) == {"nob"}
+
+
+def test_the_mixed_batches_stand_beside_the_languages_where_there_are_some(tmp_path: Path) -> None:
+    run, values = long(tmp_path / "run")
+    assert list(table(run).index) == ["cat"]
+    run.write_set("mt", "all", {"": handmade.shaped(run.parameters, values * 4)}, {})
+    found = table(run)
+    assert sorted(found.index) == ["all", "cat"]
+    assert found.at["all", "mean"] == pytest.approx(4 * found.at["cat", "mean"], rel=1e-6)
+    assert set(distribution_table(run)["language"]) == {"cat", "all"}

@@ -150,3 +150,30 @@ def test_a_correlation_is_never_beyond_one() -> None:
     moments.add(np.stack([values, values * 3]))
     assert np.abs(moments.pearson()).max() <= 1
     assert moments.pearson()[0, 1] == pytest.approx(1, abs=1e-15)
+
+
+def test_moments_of_two_parts_merge_to_those_of_the_whole() -> None:
+    values = np.random.default_rng(1).lognormal(size=(3, 50))
+    whole, first, second = (Moments.zero(3) for _ in range(3))
+    whole.add(values)
+    first.add(values[:, :20])
+    second.add(values[:, 20:])
+    first.merge(Moments.zero(3))
+    first.merge(second)
+    assert first.count == 50
+    np.testing.assert_allclose(first.mean, whole.mean, rtol=1e-14)
+    np.testing.assert_allclose(first.products, whole.products, rtol=1e-13)
+    assert second.count == 30, "what is merged in stays as it was"
+
+
+def test_moments_of_sums_are_those_of_the_vectors_added_up() -> None:
+    values = np.random.default_rng(2).lognormal(size=(3, 50))
+    weights = np.array([[1.0, 0, -2], [0.5, 3, 0]])
+    moments, sums = Moments.zero(3), Moments.zero(2)
+    moments.add(values)
+    sums.add(weights @ values)
+    found = moments.combined(weights)
+    assert found.count == 50
+    np.testing.assert_allclose(found.mean, sums.mean, rtol=1e-13)
+    np.testing.assert_allclose(found.products, sums.products, rtol=1e-12)
+    assert np.array_equal(found.products, found.products.T)
