@@ -113,13 +113,7 @@ def evaluate(
         DataError: if there is nothing to score, or not one translation for each reference.
     """
     hypotheses, references = list(hypotheses), list(references)
-    if len(hypotheses) != len(references):
-        # sacreBLEU would leave out the rest without a word
-        raise DataError(
-            "references", f"{len(hypotheses)} translations of {len(references)} sentences", "check the data"
-        )
-    if not references:
-        raise DataError("references", "there is no sentence to score", "check the split")
+    checked(hypotheses, references)
     metric = bleu_metric(tokenizer, spm_model)
     metric.n_bootstrap = metric.seed = None  # what an earlier call has left there would be in the signature
     resampled = {"n_bootstrap": bootstrap} if bootstrap > 1 else {}
@@ -128,6 +122,21 @@ def evaluate(
     chrf = CHRF(word_order=2)
     chrf_score = chrf.corpus_score(hypotheses, [references]).score
     return Quality(score.score, low, high, chrf_score, metric.get_signature().format(), chrf.get_signature().format())
+
+
+def checked(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    """Refuse to score nothing, or not one translation for each reference.
+
+    Raises:
+        DataError: saying which.
+    """
+    if len(hypotheses) != len(references):
+        # sacreBLEU would leave out the rest without a word
+        raise DataError(
+            "references", f"{len(hypotheses)} translations of {len(references)} sentences", "check the data"
+        )
+    if not references:
+        raise DataError("references", "there is no sentence to score", "check the split")
 
 
 def length_ratio(hypotheses: Sequence[str], references: Sequence[str]) -> float:
