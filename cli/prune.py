@@ -14,61 +14,58 @@ def prune(
     run: Annotated[Path, typer.Argument(help="What `sensikit analyze` wrote.")],
     ratios: Annotated[str, typer.Option(help="first:last:step, or a comma-separated list.")] = "0:0.9:0.1",
     order: Annotated[
-        str, typer.Option(help="Comma-separated: specificity, reverse, sensitivity, magnitude, random.")
+        str,
+        typer.Option(help="Comma-separated: specificity, reverse, sensitivity, magnitude, random, fisher, wanda."),
     ] = "specificity",
     seeds: Annotated[int, typer.Option(help="Random orders, one curve each.")] = 3,
     languages: options.Languages = None,
-    protect: Annotated[float, typer.Option(help="Share with the highest S(θ,B_l) that is never pruned.")] = 0.1,
-    max_sentences: Annotated[int | None, typer.Option(help="Decode the first N test sentences alone.")] = None,
-    beam: Annotated[int, typer.Option(help="Beam size.")] = 5,
-    lenpen: Annotated[float, typer.Option(help="Length penalty.")] = 1.0,
-    max_len: Annotated[str, typer.Option(help="Cap on the output, as A,B: A·source tokens + B.")] = "1.2,10",
-    max_tokens: Annotated[int, typer.Option(help="Source tokens decoded at a time, padding included.")] = 4096,
-    split: Annotated[str, typer.Option(help="What is decoded.")] = "test",
-    tokenizer: Annotated[str, typer.Option(help="Of BLEU, as sacreBLEU names it.")] = "spm",
-    spm_model: Annotated[Path | None, typer.Option(help="A SentencePiece model for BLEU instead.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Where the checkpoint is now, if it moved.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Where the data are now, if they moved.")] = None,
+    protect: options.Protect = 0.1,
+    cross: Annotated[
+        bool, typer.Option("--cross", help="Decode every language with what each one's order leaves: few --ratios.")
+    ] = False,
+    max_sentences: options.MaxSentences = None,
+    beam: options.Beam = 5,
+    lenpen: options.Lenpen = 1.0,
+    max_len: options.MaxLen = "1.2,10",
+    max_tokens: options.MaxTokens = 4096,
+    split: options.Split = "test",
+    tokenizer: options.Tokenizer = "spm",
+    spm_model: options.SpmModel = None,
+    checkpoint: options.MovedCheckpoint = None,
+    data: options.MovedData = None,
     device: options.Device = "auto",
     resume: options.Resume = False,
 ) -> None:
     """Prune an analysed checkpoint in several orders, decode, and score every step."""
-    from sensikit.backends import open_checkpoint
-    from sensikit.backends.base import Decoding
-    from sensikit.errors import OptionError
     from sensikit.masks import check_ratios
+    from sensikit.scorers import scorer_of
     from sensikit.store import Run
     from sensikit.sweep import SweepSettings, parse_ratios
     from sensikit.sweep import prune as run_sweep
 
     found = Run.open(run)
-    wanted = parse_ratios(ratios)
-    try:
-        a, b = max_len.split(",")
-        max_len_a, max_len_b = float(a), int(b)
-    except ValueError as error:
-        raise OptionError(f"--max-len {max_len}", "is not A,B", "write for example 1.2,10") from error
+    wanted, orders = parse_ratios(ratios), options.names(order) or []
     settings = SweepSettings(
         protect=protect,
         split=split,
-        decoding=Decoding(beam, lenpen, max_len_a, max_len_b, max_sentences, max_tokens),
+        decoding=options.decoding(beam, lenpen, max_len, max_sentences, max_tokens),
         tokenizer=tokenizer,
         spm_model=str(spm_model) if spm_model else None,
     )
     check_ratios(wanted, protect)
-    noted = found.manifest["provenance"]
-    backend = open_checkpoint(
-        checkpoint or Path(noted["checkpoint"]), data or Path(noted["data"]), found.manifest["direction"], device
-    )
+    for name in orders:
+        scorer_of(name)
     table = run_sweep(
         found,
-        backend,
+        options.opened(found, checkpoint, data, device),
         wanted,
-        options.names(order) or [],
+        orders,
         seeds=range(1, seeds + 1),
         languages=options.names(languages),
         settings=settings,
+        cross=cross,
         resume=resume,
+        command=options.command_line(),
     )
     mean = table.groupby(["order", "ratio"])[["bleu", "chrf"]].mean()
     typer.echo(mean.round(2).to_string())

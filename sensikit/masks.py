@@ -1,8 +1,7 @@
 """Score → order → plan → apply → restore: one-shot, unstructured, global pruning.
 
 A plan is data: which parameters are protected, and a cut in the order for each ratio. Applying one reads the scores
-again in
-chunks and zeroes what lies within the cut, so neither scores nor masks of the whole model are ever held.
+again in chunks and zeroes what lies within the cut, so neither scores nor masks of the whole model are ever held.
 torch's own L1Unstructured ranks |score| and so cannot prune in the order of the signed D.
 """
 
@@ -18,25 +17,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sensikit.errors import OptionError
-from sensikit.files import sha256_of
 from sensikit.parameters import Parameter, tensors
-from sensikit.specificity import sigma_of, specificity
+from sensikit.scorers import LAST, Chunk, scorer_of
+from sensikit.specificity import sigma_of
 from sensikit.store import Run
 from sensikit.streaming import Cut, Keys, keys, selected, smallest
 
 PROTECT = 0.1
 """The share of the prunable parameters that is never pruned: those with the highest S(θ, B_l)."""
-
-ORDERS = {
-    "specificity": "ascending signed D(θ,l): the least language-specific first",
-    "reverse": "descending D(θ,l): the most language-specific first",
-    "sensitivity": "ascending S(θ,B_l)",
-    "magnitude": "ascending |θ|",
-    "random": "uniformly at random, by seed",
-}
-
-LAST = np.uint64((1 << 64) - 1)
-"""The key of a protected parameter: after every score."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +32,8 @@ class Order:
     """An order in which the prunable parameters of one language go.
 
     Attributes:
-        name: one of `ORDERS`.
-        language: l, whose S and D are read; the top `protect` of its S(θ, B_l) go last in every order.
+        name: one of `scorers.SCORERS`.
+        language: l, whose scores are read; the top `protect` of its S(θ, B_l) go last in every order.
         seed: of the random order.
         protect: the share that is protected.
     """
@@ -111,26 +99,14 @@ def prunable_of(run: Run) -> tuple[Parameter, ...]:
 
 def ordered(run: Run, module: nn.Module, order: Order, protected: Cut) -> Iterator[tuple[tuple[Parameter, int], Keys]]:
     """Yield ((parameter, offset), keys) over what is prunable: the smallest key goes first, the protected last."""
-    if order.name not in ORDERS:
-        raise OptionError("--order", f"{order.name} is not an order", f"choose among {', '.join(ORDERS)}")
-    weights = dict(module.named_parameters()) if order.name == "magnitude" else {}
-    names = [order.language, f"rest-{order.language}"] if order.name in ("specificity", "reverse") else [order.language]
-    vectors = [run.vector("mt", name) for name in names]
-    sigma = sigma_of(run, order.language) if len(names) == 2 else 0.0
-    start = 0
+    scorer = scorer_of(order.name)
+    vectors = [run.vector(task, name.format(order.language)) for task, name in scorer.reads]
+    weights, sigma, start = dict(module.named_parameters()), sigma_of(run, order.language), 0
     is_protected = selected(_protection(run, order.language), protected)
     for (parameter, offset), block in run.pieces(vectors, prunable_of(run)):
         size = block.shape[1]
-        if order.name == "random":
-            key = _random_keys(order.seed or 0, start, size)
-        elif order.name == "magnitude":
-            weight = weights[parameter.name].detach().flatten()[offset : offset + size]
-            key = keys(weight.abs().to("cpu", torch.float64).numpy())
-        elif order.name == "sensitivity":
-            key = keys(block[0])
-        else:
-            score = specificity(block[0], block[1], sigma)
-            key = keys(score if order.name == "specificity" else -score)
+        weight = weights[parameter.name].detach().flatten()[offset : offset + size]
+        key = scorer.keys(Chunk(block, weight, start, sigma, order.seed or 0))
         key[next(is_protected)] = LAST
         start += size
         yield (parameter, offset), key
@@ -170,13 +146,3 @@ def pruned(run: Run, module: nn.Module, plan: Plan, ratio: float) -> Iterator[in
 def _protection(run: Run, language: str) -> Iterator[Keys]:
     """Yield keys whose smallest are the highest S(θ, B_l)."""
     return (keys(-block[0]) for block in run.stream([run.vector("mt", language)], prunable_of(run)))
-
-
-def _random_keys(seed: int, start: int, size: int) -> Keys:
-    """Return keys of flat indices start..start+size: splitmix64 of (seed, index), the same however chunked."""
-    with np.errstate(over="ignore"):
-        z = np.arange(start, start + size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z += np.uint64(int(sha256_of("random order", str(seed))[:16], 16))
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.minimum(z ^ (z >> np.uint64(31)), LAST - np.uint64(1))

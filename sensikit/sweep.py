@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
-import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from sensikit.backends.base import Backend, Decoding
-from sensikit.errors import OptionError, RunError
+from sensikit.errors import OptionError
 from sensikit.evaluation import BOOTSTRAP, bleu_metric, evaluate, length_ratio
-from sensikit.files import read_json, sha256, unwritable, write_json, write_text
-from sensikit.masks import ORDERS, PROTECT, Order, check_ratios, make_plan, pruned
+from sensikit.files import sha256, write_text
+from sensikit.ledger import Cell, Ledger, cells, record
+from sensikit.masks import PROTECT, Order, check_ratios, make_plan, pruned
 from sensikit.progress import Bar, progress
+from sensikit.redrawing import check_source, measured_languages
+from sensikit.scorers import measure_missing, scorer_of
 from sensikit.signature import signature
+from sensikit.significance import resampled
 from sensikit.store import Run
-
-COLUMNS = (
-    "order",
-    "seed",
-    "language",
-    "ratio",
-    "pruned",
-    "prunable",
-    "bleu",
-    "bleu_low",
-    "bleu_high",
-    "chrf",
-    "sentences",
-    "truncated",
-    "mean_length_ratio",
-    "bleu_signature",
-    "chrf_signature",
-    "signature",
-    "hypotheses",
-    "sha256",
-)
 
 
 @dataclass(frozen=True)
@@ -64,51 +46,10 @@ class SweepSettings:
     bootstrap: int = BOOTSTRAP
 
     def __post_init__(self) -> None:
-        decoding = self.decoding
         if not 0 <= self.protect < 1:
             problem = f"{self.protect:g} is not in [0, 1)"
             raise OptionError("--protect", problem, "it is a share of the prunable parameters")
-        least = {
-            "--beam": decoding.beam,
-            "--max-sentences": decoding.max_sentences,
-            "--max-tokens": decoding.max_tokens,
-        }
-        for option, number in least.items():
-            if number is not None and number < 1:
-                raise OptionError(option, f"{number} is too few", "give 1 or more")
-        if not math.isfinite(decoding.lenpen):
-            raise OptionError("--lenpen", f"{decoding.lenpen:g} is not a finite number", "1 leaves scores per token")
-        longest = (decoding.max_len_a, decoding.max_len_b)
-        if not all(math.isfinite(part) and part >= 0 for part in longest) or longest == (0, 0):
-            problem = "{:g},{:g} allows no output of finite length".format(*longest)
-            raise OptionError("--max-len", problem, "write for example 1.2,10")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One point of one curve. Ratio 0 is the same model in every order: it is decoded once, under the order "none"."""
-
-    order: str
-    seed: int | None
-    language: str
-    ratio: float
-
-    @property
-    def file(self) -> str:
-        """Where its hypotheses are kept, below the run."""
-        seed = "" if self.seed is None else f".{self.seed}"
-        return f"hypotheses/{self.language}.{self.order}{seed}.{float(self.ratio)!r}.txt"
-
-
-def cells(languages: Sequence[str], ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """Return the cells of a sweep in the order they are decoded, each once: by language, then order, then ratio."""
-    found = []
-    for language in languages:
-        found.append(Cell("none", None, language, 0.0))
-        for order in orders:
-            for seed in seeds if order == "random" else (None,):
-                found += [Cell(order, seed, language, ratio) for ratio in sorted(set(ratios)) if ratio > 0]
-    return list(dict.fromkeys(found))
+        self.decoding.check()
 
 
 def prune(
@@ -120,23 +61,27 @@ def prune(
     seeds: Sequence[int] = (1,),
     languages: Sequence[str] | None = None,
     settings: SweepSettings | None = None,
+    cross: bool = False,
     resume: bool = False,
+    command: str = "",
 ) -> pd.DataFrame:
     """Prune, decode and score every cell; return (and write as pruning.csv) the tidy table.
 
     Each cell's hypotheses are stored, then its line is added to pruning/ledger.jsonl. A killed sweep goes on with
     `resume` and ends with the same bytes; a later sweep may add orders, seeds, ratios and languages to the ledger,
-    but not change `settings`.
+    but not change `settings`. Scores that an order needs beside S and D are measured first, and stored in the run.
 
     Args:
         run: with the sensitivities of the languages.
         backend: the checkpoint and data that the run was measured on.
         ratios: pruned / prunable, each in [0, 1 - protect].
-        orders: names of `masks.ORDERS`.
+        orders: names of `scorers.SCORERS`.
         seeds: of the random order, one curve each.
         languages: those of the run by default.
         settings: see `SweepSettings`.
+        cross: decode every language with what is left by each one's order, for pruning-cross.csv.
         resume: go on with, or add to, what the ledger holds.
+        command: the command line, noted beside the ledger.
 
     Raises:
         OptionError: for a ratio, an order or a language that cannot be.
@@ -144,19 +89,24 @@ def prune(
             `resume`).
     """
     settings = settings or SweepSettings()
-    chosen = _checked(run, backend, languages)
+    check_source(run, backend)
+    chosen = measured_languages(run, languages)
     _check_asked(ratios, orders, seeds, settings)
     noted = _noted(settings)  # a tokenizer that cannot be had is told of before anything is decoded
-    wanted = cells(chosen, ratios, orders, seeds)
+    wanted = cells(chosen, ratios, orders, seeds, cross)
     with run.locked():
         ledger = Ledger.open(run.path / "pruning", noted, resume)
+        record(run.path / "pruning", command)
         todo = [cell for cell in wanted if cell not in ledger.lines]
         run.check("mt", [name for code in chosen for name in (code, f"rest-{code}")] if todo else [])
+        measure_missing(run, backend, [(cell.order, cell.language) for cell in todo])
         with progress(len(todo), "pruning", "cells") as bar:
             for cell, line in _decoded(run, backend, todo, settings, bar):
                 ledger.add(cell, line)
-        table = ledger.table()
+        table, crossed = ledger.table(), ledger.cross_table()
         run.write_table("pruning.csv", table)
+        if len(crossed):
+            run.write_table("pruning-cross.csv", crossed)
     return table
 
 
@@ -177,30 +127,13 @@ def parse_ratios(text: str) -> list[float]:
         raise OptionError(f"--ratios {text}", "is not a list of ratios", "write 0:0.9:0.1 or 0,0.3,0.6") from error
 
 
-def _checked(run: Run, backend: Backend, languages: Sequence[str] | None) -> list[str]:
-    measured = run.languages("mt")
-    unknown = [code for code in languages or () if code not in measured]
-    if unknown or (languages is not None and not languages):
-        problem = f"{unknown[0]} was not measured" if unknown else "names no language"
-        raise OptionError("--languages", problem, f"choose among {', '.join(measured)}")
-    noted, found = run.manifest["provenance"], backend.provenance
-    if found.checkpoint_sha256 != noted["checkpoint_sha256"]:
-        problem = f"was measured on another checkpoint ({noted['checkpoint_sha256'][:8]}) than {found.checkpoint}"
-        raise RunError(run.path, problem, "give that one with --checkpoint")
-    if found.data_sha256 != noted["data_sha256"]:
-        problem = f"was measured on other data ({noted['data_sha256'][:8]}) than {found.data}"
-        raise RunError(run.path, problem, "give those with --data")
-    return [code for code in measured if languages is None or code in languages]
-
-
 def _check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[int], settings: SweepSettings) -> None:
     for option, given in (("--ratios", ratios), ("--order", orders), ("--seeds", seeds if "random" in orders else [1])):
         if not len(given):
             raise OptionError(option, "names nothing to do", "give at least one")
     check_ratios(ratios, settings.protect)
     for order in orders:
-        if order not in ORDERS:
-            raise OptionError("--order", f"{order} is not an order", f"choose among {', '.join(ORDERS)}")
+        scorer_of(order)
 
 
 def _noted(settings: SweepSettings) -> dict[str, Any]:
@@ -214,29 +147,33 @@ def _noted(settings: SweepSettings) -> dict[str, Any]:
 def _decoded(
     run: Run, backend: Backend, todo: Sequence[Cell], settings: SweepSettings, bar: Bar
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    """Decode cells, making the plan of an order once for all its ratios."""
-    plans: dict[tuple[str, int | None, str], Any] = {}
-    for cell in todo:
-        if cell.order == "none":
-            yield cell, _line(run, backend, cell, 0, settings)
-        else:
-            key = (cell.order, cell.seed, cell.language)
-            if key not in plans:
-                ratios = [other.ratio for other in todo if (other.order, other.seed, other.language) == key]
-                order = Order(cell.order, cell.language, cell.seed, settings.protect)
-                plans = {key: make_plan(run, backend.module, order, ratios)}
-            with pruned(run, backend.module, plans[key], cell.ratio) as count:
-                yield cell, _line(run, backend, cell, count, settings)
-        bar.advance()
+    """Decode cells, making the plan of an order once for all its ratios, and a pruned model once for all languages."""
+    for (name, seed, language), of_order in itertools.groupby(
+        todo, lambda cell: (cell.order, cell.seed, cell.language)
+    ):
+        group = list(of_order)
+        order = Order(name, language, seed, settings.protect)
+        plan = None if name == "none" else make_plan(run, backend.module, order, [cell.ratio for cell in group])
+        for ratio, same in itertools.groupby(group, lambda cell: cell.ratio):
+            with pruned(run, backend.module, plan, ratio) if plan else contextlib.nullcontext(0) as count:
+                for cell in same:
+                    yield cell, _line(run, backend, cell, count, settings)
+                    bar.advance()
 
 
 def _line(run: Run, backend: Backend, cell: Cell, count: int, settings: SweepSettings) -> dict[str, Any]:
     backend.module.eval()
-    found = backend.translate(cell.language, settings.split, settings.decoding)
+    found = backend.translate(cell.evaluated, settings.split, settings.decoding)
     quality = evaluate(found.hypotheses, found.references, settings.tokenizer, settings.spm_model, settings.bootstrap)
+    metric = bleu_metric(settings.tokenizer, settings.spm_model)
+    resampled(metric, found.hypotheses, found.references, settings.bootstrap).save(run.path / cell.resamples)
     write_text(run.path / cell.file, "".join(f"{line}\n" for line in found.hypotheses))
     return {
-        **asdict(cell),
+        "order": cell.order,
+        "seed": cell.seed,
+        "language": cell.language,
+        "evaluated": cell.evaluated,
+        "ratio": cell.ratio,
         **asdict(quality),
         "pruned": count,
         "prunable": run.manifest["prunable_count"],
@@ -251,86 +188,12 @@ def _line(run: Run, backend: Backend, cell: Cell, count: int, settings: SweepSet
 
 def cell_signature(run: Run, settings: SweepSettings, references: str) -> str:
     """Return the signature of a sweep's numbers beside sacreBLEU's: how was pruned and decoded."""
-    decoding = settings.decoding
     return signature(
         "P",
         protect=settings.protect,
         scope="global",
         dir=run.manifest["direction"],
-        split=settings.split,
-        beam=decoding.beam,
-        lenpen=decoding.lenpen,
-        # the cap counts from the longest source decoded at a time, so how many are belongs to it
-        maxlen=f"{decoding.max_len_a:g}x+{decoding.max_len_b}/{decoding.max_tokens}",
-        sents=decoding.max_sentences or "all",
-        refs=references,
+        **settings.decoding.choices(settings.split, references),
         ckpt=run.manifest["provenance"]["checkpoint_sha256"][:8],
         data=run.manifest["provenance"]["data_sha256"][:8],
     )
-
-
-class Ledger:
-    """pruning/ledger.jsonl: one line per finished cell, added and flushed to disk before the next is begun."""
-
-    def __init__(self, path: Path, lines: dict[Cell, dict[str, Any]]) -> None:
-        self.path, self.lines = path, lines
-
-    @classmethod
-    def open(cls, directory: Path, wanted: dict[str, Any], resume: bool) -> Ledger:
-        """Return the ledger in `directory`, empty if there is none; `wanted` are the settings of all its cells.
-
-        A last line that a kill cut short is dropped: its cell is decoded again.
-
-        Raises:
-            RunError: if it stands already (without `resume`), was made with other settings, or is damaged.
-        """
-        path, noted = directory / "ledger.jsonl", directory / "settings.json"
-        if noted.exists() or path.exists():
-            if not resume:
-                raise RunError(path, "already exists", "--resume goes on with it, or adds to it")
-            was = read_json(noted, RunError)
-            changed = sorted(key for key in {*was, *wanted} if was.get(key) != wanted.get(key))
-            if changed:
-                problem = "; ".join(f"{key} was {was.get(key)}, not {wanted.get(key)}" for key in changed)
-                raise RunError(path, f"was made with other settings: {problem}", "keep them, or move the folder away")
-        else:
-            write_json(noted, wanted)
-        return cls(path, _read_lines(path))
-
-    def add(self, cell: Cell, line: dict[str, Any]) -> None:
-        """Append a finished cell.
-
-        Raises:
-            SensikitError: if the disk is full; what was written of the line is dropped when the ledger is next opened.
-        """
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise unwritable(self.path, error) from error
-        self.lines[cell] = line
-
-    def table(self) -> pd.DataFrame:
-        """Return the cells as a tidy table."""
-        frame = pd.DataFrame(list(self.lines.values()), columns=list(COLUMNS))
-        return frame.astype({"seed": "Int64"})
-
-
-def _read_lines(path: Path) -> dict[Cell, dict[str, Any]]:
-    if not path.exists():
-        return {}
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        with path.open("rb+") as file:
-            file.truncate(len(whole))
-    found = {}
-    for number, line in enumerate(whole.decode(errors="replace").splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            found[Cell(entry["order"], entry["seed"], entry["language"], entry["ratio"])] = entry
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise RunError(f"{path}:{number}", "is not a line of a ledger", "remove the line and --resume") from error
-    return found

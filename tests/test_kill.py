@@ -23,15 +23,17 @@ from typing import Any
 import pytest
 import torch
 
-from sensikit.analysis import Settings, analyze
+from sensikit.analysis import analyze
 from sensikit.backends.base import Translations
+from sensikit.planning import Settings
 from sensikit.store import Run
 from sensikit.sweep import SweepSettings, prune
+from sensikit.systems import EvaluationSettings, evaluate_systems
 from tests import toy
 
 SETTINGS = Settings(batches=4, tokens=64, pieces=2)
 SWEEP: dict[str, Any] = {
-    "ratios": [0, 0.5], "orders": ["specificity", "magnitude"], "languages": ["cat", "nso"],
+    "ratios": [0, 0.5], "orders": ["specificity", "fisher"], "languages": ["cat", "nso"],
     "settings": SweepSettings(tokenizer="none", bootstrap=10),
 }  # fmt: skip
 FILE_EVENTS = ("open", "os.rename", "os.truncate", "os.mkdir", "os.remove")
@@ -61,6 +63,12 @@ def opened(folder: Path) -> Backend:
 def work(verb: str, backend: Backend, path: Path, resume: bool) -> None:
     if verb == "analyze":
         analyze(backend, path, SETTINGS, resume=resume, command="sensikit analyze")
+    elif verb == "evaluate":
+        other = Backend(seed=5)
+        other.tell = backend.tell
+        systems = {"one": lambda: backend, "two": lambda: other}
+        settings = EvaluationSettings(tokenizer="none", bootstrap=10)
+        evaluate_systems(systems, path, settings, languages=["cat", "nso"], resume=resume, command="sensikit evaluate")
     else:
         prune(Run.open(path), backend, **SWEEP, resume=resume)
 
@@ -204,3 +212,8 @@ def test_a_killed_analysis_resumes_and_ends_with_the_same_bytes(folder: Path, in
 def test_a_killed_sweep_resumes_and_ends_with_the_same_bytes(folder: Path, inside: int, outside: int) -> None:
     analyze(opened(folder), folder / "before", SETTINGS)
     check("prune", folder, inside, outside)
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_resumes_and_ends_with_the_same_bytes(folder: Path) -> None:
+    check("evaluate", folder, 100, 20)

@@ -8,100 +8,16 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from sensikit.errors import OptionError
-from sensikit.masks import ORDERS, Order, Plan, _random_keys, check_ratios, chosen, make_plan, pruned
+from sensikit.masks import Order, check_ratios, chosen, make_plan, pruned
 from sensikit.parameters import registry
+from sensikit.scorers import SCORERS, random_keys
 from sensikit.specificity import specificity
-from sensikit.store import Run
-from tests import handmade
+from tests.tied import PRUNABLE, SIZE, applied_mask, mask_of, model, obvious_mask, prunable_part, run_of, scores
 
 RATIOS = (0.0, 0.05, 0.1, 1 / 3, 0.5, 0.77, 0.9)
-
-
-class Tied(nn.Module):
-    """An embedding tied to its projection, a norm between, and a layer with a bias."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed_tokens = nn.Embedding(9, 4)
-        self.layer_norm = nn.LayerNorm(4)
-        self.fc1 = nn.Linear(4, 5)
-        self.fc2 = nn.Linear(5, 4, bias=False)
-        self.output_projection = nn.Linear(4, 9, bias=False)
-        self.output_projection.weight = self.embed_tokens.weight
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        x = self.layer_norm(self.embed_tokens(tokens))
-        return self.output_projection(x + self.fc2(torch.relu(self.fc1(x))))
-
-
-PRUNABLE = 9 * 4 + 4 * 5 + 5 + 5 * 4
-SIZE = PRUNABLE + 8  # the norm's weight and bias stand between
-
-
-def model(seed: int = 0) -> Tied:
-    torch.manual_seed(seed)
-    return Tied()
-
-
-def run_of(path: Path, module: nn.Module, own: np.ndarray, rest: np.ndarray, sigma: float = 1e-7) -> Run:
-    parameters = registry(module)
-    return handmade.run(
-        path,
-        {"cat": own},
-        {"cat": rest},
-        shapes={parameter.name: parameter.shape for parameter in parameters},
-        spared=[parameter.name for parameter in parameters if not parameter.prunable],
-        sigma=sigma,
-    )
-
-
-def scores(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    if ties:  # few different values, so that most places in every order are shared
-        return tuple(rng.integers(0, 4, SIZE).astype(np.float32) / 8 for _ in range(2))  # type: ignore[return-value]
-    return tuple(rng.lognormal(-9, 2, SIZE).astype(np.float32) for _ in range(2))  # type: ignore[return-value]
-
-
-def prunable_part(run: Run, vector: np.ndarray) -> np.ndarray:
-    return np.concatenate([vector[p.start : p.stop] for p in run.parameters if p.prunable])
-
-
-def obvious_mask(run: Run, module: nn.Module, order: Order, ratio: float) -> np.ndarray:
-    """Argsort in memory: the protected taken out of all prunable parameters, the first of the rest pruned."""
-    own, rest = (prunable_part(run, handmade.flat(run, name)) for name in ("cat", "rest-cat"))
-    named = dict(module.named_parameters())
-    weights = np.concatenate([named[p.name].detach().numpy().ravel() for p in run.parameters if p.prunable])
-    sigma = run.manifest["sets"]["mt/rest-cat"]["sigma"]
-    wide = rest.astype(np.float64)
-    score = (own.astype(np.float64) - wide) / (wide + sigma)
-    by = {
-        "specificity": score,
-        "reverse": -score,
-        "sensitivity": own,
-        "magnitude": np.abs(weights),
-        "random": _random_keys(order.seed or 0, 0, len(own)),
-    }[order.name]
-    safe = set(np.argsort(-own, kind="stable")[: math.floor(order.protect * len(own) + 1e-9)].tolist())
-    left = [i for i in np.argsort(by, kind="stable").tolist() if i not in safe]
-    mask = np.zeros(len(own), dtype=bool)
-    mask[left[: min(round(ratio * len(own)), len(left))]] = True
-    return mask
-
-
-def mask_of(run: Run, module: nn.Module, plan: Plan, ratio: float) -> np.ndarray:
-    return np.concatenate([inside for _, _, inside in chosen(run, module, plan, ratio)])
-
-
-def applied_mask(run: Run, module: nn.Module, plan: Plan, ratio: float) -> np.ndarray:
-    """What is zero in the module while the plan is applied; none of its weights is zero otherwise."""
-    with pruned(run, module, plan, ratio):
-        named = dict(module.named_parameters())
-        zero = [(named[p.name] == 0).numpy().ravel() for p in run.parameters if p.prunable]
-    return np.concatenate(zero)
 
 
 # plan and apply
@@ -109,7 +25,7 @@ def applied_mask(run: Run, module: nn.Module, plan: Plan, ratio: float) -> np.nd
 
 @pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
 @pytest.mark.parametrize("chunk", [4, 1 << 18])
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", SCORERS)
 def test_plan_and_apply_are_the_argsort_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int, ties: bool
 ) -> None:
@@ -129,13 +45,13 @@ def test_plan_and_apply_are_the_argsort_in_memory(
 def test_protection_of_any_share_is_the_argsort_in_memory(tmp_path: Path, protect: float) -> None:
     module = model()
     run = run_of(tmp_path / "run", module, *scores(2, ties=True))
-    for name in ORDERS:
+    for name in SCORERS:
         order = Order(name, "cat", 1, protect)
         plan = make_plan(run, module, order, [1 - protect])
         assert np.array_equal(mask_of(run, module, plan, 1 - protect), obvious_mask(run, module, order, 1 - protect))
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", SCORERS)
 def test_ratio_is_pruned_over_prunable_exactly(tmp_path: Path, name: str) -> None:
     module = model()
     run = run_of(tmp_path / "run", module, *scores(3, ties=False))
@@ -149,7 +65,7 @@ def test_ratio_is_pruned_over_prunable_exactly(tmp_path: Path, name: str) -> Non
         assert count == zeros - 4 == pruned_count
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", SCORERS)
 def test_at_the_highest_ratio_all_but_the_protected_are_gone(tmp_path: Path, name: str) -> None:
     module = model()
     own, rest = scores(4, ties=False)
@@ -204,7 +120,7 @@ def test_norms_and_whatever_is_not_prunable_stay_as_they_are(tmp_path: Path) -> 
     norm = next(p for p in registry(module) if p.name == "layer_norm.weight")
     own[norm.start : norm.start + 8], rest[norm.start : norm.start + 8] = 0, 1  # by every order the first to go
     run = run_of(tmp_path / "run", module, own, rest)
-    for name in ORDERS:
+    for name in SCORERS:
         plan = make_plan(run, module, Order(name, "cat", 1), [0.9])
         assert {parameter.name for parameter, _, _ in chosen(run, module, plan, 0.9)} == {
             "embed_tokens.weight", "fc1.weight", "fc1.bias", "fc2.weight",
@@ -242,82 +158,6 @@ def test_a_tied_embedding_is_pruned_once_and_both_of_its_uses_see_the_zeros(tmp_
         # the embedded words are all alike too: a norm of zeros
         assert torch.equal(output[0], output[3])
         assert not torch.equal(output[0], output[4])
-
-
-# restore
-
-
-def bits(module: nn.Module) -> dict[str, np.ndarray]:
-    return {name: tensor.detach().numpy().view(np.uint32).copy() for name, tensor in module.named_parameters()}
-
-
-def peculiar(module: Tied) -> Tied:
-    """Give every prunable tensor negative zeros, infinities, subnormals and NaNs that carry something."""
-    odd = np.array(
-        [0x80000000, 0x7FC00000, 0x7FC12345, 0xFFC54321, 0xFF800000, 0x00000001, 0x7F800000], dtype=np.uint32
-    )
-    with torch.no_grad():
-        for tensor in (module.embed_tokens.weight, module.fc1.weight, module.fc1.bias, module.fc2.weight):
-            tensor.numpy().view(np.uint32).reshape(-1)[: len(odd)][:] = odd[: tensor.numel()]
-    return module
-
-
-@pytest.mark.parametrize("ratio", [0.0, 0.4, 0.9])
-def test_restore_is_bit_for_bit(tmp_path: Path, ratio: float) -> None:
-    module = peculiar(model())
-    run = run_of(tmp_path / "run", module, *scores(7, ties=False))
-    plan = make_plan(run, module, Order("specificity", "cat"), [ratio])
-    before = bits(module)
-    with pruned(run, module, plan, ratio) as count:
-        during = bits(module)
-    after = bits(module)
-    assert all(np.array_equal(before[name], after[name]) for name in before)
-    # what was pruned is +0, whatever it was: a NaN too
-    changed = sum(int((before[name] != during[name]).sum()) for name in before)
-    assert changed == count == round(ratio * PRUNABLE)
-    assert all((during[name][before[name] != during[name]] == 0).all() for name in before)
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
-def test_restore_is_bit_for_bit_after_an_exception_in_the_block(tmp_path: Path, error: type[BaseException]) -> None:
-    module = peculiar(model())
-    run = run_of(tmp_path / "run", module, *scores(8, ties=False))
-    plan = make_plan(run, module, Order("specificity", "cat"), [0.5])
-    before = bits(module)
-    with pytest.raises(error), pruned(run, module, plan, 0.5):
-        raise error
-    after = bits(module)
-    assert all(np.array_equal(before[name], after[name]) for name in before)
-
-
-def test_restore_is_bit_for_bit_when_the_scores_break_off_half_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = model()
-    run = run_of(tmp_path / "run", module, *scores(9, ties=False))
-    plan = make_plan(run, module, Order("specificity", "cat"), [0.9])
-    before = bits(module)
-
-    def breaks_off(*arguments: object):  # type: ignore[no-untyped-def]
-        stream = chosen(*arguments)  # type: ignore[arg-type]
-        yield next(stream)
-        raise OSError("the disk is gone")
-
-    monkeypatch.setattr("sensikit.masks.chosen", breaks_off)
-    with pytest.raises(OSError, match="gone"), pruned(run, module, plan, 0.9):
-        raise AssertionError("the block must not run")
-    after = bits(module)
-    assert all(np.array_equal(before[name], after[name]) for name in before)
-
-
-def test_the_same_tensors_stay_in_their_places(tmp_path: Path) -> None:
-    module = model()
-    run = run_of(tmp_path / "run", module, *scores(10, ties=False))
-    plan = make_plan(run, module, Order("specificity", "cat"), [0.9])
-    before = {name: tensor.data_ptr() for name, tensor in module.named_parameters()}
-    with pruned(run, module, plan, 0.9):
-        assert {name: tensor.data_ptr() for name, tensor in module.named_parameters()} == before
-    assert {name: tensor.data_ptr() for name, tensor in module.named_parameters()} == before
 
 
 # the orders
@@ -373,16 +213,16 @@ def test_random_order_does_not_read_the_scores_but_for_the_protection(tmp_path: 
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_random_keys_are_the_same_however_chunked(size: int) -> None:
-    parts = [_random_keys(5, start, min(size, 3000 - start)) for start in range(0, 3000, size)]
-    assert np.array_equal(np.concatenate(parts), _random_keys(5, 0, 3000))
+def testrandom_keys_are_the_same_however_chunked(size: int) -> None:
+    parts = [random_keys(5, start, min(size, 3000 - start)) for start in range(0, 3000, size)]
+    assert np.array_equal(np.concatenate(parts), random_keys(5, 0, 3000))
 
 
 def test_random_order_is_uniform() -> None:
     # the share of each 1/64 of the flat vector that falls under each 1/16 of the order: chi square on 64·16 cells
     size = 1 << 17
     for seed in (1, 2, 3):
-        keys = _random_keys(seed, 0, size)
+        keys = random_keys(seed, 0, size)
         assert len(np.unique(keys)) == size
         places = np.arange(size) * 64 // size
         slices = (keys >> np.uint64(60)).astype(int)
@@ -392,7 +232,7 @@ def test_random_order_is_uniform() -> None:
 
 def test_random_orders_of_two_seeds_and_of_neighbours_have_nothing_in_common() -> None:
     size = 1 << 18
-    one, two = _random_keys(1, 0, size).astype(float), _random_keys(2, 0, size).astype(float)
+    one, two = random_keys(1, 0, size).astype(float), random_keys(2, 0, size).astype(float)
     bound = 5 / np.sqrt(size)  # five standard errors of a correlation of nothing
     assert abs(np.corrcoef(one, two)[0, 1]) < bound
     assert abs(np.corrcoef(one[1:], one[:-1])[0, 1]) < bound
@@ -404,7 +244,7 @@ def test_scaling_loss_and_sigma_together_leaves_every_order_as_it_was(tmp_path: 
     own, rest = scores(15, ties=False)
     one = run_of(tmp_path / "one", module, own, rest, sigma=2.0**-20)
     two = run_of(tmp_path / "two", module, own * 1024, rest * 1024, sigma=2.0**-10)
-    for name in ORDERS:
+    for name in SCORERS:
         masks = [mask_of(run, module, make_plan(run, module, Order(name, "cat", 1), [0.5]), 0.5) for run in (one, two)]
         assert np.array_equal(*masks)
 
@@ -440,5 +280,5 @@ def test_a_plan_checks_its_ratios_itself(tmp_path: Path) -> None:
 def test_an_unknown_order_is_refused(tmp_path: Path) -> None:
     module = model()
     run = run_of(tmp_path / "run", module, *scores(17, ties=False))
-    with pytest.raises(OptionError, match="--order: wanda is not an order; choose among specificity"):
-        make_plan(run, module, Order("wanda", "cat"), [0.5])
+    with pytest.raises(OptionError, match="--order: alphabet is not an order; choose among specificity"):
+        make_plan(run, module, Order("alphabet", "cat"), [0.5])

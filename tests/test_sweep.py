@@ -11,14 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sensikit.analysis import Settings, analyze
+from sensikit.analysis import analyze
 from sensikit.backends.base import Decoding
 from sensikit.errors import OptionError
 from sensikit.evaluation import evaluate, length_ratio
+from sensikit.figures.curves import caption
+from sensikit.ledger import Cell, cells
 from sensikit.masks import Order, pruned
 from sensikit.masks import make_plan as make_pruning_plan
+from sensikit.planning import Settings
 from sensikit.store import Run
-from sensikit.sweep import Cell, SweepSettings, cell_signature, cells, parse_ratios, prune
+from sensikit.sweep import SweepSettings, cell_signature, parse_ratios, prune
 from tests import toy
 from tests.watched import CELLS, SCORING, SMALL, bits, translating
 
@@ -189,6 +192,15 @@ def test_decoding_settings_and_split_reach_the_backend(run: Run) -> None:
 def test_protect_reaches_the_plan(run: Run) -> None:
     table = prune(run, translating(), [0.95], languages=["cat"], settings=replace(SCORING, protect=0.05))
     assert table["pruned"].tolist() == [0, round(0.95 * run.manifest["prunable_count"])]
+
+
+def test_a_caption_says_where_all_orders_have_pruned_the_same(run: Run) -> None:
+    table = prune(run, translating(), [0, 0.4, 0.9], ["specificity", "reverse"], languages=["cat"], settings=SCORING)
+    same = "so that at 90% all orders have pruned the same"
+    assert same in caption(table)
+    assert same not in caption(table[table["ratio"] < 0.9])
+    end = table[table["ratio"] == 0.9]
+    assert end["sha256"].nunique() == 1
 
 
 # the model

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from sensikit.analysis import Settings, analyze
+from sensikit.analysis import analyze
 from sensikit.backends.base import Decoding
 from sensikit.errors import OptionError, RunError, SensikitError
+from sensikit.planning import Settings
 from sensikit.store import Run
 from sensikit.sweep import SweepSettings, prune
 from tests import toy
@@ -322,7 +323,7 @@ def test_a_ratio_that_cannot_be_is_refused(run: Run, ratio: float) -> None:
 
 
 def test_an_unknown_order_is_refused(run: Run) -> None:
-    refused(run, OptionError, "--order: wanda is not an order; choose among specificity, reverse", orders=["wanda"])
+    refused(run, OptionError, "--order: alphabet is not an order; choose among specificity, rev", orders=["alphabet"])
 
 
 @pytest.mark.parametrize("options", [{"orders": []}, {"orders": ["random"], "seeds": []}, {"ratios": []}])

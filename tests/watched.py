@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sensikit.analysis import Settings, analyze, make_plan, run_signature
+from sensikit.analysis import analyze
 from sensikit.backends.base import Decoding, Item, Language, Translations
 from sensikit.batches import Batch
+from sensikit.planning import Settings, make_plan, run_signature
 from sensikit.sweep import SweepSettings
 from tests import toy
 

@@ -1,0 +1,42 @@
+"""`sensikit audit`: is the Taylor estimate right? Exact ablation of a sample of parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+
+
+def audit(
+    run: Annotated[Path, typer.Argument(help="What `sensikit analyze` wrote.")],
+    languages: options.Languages = None,
+    parameters: Annotated[int, typer.Option(help="Ablated for each language.")] = 200,
+    batches: Annotated[int, typer.Option(help="Of each language, at most; time grows with them.")] = 1,
+    task: Annotated[str, typer.Option(help="mt or denoise.")] = "mt",
+    checkpoint: options.MovedCheckpoint = None,
+    data: options.MovedData = None,
+    device: options.Device = "auto",
+) -> None:
+    """Ablate a sample of parameters exactly (Eq. 1), in float64, and compare with the Taylor estimate."""
+    from sensikit.ablation import audit as run_audit
+    from sensikit.store import Run
+
+    found = Run.open(run)
+    table = run_audit(
+        found,
+        options.opened(found, checkpoint, data, device),
+        languages=options.names(languages),
+        parameters=parameters,
+        batches=batches,
+        task=task,
+    )
+    for code, rows in table.groupby("language", sort=False):
+        shown = (
+            f"{row.statistic} {row.value:.3f} ({row.value_low:.3f} to {row.value_high:.3f})"
+            for row in rows.itertuples()
+        )
+        typer.echo(f"{code}  {'  '.join(shown)}")
+    typer.echo(table["signature"].iloc[0])

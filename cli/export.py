@@ -1,0 +1,35 @@
+"""`sensikit export`: the mask of a pruned model, and the model itself in its own framework's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="What `sensikit analyze` wrote.")],
+    language: Annotated[str, typer.Option(help="By whose order is pruned.")],
+    ratio: Annotated[float, typer.Option(help="Pruned / prunable parameters.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint to write; without the optimizer's state.")],
+    mask: Annotated[Path | None, typer.Option(help="A safetensors file to write: true where pruned.")] = None,
+    order: Annotated[str, typer.Option(help="One of those of prune.")] = "specificity",
+    seed: Annotated[int, typer.Option(help="Of the random order.")] = 1,
+    protect: options.Protect = 0.1,
+    checkpoint: options.MovedCheckpoint = None,
+    data: options.MovedData = None,
+    device: options.Device = "auto",
+) -> None:
+    """Write the checkpoint of a run with the parameters that an order prunes set to zero."""
+    from sensikit.exporting import export as run_export
+    from sensikit.masks import Order
+    from sensikit.store import Run
+
+    found = Run.open(run)
+    chosen = Order(order, language, seed if order == "random" else None, protect)
+    done = run_export(found, options.opened(found, checkpoint, data, device), chosen, ratio, out, mask)
+    typer.echo(f"{out}: {done.pruned} of {done.prunable} prunable parameters are zero")
+    typer.echo(done.signature)

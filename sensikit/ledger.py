@@ -1,0 +1,207 @@
+"""The cells of a pruning sweep, and their ledger: a line for each that is decoded, which survives a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sensikit.errors import RunError
+from sensikit.files import read_json, unwritable, write_json
+
+COMMANDS = "commands.json"
+"""Beside the ledger, which must not depend on how often a sweep was begun."""
+
+COLUMNS = (
+    "order",
+    "seed",
+    "language",
+    "ratio",
+    "pruned",
+    "prunable",
+    "bleu",
+    "bleu_low",
+    "bleu_high",
+    "chrf",
+    "sentences",
+    "truncated",
+    "mean_length_ratio",
+    "bleu_signature",
+    "chrf_signature",
+    "signature",
+    "hypotheses",
+    "sha256",
+)
+"""Of pruning.csv: each language by itself, pruned in an order of its own and decoded."""
+
+CROSS_COLUMNS = ("order", "seed", "language", "evaluated", *COLUMNS[3:])
+"""Of pruning-cross.csv: pruned in the order of `language`, and `evaluated` decoded."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of one curve. Ratio 0 is the same model in every order: it is decoded once, under the order "none".
+
+    `other` is what is decoded where that is another language than the one whose order it is.
+    """
+
+    order: str
+    seed: int | None
+    language: str
+    ratio: float
+    other: str | None = None
+
+    @property
+    def evaluated(self) -> str:
+        """The language that is decoded."""
+        return self.other or self.language
+
+    @property
+    def file(self) -> str:
+        """Where its hypotheses are kept, below the run."""
+        seed = "" if self.seed is None else f".{self.seed}"
+        pruned_by = f".by-{self.language}" if self.other else ""
+        return f"hypotheses/{self.evaluated}.{self.order}{seed}.{float(self.ratio)!r}{pruned_by}.txt"
+
+    @property
+    def resamples(self) -> str:
+        """Where its BLEU on each resample of the test sentences is kept, below the run."""
+        return resamples_of(self.file)
+
+
+def resamples_of(hypotheses: str) -> str:
+    """Return where the resamples of a cell are kept, below the run, by where its hypotheses are."""
+    return f"pruning/resamples/{Path(hypotheses).stem}.npy"
+
+
+def cells(
+    languages: Sequence[str],
+    ratios: Sequence[float],
+    orders: Sequence[str],
+    seeds: Sequence[int],
+    cross: bool = False,
+) -> list[Cell]:
+    """Return the cells of a sweep in the order they are decoded, each once: by language, then order, then ratio.
+
+    With `cross`, every pruned model decodes every one of the languages, its own first.
+    """
+    found = []
+    for language in languages:
+        found.append(Cell("none", None, language, 0.0))
+        others = [None, *(code for code in languages if cross and code != language)]
+        for order in orders:
+            for seed in seeds if order == "random" else (None,):
+                for ratio in sorted(each for each in set(ratios) if each > 0):
+                    found += [Cell(order, seed, language, ratio, other) for other in others]
+    return list(dict.fromkeys(found))
+
+
+class Ledger:
+    """pruning/ledger.jsonl: one line per finished cell, added and flushed to disk before the next is begun."""
+
+    def __init__(self, path: Path, lines: dict[Cell, dict[str, Any]]) -> None:
+        self.path, self.lines = path, lines
+
+    @classmethod
+    def open(cls, directory: Path, wanted: dict[str, Any], resume: bool) -> Ledger:
+        """Return the ledger in `directory`, empty if there is none; `wanted` are the settings of all its cells.
+
+        A last line that a kill cut short is dropped: its cell is decoded again.
+
+        Raises:
+            RunError: if it stands already (without `resume`), was made with other settings, or is damaged.
+        """
+        path, noted = directory / "ledger.jsonl", directory / "settings.json"
+        if noted.exists() or path.exists():
+            if not resume:
+                raise RunError(path, "already exists", "--resume goes on with it, or adds to it")
+            was = read_json(noted, RunError)
+            changed = sorted(key for key in {*was, *wanted} if was.get(key) != wanted.get(key))
+            if changed:
+                problem = "; ".join(f"{key} was {was.get(key)}, not {wanted.get(key)}" for key in changed)
+                raise RunError(path, f"was made with other settings: {problem}", "keep them, or move the folder away")
+        else:
+            write_json(noted, wanted)
+        return cls(path, _read_lines(path))
+
+    def add(self, cell: Cell, line: dict[str, Any]) -> None:
+        """Append a finished cell.
+
+        Raises:
+            SensikitError: if the disk is full; what was written of the line is dropped when the ledger is next opened.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        self.lines[cell] = line
+
+    def table(self) -> pd.DataFrame:
+        """Return the curves as a tidy table: the cells whose own language is decoded."""
+        return _frame([line for cell, line in self.lines.items() if not cell.other], COLUMNS)
+
+    def cross_table(self) -> pd.DataFrame:
+        """Return, as a tidy table, what every language loses where any one's order is pruned, and the unpruned model.
+
+        An order and ratio is there once another language was decoded with it; its own language is there as well.
+        """
+        crossed = {(cell.order, cell.seed, cell.ratio) for cell in self.lines if cell.other}
+        crossed |= {("none", None, 0.0)} if crossed else set()
+        lines = [line for cell, line in self.lines.items() if (cell.order, cell.seed, cell.ratio) in crossed]
+        return _frame(lines, CROSS_COLUMNS)
+
+
+def record(directory: Path, command: str) -> None:
+    """Note a command line beside the ledger, once; which cells it made is not noted.
+
+    Args:
+        directory: of the ledger.
+        command: as it was typed; empty where there is none.
+    """
+    noted = recorded(directory)
+    if command and command not in noted:
+        write_json(directory / COMMANDS, [*noted, command])
+
+
+def recorded(directory: Path) -> list[str]:
+    """Return the command lines that made a ledger, in order; none where it was made from Python.
+
+    Raises:
+        RunError: if their file is damaged.
+    """
+    path = directory / COMMANDS
+    found = read_json(path, RunError) if path.exists() else []
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise RunError(path, "is not a list of command lines", "remove it")
+    return found
+
+
+def _frame(lines: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(lines, columns=list(columns)).astype({"seed": "Int64"})
+
+
+def _read_lines(path: Path) -> dict[Cell, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if whole != text:
+        with path.open("rb+") as file:
+            file.truncate(len(whole))
+    found = {}
+    for number, line in enumerate(whole.decode(errors="replace").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            other = entry["evaluated"] if entry["evaluated"] != entry["language"] else None
+            found[Cell(entry["order"], entry["seed"], entry["language"], entry["ratio"], other)] = entry
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise RunError(f"{path}:{number}", "is not a line of a ledger", "remove the line and --resume") from error
+    return found
