@@ -15,8 +15,11 @@ import typer
 from sensikit import __version__
 
 from .analyze import analyze
+from .audit import audit
 from .corpus import corpus
 from .demo import demo
+from .evaluate import evaluate
+from .export import export
 from .inspect import inspect
 from .prune import prune
 from .report import report
@@ -48,10 +51,13 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
 app.command("demo")(demo)
 app.command("corpus")(corpus)
 app.command("train")(train)
+app.command("evaluate")(evaluate)
 app.command("inspect")(inspect)
 app.command("analyze")(analyze)
+app.command("audit")(audit)
 app.command("prune")(prune)
 app.command("sweep")(sweep)
+app.command("export")(export)
 app.command("report")(report)
 
 

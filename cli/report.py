@@ -1,4 +1,4 @@
-"""`sensikit report`: all figures and tables of one or more runs, and one HTML page."""
+"""`sensikit report`: all figures and tables of runs and evaluations, and one HTML page."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from . import options
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, shown side by side.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="What analyze and evaluate wrote; several runs stand side by side."),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Where figures/, tables/ and report.html go; by default the run itself.")
+        Path | None, typer.Option(help="Where figures/, tables/ and report.html go; by default the one PATH.")
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="What to call a run; once for each, in order. By default its directory.")
+        list[str] | None, typer.Option(help="What to call a PATH; once for each, in order. By default its directory.")
     ] = None,
 ) -> None:
-    """Draw the figures and tables of one or more runs, and write one page that holds them all."""
+    """Draw the figures and tables that runs and evaluations support, and write one page that holds them all."""
     from sensikit.report import report as write_report
 
-    page = write_report(runs, out, labels=label or (), command=options.command_line())
+    page = write_report(paths, out, labels=label or (), command=options.command_line())
     typer.echo(str(page))

@@ -16,11 +16,13 @@ _HOME = {
     "Decoding": "sensikit.backends.base",
     "Language": "sensikit.backends.base",
     "open_checkpoint": "sensikit.backends",
-    "Settings": "sensikit.analysis",
+    "Settings": "sensikit.planning",
     "analyze": "sensikit.analysis",
+    "audit": "sensikit.ablation",
     "balance_table": "sensikit.balance",
     "correlation_table": "sensikit.correlation",
     "evaluate": "sensikit.evaluation",
+    "export": "sensikit.exporting",
     "make_plan": "sensikit.masks",
     "Order": "sensikit.masks",
     "pruned": "sensikit.masks",
@@ -30,13 +32,14 @@ _HOME = {
     "Run": "sensikit.store",
     "SweepSettings": "sensikit.sweep",
     "prune": "sensikit.sweep",
+    "evaluate_systems": "sensikit.systems",
     "SensikitError": "sensikit.errors",
 }
 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from sensikit.analysis import Settings as Settings
+    from sensikit.ablation import audit as audit
     from sensikit.analysis import analyze as analyze
     from sensikit.backends import open_checkpoint as open_checkpoint
     from sensikit.backends.base import Backend as Backend
@@ -46,15 +49,18 @@ if TYPE_CHECKING:
     from sensikit.correlation import correlation_table as correlation_table
     from sensikit.errors import SensikitError as SensikitError
     from sensikit.evaluation import evaluate as evaluate
+    from sensikit.exporting import export as export
     from sensikit.masks import Order as Order
     from sensikit.masks import make_plan as make_plan
     from sensikit.masks import pruned as pruned
     from sensikit.parameters import registry as registry
+    from sensikit.planning import Settings as Settings
     from sensikit.sensitivity import measure as measure
     from sensikit.specificity import specificity_table as specificity_table
     from sensikit.store import Run as Run
     from sensikit.sweep import SweepSettings as SweepSettings
     from sensikit.sweep import prune as prune
+    from sensikit.systems import evaluate_systems as evaluate_systems
 
 
 def __getattr__(name: str) -> Any:

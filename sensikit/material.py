@@ -1,76 +1,35 @@
-"""What a report is made from: the manifests and tidy tables of one or more run directories, checked."""
+"""What a report is made from: the manifests and tidy tables of run and evaluation directories, checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from sensikit.errors import OptionError, RunError
+from sensikit.comparison import correlation_difference
+from sensikit.curve_tests import UNPRUNED, curve_bands, curve_tests
+from sensikit.errors import OptionError, RunError, SensikitError
+from sensikit.files import read_json
+from sensikit.ledger import recorded
+from sensikit.progress import progress
+from sensikit.schemas import EVALUATION, TABLES, Schema, printable, read
 from sensikit.store import Run
-
-QUANTILES = ("q01", "q10", "q25", "median", "q75", "q90", "q99")
-
-
-@dataclass(frozen=True)
-class Schema:
-    """What a tidy table must have: columns of text and of numbers, and which of them name a row.
-
-    `empty` are the columns whose cells may be empty, `languages` those that name languages.
-    """
-
-    text: tuple[str, ...]
-    numbers: tuple[str, ...]
-    key: tuple[str, ...]
-    empty: tuple[str, ...] = ()
-    languages: tuple[str, ...] = ("language",)
-    statistics: tuple[str, ...] = ()
-
-
-_STATISTIC = {
-    "text": ("task", "language", "statistic"),
-    "numbers": ("value",),
-    "key": ("task", "language", "statistic"),
-}
-
-TABLES = {
-    "correlation.csv": Schema(
-        text=("task", "group", "language_a", "language_b"),
-        numbers=("pcc", "pcc_low", "pcc_high", "ceiling", "reliability_a", "reliability_b", "parameters"),
-        key=("task", "group", "language_a", "language_b"),
-        # not defined for sensitivities that do not vary, or of too few batches
-        empty=("pcc", "pcc_low", "pcc_high", "ceiling", "reliability_a", "reliability_b"),
-        languages=("language_a", "language_b"),
-    ),
-    "specificity.csv": Schema(
-        **_STATISTIC,
-        statistics=("mean", "share_positive", "share_small_denominator", "share_ties_at_zero", *QUANTILES),
-    ),
-    "balance.csv": Schema(
-        **_STATISTIC, empty=("value",), statistics=("mean", "cv", "share_top10", "zero_share", *QUANTILES)
-    ),
-    "pruning.csv": Schema(
-        text=("order", "language", "bleu_signature"),
-        numbers=("ratio", "pruned", "prunable", "bleu", "bleu_low", "bleu_high", "chrf", "sentences"),
-        key=("order", "seed", "language", "ratio"),
-        empty=("bleu_low", "bleu_high"),
-    ),
-}
-MIXED = "all"  # batches of all languages together, which a table may hold beside the languages
+from sensikit.translated import KIND, Translated
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One run of a report: what to call it, the run, and those of its tables that exist."""
+    """One run of a report: what to call it, the run, those of its tables that exist, the commands that pruned it."""
 
     label: str
     path: str
     run: Run
     tables: dict[str, pd.DataFrame]
+    prunings: tuple[str, ...] = ()
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -79,8 +38,38 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """One evaluation of a report: what to call it, its manifest and its tables."""
+
+    label: str
+    path: str
+    manifest: dict[str, Any]
+    tables: dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The second of two runs minus the first, in one task: a table, or why there is none."""
+
+    first: Subject
+    second: Subject
+    task: str
+    table: pd.DataFrame | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The noise of the pruning curves: bands and paired tests (see `curve_tests`), and the runs that have none."""
+
+    bands: pd.DataFrame | None = None
+    tests: pd.DataFrame | None = None
+    lacking: tuple[Subject, ...] = ()
+
+
+@dataclass(frozen=True)
 class Material:
-    """The runs of a report, their languages together, and each tidy table of all runs that have it.
+    """The runs and evaluations of a report, their languages together, and each tidy table of all runs that have it.
 
     The tables have a column `run` where the report is of several runs.
     """
@@ -88,24 +77,35 @@ class Material:
     subjects: list[Subject]
     languages: dict[str, dict[str, Any]]
     tables: dict[str, pd.DataFrame]
+    evaluations: list[Evaluated] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    curves: Curves = field(default_factory=lambda: Curves())
+
+    @property
+    def labels(self) -> list[str]:
+        """What the directories are called, runs first."""
+        return [subject.label for subject in self.subjects] + [each.label for each in self.evaluations]
 
 
-def gather(paths: Sequence[Path], labels: Sequence[str] = ()) -> Material:
-    """Return the material of some run directories.
+def gather(paths: Sequence[Path], labels: Sequence[str] = (), compare: bool = False) -> Material:
+    """Return the material of some run and evaluation directories.
 
     Args:
-        paths: of the runs, in the order they are shown.
+        paths: of the directories, in the order they are shown.
         labels: what to call them; by default the names of the directories, with the parent's where two are the same.
+        compare: compare every later run with the first, and pruning curves with each other, from what the runs store.
 
     Raises:
-        RunError: if one is not a run directory, is given twice, or has a damaged manifest or table.
-        OptionError: if there is not one distinct label for each run.
+        RunError: if one is no such directory, is given twice, or has a damaged manifest or table.
+        OptionError: if there is not one distinct label for each.
     """
     names = _labels(paths, labels)
-    subjects = [_subject(path, label) for path, label in zip(paths, names, strict=True)]
+    opened = [_opened(path, label) for path, label in zip(paths, names, strict=True)]
+    subjects = [each for each in opened if isinstance(each, Subject)]
+    evaluations = [each for each in opened if isinstance(each, Evaluated)]
     languages: dict[str, dict[str, Any]] = {}
-    for subject in subjects:
-        for code, language in subject.manifest["languages"].items():
+    for each in opened:
+        for code, language in each.manifest["languages"].items():
             languages.setdefault(code, language)
     tables = {}
     for name in TABLES:
@@ -114,13 +114,57 @@ def gather(paths: Sequence[Path], labels: Sequence[str] = ()) -> Material:
             several = len(subjects) > 1
             frames = [frame.assign(run=label) if several else frame for label, frame in found]
             tables[name] = pd.concat(frames, ignore_index=True)
-    return Material(subjects, languages, tables)
+    if not compare:
+        return Material(subjects, languages, tables, evaluations)
+    return Material(subjects, languages, tables, evaluations, _comparisons(subjects), _curves(subjects))
 
 
-def printable(text: str) -> str:
-    """Return text that every file can hold: no control signs, nothing but plain spaces, no bytes that are not UTF-8."""
-    shown = (sign if sign.isprintable() else " " if sign.isspace() else "\N{REPLACEMENT CHARACTER}" for sign in text)
-    return "".join(shown)
+def _comparisons(subjects: Sequence[Subject]) -> list[Comparison]:
+    """Compare every later run with the first, in the tasks that both have; what cannot be compared says why."""
+    pairs = [(subjects[0], other) for other in subjects[1:]]
+    todo = [(a, b, task) for a, b in pairs for task in a.run.tasks if task in b.run.tasks]
+    found: list[Comparison] = []
+    if not todo:
+        return found
+    with progress(len(todo), "comparison", "pairs of runs") as bar:
+        for first, second, task in todo:
+            try:
+                for subject in (first, second):
+                    _check_batches(subject.run, task)
+                table = correlation_difference(first.run, second.run, task)
+                found.append(Comparison(first, second, task, table))
+            except SensikitError as error:
+                found.append(Comparison(first, second, task, None, printable(f"{error.where} {error.problem}")))
+            bar.advance()
+    return found
+
+
+def _check_batches(run: Run, task: str) -> None:
+    """Refuse a run that does not say of which batches its sensitivities are."""
+    for code in run.languages(task):
+        noted = run.manifest["sets"][f"{task}/{code}"]
+        if not isinstance(noted.get("drawn"), str) or not isinstance(noted.get("block_batches"), list):
+            raise RunError(run.path, f"does not say of which batches {task}/{code} is", "analyze again")
+
+
+def _curves(subjects: Sequence[Subject]) -> Curves:
+    """Test the curves of those runs that keep the scores of their resamples."""
+    swept = [subject for subject in subjects if _pruned(subject)]
+    lacking = []
+    for subject in swept:
+        try:
+            curve_bands({subject.label: subject.run})
+        except SensikitError:
+            lacking.append(subject)
+    runs = {subject.label: subject.run for subject in swept if subject not in lacking}
+    if not runs:
+        return Curves(lacking=tuple(lacking))
+    return Curves(curve_bands(runs), curve_tests(runs), tuple(lacking))
+
+
+def _pruned(subject: Subject) -> bool:
+    frame = subject.tables.get("pruning.csv")
+    return frame is not None and bool((frame["order"] != UNPRUNED).any())
 
 
 def _printable(value: Any) -> Any:
@@ -143,99 +187,67 @@ def _labels(paths: Sequence[Path], labels: Sequence[str]) -> list[str]:
         names = [printable(place.name) for place in places]
         if len(set(names)) < len(names):
             names = [printable(f"{place.parent.name}/{place.name}") for place in places]
-    if len(set(names)) < len(names):
-        raise OptionError("--label", "two runs would have the same name", "name them with --label, once for each run")
+    for one, other in combinations(names, 2):
+        if one == other:
+            problem = "two runs would have the same name"
+            raise OptionError("--label", problem, "name them with --label, once for each run")
     return names
 
 
-def _subject(path: Path, label: str) -> Subject:
+def _opened(path: Path, label: str) -> Subject | Evaluated:
+    manifest = path / "manifest.json"
+    if manifest.is_file() and _kind(manifest) == KIND:
+        return _evaluated(path, label)
     run = Run.open(path)
-    _check_manifest(run)
+    for name, entry in run.manifest["sets"].items():
+        if not isinstance(entry.get("tokens_mean"), int | float):
+            raise RunError(manifest, f"lacks the tokens of {name}", "it is damaged; analyze again")
     run.manifest = _printable(run.manifest)
-    tables = {name: _table(run, name, schema) for name, schema in TABLES.items() if (path / name).exists()}
-    return Subject(label, printable(str(path)), run, tables)
+    tables = _tables(path, TABLES, run.manifest["languages"])
+    return Subject(label, printable(str(path)), run, tables, tuple(map(printable, recorded(path / "pruning"))))
 
 
-def _check_manifest(run: Run) -> None:
-    manifest, where = run.manifest, run.path / "manifest.json"
-    kinds = {
-        "signature": str, "direction": str, "version": str, "command": str, "notes": list, "languages": dict,
-        "provenance": dict, "sets": dict, "parameter_count": int, "prunable_count": int, "versions": dict,
-    }  # fmt: skip
-    for field, kind in kinds.items():
-        if not isinstance(manifest.get(field), kind):
-            raise RunError(where, f"lacks {field}", "it is damaged; analyze again")
-    for code, language in manifest["languages"].items():
-        if not _is_language(language):
-            raise RunError(where, f"lacks the name, family, tier or sizes of {code}", "it is damaged; analyze again")
-    if not manifest["languages"]:
-        raise RunError(where, "has no language", "it is damaged; analyze again")
-    for field in ("framework", "checkpoint", "checkpoint_sha256", "data", "data_sha256"):
-        if not isinstance(manifest["provenance"].get(field), str):
-            raise RunError(where, f"lacks the provenance's {field}", "it is damaged; analyze again")
-    for name, entry in manifest["sets"].items():
-        if not isinstance(entry, dict) or not isinstance(entry.get("tokens_mean"), int | float):
-            raise RunError(where, f"lacks the tokens of {name}", "it is damaged; analyze again")
+def _kind(manifest: Path) -> str:
+    found = read_json(manifest, RunError)
+    return str(found.get("kind", "")) if isinstance(found, dict) else ""
 
 
-def _is_language(entry: Any) -> bool:
-    kinds = {"name": str, "family": str, "tier": str, "sizes": dict}
-    if not isinstance(entry, dict) or any(not isinstance(entry.get(field), kind) for field, kind in kinds.items()):
-        return False
-    return "train" in entry["sizes"] and all(isinstance(size, int) for size in entry["sizes"].values())
+def _evaluated(path: Path, label: str) -> Evaluated:
+    manifest = _printable(Translated.open(path).manifest)
+    _check_evaluation(manifest, path / "manifest.json")
+    tables = _tables(path, EVALUATION, manifest["languages"])
+    for name in ("evaluation.csv", "tiers.csv"):
+        if name not in tables:
+            raise RunError(path, f"has no {name}", "finish it: evaluate --resume")
+    for name, frame in tables.items():
+        for column in ("system", "system_a", "system_b"):
+            strange = sorted(set(frame.get(column, ())) - set(manifest["systems"]))
+            if strange:
+                problem = f"names {strange[0]}, which is no system of the manifest"
+                raise RunError(path / name, problem, "it is damaged; evaluate again")
+    return Evaluated(label, printable(str(path)), manifest, tables)
 
 
-def _table(run: Run, name: str, schema: Schema) -> pd.DataFrame:
-    path = run.path / name
-    remedy = f"it is damaged; make it again with sensikit {'prune' if name == 'pruning.csv' else 'analyze'} --resume"
-    try:
-        frame = run.read_table(name)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise RunError(path, "is not a table", remedy) from error
-    missing = [column for column in (*schema.key, *schema.text, *schema.numbers) if column not in frame]
-    if missing:
-        raise RunError(path, f"lacks the column {missing[0]}", remedy)
-    if frame.empty:
-        raise RunError(path, "has no rows", remedy)
-    for column in (*schema.text, *schema.numbers):
-        frame[column] = _column(frame[column], path, column in schema.numbers, column not in schema.empty, remedy)
-    known = {*run.manifest["languages"], MIXED}
-    for column in schema.languages:
-        strange = [code for code in frame[column] if code not in known]
-        if strange:
-            raise RunError(path, f"names {strange[0]}, which is no language of the manifest", remedy)
-    twice = frame[frame.duplicated(list(schema.key))]
-    if len(twice):
-        raise RunError(f"{path}:{twice.index[0] + 2}", "says again what an earlier line says", remedy)
-    if name == "pruning.csv":
-        unpruned = set(frame.loc[frame["order"] == "none", "language"])
-        for code in (code for code in frame["language"] if code not in unpruned):
-            raise RunError(path, f"lacks the unpruned score of {code}", remedy)
-    if schema.statistics:
-        _check_statistics(frame, path, schema.statistics, remedy)
-    return frame
+def _check_evaluation(manifest: Mapping[str, Any], where: Path) -> None:
+    def lacks(what: str) -> RunError:
+        return RunError(where, f"lacks {what}", "it is damaged, or was not finished; evaluate --resume")
+
+    kinds = {"signature": str, "command": str, "baseline": str, "notes": list, "languages": dict, "version": str}
+    for name, kind in kinds.items():
+        if not isinstance(manifest.get(name), kind):
+            raise lacks(name)
+    for code, entry in manifest["languages"].items():
+        fields = {"name": str, "family": str, "tier": str, "sizes": dict}
+        if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in fields.items()):
+            raise lacks(f"the name, family, tier or sizes of {code}")
+        if any(type(size) is not int for size in entry["sizes"].values()) or "train" not in entry["sizes"]:
+            raise lacks(f"{code}'s sizes")
+    for name, facts in manifest["systems"].items():
+        if not isinstance(facts, dict) or any(type(facts.get(each)) is not str for each in ("checkpoint", "sha256")):
+            raise lacks(f"the checkpoint of {name}")
+    if any(type(manifest["data"].get(each)) is not str for each in ("path", "sha256")):
+        raise lacks("the data's path or sha256")
 
 
-def _column(found: pd.Series[Any], path: Path, number: bool, filled: bool, remedy: str) -> pd.Series[Any]:
-    """Return one column as text or as finite numbers."""
-    values = (
-        pd.to_numeric(found, errors="coerce").astype(float)
-        if number
-        else found.astype(str).map(printable, na_action="ignore")
-    )
-    wrong = found.notna() & ~np.isfinite(values) if number else pd.Series(False, index=found.index)
-    if filled:
-        wrong |= found.isna()
-    if wrong.any():
-        line = int(np.argmax(wrong))
-        value = found.iloc[line]
-        problem = f"has {'nothing' if pd.isna(value) else value} for {found.name}"
-        raise RunError(f"{path}:{line + 2}", problem, remedy)
-    return values
-
-
-def _check_statistics(frame: pd.DataFrame, path: Path, statistics: Sequence[str], remedy: str) -> None:
-    for (_, code), rows in frame.groupby(["task", "language"]):
-        lacking = [name for name in statistics if name not in set(rows["statistic"])]
-        if lacking:
-            raise RunError(path, f"lacks the statistic {lacking[0]} of {code}", remedy)
+def _tables(path: Path, schemas: Mapping[str, Schema], languages: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    return {name: read(path / name, schema, languages) for name, schema in schemas.items() if (path / name).exists()}

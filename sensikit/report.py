@@ -1,11 +1,11 @@
-"""A report of one or more run directories: figures, tables, and one self-contained HTML page."""
+"""A report of run and evaluation directories: figures, tables, and one self-contained HTML page."""
 
 from __future__ import annotations
 
 import base64
 import importlib.resources
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,64 +13,69 @@ import jinja2
 
 from sensikit import __version__, figures, summary
 from sensikit.errors import OptionError
-from sensikit.exhibits import EXHIBITS, MANIFEST, PRUNING, Exhibit
+from sensikit.exhibits import CHAPTERS, MANIFEST, Exhibit
 from sensikit.figures.style import joined
 from sensikit.files import write_text
-from sensikit.material import Material, Subject, gather, printable
+from sensikit.material import Evaluated, Material, Subject, gather
+from sensikit.missing import missing, prune_command
 from sensikit.progress import progress
+from sensikit.schemas import TABLES, printable
 from sensikit.tables import Table, headline
 
 
 def report(
-    runs: Sequence[str | Path], out: str | Path | None = None, *, labels: Sequence[str] = (), command: str = ""
+    paths: Sequence[str | Path], out: str | Path | None = None, *, labels: Sequence[str] = (), command: str = ""
 ) -> Path:
-    """Write figures/, tables/ and report.html of some runs, and return the path of the page.
+    """Write figures/, tables/ and report.html of some runs and evaluations, and return the path of the page.
 
-    An older report in the same place is replaced, each file in one step: all of it can be made again from the runs.
+    An older report in the same place is replaced, each file in one step: all of it can be made again.
 
     Args:
-        runs: run directories; several are shown side by side.
-        out: where to write; by default the run itself, if there is one.
-        labels: what to call the runs; by default the names of their directories.
+        paths: run directories and evaluation directories; several runs are shown side by side.
+        out: where to write; by default the one directory that is given.
+        labels: what to call them; by default the names of their directories.
         command: the command line, shown at the end of the page.
 
     Raises:
-        RunError: if a run is damaged or no run at all.
-        OptionError: if several runs have no `out`, or a label is missing.
+        RunError: if one is damaged, or neither a run nor an evaluation.
+        OptionError: if several have no `out`, or a label is missing.
         SensikitError: if `out` cannot be written.
     """
-    paths = [Path(run) for run in runs]
-    if not paths:
-        raise OptionError("RUN", "there is none", "give what sensikit analyze wrote")
-    if out is None and len(paths) > 1:
-        raise OptionError("--out", "several runs share no directory", "say where the report goes")
-    place = Path(out) if out is not None else paths[0]
+    given = [Path(path) for path in paths]
+    if not given:
+        raise OptionError("PATH", "there is none", "give what sensikit analyze or evaluate wrote")
+    if out is None and len(given) > 1:
+        raise OptionError("--out", "several directories share no place", "say where the report goes")
+    place = Path(out) if out is not None else given[0]
     if place.exists() and not place.is_dir():
         raise OptionError(f"--out {place}", "is not a directory", "choose another place")
-    material = gather(paths, labels)
-    shown = []
-    with progress(len(EXHIBITS), "report", "chapters") as bar:
-        for make in EXHIBITS:
-            shown += [_written(exhibit, place, material) for exhibit in make(material)]
+    material = gather(given, labels, compare=True)
+    chapters = []
+    with progress(len(CHAPTERS), "report", "chapters") as bar:
+        for title, make in CHAPTERS:
+            shown = [_written(exhibit, place, material) for exhibit in make(material)]
+            chapters += [{"title": title, "exhibits": shown}] if shown else []
             bar.advance()
     page = place / "report.html"
-    write_text(page, render(material, shown, command))
+    write_text(page, render(material, chapters, command))
     return page
 
 
-def render(material: Material, shown: Sequence[dict[str, Any]], command: str = "") -> str:
+def render(material: Material, chapters: Sequence[Mapping[str, Any]], command: str = "") -> str:
     """Return the page. Every name, path and command in it is untrusted text, and escaped."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = importlib.resources.files("sensikit").joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
-        title=joined(subject.label for subject in material.subjects),
+        title=joined(material.labels),
         subjects=[(subject, summary.sentences(subject)) for subject in material.subjects],
+        evaluations=material.evaluations,
         headline=_cells(headline(material.tables)) if len(material.subjects) > 1 and material.tables else None,
+        changes=summary.changes(material),
         differences=summary.differences(material),
-        missing=summary.missing(material),
-        exhibits=shown,
+        missing=missing(material),
+        chapters=chapters,
         command=command,
         version=__version__,
     )
@@ -78,7 +83,7 @@ def render(material: Material, shown: Sequence[dict[str, Any]], command: str = "
 
 def _written(exhibit: Exhibit, place: Path, material: Material) -> dict[str, Any]:
     """Write the files of one exhibit and return what the page says of it."""
-    made = _made(material, exhibit.source)
+    made = _made(material, exhibit)
     entry: dict[str, Any] = {"stem": exhibit.stem, "title": exhibit.title, "caption": exhibit.caption, "made": made}
     notes = [f"{labels}: {line}" if labels else line for labels, line in made]
     if isinstance(exhibit.content, Table):
@@ -102,29 +107,44 @@ def _cells(table: Table) -> dict[str, Any]:
     return {"head": list(shown), "numeric": table.numeric(), "rows": shown.to_numpy().tolist()}
 
 
-def _made(material: Material, source: str) -> list[tuple[str, str]]:
-    """Return the signatures and commands behind a file of the runs, each with the labels of the runs it is of."""
+def _made(material: Material, exhibit: Exhibit) -> list[tuple[str, str]]:
+    """Return the signatures and commands behind an exhibit, each with the labels of the directories it is of."""
+    if exhibit.evaluation is not None:
+        return [("", line) for line in _evaluated(exhibit.evaluation) if line]
     lines: dict[str, list[str]] = {}
     for subject in material.subjects:
-        for line in _origin(subject, source):
+        for line in _origin(subject, exhibit):
             lines.setdefault(line, []).append(subject.label)
     alone = len(material.subjects) == 1
     return [("" if alone else joined(labels), line) for line, labels in lines.items()]
 
 
-def _origin(subject: Subject, source: str) -> list[str]:
-    manifest = subject.manifest
-    if source == MANIFEST:
-        return [f"data sha256 {manifest['provenance']['data_sha256']}", manifest["command"]]
-    if source not in subject.tables:
+def _evaluated(evaluation: Evaluated) -> list[str]:
+    scores = evaluation.tables["evaluation.csv"].drop_duplicates("metric")
+    names = {"bleu": "BLEU", "chrf": "chrF++"}
+    signatures = [f"{names.get(row['metric'], row['metric'])}|{row['signature']}" for _, row in scores.iterrows()]
+    return [evaluation.manifest["signature"], *signatures, evaluation.manifest["command"]]
+
+
+def _origin(subject: Subject, exhibit: Exhibit) -> list[str]:
+    """Return the signatures and commands of a run behind an exhibit."""
+    analyses = [of for task, of in subject.manifest["analyses"].items() if exhibit.task in ("", task)]
+    commands = list(dict.fromkeys(analysis["command"] for analysis in analyses if analysis["command"]))
+    if exhibit.source == MANIFEST:
+        return [f"data sha256 {subject.manifest['provenance']['data_sha256']}", *commands]
+    if exhibit.source not in subject.tables:
         return []
-    if source != PRUNING:
-        return [manifest["signature"], manifest["command"]]
-    frame = subject.tables[PRUNING]
+    verb = TABLES[exhibit.source].verb
+    if verb in ("analyze", "denoise"):
+        return [*(analysis["signature"] for analysis in analyses), *commands]
+    frame = subject.tables[exhibit.source]
+    frame = frame[frame["task"] == exhibit.task] if "task" in frame else frame
     names = {"signature": "", "bleu_signature": "BLEU|", "chrf_signature": "chrF++|"}
     found = [(name, frame[column].dropna().unique()) for column, name in names.items() if column in frame]
     signatures = [printable(f"{name}{each}") for name, each_of in found for each in each_of]
-    return [*signatures, f"sensikit prune {shlex.quote(subject.path)}"]
+    if verb == "audit":
+        return [*signatures, shlex.join(["sensikit", "audit", subject.path])]
+    return [*signatures, *(subject.prunings or (prune_command(subject),))]
 
 
 def _inline(path: Path, kind: str) -> str:

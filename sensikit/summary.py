@@ -1,20 +1,21 @@
-"""What a report says in words: the headline numbers, what is missing, and where two runs are not alike."""
+"""What a report says in words: the headline numbers, what changed, and where two runs are not alike."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
-from sensikit.figures.curves import ORDERS, UNPRUNED, curve
+from sensikit.convergence import needed
+from sensikit.exhibits.base import TASKS
+from sensikit.figures import differences as changed
+from sensikit.figures.curve_points import UNPRUNED, curve
 from sensikit.figures.heatmaps import GROUPS, pairs
-from sensikit.figures.style import joined
-from sensikit.material import TABLES, Material, Subject
-from sensikit.tables import percent
+from sensikit.figures.quality import ALL, gains
+from sensikit.figures.style import joined, percent, span
+from sensikit.material import Material, Subject
 
 MATTERS = {
     # fields of the signature of S that make two runs measure different things; the number of batches, the seed and
@@ -24,22 +25,42 @@ MATTERS = {
 }
 
 
-@dataclass(frozen=True)
-class Missing:
-    """Something that a report could show and does not, and the command that would make it."""
-
-    what: str
-    command: str
-
-
 def sentences(subject: Subject) -> list[str]:
     """Return what was measured and the headline numbers of one run, a sentence each."""
-    manifest = subject.manifest
-    return [
-        _measured(manifest),
-        *(_correlation(subject.tables["correlation.csv"]) if "correlation.csv" in subject.tables else ()),
-        *(_pruning(subject.tables["pruning.csv"]) if "pruning.csv" in subject.tables else ()),
-    ]
+    says: dict[str, Callable[[pd.DataFrame], Iterable[str]]] = {
+        "correlation.csv": _correlation, "similarity.csv": _similarity, "pruning.csv": _pruning,
+        "convergence.csv": _enough, "audit-summary.csv": _audit,
+    }  # fmt: skip
+    found = [text for name, say in says.items() if name in subject.tables for text in say(subject.tables[name])]
+    return [_measured(subject.manifest), *found]
+
+
+def changes(material: Material) -> list[str]:
+    """Return what each later run changed in the correlations of the first, and each system in quality, a sentence each.
+
+    A change whose interval reaches 0 is said to be none that can be told from noise.
+    """
+    found = []
+    for each in material.comparisons:
+        for _, mean in changed.means(each.table).iterrows() if each.table is not None else ():
+            if mean["group"] in ("high", "low"):
+                what = f"Mean PCC, {GROUPS[mean['group']]}, {TASKS.get(each.task, each.task)}"
+                found.append(_changed(what, each.second.label, each.first.label, mean, ".3f"))
+    for evaluation in material.evaluations:
+        tests = evaluation.tables.get("significance.csv")
+        if tests is not None:
+            rows = gains(tests)
+            for _, row in rows[rows["tier"] == ALL].iterrows():
+                what = f"BLEU {row['direction'].replace('-', '→')}, mean over all languages"
+                found.append(_changed(what, row["system_b"], row["system_a"], row, ".2f"))
+    return found
+
+
+def _changed(what: str, second: str, first: str, row: pd.Series[Any], digits: str) -> str:
+    low, high = row["difference_low"], row["difference_high"]
+    moved = f"{row['difference']:+{digits}}" + (f" ({low:+{digits}} to {high:+{digits}})" if low == low else "")
+    unsure = ", which cannot be told from no change" if low <= 0 <= high else ""
+    return f"{what}: {second} minus {first} is {moved.replace('-', '−')}{unsure}."
 
 
 def _measured(manifest: dict[str, Any]) -> str:
@@ -54,8 +75,10 @@ def _measured(manifest: dict[str, Any]) -> str:
     )
     if batches:
         tokens = sum(entry["tokens_mean"] for entry in sets) / len(sets)
-        span = f"{min(batches)}" if min(batches) == max(batches) else f"{min(batches)} to {max(batches)}"
-        text += f" Sensitivities are means over {span} batches a language, of {tokens:,.0f} target tokens on average."
+        text += (
+            f" Sensitivities are means over {span(batches, 'd')} batches a language, of {tokens:,.0f} target tokens "
+        )
+        text += "on average."
     return text
 
 
@@ -89,42 +112,41 @@ def _pruning(frame: pd.DataFrame) -> Iterator[str]:
             f"{last['value']:.2f}"
         )
     yield text + "."
+    if "truncated" in frame and (start["truncated"] > 0).any():
+        cut = start[start["truncated"] > 0]
+        found = [f"{row['language']} {row['truncated']:.0f}" for _, row in cut.iterrows()]
+        yield f"Sources longer than the model takes were translated in part: {joined(found)}."
 
 
-def missing(material: Material) -> list[Missing]:
-    """Return what the runs do not have, with the command that makes it."""
-    found = []
-    for subject in material.subjects:
-        name = f" of {subject.label}" if len(material.subjects) > 1 else ""
-        run, origin = shlex.quote(subject.path), subject.manifest["provenance"]
-        analyze = (
-            f"sensikit analyze {shlex.quote(origin['checkpoint'])} --data {shlex.quote(origin['data'])} --out {run}"
+def _similarity(frame: pd.DataFrame) -> Iterator[str]:
+    at = frame[frame["group"] == "all"]["pcc"].dropna()
+    if len(at):
+        spread = span(at, ".3f")
+        yield f"PCC between translating and denoising the same language, all parameters: {at.mean():.3f} ({spread})."
+
+
+def _enough(frame: pd.DataFrame) -> Iterator[str]:
+    found = needed(frame[frame["group"] == "low"]).dropna(subset="reliability")
+    for task in dict.fromkeys(found["task"]):
+        at = found[found["task"] == task].sort_values("reliability", kind="stable")
+        ends = [f"{row['reliability']:.3f} ({row['language']}, {row['batches']:.0f} batches)"
+                for _, row in at.iloc[[0, -1]].iterrows()]  # fmt: skip
+        text = (
+            f"Measured again on as many other batches, S would correlate with itself at {' to '.join(ends)}, "
+            f"{GROUPS['low']}, {TASKS.get(task, task)}"
         )
-        for table in TABLES:
-            if table not in subject.tables:
-                pruned = table == "pruning.csv"
-                command = f"sensikit prune {run}" if pruned else f"{analyze} --resume"
-                found.append(Missing(f"{'Pruning curves' if pruned else table}{name}", command))
-        if "pruning.csv" in subject.tables:
-            found += _unpruned(subject.tables["pruning.csv"], subject, run, name)
-    return found
+        short = at[at["0.95"] > at["batches"]]["language"]
+        yield f"{text}; 0.95 takes more batches than there are of {joined(short)}." if len(short) else f"{text}."
 
 
-def _unpruned(frame: pd.DataFrame, subject: Subject, run: str, name: str) -> Iterator[Missing]:
-    absent = [order for order in ORDERS if order not in set(frame["order"])]
-    if absent:
-        what = f"Pruning curves{name} in the orders {joined(absent)}"
-        yield Missing(what, f"sensikit prune {run} --order {','.join(absent)} --resume")
-    lacking = [code for code in subject.manifest["languages"] if code not in set(frame["language"])]
-    if lacking:
-        yield Missing(f"Pruning curves{name} for {joined(sorted(lacking))}", f"sensikit prune {run} --resume")
-    cells = frame[frame["order"] != UNPRUNED].assign(seed=frame["seed"].astype("string").fillna(""))
-    counts = cells.groupby(["order", "seed", "ratio"])["language"].nunique()
-    partial = counts[counts < frame["language"].nunique()]
-    if len(partial):
-        points = f"{len(partial)} point{'s' if len(partial) > 1 else ''}"
-        what = f"{points} of the pruning curves{name}, left out because not every language was decoded there"
-        yield Missing(what, f"sensikit prune {run} --resume")
+def _audit(frame: pd.DataFrame) -> Iterator[str]:
+    rows = frame.pivot(index="language", columns="statistic", values="value")
+    spearman, top = rows["spearman"], rows["top10_agreement"]
+    if spearman.notna().any():
+        yield (
+            f"Taylor estimate against exact ablation of {frame['sampled'].max():.0f} parameters a language: Spearman "
+            f"{span(spearman, '.3f')}; of the top 10%, {span(top, '.0%')} are the same."
+        )
 
 
 def differences(material: Material) -> list[str]:
@@ -132,11 +154,9 @@ def differences(material: Material) -> list[str]:
     found = []
     for first, second in pairwise(material.subjects):
         named = f"{first.label} and {second.label}"
-        for head, signatures in (("S", _analysis), ("P", _sweep)):
-            a, b = _fields(signatures(first)), _fields(signatures(second))
-            if a and b:
-                unlike = [key for key in MATTERS[head] if a.get(key) != b.get(key)]
-                found += [f"{named} differ in {key}: {a.get(key)} and {b.get(key)}." for key in unlike]
+        for head, a, b in _signatures(first, second):
+            unlike = [key for key in MATTERS[head] if a.get(key) != b.get(key)]
+            found += [f"{named} differ in {key}: {a.get(key)} and {b.get(key)}." for key in unlike]
         scores = [_only(subject, "bleu_signature") for subject in (first, second)]
         if all(scores) and scores[0] != scores[1]:
             found.append(f"BLEU of {named} is not the same score: {scores[0]} and {scores[1]}.")
@@ -148,12 +168,15 @@ def differences(material: Material) -> list[str]:
     return found
 
 
-def _analysis(subject: Subject) -> str:
-    return str(subject.manifest["signature"])
-
-
-def _sweep(subject: Subject) -> str:
-    return _only(subject, "signature")
+def _signatures(first: Subject, second: Subject) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:
+    """Yield what two runs both have a signature of: its head, and the fields of each of the two."""
+    for task, analysis in first.manifest["analyses"].items():
+        other = second.manifest["analyses"].get(task)
+        if other:
+            yield "S", _fields(analysis["signature"]), _fields(other["signature"])
+    sweeps = _fields(_only(first, "signature")), _fields(_only(second, "signature"))
+    if all(sweeps):
+        yield "P", *sweeps
 
 
 def _only(subject: Subject, column: str) -> str:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from sensikit.figures.curves import METRICS, UNPRUNED, curve, line_of
+from sensikit.figures import differences as changed
+from sensikit.figures.curve_points import METRICS, UNPRUNED, curve
+from sensikit.figures.curves import line_of
 from sensikit.figures.distributions import placed, wide
 from sensikit.figures.heatmaps import GROUPS, pairs
 from sensikit.figures.sizes import sizes
-from sensikit.figures.style import TIERS, of_run, order, runs
+from sensikit.figures.style import TIERS, of_run, order, percent, runs
 from sensikit.files import write_text
 
 NOTHING = "–"
@@ -21,10 +23,14 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its columns under the headings that are shown, in order; `formats` say how numbers are printed."""
+    """A table: its columns under the headings that are shown, in order; `formats` say how numbers are printed.
+
+    `marks` stand behind the cells of a column wherever it is printed, one for each row.
+    """
 
     frame: pd.DataFrame
     formats: Mapping[str, str] = field(default_factory=dict)
+    marks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def shown(self) -> pd.DataFrame:
         """Return every cell as it is printed; what is missing is a dash."""
@@ -35,6 +41,8 @@ class Table:
         columns = {
             name: [text(v, self.formats.get(name, "")) for v in self.frame[name]] for name in map(str, self.frame)
         }
+        for name, marks in self.marks.items():
+            columns[name] = [cell + mark for cell, mark in zip(columns[name], marks, strict=True)]
         return pd.DataFrame(columns, columns=list(self.frame.columns))
 
     def numeric(self) -> list[bool]:
@@ -60,11 +68,6 @@ class Table:
             write_text(path, text)
             paths.append(path)
         return paths
-
-
-def percent(ratio: Any) -> str:
-    """Return a ratio as text, 0.125 as 12.5%."""
-    return f"{100 * ratio:.4g}%"
 
 
 def _tidied(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -212,3 +215,93 @@ def balance(frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> Tabl
         "share_top10": ("Held by top 10%", ".1%"), "zero_share": ("S = 0", ".2%"),
     }  # fmt: skip
     return _statistics(frame, known, columns)
+
+
+def differences(frame: pd.DataFrame) -> Table:
+    """Return the mean change in PCC between two runs by group, with its interval, and how many pairs moved by more.
+
+    Args:
+        frame: rows of `comparison.correlation_difference`, with a column `run` that names the two.
+    """
+    rows = []
+    for label in runs(frame):
+        of_label = of_run(frame, label)
+        for task in dict.fromkeys(of_label["task"]):
+            for group in (name for name in GROUPS if name in set(of_label["group"])):
+                found = of_label[(of_label["task"] == task) & (of_label["group"] == group)]
+                mean, once = changed.means(found).iloc[0], changed.pairs(found)
+                once = once[once["language_a"] < once["language_b"]]
+                rows.append(
+                    {
+                        "Run": label, "Task": task, "Group": GROUPS[group], "First": mean["pcc_a"],
+                        "Second": mean["pcc_b"], "Change": mean["difference"], "95% from": mean["difference_low"],
+                        "to": mean["difference_high"], "Pairs": len(once),
+                        "Down": int((once["difference_high"] < 0).sum()),
+                        "Up": int((once["difference_low"] > 0).sum()),
+                    }
+                )  # fmt: skip
+    formats = {**dict.fromkeys(("First", "Second"), ".3f"), **dict.fromkeys(("Change", "95% from", "to"), "+.3f")}
+    return Table(_tidied(rows), formats)
+
+
+SIDES = {"cd": ("e", "d"), "mlm": ("e",), "dae": ("d",), "mass": ("d",)}
+"""The losses of an objective, as the paper calls them: of the encoder and of the decoder."""
+TERMS = {"translation": "MMT", "encoder": "e", "decoder": "d"}
+
+PROJECTIONS = {True: "separate", False: "shared", None: None}
+
+
+def loss_terms(denoise: str, distill: str) -> str:
+    """Return what a system was trained to minimise, in the notation of Table 4 of the paper.
+
+    Args:
+        denoise: its objectives on monolingual text, joined by commas.
+        distill: its terms with intra-distillation, joined by commas.
+    """
+    objectives, distilled = ([part for part in names.split(",") if part] for names in (denoise, distill))
+    sides = ["MMT", *sorted({side for name in objectives for side in SIDES.get(name, (name,))}, reverse=True)]
+    prime = "′" if distilled else ""
+    text = " + ".join(f"L{prime}_{side}" for side in sides)
+    terms = [f"L_id_{TERMS.get(name, name)}" for name in distilled]
+    if not terms:
+        return text
+    return f"{text} + α {terms[0]}" if len(terms) == 1 else f"{text} + α ({' + '.join(terms)})"
+
+
+def systems(facts: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return what each system is (Table 4): its loss, its settings, its checkpoint; what no system has is left out."""
+    rows = [
+        {
+            "System": name, "Loss": loss_terms(of.get("denoise") or "", of.get("distill") or ""),
+            "Denoising": of.get("denoise"), "Masked": of.get("mask_ratio"), "K": of.get("id_k"),
+            "α": of.get("id_alpha"),
+            "Projection": PROJECTIONS.get(of.get("separate_projection")),
+            "Updates": of.get("updates"), "Checkpoint": str(of["sha256"])[:8],
+        }
+        for name, of in facts.items()
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    return Table(frame, {"Masked": ".0%", "K": ".0f", "α": "g", "Updates": ",.0f"})
+
+
+def curve_tests(tests: pd.DataFrame) -> Table:
+    """Return what one pruning curve has over another at each ratio, with its interval and p (see `curve_tests.py`)."""
+
+    def curve_of(row: pd.Series[Any], side: str) -> str:
+        run = f"{row[f'run_{side}']}, " if several else ""
+        return f"{run}{line_of(row[f'order_{side}']).name}"
+
+    several = tests[["run_a", "run_b"]].stack().nunique() > 1
+    frame = pd.DataFrame(
+        [
+            {
+                "First": curve_of(row, "a"), "Second": curve_of(row, "b"), "Pruned": percent(row["ratio"]),
+                "Difference": row["difference"], "95% from": row["difference_low"], "to": row["difference_high"],
+                "p": row["p"],
+                **({"Change": row["change"], "p of change": row["change_p"]} if several else {}),
+            }
+            for _, row in tests.iterrows()
+        ]
+    )  # fmt: skip
+    formats = {**dict.fromkeys(("Difference", "95% from", "to", "Change"), "+.2f"), "p": ".3f", "p of change": ".3f"}
+    return Table(frame, formats)

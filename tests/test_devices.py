@@ -17,11 +17,13 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import sensikit
-from sensikit.analysis import Settings, analyze
+from sensikit.analysis import analyze
 from sensikit.backends.base import Decoding
 from sensikit.batches import Batch, draw, pack
-from sensikit.masks import ORDERS, Order, make_plan, pruned
+from sensikit.masks import Order, make_plan, pruned
 from sensikit.parameters import registry
+from sensikit.planning import Settings
+from sensikit.scorers import SCORERS, measure_missing
 from sensikit.sensitivity import Sensitivity, measure, sample_of
 from sensikit.store import Run
 from sensikit.sweep import SweepSettings, prune
@@ -165,7 +167,9 @@ SETTINGS = Settings(batches=6, tokens=60)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return analyze(toy.backend(), tmp_path_factory.mktemp("devices") / "run", SETTINGS)
+    made = analyze(toy.backend(), tmp_path_factory.mktemp("devices") / "run", SETTINGS)
+    measure_missing(made, toy.backend(), [(order, "cat") for order in SCORERS])
+    return made
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
@@ -185,7 +189,7 @@ def test_an_analysis_names_its_devices(tmp_path: Path, rest: str) -> None:
     assert run.languages() == list(backend.languages)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", SCORERS)
 def test_pruning_names_its_devices(run: Run, order: str) -> None:
     module = toy.backend().module
     with DevicesNamed():
@@ -199,8 +203,8 @@ def test_a_sweep_names_its_devices(tmp_path: Path) -> None:
     run = analyze(backend, tmp_path / "run", SETTINGS)
     settings = SweepSettings(decoding=Decoding(max_sentences=4), tokenizer="none", bootstrap=0)
     with DevicesNamed():
-        table = prune(run, backend, [0.3], ["specificity", "random"], settings=settings, languages=["cat"])
-    assert len(table) == 3
+        table = prune(run, backend, [0.3], list(SCORERS), settings=settings, languages=["cat"])
+    assert len(table) == 1 + len(SCORERS)
 
 
 # a GPU, where there is one
@@ -236,7 +240,7 @@ class TestGpu:
         for name, expected in second.mean.items():
             torch.testing.assert_close(first.mean[name], expected, rtol=0, atol=1e-6 * float(expected.max()))
 
-    @pytest.mark.parametrize("order", ORDERS)
+    @pytest.mark.parametrize("order", SCORERS)
     def test_pruning_zeroes_the_same_parameters_and_puts_every_bit_back(
         self, run: Run, device: str, order: str
     ) -> None:

@@ -92,7 +92,7 @@ def test_hypotheses_of_every_cell_are_kept(run: Path) -> None:
 
 def test_the_report_opens_from_disk(run: Path) -> None:
     page = (run / "report.html").read_text()
-    assert Run.open(run).manifest["signature"] in page.replace("<wbr>", "")
+    assert Run.open(run).analysis()["signature"] in page.replace("<wbr>", "")
     assert "<svg" in page or "data:image" in page
     assert (run / "figures").is_dir()
 

@@ -40,7 +40,7 @@ def test_the_same_batches_under_two_names_have_no_specificity_and_correlate_perf
     def in_order(sizes: Mapping[str, np.ndarray], *_: Any) -> Iterator[Item]:
         return ((language, index) for index in range(60) for language in sizes)
 
-    monkeypatch.setattr("sensikit.analysis.draw", in_order)
+    monkeypatch.setattr("sensikit.planning.draw", in_order)
     run = analyze(Twins(), tmp_path / "run", QUICK)
     assert handmade.flat(run, "cat").max() > 0
     table = run.read_table("specificity.csv").set_index(["language", "statistic"])["value"].unstack()

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from sensikit.figures.style import COLOURS, FULL, MUTED, canvas, joined, legend_below, of_run, order, runs, styled
+from sensikit.figures.curve_points import CHOSEN, CONTROL, METRICS, banded, curve, unlike_random
+from sensikit.figures.style import (
+    COLOURS,
+    COLUMN,
+    FULL,
+    MUTED,
+    Line,
+    canvas,
+    joined,
+    legend_below,
+    order,
+    run_line,
+    runs,
+    span,
+    styled,
+)
 
 _PROTECT = re.compile(r"\|protect:([0-9.]+)")
 
-METRICS = {"bleu": "BLEU", "chrf": "chrF++"}
-UNPRUNED = "none"
-COLUMNS = ["run", "order", "ratio", "value", "low", "high", "spread_low", "spread_high", "languages", "seeds"]
-
-
-@dataclass(frozen=True)
-class Line:
-    """How one order is drawn: the question in colour, its controls muted, each told apart without colour."""
-
-    name: str
-    colour: str
-    dashes: Any
-    marker: str
-    width: float = 1.0
-
-
 ORDERS = {
-    "specificity": Line("least specific first", COLOURS[0], "-", "o", 1.6),
+    CHOSEN: Line("least specific first", COLOURS[0], "-", "o", 1.6),
     "reverse": Line("most specific first", COLOURS[1], (0, (4, 1.5)), "s", 1.2),
     "sensitivity": Line("least sensitive first", "#4d4d4d", (0, (5, 1, 1, 1)), "^"),
     "magnitude": Line("smallest first", "#7d7d7d", (0, (1, 1)), "v"),
-    "random": Line("random", "#a6a6a6", "-", "x"),
+    "fisher": Line("least Fisher information first", "#4d4d4d", (0, (1, 1)), "P"),
+    "wanda": Line("Wanda", "#7d7d7d", (0, (5, 1, 1, 1)), "D"),
+    CONTROL: Line("random", "#a6a6a6", "-", "x"),
 }
 
 
@@ -47,81 +48,37 @@ def line_of(name: str) -> Line:
     return ORDERS.get(name, Line(name, "#8f8f8f", (0, (3, 1, 1, 1, 1, 1)), "d"))
 
 
-def curve(frame: pd.DataFrame, metric: str = "bleu", change: bool = False) -> pd.DataFrame:
-    """Return the mean over languages against the ratio, one row for each (run, order, ratio).
-
-    Only ratios at which every language was decoded count: a mean over fewer would be of other languages. The
-    unpruned model is the start of every order. `low` and `high` are the means of the languages' 95% bounds, which
-    needs no independence between them and so is rather too wide than too narrow; `spread_low` and `spread_high`
-    are the extremes over seeds.
-
-    Args:
-        frame: the rows of pruning.csv, with a column `run` where there are several runs.
-        metric: bleu or chrf.
-        change: subtract the unpruned mean of the same run. The bounds of a score are not those of a change, so there
-            are none then.
-    """
-    found = [_curve(of_run(frame, run), metric, change, run) for run in runs(frame)]
-    drawn = [points for points in found if len(points)]  # a run of which nothing was pruned has no curve
-    return pd.concat(drawn, ignore_index=True) if drawn else pd.DataFrame(columns=COLUMNS)
-
-
-def _curve(frame: pd.DataFrame, metric: str, change: bool, run: str) -> pd.DataFrame:
-    languages = frame["language"].nunique()
-    cells = frame.assign(value=frame[metric], low=frame.get(f"{metric}_low"), high=frame.get(f"{metric}_high"))
-    cells["seed"] = cells["seed"].astype("string").fillna("")
-    means = cells.groupby(["order", "seed", "ratio"], sort=False).agg(
-        value=("value", "mean"), low=("low", "mean"), high=("high", "mean"), languages=("language", "nunique"),
-        bounds=("low", "count"),
-    ).reset_index()  # fmt: skip
-    means = means[means["languages"] == languages]
-    means.loc[means["bounds"] < languages, ["low", "high"]] = math.nan
-    orders = [name for name in dict.fromkeys(means["order"]) if name != UNPRUNED]
-    start = means[means["order"] == UNPRUNED]
-    rows = [
-        {
-            "run": run, "order": name, "ratio": ratio, "value": at["value"].mean(),
-            "low": at["low"].mean(skipna=False), "high": at["high"].mean(skipna=False),
-            "spread_low": at["value"].min(), "spread_high": at["value"].max(),
-            "languages": languages, "seeds": len(at),
-        }
-        for name in orders
-        for ratio, at in pd.concat([start, means[means["order"] == name]]).groupby("ratio")
-    ]  # fmt: skip
-    points = pd.DataFrame(rows, columns=COLUMNS)
-    if change:
-        points[["value", "spread_low", "spread_high"]] -= start["value"].mean()
-        points[["low", "high"]] = math.nan
-    return points
-
-
-def curve_by_language(frame: pd.DataFrame, metric: str = "bleu") -> pd.DataFrame:
-    """Return what `curve` returns, for each language by itself, with a column `language`."""
-    codes = dict.fromkeys(frame["language"])
-    return pd.concat([curve(frame[frame["language"] == code], metric).assign(language=code) for code in codes])
-
-
 @styled
-def pruning_curves(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = False, width: float = FULL) -> Figure:
+def pruning_curves(
+    frame: pd.DataFrame,
+    metric: str = "bleu",
+    *,
+    change: bool = False,
+    bands: pd.DataFrame | None = None,
+    tests: pd.DataFrame | None = None,
+    width: float = FULL,
+) -> Figure:
     """Return quality against pruning ratio, a line for each order and a panel for each run, on one scale.
 
-    The band of the first order is over test sentences, that of random over its seeds.
+    The band of the first order is over test sentences, that of random over its seeds. Where `tests` has it, an open
+    mark is a point of the first order that random pruning cannot be told from.
 
     Args:
         frame: the rows of pruning.csv, with a column `run` where there are several runs.
         metric: bleu or chrf.
         change: draw the change from the unpruned model instead of the score itself.
+        bands: see `curve_points.banded`; of BLEU.
+        tests: see `curve_points.unlike_random`; of BLEU.
         width: of the figure, in inches.
     """
-    points = curve(frame, metric, change)
-    labels = runs(frame)
+    points, labels = _points(frame, metric, change, bands, tests), runs(frame)
     figure = canvas(width, min(3.0, width / len(labels) * 0.62) + 0.45)
     axes = list(figure.subplots(1, len(labels), sharex=True, sharey=True, squeeze=False)[0])
     for ax, label in zip(axes, labels, strict=True):
         of_label = points[points["run"] == label]
         for name in sorted(of_label["order"].unique(), key=_rank):
             of_order = of_label[of_label["order"] == name]
-            draw_order(ax, of_order, line_of(name), band=name == "specificity" or of_order["seeds"].max() > 1)
+            draw_order(ax, of_order, line_of(name), band=name == CHOSEN or of_order["seeds"].max() > 1)
         ax.set_title(label)
     finish(axes, metric, change)
     legend_below(figure, axes)
@@ -130,19 +87,52 @@ def pruning_curves(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = 
 
 @styled
 def pruning_comparison(
-    frame: pd.DataFrame, metric: str = "bleu", *, change: bool = True, name: str = "specificity", width: float = 3.3
+    frame: pd.DataFrame,
+    metric: str = "bleu",
+    *,
+    change: bool = True,
+    bands: pd.DataFrame | None = None,
+    tests: pd.DataFrame | None = None,
+    width: float = COLUMN,
 ) -> Figure:
-    """Return one order of all runs in one panel: by default the change in BLEU, as in Figure 3."""
-    points = curve(frame, metric, change)
-    figure = canvas(width, width * 0.72)
+    """Return the specificity order of all runs in one panel, with its controls: by default the change, as in Figure 3.
+
+    A run has one colour; dotted is random, dashed the reverse order. Arguments are those of `pruning_curves`.
+    """
+    points, labels = _points(frame, metric, change, bands, tests), runs(frame)
+    figure = canvas(width, width * 0.72 + 0.35)
     ax = figure.subplots()
-    for index, label in enumerate(runs(frame)):
-        line = _run_line(index, label)
-        draw_order(ax, points[(points["run"] == label) & (points["order"] == name)], line, band=True)
+    handles: list[Artist] = []
+    for index, label in enumerate(labels):
+        line = run_line(index, label)
+        of_label = points[points["run"] == label]
+        for name, look in CONTROLS.items():
+            control = of_label[of_label["order"] == name].sort_values("ratio")
+            ax.plot(control["ratio"], control["value"], color=line.colour, linestyle=look, linewidth=0.9, gid=name)
+        solid = Line(line.name or line_of(CHOSEN).name, line.colour, "-", line.marker, 1.6)
+        draw_order(ax, of_label[of_label["order"] == CHOSEN], solid, band=True)
+        handles += [Line2D([], [], color=line.colour, marker=line.marker, markersize=3, label=solid.name)]
+    found = [name for name in CONTROLS if name in set(points["order"])]
+    handles += [Line2D([], [], color=MUTED, ls=CONTROLS[name], lw=0.9, label=line_of(name).name) for name in found]
     finish([ax], metric, change)
-    if len(runs(frame)) > 1:
-        ax.legend(loc="lower left")
+    if len(handles) > 1:
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
     return figure
+
+
+CONTROLS: dict[str, Any] = {CONTROL: (0, (1, 1)), "reverse": (0, (4, 1.5))}
+
+
+def _points(
+    frame: pd.DataFrame, metric: str, change: bool, bands: pd.DataFrame | None, tests: pd.DataFrame | None
+) -> pd.DataFrame:
+    """Return the points of the curves with their bands, and in `open` which of them random cannot be told from."""
+    of_bleu = metric == "bleu"
+    points = banded(curve(frame, metric, change), bands if of_bleu else None, change)
+    if tests is None or not of_bleu or CONTROL not in set(points["order"]):
+        return points.assign(open=False)
+    pruned = (points["order"] == CHOSEN) & (points["ratio"] > 0)
+    return points.assign(open=pruned & ~unlike_random(points, tests))
 
 
 @styled
@@ -178,12 +168,7 @@ def _lines_of(frame: pd.DataFrame, metric: str) -> list[tuple[Line, pd.DataFrame
         names = sorted(points["order"].unique(), key=_rank)
         return [(line_of(name), points[points["order"] == name]) for name in names]
     chosen = points[points["order"] == "specificity"]
-    return [(_run_line(index, label), chosen[chosen["run"] == label]) for index, label in enumerate(labels)]
-
-
-def _run_line(index: int, label: str) -> Line:
-    styles = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
-    return Line(label, COLOURS[index % len(COLOURS)], styles[index % 4], "os^vDP"[index % 6], 1.5)
+    return [(run_line(index, label), chosen[chosen["run"] == label]) for index, label in enumerate(labels)]
 
 
 def _rank(name: str) -> tuple[int, str]:
@@ -194,11 +179,19 @@ def _rank(name: str) -> tuple[int, str]:
 def draw_order(ax: Axes, points: pd.DataFrame, line: Line, band: bool) -> None:
     """Draw one line with its band: over seeds where there are several, over test sentences otherwise."""
     points = points.sort_values("ratio")
+    hollow = points["open"].to_numpy(dtype=bool) if "open" in points else [False] * len(points)
+    size = 3.2 if line.width > 1.1 else 2.8
     ax.plot(
         points["ratio"], points["value"], color=line.colour, linestyle=line.dashes, linewidth=line.width,
-        marker=line.marker, markersize=3.2 if line.width > 1.1 else 2.8, markeredgewidth=0.7, label=line.name,
-        zorder=2 + line.width, clip_on=False,
+        marker=line.marker, markersize=size, markeredgewidth=0.7, label=line.name, zorder=2 + line.width,
+        clip_on=False,
     )  # fmt: skip
+    if any(hollow):
+        ax.plot(
+            points["ratio"][hollow], points["value"][hollow], linestyle="", marker=line.marker, markersize=size,
+            markerfacecolor="white", markeredgecolor=line.colour, markeredgewidth=0.9, zorder=3 + line.width,
+            clip_on=False, gid="like-random",
+        )  # fmt: skip
     if not band:
         return
     low, high = ("spread_low", "spread_high") if (points["seeds"] > 1).any() else ("low", "high")
@@ -229,26 +222,40 @@ def spared(frame: pd.DataFrame) -> str:
     shares = sorted({float(found[1]) for text in signatures if (found := _PROTECT.search(text))})
     if len(shares) != 1:
         return ""
-    return f"; every order spares the {shares[0]:.0%} with the highest sensitivity to the language"
+    end = 1 - shares[0]
+    same = f", so that at {end:.0%} all orders have pruned the same" if frame["ratio"].max() > end - 1e-9 else ""
+    return f"; every order spares the {shares[0]:.0%} with the highest sensitivity to the language{same}"
 
 
-def caption(frame: pd.DataFrame, metric: str = "bleu", *, change: bool = False, alone: str | None = None) -> str:
+def caption(
+    frame: pd.DataFrame,
+    metric: str = "bleu",
+    *,
+    change: bool = False,
+    alone: str | None = None,
+    bands: pd.DataFrame | None = None,
+    tests: pd.DataFrame | None = None,
+) -> str:
     """Return what the curves show: what was averaged, what the bands are of, how much was decoded.
 
-    `alone` is the order that is drawn, where it is one.
+    `alone` is the order whose bands are drawn, where it is one; the others are those of `pruning_curves`.
     """
     name = METRICS.get(metric, metric)
-    points = curve(frame, metric, change)
-    points = points[points["order"] == alone] if alone else points
-    seeds, languages = int(points["seeds"].max()) if len(points) else 0, sorted(points["languages"].unique())
+    points = _points(frame, metric, change, bands, tests)
+    drawn = points[points["order"] == alone] if alone else points
+    seeds, languages = int(drawn["seeds"].max()) if len(drawn) else 0, sorted(drawn["languages"].unique())
     sentences = sorted(frame["sentences"].dropna().astype(int).unique())
     text = (
         f"{'Change in ' + name if change else name}, mean over {joined(map(str, languages))} languages, against the "
         f"share of the prunable parameters that is set to zero{spared(frame)}. "
     )
-    if points["low"].notna().any():
-        text += "Shaded, least specific first: 95% bootstrap bounds over the test sentences, mean over languages. "
+    if drawn["low"].notna().any():
+        text += f"Shaded, {line_of(CHOSEN).name}: 95% "
+        text += "bootstrap bounds over the test sentences, mean over languages. " if bands is None else ""
+        text += "interval of the mean, over the test sentences. " if bands is not None else ""
     if seeds > 1:
         text += f"Random is the mean of {seeds} seeds, shaded to their extremes. "
-    span = f"{sentences[0]}" if len(sentences) == 1 else f"{sentences[0]} to {sentences[-1]}"
-    return text + f"{span} test sentences a language, one training run: nothing here speaks of other training seeds."
+    if tests is not None and CONTROL in set(points["order"]):
+        text += "Open marks cannot be told from random pruning (paired test, p ≥ 0.05, each by itself). "
+    text += f"{span(sentences, 'd')} test sentences a language, one training run: "
+    return text + "nothing here speaks of other training seeds."

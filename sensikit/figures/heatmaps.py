@@ -1,4 +1,7 @@
-"""Pearson correlation between sensitivities of languages: heat maps with their noise ceiling (Figures 2, 6, 8)."""
+"""Pearson correlation between sensitivities of languages: heat maps with their noise ceiling (Figures 2, 6, 8).
+
+Two runs stand side by side, and beside them what the second one changed.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from sensikit.errors import OptionError
-from sensikit.figures.style import FULL, INK, MUTED, canvas, families, joined, of_run, order, runs, styled
+from sensikit.figures import differences
+from sensikit.figures.grids import SEQUENTIAL, colour_bar, dark, dots, language_map, places
+from sensikit.figures.style import FULL, INK, canvas, families, joined, of_run, order, runs, styled
 
 GROUPS = {
     "high": "10% high-sensitive parameters",
     "low": "90% low-sensitive parameters",
     "all": "all parameters",
 }
-PALETTE = "YlGnBu"  # one hue direction, dark for alike: readable in grey print and with any colour blindness
+VALUES = {"pcc": "PCC", "disattenuated": "PCC ÷ ceiling"}
 BAR = 0.75  # inches beside a row of panels for its colour scale
 STEP = 0.05  # the ends of a colour scale are multiples of it
 
@@ -52,38 +55,40 @@ def measured(frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]]) ->
 def matrix(frame: pd.DataFrame, codes: list[str], column: str = "pcc") -> pd.DataFrame:
     """Return (n, n) of `column` in the order of `codes`, NaN where there is no such pair.
 
-    The diagonal is the reliability of each language: the PCC between the halves of its own batches. The trivial 1
-    of a language with itself says nothing, while a pair cannot be expected to exceed the reliabilities around it.
+    On the diagonal of `pcc` is the reliability of each language, the PCC between the halves of its own batches: the
+    trivial 1 of a language with itself says nothing, while a pair cannot be expected to exceed the reliabilities
+    around it. Other columns have an empty diagonal.
     """
     wide = frame.pivot(index="language_a", columns="language_b", values=column).reindex(index=codes, columns=codes)
     own = frame[frame["language_a"] == frame["language_b"]].set_index("language_a")["ceiling"].reindex(codes)
     values = wide.to_numpy(dtype=float, na_value=np.nan).copy()
-    np.fill_diagonal(values, own.to_numpy(dtype=float))
+    np.fill_diagonal(values, own.to_numpy(dtype=float) if column == "pcc" else np.nan)
     return pd.DataFrame(values, index=list(codes), columns=list(codes))
 
 
-def colour_range(frame: pd.DataFrame) -> tuple[float, float]:
-    """Return the ends of the colour scale of a row of panels: its PCC and reliabilities, rounded outwards to 0.05."""
-    values = shown(frame)
+def colour_range(frame: pd.DataFrame, column: str = "pcc") -> tuple[float, float]:
+    """Return the ends of the colour scale of a row of panels: all that is in it, rounded outwards to 0.05."""
+    values = shown(frame, column)
     if values.empty:
         return 0.0, 1.0
     low = math.floor(round(values.min() / STEP, 6)) * STEP
-    high = min(1.0, math.ceil(round(values.max() / STEP, 6)) * STEP)
+    high = math.ceil(round(values.max() / STEP, 6)) * STEP
+    high = min(1.0, high) if column == "pcc" else high
     return (round(low, 2), round(high, 2)) if low < high else (round(low - STEP, 2), round(high, 2))
 
 
-def digits(frame: pd.DataFrame) -> int:
+def digits(frame: pd.DataFrame, column: str = "pcc") -> int:
     """Return how many decimals to print in a row of panels: two, or three where two would round something up to 1.00.
 
     A reliability of 0.999 and a pair at 0.99 are far apart, measured by what is missing to 1.
     """
-    return 3 if shown(frame).max() >= 0.995 else 2
+    return 3 if column == "pcc" and shown(frame).max() >= 0.995 else 2
 
 
-def shown(frame: pd.DataFrame) -> pd.Series[Any]:
-    """Return every number of a row of panels: the PCC of pairs and the reliability of languages."""
+def shown(frame: pd.DataFrame, column: str = "pcc") -> pd.Series[Any]:
+    """Return every number of a row of panels: those of pairs, and with PCC the reliability of languages."""
     own = frame["language_a"] == frame["language_b"]
-    return frame["pcc"].where(~own, frame["ceiling"]).dropna()
+    return frame[column].where(~own, frame["ceiling"] if column == "pcc" else np.nan).dropna()
 
 
 @styled
@@ -93,6 +98,8 @@ def correlation_heatmaps(
     groups: Sequence[str] = tuple(GROUPS),
     *,
     task: str = "mt",
+    value: str = "pcc",
+    difference: pd.DataFrame | None = None,
     width: float = FULL,
 ) -> Figure:
     """Return the heat maps of PCC between languages: a row for each group and a column for each run (Figure 2).
@@ -106,6 +113,10 @@ def correlation_heatmaps(
         languages: code → {family, tier, sizes}, which give the order and the lines between families.
         groups: which of high, low and all, in this order.
         task: mt or denoise.
+        value: pcc, or disattenuated: the PCC divided by its ceiling.
+        difference: the second run minus the first, for each pair (task, group, language_a, language_b, difference,
+            difference_low, difference_high): one column of panels more, where a turned corner marks a pair whose
+            interval excludes 0.
         width: of the figure, in inches.
 
     Raises:
@@ -116,81 +127,68 @@ def correlation_heatmaps(
     if not groups:
         raise OptionError(f"task {task}", "has no correlation in the table", "choose a task and groups that it has")
     labels, languages = runs(frame), measured(frame, languages)
-    codes = order(languages)
-    single = len(labels) == 1
-    columns = min(len(groups), 3 if len(codes) <= 10 else 2) if single else len(labels)
-    rows = -(-len(groups) // columns) if single else len(groups)
-    side = width / columns if single else (width - BAR) / columns
-    figure = canvas(width, rows * (side + 0.62) if single else rows * (side - 0.05) + 0.2)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for ax in grid.ravel()[len(groups) :] if single else ():
-        ax.set_axis_off()
+    if len(labels) == 1:
+        return _side_by_side(frame, languages, groups, value, width)
+    changed = difference if difference is None else difference[difference["task"] == task]
+    columns = len(labels) + (changed is not None)
+    side = (width - BAR * (1 + (changed is not None))) / columns
+    figure = canvas(width, len(groups) * (side - 0.05) + 0.2)
+    grid = figure.subplots(len(groups), columns, squeeze=False)
     for row, group in enumerate(groups):
         of_group = frame[frame["group"] == group]
-        limits = colour_range(of_group)
-        panels = [grid.ravel()[row]] if single else list(grid[row])
+        panels, limits = list(grid[row][: len(labels)]), colour_range(of_group, value)
         for ax, label in zip(panels, labels, strict=True):
-            panel(ax, of_run(of_group, label), languages, codes, limits, side, digits(of_group))
-            ax.set_title(GROUPS.get(group, group) if single else label if row == 0 else "", pad=4)
-        if not single:
-            panels[0].set_ylabel(GROUPS.get(group, group), fontsize=7.5, labelpad=4)
-        colour_bar(figure, panels, limits, "horizontal" if single else "vertical")
+            panel(ax, of_run(of_group, label), languages, limits, side, digits(of_group, value), value)
+            ax.set_title(label if row == 0 else "", pad=4)
+        panels[0].set_ylabel(GROUPS.get(group, group), fontsize=7.5, labelpad=4)
+        colour_bar(figure, panels, limits, "vertical", VALUES[value])
+        if changed is not None:
+            of_change = changed[changed["group"] == group]
+            differences.panel(grid[row][-1], of_change, order(languages), languages, side)
+            grid[row][-1].set_title(f"{labels[1]} − {labels[0]}" if row == 0 else "", pad=4)
+            colour_bar(figure, [grid[row][-1]], differences.limits(of_change), "vertical", "difference")
     return figure
 
 
-def colour_bar(figure: Figure, panels: Sequence[Axes], limits: tuple[float, float], orientation: str) -> None:
-    """Draw the scale of a row of panels, its ends labelled; the ticks are evenly apart where a round step allows it."""
-    bar = figure.colorbar(
-        panels[-1].collections[0], ax=panels, orientation=orientation, shrink=0.8, aspect=28, pad=0.02, label="PCC"
-    )
-    ticks = bar_ticks(*limits)
-    bar.set_ticks(ticks, labels=[f"{tick:.2f}" for tick in ticks])
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=2)
-
-
-def bar_ticks(low: float, high: float) -> list[float]:
-    """Return at most seven ticks from `low` to `high`, which are whole multiples of 0.05."""
-    hundredths = round(100 * (high - low))
-    step = next((each for each in (1, 2, 5, 10, 20) if hundredths % each == 0 and hundredths <= 6 * each), 0)
-    if step:
-        return [round(low + each / 100, 2) for each in range(0, hundredths + 1, step)]
-    room = 0.12 * (high - low)
-    inner = [float(tick) for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)]
-    return [low, *(tick for tick in inner if low + room < tick < high - room), high]
+def _side_by_side(
+    frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], groups: list[str], value: str, width: float
+) -> Figure:
+    columns = min(len(groups), 3 if len(languages) <= 10 else 2)
+    rows, side = -(-len(groups) // columns), width / columns
+    figure = canvas(width, rows * (side + 0.62))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for ax in axes[len(groups) :]:
+        ax.set_axis_off()
+    for ax, group in zip(axes, groups, strict=False):
+        of_group = frame[frame["group"] == group]
+        limits = colour_range(of_group, value)
+        panel(ax, of_group, languages, limits, side, digits(of_group, value), value)
+        ax.set_title(GROUPS.get(group, group), pad=4)
+        colour_bar(figure, [ax], limits, "horizontal", VALUES[value])
+    return figure
 
 
 def panel(
     ax: Axes,
     frame: pd.DataFrame,
     languages: Mapping[str, Mapping[str, Any]],
-    codes: list[str],
     limits: tuple[float, float],
     side: float,
     decimals: int,
+    value: str = "pcc",
 ) -> None:
     """Draw the PCC of one group in one run: `side` is the room for it in inches."""
-    values = matrix(frame, codes)
+    codes = order(languages)
+    values = matrix(frame, codes, value)
     short = len(codes) > 10 or decimals > 2
-    cell = (side - 0.45) / len(codes) * 72  # points
-    size = min(7.0, cell / (0.64 * (decimals + 2 - short)))
-    written = values.map(lambda value: number(value, decimals, short))
-    seaborn.heatmap(
-        values, ax=ax, vmin=limits[0], vmax=limits[1], cmap=PALETTE, cbar=False, square=True,
-        annot=written.to_numpy() if size >= 3.5 else False, fmt="", annot_kws={"size": size},
-        linewidths=0.4, linecolor="white", xticklabels=True, yticklabels=True,
-    )  # fmt: skip
-    ax.set_facecolor("#eeeeee")  # a pair that was not measured
-    ax.tick_params(length=0, pad=1.5, labelsize=min(6.5, cell * 0.62))
-    ax.tick_params(axis="x", rotation=0 if cell >= 13 else 90)
-    ax.tick_params(axis="y", rotation=0)
-    ax.set(xlabel="", ylabel="")
-    for place in range(len(codes)):
-        ax.add_patch(Rectangle((place, place), 1, 1, fill=False, edgecolor=INK, linewidth=0.8, clip_on=False, zorder=5))
-    edges = np.cumsum([len(members) for _, members in families(languages)])[:-1]
-    ax.hlines(edges, 0, len(codes), color=MUTED, linewidth=0.9)
-    ax.vlines(edges, 0, len(codes), color=MUTED, linewidth=0.9)
-    mark_ceiling(ax, frame, codes, limits, size)
+    written = values.map(lambda each: number(each, decimals, short))
+    size = language_map(ax, values, written, limits, languages, side)
+    if value == "pcc":
+        for at in range(len(codes)):
+            ax.add_patch(Rectangle((at, at), 1, 1, fill=False, edgecolor=INK, linewidth=0.8, clip_on=False, zorder=5))
+    found = pairs(frame)
+    found = found[found["at_ceiling"].fillna(False)]
+    dots(ax, places(found, codes), dark(found[value], limits, SEQUENTIAL).tolist(), size, "at-ceiling")
 
 
 def number(value: float, decimals: int, short: bool) -> str:
@@ -201,44 +199,48 @@ def number(value: float, decimals: int, short: bool) -> str:
     return text.replace("0.", ".", 1) if short else text
 
 
-def mark_ceiling(ax: Axes, frame: pd.DataFrame, codes: Sequence[str], limits: tuple[float, float], size: float) -> None:
-    """Put a dot into the corner of every cell whose PCC is at its noise ceiling."""
-    place = {code: index for index, code in enumerate(codes)}
-    found = pairs(frame)
-    found = found[found["at_ceiling"].fillna(False)]
-    x = [place[code] + 0.86 for code in found["language_b"]]
-    y = [place[code] + 0.16 for code in found["language_a"]]
-    dark = (found["pcc"] - limits[0]) / (limits[1] - limits[0]) > 0.55
-    ax.scatter(x, y, s=max(1.0, (size / 3) ** 2), c=np.where(dark, "white", INK), linewidths=0, gid="at-ceiling")
-
-
 def caption(
     frame: pd.DataFrame,
     languages: Mapping[str, Mapping[str, Any]],
     groups: Sequence[str] = tuple(GROUPS),
     *,
     task: str = "mt",
+    value: str = "pcc",
+    difference: pd.DataFrame | None = None,
 ) -> str:
     """Return what the heat maps show, with the range of each colour scale and the order of the languages."""
     frame = frame[frame["task"] == task]
     ranges = []
     for group in groups:
         if (frame["group"] == group).any():
-            low, high = colour_range(frame[frame["group"] == group])
+            low, high = colour_range(frame[frame["group"] == group], value)
             ranges.append(f"{low:.2f} to {high:.2f} for {GROUPS.get(group, group)}")
     text = (
         "PCC between the lists of parameter sensitivity of every two languages; lower means that the two disagree more "
-        f"on which parameters matter. Colour runs from {'; '.join(ranges)}"
-        f"{', the same for all runs' if len(runs(frame)) > 1 else ''}: do not compare colours between groups. "
+        "on which parameters matter. "
     )
+    if value == "disattenuated":
+        text = (
+            "PCC between two languages divided by its noise ceiling √(r·r′): what it would be without the noise of "
+            "finite batches, as far as that can be told; it may exceed 1. "
+        )
+    text += (
+        f"Colour runs from {'; '.join(ranges)}{', the same for all runs' if len(runs(frame)) > 1 else ''}: do not "
+        "compare colours between groups. "
+    )
+    text += _noise(frame) if value == "pcc" else ""
+    if pairs(frame)["at_ceiling"].notna().any():
+        text += "A dot marks a pair whose 95% interval reaches its ceiling: what is missing to it may be noise. "
+    if difference is not None:
+        text += differences.caption(difference[difference["task"] == task])
+    kin = [f"{family} ({', '.join(members)})" for family, members in families(measured(frame, languages))]
+    return text + f"Languages by family: {joined(kin)}."
+
+
+def _noise(frame: pd.DataFrame) -> str:
     if frame["ceiling"].notna().any():
-        text += (
+        return (
             "Framed, on the diagonal: the reliability r of each language, the correlation between two halves of its "
             "own batches (Spearman–Brown corrected); √(r·r′) is the noise ceiling of a pair. "
         )
-    else:
-        text += "No noise ceiling was measured: the diagonal is left empty. "
-    if pairs(frame)["at_ceiling"].notna().any():
-        text += "A dot marks a pair whose 95% interval reaches its ceiling: what is missing to it may be noise. "
-    kin = [f"{family} ({', '.join(members)})" for family, members in families(measured(frame, languages))]
-    return text + f"Languages by family: {joined(kin)}."
+    return "No noise ceiling was measured: the diagonal is left empty. "

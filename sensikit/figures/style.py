@@ -6,6 +6,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -62,6 +63,23 @@ RC: Any = {
     "svg.hashsalt": "sensikit",
     "pdf.fonttype": 42,
 }
+
+
+@dataclass(frozen=True)
+class Line:
+    """How one line is drawn: told apart from others without its colour."""
+
+    name: str
+    colour: str
+    dashes: Any
+    marker: str
+    width: float = 1.0
+
+
+def run_line(index: int, label: str) -> Line:
+    """Return how to draw the run at `index`: it looks the same in every figure."""
+    styles = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+    return Line(label, COLOURS[index % len(COLOURS)], styles[index % 4], "os^vDP"[index % 6], 1.5)
 
 
 def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
@@ -137,13 +155,38 @@ def plain(value: float, _: float = 0) -> str:
     return f"{value:g}".replace("-", "−")
 
 
+def blank(column: pd.Series[Any]) -> pd.Series[bool]:
+    """Return which cells of a column of text are empty, read from a file or made."""
+    return column.isna() | column.eq("")
+
+
+def percent(share: float) -> str:
+    """Return a share as text, 0.125 as 12.5%."""
+    return f"{100 * share:.4g}%"
+
+
+def span(values: Iterable[float], shown: str) -> str:
+    """Return the least and the most of some numbers as text, "0.96 to 0.98"; one where they look the same.
+
+    Args:
+        values: at least one that is a number.
+        shown: how one is printed, as `format` takes it.
+    """
+    found = [value for value in values if value == value]
+    ends = format(min(found), shown), format(max(found), shown)
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
 def joined(words: Iterable[str]) -> str:
     """Return "a", "a and b" or "a, b and c"."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def save(figure: Figure, stem: Path, *, title: str = "", note: str = "") -> list[Path]:
+KINDS = ("svg", "png", "pdf")
+
+
+def save(figure: Figure, stem: Path, *, title: str = "", note: str = "", kinds: Sequence[str] = KINDS) -> list[Path]:
     """Write `stem`.svg, .png and .pdf, each in one step; return their paths.
 
     The same figure gives the same bytes: no date, and identifiers that depend on the content alone.
@@ -153,6 +196,7 @@ def save(figure: Figure, stem: Path, *, title: str = "", note: str = "") -> list
         stem: the path without its ending.
         title: of the figure, kept inside the files.
         note: signatures and commands, kept inside the files.
+        kinds: which of `KINDS`; all by default.
 
     Raises:
         SensikitError: if the place cannot be written or the disk is full.
@@ -164,9 +208,9 @@ def save(figure: Figure, stem: Path, *, title: str = "", note: str = "") -> list
     }
     written = []
     with matplotlib.rc_context(RC), quiet():
-        for kind, inside in metadata.items():
+        for kind in KINDS if kinds is None else kinds:
             path = stem.with_name(f"{stem.name}.{kind}")
             with replacing(path) as partial:
-                figure.savefig(partial, format=kind, metadata=inside)
+                figure.savefig(partial, format=kind, metadata=metadata[kind])
             written.append(path)
     return written

@@ -1,0 +1,184 @@
+"""Where sensitivity and specificity live: by stack, layer and component of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sensikit.figures.differences import signed
+from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, heat_map
+from sensikit.figures.style import FULL, canvas, legend_below, of_run, order, run_line, runs, styled
+
+STACKS = ("shared", "encoder", "decoder")
+_ATTENTION = ("q", "k", "v", "out", "attention")
+COMPONENTS = ("embedding", *_ATTENTION, *(f"cross-{part}" for part in _ATTENTION), "fc", "norm", "projection", "other")
+ALL = "all"
+NO_LAYER = "–"
+
+
+def by_layer(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over languages of every (run, stack, component, layer), without the aggregated rows."""
+    cells = frame[(frame["component"] != ALL) & (frame["layer"].astype("string").fillna("") != ALL)]
+    cells = cells.assign(layer=cells["layer"].map(_layer))
+    cells = cells if "run" in cells else cells.assign(run="")
+    values = ["parameters", "sensitivity_share", "specificity_median", "share_positive"]
+    return placed(cells.groupby(["run", "stack", "component", "layer"], sort=False)[values].mean().reset_index())
+
+
+def whole(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of every (stack, component), all layers together."""
+    return placed(frame[(frame["component"] != ALL) & (frame["layer"].astype("string").fillna("") == ALL)])
+
+
+def placed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows in the order in which they are drawn: shared, encoder, decoder; from the embedding on."""
+
+    def place(column: pd.Series[Any]) -> pd.Series[Any]:
+        known = STACKS if column.name == "stack" else COMPONENTS
+        return column.map(lambda name: known.index(name) if name in known else len(known))
+
+    return frame.sort_values(["stack", "component"], key=place, kind="stable", ignore_index=True)
+
+
+def _layer(value: Any) -> str:
+    return NO_LAYER if pd.isna(value) or value == "" else str(int(float(value)) + 1)
+
+
+def _name(stack: str, component: str) -> str:
+    return component if stack == component else f"{stack} {component}"
+
+
+def _table(cells: pd.DataFrame, columns: Sequence[str], across: str, value: str) -> pd.DataFrame:
+    """Return (stack and component) × `across` of one value."""
+    rows = [_name(stack, name) for stack, name in zip(cells["stack"], cells["component"], strict=True)]
+    wide = cells.assign(row=rows).pivot(index="row", columns=across, values=value)
+    return wide.reindex(index=list(dict.fromkeys(rows)), columns=list(columns)).astype(float)
+
+
+@styled
+def component_heatmaps(frame: pd.DataFrame, *, task: str = "mt", width: float = FULL) -> Figure:
+    """Return two heat maps of stack and component × layer, means over languages: the share of all S, and median D.
+
+    A row of panels for each run; each of the two has one scale for all runs.
+
+    Args:
+        frame: the rows of components.csv, with a column `run` where there are several runs.
+        task: mt or denoise.
+        width: of the figure, in inches.
+    """
+    cells, labels = by_layer(frame[frame["task"] == task]), runs(frame)
+    layers = sorted(cells["layer"].unique(), key=lambda layer: -1 if layer == NO_LAYER else int(layer))
+    rows = len(_table(of_run(cells, labels[0]), layers, "layer", "parameters"))
+    figure = canvas(width, len(labels) * (0.16 * rows + 0.25) + 0.55)
+    grid = figure.subplots(len(labels), 2, sharey=True, squeeze=False)
+    cell = (width / 2 - 0.9) / len(layers) * 72
+    ends = share_end(cells["sensitivity_share"]), span(cells["specificity_median"])
+    for (left, right), label in zip(grid, labels, strict=True):
+        of_label = of_run(cells, label)
+        share = _table(of_label, layers, "layer", "sensitivity_share")
+        heat_map(left, share, share.map(_per_cent), (0, ends[0]), cell, SEQUENTIAL)
+        median = _table(of_label, layers, "layer", "specificity_median")
+        heat_map(right, median, median.map(lambda each: signed(each, 2)), (-ends[1], ends[1]), cell, DIVERGING)
+        left.set_ylabel(label, fontsize=7.5)
+        _between_stacks([left, right], list(share.index))
+        for ax in (left, right):
+            ax.label_outer()
+            ax.set_xlabel("layer" if label == labels[-1] else "")
+    grid[0][0].set_title("share of all sensitivity", pad=4)
+    grid[0][1].set_title("median of D(θ,l)", pad=4)
+    colour_bar(figure, list(grid[:, 0]), (0, ends[0]), "vertical", "", "{:.0%}".format)
+    colour_bar(figure, list(grid[:, 1]), (-ends[1], ends[1]), "vertical", "")
+    return figure
+
+
+@styled
+def specificity_by_component(
+    frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], *, task: str = "mt", width: float = FULL
+) -> Figure:
+    """Return heat maps of the median of D of stack and component × language, a panel for each run, on one scale."""
+    cells, labels = whole(frame[frame["task"] == task]), runs(frame)
+    codes = [code for code in order(languages) if code in set(cells["language"])]
+    tables = [_table(of_run(cells, label), codes, "language", "specificity_median") for label in labels]
+    end = span(cells["specificity_median"])
+    columns = min(2, len(labels))
+    rows = -(-len(labels) // columns)
+    figure = canvas(width if columns > 1 else min(width, 4.6), rows * (0.16 * len(tables[0]) + 0.3) + 0.3)
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel().tolist()
+    cell = (float(figure.get_figwidth()) / columns - 1.3) / len(codes) * 72
+    for ax, table, label in zip(axes, tables, labels, strict=False):
+        heat_map(ax, table, table.map(lambda each: signed(each, 2)), (-end, end), cell, DIVERGING)
+        ax.set_title(label)
+        ax.label_outer()
+        _between_stacks([ax], list(table.index))
+    for ax in axes[len(labels) :]:
+        ax.set_axis_off()
+    colour_bar(figure, axes[: len(labels)], (-end, end), "vertical", "median of D(θ,l)")
+    return figure
+
+
+@styled
+def component_correlation(frame: pd.DataFrame, *, task: str = "mt", width: float = FULL) -> Figure:
+    """Return the PCC between languages within each stack and component: the mean over pairs, and its span.
+
+    Args:
+        frame: the rows of components-correlation.csv, with a column `run` where there are several runs.
+        task: mt or denoise.
+        width: of the figure, in inches.
+    """
+    cells, labels = whole(frame[frame["task"] == task]), runs(frame)
+    cells = cells[(cells["language_a"] < cells["language_b"])]
+    names = [_name(stack, name) for stack, name in zip(cells["stack"], cells["component"], strict=True)]
+    cells, wanted = cells.assign(row=names), list(dict.fromkeys(names))
+    figure = canvas(min(width, 4.6), 0.6 + 0.17 * len(wanted))
+    ax = figure.subplots()
+    for index, label in enumerate(labels):
+        line = run_line(index, label)
+        found = of_run(cells, label).groupby("row")["pcc"].agg(["min", "mean", "max"]).reindex(wanted)
+        places = [place - 0.35 + 0.7 / len(labels) * (index + 0.5) for place in range(len(wanted))]
+        ax.hlines(places, found["min"], found["max"], color=line.colour, linewidth=0.9)
+        ax.plot(found["mean"], places, linestyle="", marker=line.marker, color=line.colour, label=label, markersize=3.6)
+    ax.set_yticks(range(len(wanted)), wanted)
+    ax.set_ylim(len(wanted) - 0.45, -0.55)
+    ax.set_xlim(right=1.0)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("PCC between two languages")
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    legend_below(figure, [ax])
+    return figure
+
+
+def _between_stacks(axes: Sequence[Axes], rows: Sequence[str]) -> None:
+    heads = [row.split(" ")[0] for row in rows]
+    edges = [place for place in range(1, len(heads)) if heads[place] != heads[place - 1] and heads[place] in STACKS]
+    for ax in axes:
+        ax.hlines(edges, *ax.get_xlim(), color="black", linewidth=0.8)
+
+
+def share_end(values: pd.Series[Any]) -> float:
+    """Return the end of a scale of shares, rounded up to 5%."""
+    return round(float(np.ceil(round(values.max() / 0.05, 6)) * 0.05), 2) or 0.05
+
+
+def span(values: pd.Series[Any]) -> float:
+    """Return the end of a scale around 0, rounded up to 0.05."""
+    return round(float(np.ceil(round(values.abs().max() / 0.05, 6)) * 0.05), 2) or 0.05
+
+
+def _per_cent(share: float) -> str:
+    return "" if np.isnan(share) else f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
+
+
+def caption() -> str:
+    """Return what the two heat maps show."""
+    return (
+        "Left: the share of a language's whole sensitivity that lies in each part of the model, in per cent; a part "
+        "with more parameters has more of it. Right: the median of D(θ,l) over its parameters; above 0, the "
+        "typical parameter matters more to a language than to the others together. Both are means over languages; "
+        f"layers count from the input, {NO_LAYER} is outside the layers."
+    )

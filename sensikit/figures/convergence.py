@@ -1,0 +1,115 @@
+"""How soon a sensitivity stops changing as batches are added: are there enough of them?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import NullFormatter, NullLocator
+from scipy.special import expit, logit
+
+from sensikit.figures.heatmaps import GROUPS
+from sensikit.figures.style import COLOURS, FULL, canvas, of_run, order, plain, runs, styled
+
+TICKS = (0.01, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
+COUNTS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
+TIER_LINES = {"High": (COLOURS[0], "-"), "Low": (COLOURS[4], (0, (4, 1.5))), "Very Low": (COLOURS[3], (0, (1, 1)))}
+
+
+@styled
+def convergence_curves(
+    frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], *, task: str = "mt", width: float = FULL
+) -> Figure:
+    """Return the PCC between S of two disjoint sets of batches against their number: a line for each language.
+
+    A column for each group and a row for each run, all on one scale; a band is the 95% interval.
+
+    Args:
+        frame: the rows of convergence.csv, with a column `run` where there are several runs.
+        languages: code → {family, tier, sizes}.
+        task: mt or denoise.
+        width: of the figure, in inches.
+    """
+    frame = frame[frame["task"] == task]
+    groups, labels = [group for group in GROUPS if group in set(frame["group"])], runs(frame)
+    figure = canvas(width, len(labels) * min(2.3, width / len(groups)) + 0.35)
+    grid = figure.subplots(len(labels), len(groups), sharex=True, sharey=True, squeeze=False)
+    for row, label in zip(grid, labels, strict=True):
+        for ax, group in zip(row, groups, strict=True):
+            _lines(ax, of_run(frame[frame["group"] == group], label), languages)
+            ax.set_title(" · ".join(part for part in (label, GROUPS[group]) if part))
+            ax.set_xlabel("batches in each of two disjoint sets")
+            ax.set_ylabel("PCC between the two")
+            ax.grid(axis="y")
+            ax.set_axisbelow(True)
+            ax.label_outer()
+    _scales(grid[0][0], frame)
+    for ax in grid.ravel():  # once the scale that they share is known
+        _names(ax)
+    return figure
+
+
+def _scales(ax: Axes, frame: pd.DataFrame) -> None:
+    """Set axes on which r/(1 − r) in proportion to the batches, as Spearman and Brown have it, is a straight line."""
+    drawn = frame["reliability"].where(frame["reliability"] > 0).clip(1e-3, 1 - 1e-6)
+    low, high = (0.5, 0.99) if drawn.isna().all() else (drawn.min(), drawn.max())
+    ax.set_yscale("logit", nonpositive="mask")
+    ax.set_ylim(low / (low + 1.3 * (1 - low)), 1 - (1 - high) / 1.5)
+    ax.set_yticks([tick for tick in TICKS if low <= tick <= high] or [low])
+    ax.yaxis.set_major_formatter(plain)
+    ax.yaxis.set_minor_locator(NullLocator())
+    least, most = frame["batches"].min(), frame["batches"].max()
+    ax.set_xscale("log")
+    ax.set_xticks([tick for tick in COUNTS if least <= tick <= most] or [least])
+    ax.xaxis.set_major_formatter(plain)
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlim(least * 0.9, most * 1.75)  # room for the names
+
+
+def _lines(ax: Axes, frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]]) -> None:
+    for code in (code for code in order(languages) if code in set(frame["language"])):
+        points = frame[frame["language"] == code].sort_values("batches")
+        colour, dashes = TIER_LINES.get(languages[code]["tier"], ("#7d7d7d", "-"))
+        ax.plot(
+            points["batches"], points["reliability"], color=colour, linestyle=dashes, linewidth=1.0, gid=code,
+        )  # fmt: skip
+        bounds = points["reliability_low"], points["reliability_high"]
+        ax.fill_between(points["batches"], *bounds, color=colour, alpha=0.10, linewidth=0)
+
+
+def _names(ax: Axes) -> None:
+    """Write each language at the end of its line, pushed apart where lines end close to each other."""
+    low, high = logit(np.asarray(ax.get_ylim()))
+    points = [(np.asarray(line.get_ydata(), float)[-1], np.asarray(line.get_xdata(), float)[-1]) for line in ax.lines]
+    ends = sorted((logit(y), x, index) for index, (y, x) in enumerate(points) if 0 < y < 1)
+    room = (high - low) * 0.058
+    below: dict[float, float] = {}
+    places = []
+    for y, x, _ in ends:  # lines that end at one place compete for it
+        below[x] = max(y, below.get(x, low) + room)
+        places.append(below[x])
+    for place, (_, x, index) in zip(places, ends, strict=True):
+        beyond = max(0.0, below[x] - (high - room / 2))  # what goes over the top takes the others down with it
+        line = ax.lines[index]
+        ax.annotate(
+            str(line.get_gid()), (x, expit(place - beyond)), xytext=(3, 0), textcoords="offset points", va="center",
+            fontsize=5.5, color=line.get_color(), path_effects=[withStroke(linewidth=1.5, foreground="white")],
+        ).set_in_layout(False)  # fmt: skip
+
+
+def caption(frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what the lines show."""
+    text = (
+        "PCC between the sensitivities of one language from two disjoint sets of batches, against the number of "
+        "batches in each, which is half of what there are at the end of a line. On these axes reliability that grows "
+        "as with independent batches (Spearman–Brown) is a straight line. "
+    )
+    tiers = [tier for tier in TIER_LINES if any(languages[code]["tier"] == tier for code in languages)]
+    looks = {"High": "solid", "Low": "dashed", "Very Low": "dotted"}
+    text += f"Lines by resource level: {', '.join(f'{looks[tier]} {tier}' for tier in tiers)}. " if tiers else ""
+    return text + ("Bands are 95% intervals." if frame["reliability_low"].notna().any() else "").strip()

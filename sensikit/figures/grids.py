@@ -1,0 +1,133 @@
+"""The drawing that every heat map shares: cells with their numbers, marks in a corner, lines between families."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from matplotlib.ticker import MaxNLocator
+
+from sensikit.figures.style import INK, MUTED, families
+
+SEQUENTIAL = "YlGnBu"  # one hue direction, dark for much: readable in grey print and with any colour blindness
+DIVERGING = "RdBu_r"  # blue below, red above: told apart with any of the common colour blindnesses
+UNMEASURED = "#eeeeee"
+SMALLEST = 3.5  # points of a number that can still be read in print
+
+
+def heat_map(
+    ax: Axes, values: pd.DataFrame, written: pd.DataFrame, limits: tuple[float, float], cell: float, palette: str
+) -> float:
+    """Draw a cell for each of `values` with its number in it, where that can be read; return the size of the numbers.
+
+    Args:
+        ax: where to.
+        values: what the colours show; NaN leaves a cell grey.
+        written: the numbers as text, of the same shape.
+        limits: the ends of the colour scale.
+        cell: width of a cell, in points.
+        palette: the colours.
+    """
+    longest = max((len(text) for text in written.to_numpy().ravel()), default=1)
+    size = min(7.0, cell / (0.64 * max(longest, 3)))
+    seaborn.heatmap(
+        values, ax=ax, vmin=limits[0], vmax=limits[1], cmap=palette, cbar=False,
+        annot=written.to_numpy() if size >= SMALLEST else False, fmt="", annot_kws={"size": size},
+        linewidths=0.4, linecolor="white", xticklabels=True, yticklabels=True,
+    )  # fmt: skip
+    for text in ax.texts:
+        text.set_in_layout(False)  # they stand inside the panel, and there are many
+    ax.set_facecolor(UNMEASURED)
+    ax.tick_params(length=0, pad=1.5, labelsize=min(6.5, max(cell * 0.62, SMALLEST)))
+    ax.tick_params(axis="y", rotation=0)
+    ax.set(xlabel="", ylabel="")
+    return size
+
+
+def language_map(
+    ax: Axes,
+    values: pd.DataFrame,
+    written: pd.DataFrame,
+    limits: tuple[float, float],
+    languages: Mapping[str, Mapping[str, Any]],
+    side: float,
+    palette: str = SEQUENTIAL,
+) -> float:
+    """Draw a square heat map of languages against languages, with lines between families; see `heat_map`.
+
+    `side` is the room for the panel, in inches.
+    """
+    codes = list(values.index)
+    cell = (side - 0.45) / len(codes) * 72
+    size = heat_map(ax, values, written, limits, cell, palette)
+    ax.set_aspect("equal")
+    ax.tick_params(axis="x", rotation=0 if cell >= 4 * max(map(len, codes)) else 90)
+    known = {code: languages[code] for code in codes}
+    edges = np.cumsum([len(members) for _, members in families(known)])[:-1]
+    ax.hlines(edges, 0, len(codes), color=MUTED, linewidth=0.9)
+    ax.vlines(edges, 0, len(codes), color=MUTED, linewidth=0.9)
+    return size
+
+
+def places(frame: pd.DataFrame, codes: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the (column, row) of each pair of languages in a heat map."""
+    place = {code: index for index, code in enumerate(codes)}
+    return [(place[b], place[a]) for a, b in zip(frame["language_a"], frame["language_b"], strict=True)]
+
+
+def dark(values: pd.Series[Any], limits: tuple[float, float], palette: str) -> pd.Series[Any]:
+    """Return which values have a dark cell, where a mark must be light."""
+    place = (values - limits[0]) / (limits[1] - limits[0])
+    return place > 0.55 if palette == SEQUENTIAL else (place - 0.5).abs() > 0.35
+
+
+def dots(ax: Axes, places: Sequence[tuple[int, int]], light: Sequence[bool], size: float, gid: str) -> None:
+    """Put a dot into the upper right corner of cells, `places` being (column, row)."""
+    x, y = ([place[axis] for place in places] for axis in (0, 1))
+    colours = np.where(np.asarray(light, dtype=bool), "white", INK)
+    ax.scatter(
+        [each + 0.86 for each in x], [each + 0.16 for each in y], s=max(1.0, (size / 3) ** 2), c=colours,
+        linewidths=0, gid=gid,
+    )  # fmt: skip
+
+
+def corners(ax: Axes, places: Sequence[tuple[int, int]], light: Sequence[bool], gid: str) -> None:
+    """Turn down the upper right corner of cells, `places` being (column, row)."""
+    for (x, y), pale in zip(places, light, strict=True):
+        triangle = [(x + 0.72, y + 0.03), (x + 0.97, y + 0.03), (x + 0.97, y + 0.28)]
+        ax.add_patch(Polygon(triangle, color="white" if pale else INK, linewidth=0, gid=gid, zorder=4))
+
+
+def colour_bar(
+    figure: Figure,
+    panels: Sequence[Axes],
+    limits: tuple[float, float],
+    orientation: str,
+    label: str,
+    written: Callable[[float], str] = "{:.2f}".format,
+) -> None:
+    """Draw the scale of a row of panels, its ends labelled; the ticks are evenly apart where a round step allows it."""
+    bar = figure.colorbar(
+        panels[-1].collections[0], ax=panels, orientation=orientation, shrink=0.8, aspect=28, pad=0.02, label=label
+    )
+    ticks = bar_ticks(*limits)
+    bar.set_ticks(ticks, labels=[written(tick).replace("-", "−") for tick in ticks])
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=2)
+
+
+def bar_ticks(low: float, high: float) -> list[float]:
+    """Return at most six ticks from `low` to `high`, which are whole multiples of 0.05."""
+    hundredths = round(100 * (high - low))
+    step = next((each for each in (1, 2, 5, 10, 20) if hundredths % each == 0 and hundredths <= 5 * each), 0)
+    if step:
+        return [round(low + each / 100, 2) for each in range(0, hundredths + 1, step)]
+    room = 0.12 * (high - low)
+    inner = [float(tick) for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)]
+    return [low, *(tick for tick in inner if low + room < tick < high - room), high]

@@ -1,0 +1,258 @@
+"""Synthetic tables beside those of `synthetic_run`: their shape is that of real runs, their numbers are invented."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sensikit.files import write_json, write_text
+
+Languages = Mapping[str, Mapping[str, Any]]
+
+
+def evaluation(languages: Languages, gain: float = 1.0) -> dict[str, pd.DataFrame]:
+    """Return the tables of an evaluation of regular and of cd+id, which is `gain` better in every language."""
+    bleu = {code: 8.0 + 2 * place for place, code in enumerate(languages)}
+    tiers = {tier: [code for code in languages if languages[code]["tier"] == tier] for tier in TIERS}
+    groups = {tier: codes for tier, codes in tiers.items() if codes} | {"All": list(languages)}
+    better = {"regular": 0.0, "cd+id": gain}
+    signature = {"bleu": "nrefs:1|tok:13a|v:2.6.0", "chrf": "nrefs:1|nc:6|v:2.6.0"}
+    scored, by_tier, tests = [], [], []
+    for metric in signature:
+        more = 20.0 if metric == "chrf" else 0.0
+        for name, plus in better.items():
+            for code in languages:
+                score, tier = bleu[code] + plus + more, languages[code]["tier"]
+                row = (name, "xxx-eng", code, tier, metric, score, score - 1, score + 1, 100, signature[metric])
+                scored.append(row)
+            for tier, codes in groups.items():
+                mean = sum(bleu[code] for code in codes) / len(codes) + plus + more
+                by_tier.append((name, "xxx-eng", tier, metric, mean, mean - 0.6, mean + 0.6, len(codes)))
+        places = [("", tier) for tier in groups] + [(code, "") for code in languages]
+        for code, tier in places:
+            p = 0.2 if tier == "Very Low" else 0.002
+            tests.append(("regular", "cd+id", "xxx-eng", code, tier, metric, gain, gain - 0.7, gain + 0.7, p))
+    columns = (
+        "system direction language tier metric score score_low score_high sentences signature",
+        "system direction tier metric score score_low score_high languages",
+        "system_a system_b direction language tier metric difference difference_low difference_high p",
+    )
+    frames = zip((scored, by_tier, tests), columns, strict=True)
+    names = ("evaluation.csv", "tiers.csv", "significance.csv")
+    return {name: pd.DataFrame(rows, columns=of.split()) for name, (rows, of) in zip(names, frames, strict=True)}
+
+
+TIERS = ("High", "Low", "Very Low")
+TRAINED: dict[str, dict[str, Any]] = {
+    "regular": {"method": "regular", "denoise": None, "distill": None, "mask_ratio": None, "id_k": None,
+                "id_alpha": None, "separate_projection": None, "updates": 4000},
+    "cd+id": {"method": "cd+id", "denoise": "cd", "distill": "translation,encoder,decoder", "mask_ratio": 0.3,
+              "id_k": 2, "id_alpha": 5.0, "separate_projection": False, "updates": 4000},
+}  # fmt: skip
+
+
+def evaluation_manifest(languages: Languages, **changes: Any) -> dict[str, Any]:
+    """Return the manifest of an evaluation of the systems of `TRAINED`; `changes` replace its fields."""
+    return {
+        "format": 1, "kind": "evaluation", "version": "0.1.0", "direction": "xxx-eng", "baseline": "regular",
+        "command": "sensikit evaluate a.pt b.pt --data data --out eval", "signature": "E|dir:xxx-eng|beam:5|v:0.1.0",
+        "notes": [], "settings": {"split": "test"}, "files": {}, "languages": dict(languages),
+        "data": {"path": "synthetic/data", "sha256": "0ddba115" * 8},
+        "systems": {
+            name: {"checkpoint": f"synthetic/{name}.pt", "sha256": f"{place}" * 64, "framework": "fairseq", **facts}
+            for place, (name, facts) in enumerate(TRAINED.items(), start=1)
+        },
+        **changes,
+    }  # fmt: skip
+
+
+def write_evaluation(path: Path, languages: Languages, gain: float = 1.0, **changes: Any) -> Path:
+    """Write a synthetic evaluation directory."""
+    write_json(path / "manifest.json", evaluation_manifest(languages, **changes))
+    for name, frame in evaluation(languages, gain).items():
+        write_text(path / name, frame.to_csv(index=False))
+    return path
+
+
+def comparison(first: pd.DataFrame, second: pd.DataFrame, half: float = 0.02) -> pd.DataFrame:
+    """Return the comparison of two correlation.csv: second minus first, `half` the width of each interval."""
+    key = ["task", "group", "language_a", "language_b"]
+    both = first[[*key, "pcc"]].merge(second[[*key, "pcc"]], on=key, suffixes=("_a", "_b"))
+    both["difference"] = both["pcc_b"] - both["pcc_a"]
+    own = both["language_a"] == both["language_b"]
+    both["difference_low"] = (both["difference"] - half).mask(own)
+    both["difference_high"] = (both["difference"] + half).mask(own)
+    return both.assign(paired=True)
+
+
+def similarity(languages: Languages, seed: int = 0) -> pd.DataFrame:
+    """Return similarity.csv: the tasks agree more on the high group than on the low one."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for group, centre in (("all", 0.9), ("high", 0.88), ("low", 0.6)):
+        for code in languages:
+            pcc = centre + rng.normal(0, 0.02) + seed / 20
+            rows.append(("mt", "denoise", group, code, pcc, pcc - 0.01, pcc + 0.01, 0.98))
+    columns = "task_a task_b group language pcc pcc_low pcc_high ceiling"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def convergence(languages: Languages, seed: int = 0) -> pd.DataFrame:
+    """Return convergence.csv: reliability grows with the batches as Spearman and Brown have it."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for group, one in (("all", 0.5), ("high", 0.45), ("low", 0.15)):
+        for code, language in languages.items():
+            single = one + rng.uniform(-0.05, 0.05)
+            largest = 250 if language["sizes"]["train"] > 10_000 else 20
+            for batches in (n for n in (5, 10, 25, 50, 100, 250) if n <= largest):
+                r = batches * single / (1 + (batches - 1) * single)
+                rows.append(("mt", group, code, batches, r, r - (1 - r) / 5, r + (1 - r) / 5))
+    columns = "task group language batches reliability reliability_low reliability_high"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+PARTS = {
+    "shared": {"embedding": 500}, "encoder": {"q": 10, "out": 10, "fc": 80, "norm": 1},
+    "decoder": {"q": 10, "cross-q": 10, "fc": 80, "norm": 2},
+}  # fmt: skip
+
+
+def components(languages: Languages, seed: int = 0, layers: int = 2) -> pd.DataFrame:
+    """Return components.csv: each component in each layer, and then all layers, all components, and both together."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for code in languages:
+        for stack, parts in PARTS.items():
+            for component, size in [*parts.items(), ("all", sum(parts.values()))]:
+                for layer in ["", "all"] if stack == "shared" else [*map(str, range(layers)), "all"]:
+                    count = size * (layers if layer == "all" and stack != "shared" else 1)
+                    median = -0.1 + 0.05 * int(layer if layer.isdigit() else 0) + rng.normal(0, 0.03)
+                    share = count / 900 * rng.uniform(0.8, 1.2)
+                    rows.append(("mt", code, stack, layer, component, count, 1e-5, share, 0.1, median, 0.4 + median))
+    columns = "task language stack layer component parameters sensitivity_mean sensitivity_share specificity_mean"
+    return pd.DataFrame(rows, columns=[*columns.split(), "specificity_median", "share_positive"])
+
+
+def components_correlation(languages: Languages, seed: int = 0) -> pd.DataFrame:
+    """Return components-correlation.csv, without the rows of single layers."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        ("mt", stack, "all", component, a, b, rng.uniform(0.6, 0.95), size)
+        for stack, parts in PARTS.items()
+        for component, size in parts.items()
+        for a in languages
+        for b in languages
+        if a != b
+    ]
+    columns = "task stack layer component language_a language_b pcc parameters"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def overlap(languages: Languages, seed: int = 0, shares: tuple[float, ...] = (0.01, 0.1)) -> pd.DataFrame:
+    """Return overlap.csv: kin share more than chance has it."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for share in shares:
+        chance = share / (2 - share)
+        for a in languages:
+            for b in (code for code in languages if code != a):
+                kin = languages[a]["family"] == languages[b]["family"]
+                rows.append(("mt", share, a, b, chance * (3 if kin else 1.5) * rng.uniform(0.9, 1.1), chance))
+    return pd.DataFrame(rows, columns=["task", "share", "language_a", "language_b", "jaccard", "expected"])
+
+
+def distribution(languages: Languages, seed: int = 0, width: float = 0.8) -> pd.DataFrame:
+    """Return distribution.csv: an exponential S in bins of one width."""
+    rng = np.random.default_rng(seed)
+    edges = np.linspace(0, 3e-4, 61)
+    rows = []
+    for code in (*languages, "all"):
+        counts, _ = np.histogram(rng.gamma(width, 5e-5, 20_000), bins=edges)
+        rows += [("mt", code, low, high, int(n)) for low, high, n in zip(edges[:-1], edges[1:], counts, strict=True)]
+    return pd.DataFrame(rows, columns=["task", "language", "low", "high", "count"])
+
+
+def audit(languages: Languages, seed: int = 0, count: int = 60) -> pd.DataFrame:
+    """Return audit.csv: an estimate that is right up to a third."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for code in languages:
+        taylor = np.exp(rng.normal(-12, 2, count))
+        exact = taylor * np.exp(rng.normal(0, 0.3, count))
+        strata = np.where(taylor > np.exp(-12), "high", "low")
+        for index, (t, e, stratum) in enumerate(zip(taylor, exact, strata, strict=True)):
+            rows.append(("mt", code, "decoder.layers.0.fc1.weight", index, stratum, 10.0, t, e))
+    return pd.DataFrame(
+        rows, columns=["task", "language", "parameter", "index", "stratum", "weight", "taylor", "exact"]
+    )
+
+
+def audit_summary(languages: Languages) -> pd.DataFrame:
+    """Return audit-summary.csv."""
+    values = {"spearman": 0.97, "pearson": 0.95, "top10_agreement": 0.91}
+    rows = [
+        ("mt", code, name, value, value - 0.01, value + 0.005, 60, 20, "A|task:mt|params:60|batches:20|v:0.1.0")
+        for code in languages
+        for name, value in values.items()
+    ]
+    columns = "task language statistic value value_low value_high sampled batches signature"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def cross(languages: Languages, ratios: tuple[float, ...] = (0.3, 0.5)) -> pd.DataFrame:
+    """Return pruning-cross.csv: the language pruned for keeps most, its kin more than the rest."""
+    rows = []
+
+    def row(order: str, code: str, other: str, ratio: float, keeps: float) -> None:
+        bleu = 14 * keeps
+        rows.append(
+            {
+                "order": order, "seed": "", "language": code, "evaluated": other, "ratio": ratio,
+                "pruned": round(ratio * 9e5), "prunable": 900_000, "bleu": bleu, "bleu_low": bleu - 1,
+                "bleu_high": bleu + 1, "chrf": 30.0, "sentences": 100, "truncated": 0, "mean_length_ratio": 1.0,
+                "bleu_signature": "nrefs:1|tok:13a|v:2.6.0", "chrf_signature": "nrefs:1|v:2.6.0",
+                "signature": "P|protect:0.1|v:0.1.0", "hypotheses": f"hypotheses/{other}.{order}.{ratio}.by-{code}.txt",
+            }
+        )  # fmt: skip
+
+    for code in languages:
+        row("none", code, code, 0.0, 1.0)
+        for other in languages:
+            kin = languages[code]["family"] == languages[other]["family"]
+            for ratio in ratios:
+                row("specificity", code, other, ratio, (1 - ratio) * (1.0 if code == other else 0.7 if kin else 0.5))
+    return pd.DataFrame(rows)
+
+
+def bands(points: pd.DataFrame, half: float = 0.6) -> pd.DataFrame:
+    """Return what `curve_tests.curve_bands` says of the points of some curves; no interval of a change at ratio 0."""
+    frame = points[["run", "order", "ratio"]].assign(bleu=points["value"])
+    change = points["value"] - points.groupby("run")["value"].transform("first")
+    width = half * (points["ratio"] > 0)
+    return frame.assign(
+        bleu_low=frame["bleu"] - half, bleu_high=frame["bleu"] + half, change_low=change - width,
+        change_high=change + width,
+    )  # fmt: skip
+
+
+def curve_tests(points: pd.DataFrame, like_random: tuple[float, ...] = ()) -> pd.DataFrame:
+    """Return what `curve_tests.curve_tests` says: specificity against random in each run, and runs with the first."""
+    values = points.set_index(["run", "order", "ratio"])["value"]
+    labels, ratios = list(dict.fromkeys(points["run"])), sorted(set(points["ratio"]))
+    pairs = [(label, "random", label, "specificity") for label in labels]
+    pairs += [(labels[0], "specificity", label, "specificity") for label in labels[1:]]
+    rows = []
+    for run_a, order_a, run_b, order_b in pairs:
+        for ratio in (ratio for ratio in ratios if ratio or run_a != run_b):
+            difference = values[run_b, order_b, ratio] - values[run_a, order_a, ratio]
+            change = difference - values[run_b, order_b, 0.0] + values[run_a, order_a, 0.0]
+            p = 0.4 if ratio in like_random else 0.002
+            found = (difference, difference - 0.5, difference + 0.5, p, change, change - 0.5, change + 0.5, p)
+            rows.append((run_a, order_a, run_b, order_b, ratio, *found))
+    columns = "run_a order_a run_b order_b ratio difference difference_low difference_high p"
+    return pd.DataFrame(rows, columns=[*columns.split(), "change", "change_low", "change_high", "change_p"])
