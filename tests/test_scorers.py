@@ -33,6 +33,13 @@ def transformer(seed: int = 0) -> toy.ToyBackend:
     return toy.ToyBackend(toy.initialised(toy.TinyTransformer(toy.vocabulary_size()), seed)).train(20)
 
 
+def untied() -> toy.ToyBackend:
+    """A toy whose embedding is no layer's matrix too."""
+    module = toy.TokenModel(toy.vocabulary_size())
+    module.decoder["output_projection"] = nn.Linear(16, toy.vocabulary_size())
+    return toy.ToyBackend(toy.initialised(module), ghosts=[toy.GHOST])
+
+
 def measured(of: Any, backend: Any, batches: Sequence[Batch], **options: Any) -> dict[str, np.ndarray]:
     parameters = registry(backend.module, backend.ghosts)
     return {name: score.numpy() for name, score in of(backend, parameters, Settings(**options), batches).items()}
@@ -152,7 +159,7 @@ def ranked(rows: np.ndarray) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("make", [toy.backend, transformer], ids=["tokens", "transformer"])
+@pytest.mark.parametrize("make", [toy.backend, transformer, untied], ids=["tokens", "transformer", "untied"])
 def test_wanda_is_its_definition_one_sentence_and_one_row_at_a_time(make: Any) -> None:
     backend = make()
     batches = batches_of(backend, 3, pieces=2, languages=["cat"])
