@@ -37,11 +37,11 @@ def analyze(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, and stop.")] = False,
 ) -> None:
     """Measure S(θ,B_l), D(θ,l) and the correlations of a checkpoint, per language."""
-    from sensikit.analysis import analyze as run_analysis
-    from sensikit.analysis import estimate
     from sensikit.backends import open_checkpoint
     from sensikit.errors import OptionError, RunError
-    from sensikit.planning import RELEASED, Settings, examples_of
+    from sensikit.sensitivity.analysis import analyze as run_analysis
+    from sensikit.sensitivity.analysis import estimate
+    from sensikit.sensitivity.planning import RELEASED, Settings, examples_of
 
     if preset not in (None, "released"):
         raise OptionError("--preset", f"{preset} is unknown", "the only one is released")

@@ -37,11 +37,11 @@ def prune(
     resume: options.Resume = False,
 ) -> None:
     """Prune an analysed checkpoint in several orders, decode, and score every step."""
-    from sensikit.masks import check_ratios
-    from sensikit.scorers import scorer_of
-    from sensikit.store import Run
-    from sensikit.sweep import SweepSettings, parse_ratios
-    from sensikit.sweep import prune as run_sweep
+    from sensikit.pruning.masks import check_ratios
+    from sensikit.pruning.scorers import scorer_of
+    from sensikit.pruning.sweep import SweepSettings, parse_ratios
+    from sensikit.pruning.sweep import prune as run_sweep
+    from sensikit.store.run import Run
 
     found = Run.open(run)
     wanted, orders = parse_ratios(ratios), options.names(order) or []

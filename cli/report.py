@@ -23,7 +23,7 @@ def report(
     ] = None,
 ) -> None:
     """Draw the figures and tables that runs and evaluations support, and write one page that holds them all."""
-    from sensikit.report import report as write_report
+    from sensikit.report.page import report as write_report
 
     page = write_report(paths, out, labels=label or (), command=options.command_line())
     typer.echo(str(page))

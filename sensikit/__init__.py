@@ -16,51 +16,51 @@ _HOME = {
     "Decoding": "sensikit.backends.base",
     "Language": "sensikit.backends.base",
     "open_checkpoint": "sensikit.backends",
-    "Settings": "sensikit.planning",
-    "analyze": "sensikit.analysis",
-    "audit": "sensikit.ablation",
-    "balance_table": "sensikit.balance",
-    "correlation_table": "sensikit.correlation",
-    "evaluate": "sensikit.evaluation",
-    "export": "sensikit.exporting",
-    "make_plan": "sensikit.masks",
-    "Order": "sensikit.masks",
-    "pruned": "sensikit.masks",
+    "Settings": "sensikit.sensitivity.planning",
+    "analyze": "sensikit.sensitivity.analysis",
+    "audit": "sensikit.sensitivity.ablation",
+    "balance_table": "sensikit.statistics.balance",
+    "correlation_table": "sensikit.statistics.correlation",
+    "evaluate": "sensikit.evaluation.quality",
+    "export": "sensikit.pruning.exporting",
+    "make_plan": "sensikit.pruning.masks",
+    "Order": "sensikit.pruning.masks",
+    "pruned": "sensikit.pruning.masks",
     "registry": "sensikit.parameters",
-    "measure": "sensikit.sensitivity",
-    "specificity_table": "sensikit.specificity",
-    "Run": "sensikit.store",
-    "SweepSettings": "sensikit.sweep",
-    "prune": "sensikit.sweep",
-    "evaluate_systems": "sensikit.systems",
+    "measure": "sensikit.sensitivity.taylor",
+    "specificity_table": "sensikit.statistics.specificity",
+    "Run": "sensikit.store.run",
+    "SweepSettings": "sensikit.pruning.sweep",
+    "prune": "sensikit.pruning.sweep",
+    "evaluate_systems": "sensikit.evaluation.systems",
     "SensikitError": "sensikit.errors",
 }
 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from sensikit.ablation import audit as audit
-    from sensikit.analysis import analyze as analyze
     from sensikit.backends import open_checkpoint as open_checkpoint
     from sensikit.backends.base import Backend as Backend
     from sensikit.backends.base import Decoding as Decoding
     from sensikit.backends.base import Language as Language
-    from sensikit.balance import balance_table as balance_table
-    from sensikit.correlation import correlation_table as correlation_table
     from sensikit.errors import SensikitError as SensikitError
-    from sensikit.evaluation import evaluate as evaluate
-    from sensikit.exporting import export as export
-    from sensikit.masks import Order as Order
-    from sensikit.masks import make_plan as make_plan
-    from sensikit.masks import pruned as pruned
+    from sensikit.evaluation.quality import evaluate as evaluate
+    from sensikit.evaluation.systems import evaluate_systems as evaluate_systems
     from sensikit.parameters import registry as registry
-    from sensikit.planning import Settings as Settings
-    from sensikit.sensitivity import measure as measure
-    from sensikit.specificity import specificity_table as specificity_table
-    from sensikit.store import Run as Run
-    from sensikit.sweep import SweepSettings as SweepSettings
-    from sensikit.sweep import prune as prune
-    from sensikit.systems import evaluate_systems as evaluate_systems
+    from sensikit.pruning.exporting import export as export
+    from sensikit.pruning.masks import Order as Order
+    from sensikit.pruning.masks import make_plan as make_plan
+    from sensikit.pruning.masks import pruned as pruned
+    from sensikit.pruning.sweep import SweepSettings as SweepSettings
+    from sensikit.pruning.sweep import prune as prune
+    from sensikit.sensitivity.ablation import audit as audit
+    from sensikit.sensitivity.analysis import analyze as analyze
+    from sensikit.sensitivity.planning import Settings as Settings
+    from sensikit.sensitivity.taylor import measure as measure
+    from sensikit.statistics.balance import balance_table as balance_table
+    from sensikit.statistics.correlation import correlation_table as correlation_table
+    from sensikit.statistics.specificity import specificity_table as specificity_table
+    from sensikit.store.run import Run as Run
 
 
 def __getattr__(name: str) -> Any:

@@ -179,7 +179,7 @@ def plain_backend(plain_checkpoint: Path, tiny_data: Path):  # type: ignore[no-u
 def any_design(request: pytest.FixtureRequest, tiny_data: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
     """`tiny_backend`, `plain_backend`, and the first of them padded on the right, in turn."""
     from sensikit.backends.fairseq import open_checkpoint
-    from tests.checkpoints import edited
+    from tests.support.checkpoints import edited
 
     if request.param != "right":
         return request.getfixturevalue({"replaced": "tiny_backend", "plain": "plain_backend"}[request.param])
@@ -190,8 +190,8 @@ def any_design(request: pytest.FixtureRequest, tiny_data: Path, tmp_path: Path):
 @pytest.fixture(scope="session")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One synthetic run with everything in it, reported into itself; to be read alone."""
-    from sensikit.report import report
-    from tests import page, synthetic_run
+    from sensikit.report.page import report
+    from tests.support import page, synthetic_run
 
     run = synthetic_run.write_run(tmp_path_factory.mktemp("reported") / "my run", page.FEW, only=synthetic_run.EVERY)
     report([run], command="sensikit report 'my run'")
@@ -201,8 +201,8 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def reported_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of two synthetic runs that differ in T, and of an evaluation; to be read alone."""
-    from sensikit.report import report
-    from tests import page, synthetic_run, synthetic_tables
+    from sensikit.report.page import report
+    from tests.support import page, synthetic_run, synthetic_tables
 
     root = tmp_path_factory.mktemp("pair")
     first = synthetic_run.write_run(root / "regular", page.FEW)
@@ -224,7 +224,7 @@ def real_runs(
     tiny_checkpoint: Path, plain_checkpoint: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Two small checkpoints that went the whole way: first/, second/ and evaluation/; to be read alone."""
-    from tests.command import call
+    from tests.support.command import call
 
     root = tmp_path_factory.mktemp("real")
     decoding = ("--tokenizer", "13a", "--beam", 2)

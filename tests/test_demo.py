@@ -13,8 +13,8 @@ from sensikit import demo as demo_module
 from sensikit.demo import Recipe, catalogues, demo, training
 from sensikit.errors import MissingDependencyError, OptionError, RunError
 from sensikit.files import read_json, sha256
-from tests.command import call
-from tests.corpus_text import english, translated
+from tests.support.command import call
+from tests.support.corpus_text import english, translated
 
 TINY = Recipe(
     packages=("pages", "shop"),
@@ -84,7 +84,7 @@ def test_a_finished_demo_does_nothing_twice(finished: Path, monkeypatch: pytest.
     monkeypatch.setattr(training, "train", refuse)
     monkeypatch.setattr("sensikit.corpus.build", refuse)
     monkeypatch.setattr("sensikit.backends.fairseq.FairseqBackend.translate", refuse)
-    monkeypatch.setattr("sensikit.report.report", lambda runs, out, **_: out / "report.html")
+    monkeypatch.setattr("sensikit.report.page.report", lambda runs, out, **_: out / "report.html")
     assert demo(finished, TINY) == finished / "report.html"
     assert [sha256(finished / name) for name in kept] == before
 
@@ -100,10 +100,10 @@ def test_a_demo_that_is_interrupted_goes_on_where_it_stopped(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sensikit.sweep.prune", interrupt)
+        patch.setattr("sensikit.pruning.sweep.prune", interrupt)
         with pytest.raises(KeyboardInterrupt):
             demo(tmp_path / "demo", TINY)
-    monkeypatch.setattr("sensikit.report.report", lambda runs, out, **_: out / "report.html")
+    monkeypatch.setattr("sensikit.report.page.report", lambda runs, out, **_: out / "report.html")
     demo(tmp_path / "demo", TINY)
     for name in ("run/correlation.csv", "run/pruning.csv", "run/sensitivity/mt/cat.safetensors"):
         assert (tmp_path / "demo" / name).read_bytes() == (finished / name).read_bytes()

@@ -11,10 +11,10 @@ from sensikit.demo import demo, full
 from sensikit.demo.full import demo_full
 from sensikit.errors import RunError
 from sensikit.files import read_json, sha256
-from sensikit.store import Run
+from sensikit.store.run import Run
 from sensikit.training import launch
-from tests.command import call
-from tests.corpus_text import english
+from tests.support.command import call
+from tests.support.corpus_text import english
 from tests.test_demo import TINY, write_package
 
 FEW = replace(TINY, updates=4, ratios=(0.0, 0.5))
@@ -37,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(launch, "train", refuse)
         patch.setattr("sensikit.corpus.build", refuse)
         patch.setattr("sensikit.backends.fairseq.FairseqBackend.translate", refuse)
-        patch.setattr("sensikit.report.report", lambda runs, out, **_: out / "report.html")
+        patch.setattr("sensikit.report.page.report", lambda runs, out, **_: out / "report.html")
         demo_full(out, FEW)  # it is finished: nothing is done twice
         assert {path: sha256(path) for path in before} == before
     return out

@@ -17,17 +17,17 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import sensikit
-from sensikit.analysis import analyze
 from sensikit.backends.base import Decoding
-from sensikit.batches import Batch, draw, pack
-from sensikit.masks import Order, make_plan, pruned
 from sensikit.parameters import registry
-from sensikit.planning import Settings
-from sensikit.scorers import SCORERS, measure_missing
-from sensikit.sensitivity import Sensitivity, measure, sample_of
-from sensikit.store import Run
-from sensikit.sweep import SweepSettings, prune
-from tests import toy
+from sensikit.pruning.masks import Order, make_plan, pruned
+from sensikit.pruning.scorers import SCORERS, measure_missing
+from sensikit.pruning.sweep import SweepSettings, prune
+from sensikit.sensitivity.analysis import analyze
+from sensikit.sensitivity.batches import Batch, draw, pack
+from sensikit.sensitivity.planning import Settings
+from sensikit.sensitivity.taylor import Sensitivity, measure, sample_of
+from sensikit.store.run import Run
+from tests.support import toy
 
 SENSIKIT = Path(sensikit.__file__).parent
 

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from sensikit.files import sha256
-from sensikit.store import Run
-from tests.command import call
+from sensikit.store.run import Run
+from tests.support.command import call
 
 RATIOS = "0,0.5,0.9"
 

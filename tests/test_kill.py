@@ -23,13 +23,13 @@ from typing import Any
 import pytest
 import torch
 
-from sensikit.analysis import analyze
 from sensikit.backends.base import Translations
-from sensikit.planning import Settings
-from sensikit.store import Run
-from sensikit.sweep import SweepSettings, prune
-from sensikit.systems import EvaluationSettings, evaluate_systems
-from tests import toy
+from sensikit.evaluation.systems import EvaluationSettings, evaluate_systems
+from sensikit.pruning.sweep import SweepSettings, prune
+from sensikit.sensitivity.analysis import analyze
+from sensikit.sensitivity.planning import Settings
+from sensikit.store.run import Run
+from tests.support import toy
 
 SETTINGS = Settings(batches=4, tokens=64, pieces=2)
 SWEEP: dict[str, Any] = {

@@ -10,7 +10,7 @@ from torch import nn
 
 from sensikit.errors import CheckpointError
 from sensikit.parameters import component_of, layer_of, registry, stack_of, tensors
-from tests import toy
+from tests.support import toy
 
 FAIRSEQ = [
     # name, component, stack, layer

@@ -15,10 +15,10 @@ from torch.utils.data import ConcatDataset
 from sensikit.backends import fairseq_compat
 from sensikit.backends.base import Item
 from sensikit.backends.databin import files_of
-from sensikit.batches import rng
 from sensikit.errors import DataError
 from sensikit.files import sha256_of
 from sensikit.progress import progress
+from sensikit.sensitivity.batches import rng
 from sensikit.training.denoising import MASK, OBJECTIVES, Example, Vocabulary
 
 if TYPE_CHECKING:

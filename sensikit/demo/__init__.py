@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sensikit.backends.base import Backend
-    from sensikit.store import Run
+    from sensikit.store.run import Run
 
 NOTE = "demo.json"
 TOKENIZER = "13a"
@@ -84,7 +84,7 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
         arguments = training.flags(recipe.languages, recipe.updates, recipe.seed)
         training.train(data / "bin", out / "training", arguments, recipe.updates).replace(checkpoint)
     from sensikit.backends import open_checkpoint
-    from sensikit.report import report
+    from sensikit.report.page import report
 
     backend = open_checkpoint(checkpoint, data)
     say("3 of 5: how much each parameter matters to each language")
@@ -125,8 +125,8 @@ def prepared(out: Path, recipe: Recipe, steps: int, **more: object) -> Path:
 
 def analyzed(backend: Backend, out: Path, recipe: Recipe, tasks: Sequence[str], command: str) -> Run:
     """Return the run in `out` with the analyses of some tasks; what is there is not done again."""
-    from sensikit.analysis import analyze
-    from sensikit.planning import Settings
+    from sensikit.sensitivity.analysis import analyze
+    from sensikit.sensitivity.planning import Settings
 
     for task in tasks:
         settings = Settings(task=task, batches=recipe.batches, seed=recipe.seed)
@@ -136,7 +136,7 @@ def analyzed(backend: Backend, out: Path, recipe: Recipe, tasks: Sequence[str], 
 
 def pruned(run: Run, backend: Backend, recipe: Recipe) -> pd.DataFrame:
     """Return the pruning curves of a run; what is there is not done again."""
-    from sensikit.sweep import SweepSettings, prune
+    from sensikit.pruning.sweep import SweepSettings, prune
 
     settings = SweepSettings(tokenizer=TOKENIZER)
     return prune(run, backend, recipe.ratios, recipe.orders, seeds=(recipe.seed,), settings=settings, resume=True)

@@ -50,9 +50,9 @@ def demo_full(
     say("2 of 6: training")
     checkpoints = {label: _trained(system.method, data, out, recipe, command) for label, system in SYSTEMS.items()}
     from sensikit.backends import open_checkpoint
-    from sensikit.quality_tables import text
-    from sensikit.report import report
-    from sensikit.systems import EvaluationSettings, evaluate_systems
+    from sensikit.evaluation.quality_tables import text
+    from sensikit.evaluation.systems import EvaluationSettings, evaluate_systems
+    from sensikit.report.page import report
 
     say("3 of 6: BLEU and chrF++ of both")
     openers = {label: partial(open_checkpoint, path, data) for label, path in checkpoints.items()}

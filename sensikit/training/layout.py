@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from sensikit.backends.base import Backend
-from sensikit.batches import rng
 from sensikit.errors import DataError, OptionError
 from sensikit.figures.tokens import token_rows
+from sensikit.sensitivity.batches import rng
 from sensikit.training.denoising import OBJECTIVES, Example
 
 LONGEST = 9

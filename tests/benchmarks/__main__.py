@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from sensikit.correlation import GROUPS
 from sensikit.parameters import Parameter, registry
-from sensikit.sensitivity import measure, sample_of
-from sensikit.store import Run
-from sensikit.streaming import Moments, keys, selected, smallest
+from sensikit.sensitivity.taylor import measure, sample_of
+from sensikit.statistics.correlation import GROUPS
+from sensikit.statistics.streaming import Moments, keys, selected, smallest
+from sensikit.store.run import Run
 from tests.benchmarks.models import batches, collate, loss_of, translator
 
 ROUNDS = 3

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sensikit.backends.base import Item
-from sensikit.batches import Batch, draw, pack
+from sensikit.sensitivity.batches import Batch, draw, pack
 
 VOCABULARY = 4000
 

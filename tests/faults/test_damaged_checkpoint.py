@@ -11,7 +11,7 @@ import torch
 
 from sensikit.backends.checkpoint import read
 from sensikit.errors import CheckpointError
-from tests.checkpoints import content_of
+from tests.support.checkpoints import content_of
 
 MUTATIONS = 300
 

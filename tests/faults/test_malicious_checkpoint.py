@@ -25,7 +25,7 @@ import torch
 from sensikit.backends.checkpoint import read
 from sensikit.backends.fairseq import open_checkpoint
 from sensikit.errors import CheckpointError, SensikitError
-from tests.checkpoints import content_of
+from tests.support.checkpoints import content_of
 
 
 class Call:

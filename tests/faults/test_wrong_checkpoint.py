@@ -10,7 +10,7 @@ import torch
 
 from sensikit.backends.fairseq import FairseqBackend, open_checkpoint
 from sensikit.errors import CheckpointError, DataError, OptionError
-from tests.checkpoints import edited
+from tests.support.checkpoints import edited
 
 
 def test_unknown_language_and_split(tiny_backend: FairseqBackend) -> None:

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sensikit.backends.base import Item
-from sensikit.batches import draw, pack
 from sensikit.errors import DataError
+from sensikit.sensitivity.batches import draw, pack
 
 quiet = settings(
     deadline=None,

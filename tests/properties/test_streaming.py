@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sensikit.streaming import Cut, Moments, keys, order_statistics, quantiles, selected, smallest, values_of
+from sensikit.statistics.streaming import Cut, Moments, keys, order_statistics, quantiles, selected, smallest, values_of
 
 quiet = settings(
     deadline=None,

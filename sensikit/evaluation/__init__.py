@@ -1,0 +1,1 @@
+"""Translation quality: decoding, BLEU and chrF++, systems side by side, significance."""

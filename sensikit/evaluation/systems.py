@@ -1,0 +1,246 @@
+"""Checkpoints side by side: every test set decoded with each of them, scored, and tested against a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sensikit import __version__
+from sensikit.backends.base import Backend, Decoding
+from sensikit.errors import DataError, OptionError, RunError
+from sensikit.evaluation import quality_tables
+from sensikit.evaluation.quality import BOOTSTRAP
+from sensikit.evaluation.scoring import METRICS, Scores, evaluation_table, metrics, significance_table, tiers_table
+from sensikit.evaluation.significance import resampled
+from sensikit.evaluation.translated import Translated
+from sensikit.files import locked, write_text
+from sensikit.progress import progress
+from sensikit.signature import signature
+
+Opener = Callable[[], Backend]
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What decides the numbers of an evaluation.
+
+    Attributes:
+        split: what is decoded.
+        decoding: how.
+        tokenizer: of BLEU.
+        spm_model: a SentencePiece model for BLEU instead.
+        bootstrap: resamples of the test sentences.
+    """
+
+    split: str = "test"
+    decoding: Decoding = field(default_factory=Decoding)
+    tokenizer: str = "spm"
+    spm_model: str | None = None
+    bootstrap: int = BOOTSTRAP
+
+    def __post_init__(self) -> None:
+        self.decoding.check()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of it: the manifest, and the tidy tables by the names of their files."""
+
+    manifest: dict[str, Any]
+    tables: dict[str, pd.DataFrame]
+
+
+def evaluate_systems(
+    systems: Mapping[str, Opener],
+    out: Path,
+    settings: EvaluationSettings | None = None,
+    *,
+    languages: Sequence[str] | None = None,
+    baseline: str | None = None,
+    resume: bool = False,
+    command: str = "",
+) -> Evaluation:
+    """Decode what is not decoded yet, score everything, write and return evaluation.csv, tiers.csv, significance.csv.
+
+    Every checkpoint is opened before the first one is decoded: a bad one is told of at once. A killed evaluation goes
+    on with `resume` from the test set that it was in, and ends with the same bytes.
+
+    Args:
+        systems: by label, how to open each: checkpoints of the same data, languages and direction.
+        out: the evaluation directory.
+        settings: see `EvaluationSettings`.
+        languages: all by default.
+        baseline: the label that the others are tested against; the first by default.
+        resume: go on with what stands at `out`, or add systems and languages to it.
+        command: as it was typed, for the record.
+
+    Raises:
+        OptionError: for labels, a baseline or languages that cannot be.
+        DataError: if a language has no test set, or systems do not belong together.
+        RunError: if `out` exists (without `resume`), or was made of something else (with it).
+    """
+    settings = settings or EvaluationSettings()
+    _check_labels(list(systems))
+    baseline = next(iter(systems)) if baseline is None else baseline
+    if baseline not in systems:
+        raise OptionError("--baseline", f"{baseline} is no label", f"choose among {', '.join(systems)}")
+    scored_by = metrics(settings.tokenizer, settings.spm_model)  # one that cannot be had is told of at once
+    facts = {**_facts(systems, settings, languages), "baseline": baseline, "command": command}
+    folder = Translated.begin(out, facts, resume)
+    with locked(out, RunError):
+        folder.save()
+        _decode(folder, systems, settings)
+        scores = _scored(folder, scored_by, settings.bootstrap)
+        tables = {"evaluation.csv": evaluation_table(scores), "tiers.csv": tiers_table(scores)}
+        if len(systems) > 1:
+            tables["significance.csv"] = significance_table(scores, baseline)
+        for name, table in tables.items():
+            write_text(out / name, table.to_csv(index=False))
+        folder.manifest |= {"signature": _signature(folder, settings), "notes": _notes(folder)}
+        folder.save()
+        quality_tables.save(out / "tables", folder.manifest, tables)
+    return Evaluation(folder.manifest, tables)
+
+
+def labels_of(checkpoints: Sequence[Path], labels: Sequence[str] = ()) -> list[str]:
+    """Return what checkpoints are called: `labels`, or else their folders, with their own names where two share one.
+
+    Raises:
+        OptionError: if there is not one distinct label for each.
+    """
+    if labels and len(labels) != len(checkpoints):
+        raise OptionError("--label", f"there are {len(labels)} for {len(checkpoints)} checkpoints", "give one for each")
+    names = list(labels) or [path.resolve().parent.name for path in checkpoints]
+    if not labels and len(set(names)) < len(names):
+        names = [f"{path.resolve().parent.name}-{path.stem}" for path in checkpoints]
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError("--label", f"two checkpoints would be called {name}", "give one for each, all different")
+    return names
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    """Refuse what is no part of a file's name."""
+    for label in labels:
+        if not label.strip() or not label.isprintable() or "/" in label or label.startswith(".") or len(label) > 100:
+            raise OptionError("--label", f"{label[:100]!r} names files", "give a short one without / or a leading dot")
+
+
+def _facts(
+    systems: Mapping[str, Opener], settings: EvaluationSettings, languages: Sequence[str] | None
+) -> dict[str, Any]:
+    """Open every checkpoint; return what the manifest says of them, their data and languages."""
+    first: Backend | None = None
+    noted: dict[str, dict[str, Any]] = {}
+    for label, opener in systems.items():
+        backend = opener()
+        origin = backend.provenance
+        if first is None:
+            first, chosen = backend, _chosen(backend, languages)
+            for code in chosen:
+                backend.sizes(code, settings.split)  # a test set that is missing is told of here
+        _check_alike(backend, first, noted)
+        noted[label] = {
+            "checkpoint": origin.checkpoint, "sha256": origin.checkpoint_sha256, "framework": origin.framework,
+            **backend.training,
+        }  # fmt: skip
+    if first is None:
+        raise OptionError("CHECKPOINT", "there is none", "give at least one")
+    known = {code: asdict(first.languages[code]) for code in chosen}
+    return {
+        "version": __version__,
+        "direction": first.direction,
+        "data": {"path": first.provenance.data, "sha256": first.provenance.data_sha256},
+        "settings": {"split": settings.split, **asdict(settings.decoding)},
+        "languages": {code: {k: v for k, v in entry.items() if k != "code"} for code, entry in known.items()},
+        "systems": noted,
+    }
+
+
+def _chosen(backend: Backend, languages: Sequence[str] | None) -> list[str]:
+    unknown = [code for code in languages or () if code not in backend.languages]
+    if unknown or (languages is not None and not languages):
+        problem = f"{unknown[0]} is no language of the checkpoint" if unknown else "names no language"
+        raise OptionError("--languages", problem, f"choose among {', '.join(backend.languages)}")
+    return [code for code in backend.languages if languages is None or code in languages]
+
+
+def _check_alike(backend: Backend, first: Backend, before: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a checkpoint that was given already, or whose test sets are not those of the first."""
+    where, origin = backend.provenance.checkpoint, backend.provenance
+    other = first.provenance.checkpoint
+    for label, facts in before.items():
+        if facts["sha256"] == origin.checkpoint_sha256:
+            raise OptionError(where, f"is the checkpoint of {label} once more", "give each checkpoint once")
+    if backend.direction != first.direction:
+        problem = f"translates {backend.direction} and {other} {first.direction}"
+        raise OptionError(where, problem, "give a --direction that both were trained on")
+    alone = sorted(set(backend.languages) ^ set(first.languages))
+    if alone:
+        problem = f"was trained on other languages than {other}: {', '.join(alone)} in one alone"
+        raise DataError(where, problem, "evaluate them apart")
+    if origin.data_sha256 != first.provenance.data_sha256:
+        raise DataError(where, f"goes with other data than {other}", "evaluate them apart")
+
+
+def _decode(folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings) -> None:
+    languages: dict[str, Any] = folder.manifest["languages"]
+    todo = {label: [code for code in languages if not folder.has(label, code)] for label in systems}
+    sizes = {code: entry["sizes"].get(settings.split) for code, entry in languages.items()}
+    most = settings.decoding.max_sentences
+    counts = [min(sizes[code] or 0, most or sizes[code] or 0) for codes in todo.values() for code in codes]
+    with progress(sum(counts) or None, "decoding", "sentences") as bar:
+        for label, codes in todo.items():
+            if not codes:
+                continue
+            backend = systems[label]()
+            if backend.provenance.checkpoint_sha256 != folder.manifest["systems"][label]["sha256"]:
+                raise RunError(backend.provenance.checkpoint, "is being written", "evaluate a copy of it")
+            for code in codes:
+                found = backend.translate(code, settings.split, settings.decoding)
+                folder.keep(label, code, found)
+                bar.advance(len(found.hypotheses))
+
+
+def _scored(folder: Translated, scored_by: Mapping[str, Any], bootstrap: int) -> Scores:
+    systems, languages = list(folder.manifest["systems"]), folder.manifest["languages"]
+    values = {}
+    with progress(len(systems) * len(languages), "scoring", "test sets") as bar:
+        for code in languages:
+            references = folder.references(code)
+            for system in systems:
+                hypotheses = folder.hypotheses(system, code)
+                for name in METRICS:
+                    values[name, system, code] = resampled(scored_by[name], hypotheses, references, bootstrap)
+                bar.advance()
+    return Scores(
+        direction=folder.manifest["direction"],
+        tiers={code: entry["tier"] for code, entry in languages.items()},
+        sentences={code: folder.noted(systems[0], code)["sentences"] for code in languages},
+        signatures={name: scored_by[name].get_signature().format() for name in METRICS},
+        values=values,
+    )
+
+
+def _signature(folder: Translated, settings: EvaluationSettings) -> str:
+    manifest = folder.manifest
+    origins = {folder.noted(system, code)["from"] for system in manifest["systems"] for code in manifest["languages"]}
+    return signature(
+        "E",
+        dir=manifest["direction"],
+        **settings.decoding.choices(settings.split, "+".join(sorted(origins))),
+        data=manifest["data"]["sha256"][:8],
+    )
+
+
+def _notes(folder: Translated) -> list[str]:
+    return [
+        f"{system}, {code}: {count} sources longer than the model takes, translated in part"
+        for system in folder.manifest["systems"]
+        for code in folder.manifest["languages"]
+        if (count := folder.noted(system, code)["truncated"])
+    ]

@@ -1,0 +1,199 @@
+"""A pruning sweep: cells of (order, seed, language, ratio), each decoded once, in a ledger that survives a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from sensikit.backends.base import Backend, Decoding
+from sensikit.errors import OptionError
+from sensikit.evaluation.quality import BOOTSTRAP, bleu_metric, evaluate, length_ratio
+from sensikit.evaluation.significance import resampled
+from sensikit.files import sha256, write_text
+from sensikit.progress import Bar, progress
+from sensikit.pruning.ledger import Cell, Ledger, cells, record
+from sensikit.pruning.masks import PROTECT, Order, check_ratios, make_plan, pruned
+from sensikit.pruning.scorers import measure_missing, scorer_of
+from sensikit.sensitivity.redrawing import check_source, measured_languages
+from sensikit.signature import signature
+from sensikit.store.run import Run
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """What decides the numbers of a sweep; a ledger holds cells of one of these alone.
+
+    Attributes:
+        protect: the share of the prunable parameters with the highest S(θ, B_l), never pruned.
+        split: what is decoded.
+        decoding: how.
+        tokenizer: of BLEU.
+        spm_model: a SentencePiece model for BLEU instead.
+        bootstrap: resamples behind the interval of BLEU.
+    """
+
+    protect: float = PROTECT
+    split: str = "test"
+    decoding: Decoding = field(default_factory=Decoding)
+    tokenizer: str = "spm"
+    spm_model: str | None = None
+    bootstrap: int = BOOTSTRAP
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.protect < 1:
+            problem = f"{self.protect:g} is not in [0, 1)"
+            raise OptionError("--protect", problem, "it is a share of the prunable parameters")
+        self.decoding.check()
+
+
+def prune(
+    run: Run,
+    backend: Backend,
+    ratios: Sequence[float],
+    orders: Sequence[str] = ("specificity",),
+    *,
+    seeds: Sequence[int] = (1,),
+    languages: Sequence[str] | None = None,
+    settings: SweepSettings | None = None,
+    cross: bool = False,
+    resume: bool = False,
+    command: str = "",
+) -> pd.DataFrame:
+    """Prune, decode and score every cell; return (and write as pruning.csv) the tidy table.
+
+    Each cell's hypotheses are stored, then its line is added to pruning/ledger.jsonl. A killed sweep goes on with
+    `resume` and ends with the same bytes; a later sweep may add orders, seeds, ratios and languages to the ledger,
+    but not change `settings`. Scores that an order needs beside S and D are measured first, and stored in the run.
+
+    Args:
+        run: with the sensitivities of the languages.
+        backend: the checkpoint and data that the run was measured on.
+        ratios: pruned / prunable, each in [0, 1 - protect].
+        orders: names of `scorers.SCORERS`.
+        seeds: of the random order, one curve each.
+        languages: those of the run by default.
+        settings: see `SweepSettings`.
+        cross: decode every language with what is left by each one's order, for pruning-cross.csv.
+        resume: go on with, or add to, what the ledger holds.
+        command: the command line, noted beside the ledger.
+
+    Raises:
+        OptionError: for a ratio, an order or a language that cannot be.
+        RunError: if the run belongs to another checkpoint or other data, or its ledger stands already (without
+            `resume`).
+    """
+    settings = settings or SweepSettings()
+    check_source(run, backend)
+    chosen = measured_languages(run, languages)
+    _check_asked(ratios, orders, seeds, settings)
+    noted = _noted(settings)  # a tokenizer that cannot be had is told of before anything is decoded
+    wanted = cells(chosen, ratios, orders, seeds, cross)
+    with run.locked():
+        ledger = Ledger.open(run.path / "pruning", noted, resume)
+        record(run.path / "pruning", command)
+        todo = [cell for cell in wanted if cell not in ledger.lines]
+        run.check("mt", [name for code in chosen for name in (code, f"rest-{code}")] if todo else [])
+        measure_missing(run, backend, [(cell.order, cell.language) for cell in todo])
+        with progress(len(todo), "pruning", "cells") as bar:
+            for cell, line in _decoded(run, backend, todo, settings, bar):
+                ledger.add(cell, line)
+        table, crossed = ledger.table(), ledger.cross_table()
+        run.write_table("pruning.csv", table)
+        if len(crossed):
+            run.write_table("pruning-cross.csv", crossed)
+    return table
+
+
+def parse_ratios(text: str) -> list[float]:
+    """Return the ratios of "0:0.9:0.1" (first:last:step, both ends included) or "0,0.3,0.6".
+
+    Raises:
+        OptionError: if it is neither.
+    """
+    try:
+        if ":" in text:
+            first, last, step = (float(part) for part in text.split(":"))
+            if step <= 0 or not 0 <= last - first <= 1000 * step:
+                raise ValueError
+            return [round(first + i * step, 10) for i in range(int((last - first) / step + 1e-9) + 1)]
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise OptionError(f"--ratios {text}", "is not a list of ratios", "write 0:0.9:0.1 or 0,0.3,0.6") from error
+
+
+def _check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[int], settings: SweepSettings) -> None:
+    for option, given in (("--ratios", ratios), ("--order", orders), ("--seeds", seeds if "random" in orders else [1])):
+        if not len(given):
+            raise OptionError(option, "names nothing to do", "give at least one")
+    check_ratios(ratios, settings.protect)
+    for order in orders:
+        scorer_of(order)
+
+
+def _noted(settings: SweepSettings) -> dict[str, Any]:
+    """Return what a ledger's cells have in common; a SentencePiece model by what is in it, not by where it is."""
+    choices: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    choices["tokenizer"] = bleu_metric(settings.tokenizer, settings.spm_model).tokenizer_signature
+    del choices["spm_model"]
+    return choices
+
+
+def _decoded(
+    run: Run, backend: Backend, todo: Sequence[Cell], settings: SweepSettings, bar: Bar
+) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """Decode cells, making the plan of an order once for all its ratios, and a pruned model once for all languages."""
+    for (name, seed, language), of_order in itertools.groupby(
+        todo, lambda cell: (cell.order, cell.seed, cell.language)
+    ):
+        group = list(of_order)
+        order = Order(name, language, seed, settings.protect)
+        plan = None if name == "none" else make_plan(run, backend.module, order, [cell.ratio for cell in group])
+        for ratio, same in itertools.groupby(group, lambda cell: cell.ratio):
+            with pruned(run, backend.module, plan, ratio) if plan else contextlib.nullcontext(0) as count:
+                for cell in same:
+                    yield cell, _line(run, backend, cell, count, settings)
+                    bar.advance()
+
+
+def _line(run: Run, backend: Backend, cell: Cell, count: int, settings: SweepSettings) -> dict[str, Any]:
+    backend.module.eval()
+    found = backend.translate(cell.evaluated, settings.split, settings.decoding)
+    quality = evaluate(found.hypotheses, found.references, settings.tokenizer, settings.spm_model, settings.bootstrap)
+    metric = bleu_metric(settings.tokenizer, settings.spm_model)
+    resampled(metric, found.hypotheses, found.references, settings.bootstrap).save(run.path / cell.resamples)
+    write_text(run.path / cell.file, "".join(f"{line}\n" for line in found.hypotheses))
+    return {
+        "order": cell.order,
+        "seed": cell.seed,
+        "language": cell.language,
+        "evaluated": cell.evaluated,
+        "ratio": cell.ratio,
+        **asdict(quality),
+        "pruned": count,
+        "prunable": run.manifest["prunable_count"],
+        "sentences": len(found.hypotheses),
+        "truncated": found.truncated,
+        "mean_length_ratio": length_ratio(found.hypotheses, found.references),
+        "signature": cell_signature(run, settings, found.references_from),
+        "hypotheses": cell.file,
+        "sha256": sha256(run.path / cell.file),
+    }
+
+
+def cell_signature(run: Run, settings: SweepSettings, references: str) -> str:
+    """Return the signature of a sweep's numbers beside sacreBLEU's: how was pruned and decoded."""
+    return signature(
+        "P",
+        protect=settings.protect,
+        scope="global",
+        dir=run.manifest["direction"],
+        **settings.decoding.choices(settings.split, references),
+        ckpt=run.manifest["provenance"]["checkpoint_sha256"][:8],
+        data=run.manifest["provenance"]["data_sha256"][:8],
+    )

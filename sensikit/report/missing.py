@@ -1,0 +1,159 @@
+"""What a report could show and does not, each with the command that would make it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from sensikit.figures.curve_points import UNPRUNED
+from sensikit.figures.curves import ORDERS
+from sensikit.figures.quality import by_ratio
+from sensikit.figures.style import joined
+from sensikit.report.material import Evaluated, Material, Subject
+from sensikit.store.schemas import TABLES
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that a report could show and does not, and the command that would make it."""
+
+    what: str
+    command: str
+
+
+def missing(material: Material) -> list[Missing]:
+    """Return what the runs and evaluations do not have, with the command that makes it."""
+    found: list[Missing] = []
+    for subject in material.subjects:
+        name = f" of {subject.label}" if len(material.subjects) > 1 else ""
+        found += _tables(subject, name)
+        if "pruning.csv" in subject.tables:
+            found += _unpruned(subject.tables["pruning.csv"], subject, name)
+    found += _uncompared(material)
+    for subject in material.curves.lacking:
+        what = f"Intervals and paired tests of the pruning curves of {subject.label}"
+        found.append(Missing(what, prune_command(subject, "--resume")))
+    if material.subjects and not material.evaluations:
+        found.append(_evaluation(material.subjects))
+    for each in material.evaluations:
+        found += _ratios(each)
+    return found
+
+
+def analyze_command(subject: Subject, *more: str) -> str:
+    """Return the command that goes on with the analysis of a run, with the options that it was made with."""
+    return _again(subject, *more) or shlex.join(
+        ["sensikit", "analyze", subject.manifest["provenance"]["checkpoint"], "--data",
+         subject.manifest["provenance"]["data"], "--out", subject.path, "--resume", *more]
+    )  # fmt: skip
+
+
+def prune_command(subject: Subject, *more: str) -> str:
+    """Return the command that prunes the checkpoint of a run, with the options that it was pruned with before."""
+    kept: list[str] = []
+    for command in subject.prunings:
+        words = _words(command)
+        if words[:2] == ["sensikit", "prune"] and len(words) > 2 and not words[2].startswith("-"):
+            kept = _without(words[3:], ("--order", "--ratios"), ("--cross", "--resume"))
+            break
+    return shlex.join(["sensikit", "prune", subject.path, *kept, *more])
+
+
+def _again(subject: Subject, *more: str) -> str:
+    """Return the recorded command of an analysis, from where the run is now; empty if it was made by something else."""
+    for analysis in subject.manifest["analyses"].values():
+        words = _words(analysis["command"])
+        if words[:2] == ["sensikit", "analyze"] and "--out" in words[:-1]:
+            words[words.index("--out") + 1] = subject.path
+            return shlex.join([*_without(words, (), ("--resume",)), "--resume", *more])
+    return ""
+
+
+def _words(command: str) -> list[str]:
+    """Return the words of a recorded command; none of one that no shell would read."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
+
+
+def _without(words: Sequence[str], options: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Return the words without some options, which have a value each, and flags, which have none."""
+    kept, left = [], iter(words)
+    for word in left:
+        if word in options:
+            next(left, None)
+        elif word not in flags and word.split("=")[0] not in options:
+            kept.append(word)
+    return kept
+
+
+def _tables(subject: Subject, name: str) -> Iterator[Missing]:
+    """Yield the tables that are not there, those of one command together."""
+    absent: dict[str, list[str]] = {}
+    alone = len(subject.manifest["languages"]) == 1  # and so there is no pair
+    for file, schema in TABLES.items():
+        if file not in subject.tables and not (alone and len(schema.languages) > 1):
+            absent.setdefault(schema.verb, []).append(schema.what)
+    commands = {
+        "analyze": analyze_command(subject),
+        "denoise": analyze_command(subject, "--task", "denoise"),
+        "audit": shlex.join(["sensikit", "audit", subject.path]),
+        "prune": prune_command(subject),
+        "cross": prune_command(subject, "--cross", "--ratios", "0.3,0.6", "--resume"),
+    }
+    for verb, what in absent.items():
+        only = " (of a model that was trained to denoise)" if verb == "denoise" else ""
+        yield Missing(f"{joined(what)}{name}{only}", commands[verb])
+
+
+def _unpruned(frame: pd.DataFrame, subject: Subject, name: str) -> Iterator[Missing]:
+    absent = [order for order in ORDERS if order not in set(frame["order"])]
+    if absent:
+        what = f"Pruning curves{name} in the orders {joined(absent)}"
+        yield Missing(what, prune_command(subject, "--order", ",".join(absent), "--resume"))
+    lacking = [code for code in subject.manifest["languages"] if code not in set(frame["language"])]
+    if lacking:
+        yield Missing(f"Pruning curves{name} for {joined(sorted(lacking))}", prune_command(subject, "--resume"))
+    cells = frame[frame["order"] != UNPRUNED].assign(seed=frame["seed"].astype("string").fillna(""))
+    counts = cells.groupby(["order", "seed", "ratio"])["language"].nunique()
+    partial = counts[counts < frame["language"].nunique()]
+    if len(partial):
+        points = f"{len(partial)} point{'s' if len(partial) > 1 else ''}"
+        what = f"{points} of the pruning curves{name}, left out because not every language was decoded there"
+        yield Missing(what, prune_command(subject, "--resume"))
+
+
+def _uncompared(material: Material) -> Iterator[Missing]:
+    for each in material.comparisons:
+        if each.table is None:
+            what = f"The difference between {each.first.label} and {each.second.label}: {each.problem}"
+            yield Missing(what, _alike(each.first, each.second, each.task))
+
+
+def _alike(first: Subject, second: Subject, task: str) -> str:
+    """Return the command that analyzes the checkpoint of `second` as that of `first` was."""
+    analysis, origin = first.manifest["analyses"][task], second.manifest["provenance"]
+    words = ["sensikit", "analyze", origin["checkpoint"], "--data", origin["data"], "--out", f"{second.path}-alike"]
+    words += ["--tokens", str(analysis["tokens"]), "--batches", str(analysis["settings"].get("batches", 500))]
+    return shlex.join([*words, *(("--task", task) if task != "mt" else ())])
+
+
+def _evaluation(subjects: list[Subject]) -> Missing:
+    origins = [subject.manifest["provenance"] for subject in subjects]
+    checkpoints = list(dict.fromkeys(origin["checkpoint"] for origin in origins))
+    command = ["sensikit", "evaluate", *checkpoints, "--data", origins[0]["data"], "--out", "EVALUATION"]
+    return Missing("Translation quality on whole test sets, with intervals and paired tests", shlex.join(command))
+
+
+def _ratios(each: Evaluated) -> Iterator[Missing]:
+    """Yield BLEU against the masking ratio, where a system masks and none masks another share."""
+    masked = [name for name, of in each.manifest["systems"].items() if of.get("mask_ratio") is not None]
+    if masked and by_ratio(each.tables["tiers.csv"], each.manifest["systems"]).empty:
+        method = each.manifest["systems"][masked[0]].get("method") or "cd+id"
+        words = ["sensikit", "train", each.manifest["data"]["path"], "--method", method]
+        words += ["--out", f"{method}-50", "--", "--mask-ratio", "0.5"]
+        yield Missing(f"Quality against the masking ratio of {masked[0]}: systems that mask more", shlex.join(words))

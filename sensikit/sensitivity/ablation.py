@@ -1,0 +1,245 @@
+"""Eq. 1: the exact |L(θ) − L(θ with θ_i = 0)| of a sample of parameters, beside its Taylor estimate |θ_i·∂L/∂θ_i|.
+
+In float64 from end to end: at a loss of 5 nats one step of a float32 is 5e-7, more than most parameters matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from sensikit.backends.base import Backend
+from sensikit.errors import NonFiniteError, OptionError
+from sensikit.progress import progress
+from sensikit.sensitivity.batches import Batch
+from sensikit.sensitivity.planning import Settings, examples_of
+from sensikit.sensitivity.redrawing import check_source, measured_languages, redrawn
+from sensikit.sensitivity.strata import LEVELS, RESAMPLES, Sample, intervals, sample
+from sensikit.sensitivity.taylor import added
+from sensikit.signature import signature
+from sensikit.statistics.streaming import Float
+from sensikit.store.run import Run
+
+PARAMETERS = 200
+"""Ablated for each language by default; see `BATCHES`."""
+
+BATCHES = 1
+"""Of each language by default: with `PARAMETERS`, half a minute for four languages of a model of 1M parameters."""
+
+Place = tuple[torch.Tensor, int]
+"""A tensor and a flat index in it."""
+
+
+def audit(
+    run: Run,
+    backend: Backend,
+    *,
+    languages: Sequence[str] | None = None,
+    parameters: int = PARAMETERS,
+    batches: int = BATCHES,
+    task: str = "mt",
+) -> pd.DataFrame:
+    """Return (and write as audit-summary.csv, beside audit.csv) how far the Taylor estimate agrees with Eq. 1.
+
+    For each language, a stratified sample of parameters is ablated one by one on the first batches that S(θ, B_l) was
+    measured on, and the agreement is weighted by stratum: see `sensikit.sensitivity.strata`. Both tables hold the
+    last audit of each task.
+
+    Args:
+        run: with S of the languages, which decides the strata.
+        backend: the checkpoint and data that the run was measured on.
+        languages: those of the run by default.
+        parameters: how many are ablated, for each language.
+        batches: of each language, at most.
+        task: whose loss.
+
+    Raises:
+        OptionError: for a language or a number that cannot be.
+        RunError: if the run belongs to another checkpoint or other data, or its batches cannot be drawn again.
+        NonFiniteError: if a loss or a gradient is not finite.
+    """
+    if batches < 1:
+        raise OptionError("--batches", f"{batches} is too few", "give 1 or more")
+    check_source(run, backend)
+    chosen = measured_languages(run, languages, task)
+    run.check(task, chosen)
+    settings, sets = redrawn(run, backend, chosen, task)
+    samples = {code: sample(run, code, parameters, settings.seed, task) for code in chosen}
+    used = {code: sets[code][:batches] for code in chosen}
+    rows: list[pd.DataFrame] = []
+    summary: list[dict[str, Any]] = []
+    steps = sum(len(samples[code].places) * len(used[code]) for code in chosen)
+    with run.locked(), progress(steps, "audit", "ablations") as bar:
+        for code in chosen:
+            taylor, exact = _measured(backend, settings, samples[code], used[code], bar.advance)
+            rows.append(_rows(task, code, samples[code], taylor, exact))
+            facts = {"sampled": len(taylor), "batches": len(used[code])}
+            signed = audit_signature(run, settings, parameters, len(used[code]))
+            for name, (value, low, high) in intervals(taylor, exact, samples[code], settings.seed).items():
+                found = {"statistic": name, "value": value, "value_low": low, "value_high": high}
+                summary.append({"task": task, "language": code, **found, **facts, "signature": signed})
+        table = pd.DataFrame(summary)
+        _write(run, "audit.csv", pd.concat(rows, ignore_index=True))
+        _write(run, "audit-summary.csv", table)
+    return table
+
+
+def _write(run: Run, name: str, table: pd.DataFrame) -> None:
+    """Write a table of one task, and what stands there of the other."""
+    held = run.read_table(name) if (run.path / name).exists() else table[:0]
+    others = held[held["task"] != table["task"].iloc[0]]
+    run.write_table(name, pd.concat([others, table], ignore_index=True) if len(others) else table)
+
+
+def audit_signature(run: Run, settings: Settings, parameters: int, batches: int) -> str:
+    """Return the signature of an audit: every choice that moves its numbers."""
+    return signature(
+        "A",
+        task=settings.task,
+        dir=run.manifest["direction"],
+        split=settings.split,
+        loss=f"{settings.loss}/{settings.reduction}",
+        mode=settings.mode,
+        abs="batch",
+        batches=batches,
+        tokens=run.analysis(settings.task)["tokens"],
+        params=parameters,
+        strata=f"component*S@{'/'.join(map(str, LEVELS))}",
+        ci=f"bootstrap/{RESAMPLES}",
+        seed=settings.seed,
+        dtype="fp64",
+        ckpt=run.manifest["provenance"]["checkpoint_sha256"][:8],
+        data=run.manifest["provenance"]["data_sha256"][:8],
+    )
+
+
+def _measured(
+    backend: Backend, settings: Settings, drawn: Sample, batches: Sequence[Batch], advance: Callable[[], None]
+) -> tuple[Float, Float]:
+    """Return (taylor, exact) of a sample in float64, with the loss and the mode of the run."""
+    module, examples = backend.module, examples_of(backend, settings)
+    named = dict(module.named_parameters())
+    module.train(settings.mode == "train")
+    try:
+        with in_float64(module):
+            return ablate(
+                module,
+                [(named[parameter.name], index) for parameter, index in drawn.places],
+                batches,
+                lambda items: examples.collate(items, settings.split),
+                lambda piece: examples.loss(piece, settings.loss),
+                per_token=settings.reduction == "token",
+                seed=settings.seed,
+                advance=advance,
+            )
+    finally:
+        module.eval()
+
+
+def ablate(
+    module: nn.Module,
+    places: Sequence[Place],
+    batches: Sequence[Batch],
+    collate: Callable[[Any], Any],
+    loss: Callable[[Any], tuple[torch.Tensor, Any]],
+    *,
+    per_token: bool = True,
+    seed: int = 0,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[Float, Float]:
+    """Return, of each place, the Taylor estimate (Eq. 3) and the exact sensitivity (Eq. 1), (M,) each, float64.
+
+    Both are means over the batches of an absolute value per batch: of θ_i·∂L/∂θ_i, and of L(θ) − L(θ with θ_i = 0).
+    `module` is left as it was, bit for bit.
+
+    Args:
+        module: in the mode and the dtype that is to be measured.
+        places: M (tensor of `module`, flat index in it).
+        batches: with their target tokens.
+        collate: the sentences of one piece → what `loss` takes.
+        loss: → the *summed* loss (nats) and the number of its target tokens; see `sensitivity.measure`.
+        per_token: divide the loss of a batch by its target tokens, or leave the sum.
+        seed: of the dropout, where there is any: each batch has its own, the same for every loss that is compared.
+        advance: called after each ablation.
+
+    Raises:
+        NonFiniteError: naming the batch.
+    """
+    taylor, exact = np.zeros(len(places)), np.zeros(len(places))
+    for number, batch in enumerate(batches):
+        pieces = [collate(items) for items in batch.pieces]
+
+        def parts(number: int = number, batch: Batch = batch, pieces: list[Any] = pieces) -> Iterator[torch.Tensor]:
+            """Compute the loss of the batch, piece by piece."""
+            torch.manual_seed(seed + number)
+            for piece in pieces:
+                yield added(loss(piece)[0], batch, per_token)
+
+        taylor += np.abs(_products(module, places, parts()))
+        with torch.no_grad():
+            whole = sum(float(part) for part in parts())
+            for i, (tensor, index) in enumerate(places):
+                with _zeroed(tensor, index):
+                    exact[i] += abs(whole - sum(float(part) for part in parts()))
+                advance()
+        if not (np.isfinite(taylor).all() and np.isfinite(exact).all()):
+            raise NonFiniteError(f"batch {number}", "its loss or gradient is not finite", "audit another language")
+    return taylor / len(batches), exact / len(batches)
+
+
+def _products(module: nn.Module, places: Sequence[Place], parts: Iterator[torch.Tensor]) -> Float:
+    """Return θ_i·∂L/∂θ_i of the sum of the parts, (M,)."""
+    module.zero_grad(set_to_none=True)
+    for part in parts:
+        part.backward()  # type: ignore[no-untyped-call]
+    gradients = {id(tensor): tensor.grad.to_dense().flatten() for tensor, _ in places if tensor.grad is not None}
+    module.zero_grad(set_to_none=True)
+    values = [(tensor.detach().flatten()[index], gradients.get(id(tensor)), index) for tensor, index in places]
+    return np.array([0.0 if gradient is None else float(value * gradient[index]) for value, gradient, index in values])
+
+
+@contextlib.contextmanager
+def _zeroed(tensor: torch.Tensor, index: int) -> Iterator[None]:
+    """Set one element to zero while the block runs."""
+    flat = tensor.detach().view(-1)
+    kept = flat[index].clone()
+    flat[index] = 0
+    try:
+        yield
+    finally:
+        flat[index] = kept
+
+
+@contextlib.contextmanager
+def in_float64(module: nn.Module) -> Iterator[None]:
+    """Have `module` in float64 while the block runs, and put every bit back afterwards."""
+    held = [*module.parameters(), *module.buffers()]
+    dtypes = [tensor.dtype for tensor in held]
+    module.double()
+    try:
+        yield
+    finally:
+        for tensor, dtype in zip(itertools.chain(module.parameters(), module.buffers()), dtypes, strict=True):
+            tensor.data = tensor.data.to(dtype)
+
+
+def _rows(task: str, language: str, drawn: Sample, taylor: Float, exact: Float) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "task": task,
+            "language": language,
+            "parameter": [parameter.name for parameter, _ in drawn.places],
+            "index": [index for _, index in drawn.places],
+            "stratum": drawn.strata,
+            "weight": drawn.weights,
+            "taylor": taylor,
+            "exact": exact,
+        }
+    )

@@ -1,0 +1,257 @@
+"""One checkpoint, one direction → a run directory: S of each language and of the others, and the tables made of it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensikit import __version__
+from sensikit.backends.base import Backend, Language
+from sensikit.errors import NonFiniteError, RunError, SensikitError
+from sensikit.files import sha256_of
+from sensikit.parameters import Parameter, registry
+from sensikit.progress import progress, say
+from sensikit.sensitivity.batches import Batch, fingerprint
+from sensikit.sensitivity.planning import Plan, Settings, disk_of, examples_of, make_plan, memory_of, run_signature
+from sensikit.sensitivity.taylor import Sensitivity, Tensors, measure, sample_of
+from sensikit.statistics.specificity import sigma_for
+from sensikit.store.results import write_results
+from sensikit.store.run import BLOCK_KEY, Run
+
+
+def analyze(
+    backend: Backend,
+    out: Path,
+    settings: Settings | None = None,
+    *,
+    languages: Sequence[str] | None = None,
+    resume: bool = False,
+    command: str = "",
+) -> Run:
+    """Measure S(θ,B_l), S(θ,B_-l) and S(θ,B) of one task, write the tables, and return the run.
+
+    Each set is stored as soon as it is measured, so a killed analysis goes on with `resume` from the set it was in
+    and ends with the same bytes. A run takes up a second task, of the same checkpoint, data and languages, in the same
+    way: with `resume`. The tables hold both.
+
+    Args:
+        backend: the model and its data, in one direction.
+        out: the run directory.
+        settings: what decides the numbers.
+        languages: those to measure; all by default. B_-l is drawn from all training languages whatever is asked for.
+        resume: go on with what stands at `out`, or add a task to it.
+        command: the command line, noted in the manifest.
+
+    Raises:
+        OptionError: for a task that the model was not trained on.
+        RunError: if `out` exists (without `resume`), or was made with other settings or of something else (with it).
+    """
+    settings = settings or Settings()
+    plan = make_plan(backend, settings, languages)
+    parameters = registry(backend.module, backend.ghosts)
+    analysis = {
+        "signature": run_signature(backend, settings, plan),
+        "settings": asdict(settings),
+        "tokens": plan.tokens,
+        "notes": plan.notes,
+        "command": command,
+    }
+    facts = {**_facts(backend, plan, parameters), "analyses": {settings.task: analysis}}
+    for note in plan.notes:
+        say(note)
+    run = _resumed(out, facts, settings.task) if resume and (out / "manifest.json").exists() else None
+    run = run or Run.create(out, facts, parameters)
+    with run.locked():
+        _check_disk(run, settings.task, disk_of(facts["parameter_count"], plan))
+        if settings.task not in run.tasks:
+            run.manifest["analyses"][settings.task] = analysis
+            run.save()
+        try:
+            _measure_all(backend, run, plan, settings)
+        finally:
+            backend.module.eval()
+        write_results(run)
+    return run
+
+
+def _facts(backend: Backend, plan: Plan, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """Return what all tasks of a run have in common."""
+    return {
+        "version": __version__,
+        "direction": backend.direction,
+        "provenance": asdict(backend.provenance),
+        "languages": {code: _language(backend.languages[code]) for code in plan.measured},
+        "training_languages": list(backend.languages),
+        "parameter_count": sum(parameter.numel for parameter in parameters),
+        "prunable_count": sum(parameter.numel for parameter in parameters if parameter.prunable),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+    }
+
+
+def _language(language: Language) -> dict[str, Any]:
+    return {"name": language.name, "family": language.family, "tier": language.tier, "sizes": language.sizes}
+
+
+def _resumed(out: Path, facts: dict[str, Any], task: str) -> Run:
+    """Return the run at `out`, which holds the same task with the same settings, or another task of the same."""
+    run = Run.open(out)
+    noted, wanted = (_identity(manifest, task) for manifest in (run.manifest, facts))
+    for field in wanted:
+        if field in noted and noted[field] != wanted[field]:
+            problem = f"was made with another {field} ({_difference(noted[field], wanted[field])})"
+            raise RunError(out, problem, "choose another --out")
+    return run
+
+
+def _identity(manifest: dict[str, Any], task: str) -> dict[str, Any]:
+    """Return what must be the same in a run that is resumed; what another task has decided is its own."""
+    analysis = manifest["analyses"].get(task, {})
+    return {
+        **{field: analysis[field] for field in ("signature", "settings") if field in analysis},
+        "direction": manifest["direction"],
+        "provenance": {key: manifest["provenance"][key] for key in ("checkpoint_sha256", "data_sha256")},
+        "languages": manifest["languages"],
+    }
+
+
+def _difference(was: Any, now: Any) -> str:
+    if isinstance(was, str):
+        pairs = [pair for pair in zip(was.split("|"), now.split("|"), strict=False) if pair[0] != pair[1]]
+        return ", ".join(f"{a}, not {b}" for a, b in pairs) or f"{was}, not {now}"
+    changed = [key for key in {*was, *now} if was.get(key) != now.get(key)]
+    return ", ".join(f"{key}: {was.get(key)}, not {now.get(key)}" for key in sorted(changed))
+
+
+def _check_disk(run: Run, task: str, wanted: int) -> None:
+    held = sum(path.stat().st_size for path in run.vector(task, "all").parent.glob("*.safetensors"))
+    free = shutil.disk_usage(run.path).free
+    if free < wanted - held:
+        problem = f"the disk has {free / 1e9:.2g} GB free and the run takes {(wanted - held) / 1e9:.2g} GB more"
+        raise SensikitError(run.path, problem, "free some space or choose another --out")
+
+
+# measuring
+
+
+def _measure_all(backend: Backend, run: Run, plan: Plan, settings: Settings) -> None:
+    sample = sample_of(registry(backend.module, backend.ghosts))
+    backend.module.train(settings.mode == "train")
+    for name, batches in plan.sets.items():
+        if run.has(settings.task, name):
+            say(f"{name}: already measured")
+            continue
+        # dropout in train mode: each set has its own, reproducible noise, whichever was measured before it
+        torch.manual_seed(int(sha256_of(str(settings.seed), name)[:15], 16))
+        label = "S(θ,B)" if settings.task == "mt" else f"S(θ,B) {settings.task}"
+        with progress(len(batches), f"{label} {name}") as bar:
+            try:
+                own = {"sample": sample} if name in plan.measured else {}
+                found = _measured(backend, batches, settings, advance=bar.advance, **own)
+            except torch.OutOfMemoryError as error:
+                raise SensikitError(
+                    "--tokens", "the device ran out of memory", "raise --pieces or lower --tokens"
+                ) from error
+        run.write_set(settings.task, name, _vectors(found, name in plan.measured), _noted(found, batches, settings))
+    if settings.rest == "pooled":
+        for name in plan.measured:
+            if not run.has(settings.task, f"rest-{name}"):
+                _pool(run, settings, name, [other for other in plan.measured if other != name])
+
+
+def _measured(backend: Backend, batches: Sequence[Batch], settings: Settings, **options: Any) -> Sensitivity:
+    examples = examples_of(backend, settings)
+    return measure(
+        backend.module,
+        registry(backend.module, backend.ghosts),
+        batches,
+        lambda items: examples.collate(items, settings.split),
+        lambda piece: examples.loss(piece, settings.loss),
+        per_token=settings.reduction == "token",
+        skip_nonfinite=settings.skip_nonfinite,
+        **options,
+    )
+
+
+def _vectors(found: Sensitivity, whole: bool) -> dict[str, Tensors]:
+    vectors = {"": found.mean}
+    if whole:
+        vectors |= {"half": found.half, "blocks": {BLOCK_KEY: torch.from_numpy(found.blocks)}}
+    return vectors
+
+
+def _noted(found: Sensitivity, batches: Sequence[Batch], settings: Settings) -> dict[str, Any]:
+    """Return what the manifest says of a set."""
+    tokens = float(np.mean(found.tokens))
+    counts: dict[str, int] = {}
+    for language, _ in (item for batch in batches for item in batch.items):
+        counts[language] = counts.get(language, 0) + 1
+    return {
+        "batches": found.batches,
+        "half_batches": found.half_batches,
+        "block_batches": found.block_batches,
+        "tokens_mean": tokens,
+        "tokens_min": min(found.tokens),
+        "tokens_max": max(found.tokens),
+        "sentences": counts,
+        "skipped": len(found.skipped),
+        "loss": float(np.mean(found.losses)),
+        "sigma": sigma_for(settings.reduction == "token", tokens, settings.sigma),
+        "drawn": fingerprint(batches),
+    }
+
+
+def _pool(run: Run, settings: Settings, name: str, others: Sequence[str]) -> None:
+    """Store S(θ,B_-l) as the plain mean of the other languages' S."""
+    entries = [run.manifest["sets"][f"{settings.task}/{other}"] for other in others]
+    vectors = [run.vector(settings.task, other) for other in others]
+    pooled = {p.name: np.empty(p.numel, dtype=np.float32) for p in run.parameters}
+    for (parameter, offset), block in run.pieces(vectors):
+        pooled[parameter.name][offset : offset + block.shape[1]] = block.mean(axis=0, dtype=np.float64)
+    shaped = {p.name: torch.from_numpy(pooled[p.name]).reshape(p.shape) for p in run.parameters}
+    tokens = float(np.mean([entry["tokens_mean"] for entry in entries]))
+    facts = {"pooled": list(others), "tokens_mean": tokens}
+    facts["sigma"] = sigma_for(settings.reduction == "token", tokens, settings.sigma)
+    run.write_set(settings.task, f"rest-{name}", {"": shaped}, facts)
+
+
+# what it would take
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an analysis takes: bytes of memory and disk, seconds, and batches in all."""
+
+    memory: int
+    disk: int
+    seconds: float
+    batches: int
+
+    def __add__(self, other: Cost) -> Cost:
+        """Return the cost of one after the other."""
+        memory = max(self.memory, other.memory)
+        return Cost(memory, self.disk + other.disk, self.seconds + other.seconds, self.batches + other.batches)
+
+
+def estimate(backend: Backend, settings: Settings, languages: Sequence[str] | None = None) -> Cost:
+    """Return what `analyze` would take, after running a few batches to time them; nothing is written."""
+    plan = make_plan(backend, settings, languages)
+    count = sum(parameter.numel for parameter in registry(backend.module, backend.ghosts))
+    done: list[float] = []
+    try:
+        probe = plan.sets[plan.measured[0]][:5]
+        _measured(backend, probe, settings, advance=lambda: done.append(time.monotonic()))
+    except NonFiniteError:
+        if not settings.skip_nonfinite:
+            raise
+    # the first one also pays for what is loaded and allocated once
+    seconds = (done[-1] - done[0]) / max(len(done) - 1, 1)
+    batches = sum(len(batches) for batches in plan.sets.values())
+    return Cost(memory_of(count, settings), disk_of(count, plan), seconds * batches, batches)

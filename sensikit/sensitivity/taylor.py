@@ -1,0 +1,278 @@
+"""Eq. 2-3: the mean over batches of |θ·∇L|, of every parameter at once.
+
+While batches are read θ does not change, so S = |θ| · mean_b |∇_b L|: a hook adds |∇| to an accumulator as soon as a
+gradient is complete and drops the gradient, and |θ| is multiplied in once at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sensikit.backends.base import Item
+from sensikit.errors import NonFiniteError
+from sensikit.parameters import Parameter, tensors
+from sensikit.sensitivity.batches import Batch
+
+BLOCKS = 20
+"""G: the batches are averaged in this many consecutive blocks, for the halves and the intervals."""
+
+SAMPLED = 1_000_000
+"""Block means are kept for a sample of at most this many parameters."""
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class Sensitivity:
+    """S of one set of batches.
+
+    `mean` and `half` hold one float32 tensor per parameter, of its own shape: S over all batches, and over those of
+    the first half of the blocks. `blocks` is (G, M) float32: the mean of each block at M sampled parameters.
+    `losses` are per batch, in the unit that was differentiated. Units: nats per target token, or nats where the
+    loss was summed.
+    """
+
+    mean: Tensors = field(default_factory=dict)
+    half: Tensors = field(default_factory=dict)
+    blocks: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
+    batches: int = 0
+    half_batches: int = 0
+    block_batches: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
+
+
+def blocks_of(batches: int, blocks: int = BLOCKS) -> list[int]:
+    """Return how many batches fall in each block, in order; an even number of blocks, as halves are made of them."""
+    count = min(blocks, batches - batches % 2)
+    edges = [batches * i // count for i in range(count + 1)]
+    return [after - before for before, after in itertools.pairwise(edges)]
+
+
+def sample_of(parameters: Sequence[Parameter], limit: int = SAMPLED) -> dict[str, np.ndarray]:
+    """Return the flat indices (sorted int64) of each tensor whose block means are kept: all, or `limit` in all.
+
+    Stratified by tensor, in proportion to its size. The seed is fixed: two models of one shape give the same
+    sample, so that their blocks can be paired.
+    """
+    total = sum(parameter.numel for parameter in parameters)
+    if total <= limit:
+        return {parameter.name: np.arange(parameter.numel) for parameter in parameters}
+    generator = np.random.default_rng(0)
+    chosen = {}
+    for parameter in parameters:
+        count = limit * parameter.stop // total - limit * parameter.start // total
+        chosen[parameter.name] = np.sort(generator.choice(parameter.numel, size=count, replace=False))
+    return chosen
+
+
+def measure(
+    module: nn.Module,
+    parameters: Sequence[Parameter],
+    batches: Sequence[Batch],
+    collate: Callable[[Sequence[Item]], Any],
+    loss: Callable[[Any], tuple[torch.Tensor, int | tuple[int, ...]]],
+    *,
+    per_token: bool = True,
+    sample: Mapping[str, np.ndarray] | None = None,
+    skip_nonfinite: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> Sensitivity:
+    """Return S(θ, B) = |θ| · (1/|B|) Σ_b |∇L(θ, b)| (Eq. 3), the absolute value taken per batch.
+
+    The gradient of a batch is summed over its pieces before the absolute value. With one piece per batch no full
+    gradient is ever held; with several, or with `skip_nonfinite`, one is. Nothing of `module` is changed: neither
+    its weights nor its mode; its gradients are None afterwards.
+
+    Args:
+        module: in the mode (eval or train) that is to be measured.
+        parameters: what to measure.
+        batches: of about equal numbers of target tokens.
+        collate: the sentences of one piece → what `loss` takes.
+        loss: → the *summed* loss (scalar tensor, nats) and the number of its target tokens; with K terms, (K,) of
+            both.
+        per_token: divide each term of the loss of a batch by its target tokens (the default), or leave the sum.
+        sample: parameter name → flat indices (int64) whose block means are kept.
+        skip_nonfinite: leave out and count batches with an infinite or undefined gradient instead of refusing them.
+        advance: called after each batch.
+
+    Raises:
+        NonFiniteError: naming the first such batch, unless they are skipped.
+    """
+    accumulator = _Accumulator(dict(tensors(module, parameters)), sample or {}, hold=skip_nonfinite)
+    result = Sensitivity()
+    layout = blocks_of(len(batches))
+    rows: list[np.ndarray] = []
+    upcoming = enumerate(batches)
+    with accumulator.hooks(module):
+        for block, size in enumerate(layout):
+            for _ in range(size):
+                number, batch = next(upcoming)
+                value = _backward(accumulator, batch, collate, loss, per_token)
+                if accumulator.commit(math.isfinite(value)):
+                    result.losses.append(value)
+                    result.tokens.append(batch.tokens)
+                elif skip_nonfinite:
+                    result.skipped.append(number)
+                else:
+                    names = "+".join(sorted({language for language, _ in batch.items}))
+                    raise NonFiniteError(
+                        f"batch {number} of {names}",
+                        f"its gradient is not finite (loss {value:g})",
+                        "--skip-nonfinite leaves such batches out and counts them",
+                    )
+                advance()
+            result.block_batches.append(accumulator.open_batches)
+            rows.append(accumulator.close_block())
+            if block + 1 == len(layout) // 2:
+                result.half, result.half_batches = accumulator.mean(), accumulator.batches
+    result.mean, result.batches, result.blocks = accumulator.mean(), accumulator.batches, np.stack(rows)
+    return result
+
+
+def added(terms: torch.Tensor, batch: Batch, per_token: bool) -> torch.Tensor:
+    """Return what a piece adds to the loss of its batch, a scalar; `terms` are its summed losses, a scalar or (K,)."""
+    # a term without a token in the whole batch is zero, whatever it is divided by
+    shares = zip(terms.reshape(-1), batch.counts, strict=True)
+    return torch.stack([term / max(1, tokens if per_token else 1) for term, tokens in shares]).sum()
+
+
+def _backward(
+    accumulator: _Accumulator,
+    batch: Batch,
+    collate: Callable[[Sequence[Item]], Any],
+    loss: Callable[[Any], tuple[torch.Tensor, int | tuple[int, ...]]],
+    per_token: bool,
+) -> float:
+    """Run one batch forward and backward; return its loss."""
+    total, counted = 0.0, np.zeros(len(batch.counts), dtype=np.int64)
+    for number, items in enumerate(batch.pieces):
+        accumulator.complete = number + 1 == len(batch.pieces)
+        terms, count = loss(collate(items))
+        value = added(terms, batch, per_token)
+        value.backward()  # type: ignore[no-untyped-call]
+        total += float(value.detach())
+        counted += count
+    if tuple(counted) != batch.counts:
+        wanted, found = (", ".join(map(str, each)) for each in (batch.counts, counted))
+        raise AssertionError(f"a batch packed to {wanted} target tokens was counted as {found} by the loss")
+    return total
+
+
+class _Accumulator:
+    """Sums of |∇| over the open block and over all closed ones: two levels keep float32 sums of many terms accurate."""
+
+    def __init__(self, named: dict[Parameter, nn.Parameter], sample: Mapping[str, np.ndarray], hold: bool) -> None:
+        self.named = {parameter.name: tensor for parameter, tensor in named.items()}
+        self.open = {name: _zeros(tensor) for name, tensor in self.named.items()}
+        self.closed = {name: _zeros(tensor) for name, tensor in self.named.items()}
+        self.sample = {
+            name: torch.as_tensor(indices, device=self.named[name].device) for name, indices in sample.items()
+        }
+        self.hold = hold
+        self.complete = False
+        self.open_batches = self.batches = 0
+        self.size = {tensor.device: torch.zeros((), device=tensor.device) for tensor in self.named.values()}
+
+    @contextlib.contextmanager
+    def hooks(self, module: nn.Module) -> Iterator[None]:
+        """Take each gradient as soon as the last piece of a batch has completed it; leave none behind."""
+
+        def hook_of(name: str) -> Callable[[torch.Tensor], None]:
+            def hook(_: torch.Tensor) -> None:
+                if self.complete and not self.hold:
+                    self._take(name)
+
+            return hook
+
+        module.zero_grad(set_to_none=True)
+        handles = [
+            tensor.register_post_accumulate_grad_hook(hook_of(name))  # type: ignore[no-untyped-call]
+            for name, tensor in self.named.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            module.zero_grad(set_to_none=True)
+
+    def commit(self, finite: bool) -> bool:
+        """Take what gradients are left; return whether the loss (`finite`) and all gradients of this batch were finite.
+
+        A batch that is not finite adds nothing where gradients are held, and spoils the sums where they are not.
+        """
+        left = [name for name, tensor in self.named.items() if tensor.grad is not None]
+        if self.hold:
+            for name in left:
+                self._weigh(self.named[name].device, _dense(self.named[name]).abs())
+        else:
+            for name in left:
+                self._take(name)
+        finite = finite and all(bool(torch.isfinite(size)) for size in self.size.values())
+        for size in self.size.values():
+            size.zero_()
+        if self.hold:
+            for name in left:
+                if finite:
+                    self.open[name].add_(_dense(self.named[name]).abs())
+                self.named[name].grad = None
+        self.open_batches += finite
+        return finite
+
+    def close_block(self) -> np.ndarray:
+        """Add the open block to the closed ones; return its mean at the sampled parameters, (M,) float32."""
+        if not self.open_batches:
+            raise NonFiniteError(
+                "--skip-nonfinite", "left a block of batches empty", "this model does not give finite gradients here"
+            )
+        rows = [np.empty(0, dtype=np.float32)]
+        for name, total in self.open.items():
+            if name in self.sample:
+                weight = self.named[name].detach().flatten()[self.sample[name]].abs()
+                value = total.flatten()[self.sample[name]] / self.open_batches * weight
+                rows.append(value.to("cpu", torch.float32).numpy())
+            self.closed[name].add_(total)
+            total.zero_()
+        self.batches += self.open_batches
+        self.open_batches = 0
+        return np.concatenate(rows)
+
+    def mean(self) -> Tensors:
+        """Return |θ| · mean |∇| over the closed blocks, on the CPU, float32."""
+        return {
+            name: (total / self.batches * self.named[name].detach().abs()).to("cpu", torch.float32).contiguous()
+            for name, total in self.closed.items()
+        }
+
+    def _take(self, name: str) -> None:
+        tensor = self.named[name]
+        gradient = _dense(tensor).abs_()
+        tensor.grad = None
+        self._weigh(tensor.device, gradient)
+        self.open[name].add_(gradient)
+
+    def _weigh(self, device: torch.device, gradient: torch.Tensor) -> None:
+        # one number per device tells at the end whether anything in the batch was infinite or undefined
+        self.size[device].add_(gradient.sum(dtype=torch.float32))
+
+
+def _zeros(tensor: torch.Tensor) -> torch.Tensor:
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    return torch.zeros_like(tensor, dtype=wide, requires_grad=False, memory_format=torch.contiguous_format)
+
+
+def _dense(tensor: nn.Parameter) -> torch.Tensor:
+    gradient = tensor.grad
+    assert gradient is not None
+    return gradient.to_dense() if gradient.is_sparse else gradient

@@ -1,0 +1,111 @@
+"""What a second model changed: the difference in PCC between two runs, with the noise of both."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from sensikit.errors import RunError
+from sensikit.statistics.correlation import GROUPS, HIGH, correlations, high_group, in_sample
+from sensikit.statistics.jackknife import half_width, left_out
+from sensikit.statistics.streaming import Float
+from sensikit.store.run import Run
+
+COLUMNS = (
+    "task",
+    "group",
+    "language_a",
+    "language_b",
+    "pcc_a",
+    "pcc_b",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "paired",
+)
+
+SETTINGS = ("split", "loss", "reduction", "mode")
+"""Settings that a PCC moves with; T and the number of batches are compared as they came out."""
+
+
+def correlation_difference(run_a: Run, run_b: Run, task: str = "mt", high: float = HIGH) -> pd.DataFrame:
+    """Return PCC of run b minus PCC of run a for every ordered pair of different languages and each group, tidy.
+
+    The last row of a group, without languages, is the mean over pairs. Each run has its own high group.
+    The intervals are 95 % over batches, by a jackknife: where both runs measured the same sentences in the same
+    blocks (`paired`), the difference is taken without each block, so that what makes a block unusual for both models
+    cancels; where they did not, the two variances add up. They speak of these two trained models alone: a second
+    training seed is another model.
+
+    Raises:
+        RunError: if the runs have other languages, another direction, T, loss, mode or number of batches: PCC moves
+            with each of them.
+    """
+    check_comparable(run_a, run_b, task)
+    languages, same = run_a.languages(task), paired(run_a, run_b, task)
+    names = [(a, b) for a in languages for b in languages if a != b]
+    side_a, side_b = (_pccs(run, task, languages, high) for run in (run_a, run_b))
+    rows = []
+    for group in GROUPS:
+        (pcc_a, without_a), (pcc_b, without_b) = side_a[group], side_b[group]
+        width = half_width(without_b - without_a) if same else np.hypot(half_width(without_a), half_width(without_b))
+        for i, pair in enumerate([*names, ("", "")]):
+            difference = pcc_b[i] - pcc_a[i]
+            ends = (difference - width[i], difference + width[i])
+            rows.append((task, group, *pair, pcc_a[i], pcc_b[i], difference, *ends, same))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def paired(run_a: Run, run_b: Run, task: str = "mt") -> bool:
+    """Return whether two runs measured the same sentences of every language, in the same blocks of batches."""
+
+    def measured(run: Run) -> list[object]:
+        sets = [run.manifest["sets"][f"{task}/{code}"] for code in run_a.languages(task)]
+        return [run.manifest["provenance"]["data_sha256"], *((of["drawn"], of["block_batches"]) for of in sets)]
+
+    return measured(run_a) == measured(run_b)
+
+
+def check_comparable(run_a: Run, run_b: Run, task: str = "mt") -> None:
+    """Refuse two runs whose PCC would differ even if their models did not.
+
+    Raises:
+        RunError: naming the first thing that differs.
+    """
+    there, here = _conditions(run_a, task), _conditions(run_b, task)
+    if len(run_a.languages(task)) < 2:
+        raise RunError(run_a.path, "holds a single language, which makes no pair", "analyze it with more --languages")
+    for name, value in there.items():
+        if here[name] != value:
+            problem = f"cannot be compared with {run_a.path}: {name} {here[name]} here and {value} there"
+            raise RunError(run_b.path, problem, "analyze both models in the same way")
+
+
+def _conditions(run: Run, task: str) -> dict[str, object]:
+    analysis, languages = run.analysis(task), sorted(run.languages(task))
+    sets = [run.manifest["sets"][f"{task}/{code}"] for code in languages]
+    return {
+        "the languages are": ", ".join(languages),
+        "the direction is": run.manifest["direction"],
+        "T is": analysis["tokens"],
+        **{f"the {field} is": analysis["settings"].get(field) for field in SETTINGS},
+        "the batches are": ", ".join(str(of["batches"] + of.get("skipped", 0)) for of in sets),
+    }
+
+
+def _pccs(run: Run, task: str, languages: list[str], high: float) -> dict[str, tuple[Float, Float]]:
+    """Return, by group, PCC of each ordered pair of different languages and their mean, and the same without a block.
+
+    (L·(L − 1) + 1,) and (G, L·(L − 1) + 1).
+    """
+    sets = [(task, language) for language in languages]
+    masks = high_group(run, task, high)
+    without = left_out(run, sets, in_sample(run, masks()))
+    found = correlations(run, sets, masks())
+    return {group: (_pairs(found[group].pcc), _pairs(without[group])) for group in GROUPS}
+
+
+def _pairs(matrices: Float) -> Float:
+    """Return the entries off the diagonal and, last, their mean: (..., L, L) → (..., L·(L − 1) + 1)."""
+    entries = matrices[..., ~np.eye(matrices.shape[-1], dtype=bool)]
+    return np.concatenate([entries, entries.mean(axis=-1, keepdims=True)], axis=-1)

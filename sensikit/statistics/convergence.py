@@ -1,0 +1,102 @@
+"""How S settles as batches are added, and so whether there are enough of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from sensikit.statistics.correlation import GROUPS, HIGH, high_group, in_sample
+from sensikit.statistics.jackknife import block_batches, block_moments, fisher, half_width
+from sensikit.statistics.streaming import Float, Moments
+from sensikit.store.run import Run
+
+COLUMNS = ("task", "group", "language", "batches", "reliability", "reliability_low", "reliability_high")
+
+ENOUGH = (0.95, 0.99)
+"""Reliabilities of S that the number of batches is given for."""
+
+
+def convergence_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.DataFrame:
+    """Return the PCC between S of two disjoint sets of batches, by their number, for each language and group, tidy.
+
+    The sets are of 1, 2, … blocks, up to half of them. `reliability` speaks for every way of drawing two such sets:
+    it is the mean covariance of the two over their mean variance. The interval is 95 % over batches, a jackknife of
+    Fisher's z over blocks; it does not shrink with the number of ways, for they share their batches.
+    """
+    is_high = in_sample(run, high_group(run, task, high)())
+    rows = []
+    for language in run.languages(task):
+        blocks = block_batches(run, (task, language))
+        moments = block_moments(run, [(task, language)], is_high, len(blocks))
+        sizes = [round(blocks.sum() * count / len(blocks)) for count in range(1, len(blocks) // 2 + 1)]
+        for group in GROUPS:
+            means = moments[group].combined(np.diag(1 / blocks))
+            found = reliability(means, blocks, sizes)
+            others = [np.delete(np.arange(len(blocks)), block) for block in range(len(blocks))]
+            without = [reliability(means.combined(np.eye(len(blocks))[kept]), blocks[kept], sizes) for kept in others]
+            centre, width = fisher(found), half_width(fisher(np.stack(without)))
+            columns = zip(sizes, found, np.tanh(centre - width), np.tanh(centre + width), strict=True)
+            rows += [(task, group, language, *column) for column in columns]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def reliability(means: Moments, batches: np.ndarray, sizes: Sequence[int]) -> Float:
+    """Return the PCC between S of two disjoint sets of n batches for each n of `sizes`: c / (c + s/n), (len(sizes),).
+
+    c, the mean covariance of two blocks, is what two sets share: the variance of S over the parameters. s is what the
+    noise of a single batch adds to it, for the mean variance of a block of n batches is c + s/n.
+
+    Args:
+        means: moments of G block means.
+        batches: of each block, (G,).
+        sizes: n.
+    """
+    count = len(batches)
+    if count < 2 or np.isnan(means.pearson()).any():
+        return np.full(len(sizes), np.nan)
+    own = float(np.trace(means.products))
+    shared = (float(means.products.sum()) - own) / (count * (count - 1))
+    noise = max(own / count - shared, 0.0) / np.mean(1 / batches)
+    return np.asarray(shared / (shared + noise / np.array(sizes)))
+
+
+def needed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return how reliable S is over all batches of a language, and how many it would take to be more so.
+
+    task, group, language, batches, reliability, and for each level of `ENOUGH` the batches it takes, by Spearman and
+    Brown; NaN where no number would do.
+
+    Args:
+        frame: as of `convergence_table`.
+    """
+    last = frame.sort_values("batches", kind="stable").groupby(["task", "group", "language"], sort=False).tail(1)
+    half = last["reliability"].where(last["reliability"] > 0)
+    facts = {"batches": 2 * last["batches"], "reliability": 2 * half / (1 + half)}
+    levels = {str(level): np.ceil(last["batches"] * (1 - half) / half * level / (1 - level)) for level in ENOUGH}
+    return last[["task", "group", "language"]].assign(**facts, **levels).sort_index(ignore_index=True)
+
+
+def answer(frame: pd.DataFrame, task: str = "mt", group: str = "low") -> str:
+    """Return in words whether there were enough batches, for the group of parameters whose S is the noisiest.
+
+    Args:
+        frame: as of `convergence_table`.
+        task: mt or denoise.
+        group: all, high or low.
+    """
+    found = needed(frame[(frame["task"] == task) & (frame["group"] == group)]).dropna(subset="reliability")
+    if found.empty:
+        return "Whether there were enough batches cannot be told: the sensitivities do not agree with themselves."
+    least, most = (found.loc[found["reliability"].agg(of)] for of in ("idxmin", "idxmax"))
+    text = (
+        f"Two measurements of S with the batches at hand would correlate at {least['reliability']:.3f} "
+        f"({least['language']}, {least['batches']:.0f} batches) to {most['reliability']:.3f} ({most['language']}, "
+        f"{most['batches']:.0f} batches) over the {group} group"
+    )
+    for level in map(str, ENOUGH):
+        short = found[found[level] > found["batches"]]
+        lacking = ", ".join(f"{row['language']} ({row[level]:,.0f} are needed)" for _, row in short.iterrows())
+        text += f"; for {level} they are enough" + (f" but for {lacking}" if lacking else " for every language")
+    return f"{text}."

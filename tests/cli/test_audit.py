@@ -1,0 +1,120 @@
+"""`sensikit audit`, the scorers and the cross matrix of `sensikit prune`, from the command line."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from pathlib import Path
+
+import pytest
+from sensikit_cli.audit import audit as audit_command
+from sensikit_cli.export import export as export_command
+from sensikit_cli.prune import prune as prune_command
+
+from sensikit.pruning.masks import PROTECT
+from sensikit.pruning.scorers import SCORERS
+from sensikit.sensitivity.ablation import BATCHES, PARAMETERS
+from sensikit.sensitivity.analysis import analyze
+from sensikit.sensitivity.planning import Settings
+from sensikit.store.run import Run
+from tests.support import toy
+from tests.support.command import call
+
+
+@pytest.fixture(autouse=True)
+def backend(monkeypatch: pytest.MonkeyPatch) -> toy.ToyBackend:
+    """Every checkpoint is the trained toy."""
+    found = toy.backend()
+    monkeypatch.setattr("sensikit.backends.open_checkpoint", lambda *_: found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("analysed") / "run"
+    analyze(toy.backend(), path, Settings(batches=4, tokens=64))
+    return path
+
+
+@pytest.fixture
+def run(analysed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(analysed, tmp_path / "run"))
+
+
+def test_audit_prints_a_line_for_each_language_and_its_signature(run: Path) -> None:
+    done = call("audit", run, "--languages", "nso,cat", "--parameters", 60, "--batches", 2)
+    assert done.code == 0, done.error
+    lines = done.output.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == ["cat", "nso"]
+    table = Run.open(run).read_table("audit-summary.csv")
+    first = table.iloc[0]
+    assert f"spearman {first['value']:.3f} ({first['value_low']:.3f} to {first['value_high']:.3f})" in lines[0]
+    assert "top10_agreement" in lines[1]
+    assert lines[-1] == first["signature"]
+    assert "|params:60|" in lines[-1]
+    assert "|batches:2|" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--languages", "xyz"], ["--languages", "xyz", "cat, fur, nob, nso"]),
+        (["--parameters", 3], ["--parameters", "too few"]),
+        (["--batches", 0], ["--batches", "too few"]),
+        (["--task", "denoise"], ["denoise"]),
+        (["--parameters", "many"], ["--parameters"]),
+    ],
+)
+def test_what_cannot_be_audited_is_one_line_and_code_2(run: Path, options: list[object], words: list[str]) -> None:
+    done = call("audit", run, *options)
+    assert done.code == 2
+    (line,) = [line for line in done.error.splitlines() if line.startswith("sensikit: ")]
+    assert all(word in line for word in words), line
+    assert not (run / "audit.csv").exists()
+
+
+def test_an_audit_of_nothing_is_one_line(tmp_path: Path) -> None:
+    done = call("audit", tmp_path)
+    assert done.code == 2
+    assert "is not a run directory" in done.error
+
+
+def test_every_order_prunes_from_the_command_line_and_scores_are_stored(run: Path) -> None:
+    options = ["--order", ",".join(SCORERS), "--seeds", 1, "--ratios", "0,0.5", "--languages", "cat"]
+    done = call("prune", run, *options, "--tokenizer", "none")
+    assert done.code == 0, done.error
+    found = Run.open(run)
+    assert set(found.read_table("pruning.csv")["order"]) == {"none", *SCORERS}
+    assert found.has("fisher", "cat")
+    assert found.has("wanda", "cat")
+    assert not (run / "pruning-cross.csv").exists()
+
+
+def test_cross_reaches_the_sweep(run: Path) -> None:
+    done = call("prune", run, "--cross", "--ratios", "0.5", "--languages", "cat,nso", "--tokenizer", "none")
+    assert done.code == 0, done.error
+    table = Run.open(run).read_table("pruning-cross.csv")
+    assert set(zip(table["language"], table["evaluated"], strict=True)) == {
+        (one, other) for one in ("cat", "nso") for other in ("cat", "nso")
+    }
+
+
+def test_an_unknown_order_is_refused_before_a_checkpoint_is_opened(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensikit.backends.open_checkpoint", None)
+    done = call("prune", run, "--order", "specificity,alphabet")
+    assert done.code == 2
+    assert "--order: alphabet is not an order" in done.error
+
+
+def test_help_names_every_order() -> None:
+    done = call("prune", "--help")
+    assert all(name in done.output for name in SCORERS)
+
+
+def test_defaults_are_those_of_the_library() -> None:
+    def default(command: object, name: str) -> object:
+        return inspect.signature(command).parameters[name].default  # type: ignore[arg-type]
+
+    assert default(audit_command, "parameters") == PARAMETERS
+    assert default(audit_command, "batches") == BATCHES
+    assert default(export_command, "protect") == default(prune_command, "protect") == PROTECT

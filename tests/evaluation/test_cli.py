@@ -1,0 +1,158 @@
+"""`sensikit evaluate` on real checkpoints: what it prints and writes, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sensikit.evaluation.quality import evaluate
+from tests.cli.test_bad_input import refused, snapshot
+from tests.support.command import call
+
+QUICK = ["--tokenizer", "none", "--beam", 2]
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    tiny_checkpoint: Path, plain_checkpoint: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """An evaluation of two checkpoints and what was printed."""
+    out = tmp_path_factory.mktemp("evaluated") / "e"
+    names = ["--label", "long", "--label", "short"]
+    done = call("evaluate", tiny_checkpoint, plain_checkpoint, "--data", tiny_data, "--out", out, *names, *QUICK)
+    assert done.code == 0, done.error
+    return out, done.output
+
+
+def test_two_checkpoints_side_by_side(evaluated: tuple[Path, str], tiny_checkpoint: Path, tiny_data: Path) -> None:
+    from sensikit.backends import open_checkpoint
+    from sensikit.backends.base import Decoding
+
+    out, printed = evaluated
+    backend = open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
+    found = backend.translate("nob", "test", Decoding(beam=2))
+    scores = pd.read_csv(out / "evaluation.csv").set_index(["system", "language", "metric"])["score"]
+    assert scores["long", "nob", "bleu"] == evaluate(found.hypotheses, found.references, "none").bleu
+    assert (out / "references" / "nob.txt").read_text() == (tiny_data / "text" / "test.nob-eng.eng").read_text()
+    tiers = pd.read_csv(out / "tiers.csv").set_index(["system", "tier", "metric"])["score"]
+    assert tiers["long", "All", "bleu"] > tiers["short", "All", "bleu"]
+    rows = [line.split() for line in printed.splitlines()]
+    assert ["System", "High", "Low", "Very", "Low", "All"] in rows
+    assert ["System", "cat", "nob", "fao"] in rows
+    of_short = next(row for row in rows if row[:1] == ["short"])
+    assert [float(cell.strip("*")) for cell in of_short[1:]] == [
+        round(tiers["short", tier, "bleu"], 2) for tier in ("High", "Low", "Very Low", "All")
+    ]
+    assert "* differs from long" in printed
+    assert (out / "tables" / "bleu-tiers.tex").is_file()
+
+
+def test_manifest_tells_systems_and_command(evaluated: tuple[Path, str], tiny_checkpoint: Path) -> None:
+    manifest = json.loads((evaluated[0] / "manifest.json").read_text("utf-8"))
+    assert manifest["command"].startswith(f"sensikit evaluate {tiny_checkpoint} ")
+    assert {label: facts["updates"] for label, facts in manifest["systems"].items()} == {"long": 200, "short": 60}
+    assert manifest["systems"]["long"]["method"] == "regular"
+    assert manifest["systems"]["long"]["mask_ratio"] is None
+
+
+def test_without_out_nothing_is_written(tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    done = call("evaluate", tiny_checkpoint, "--data", tiny_data, "--max-sentences", 3, *QUICK)
+    assert done.code == 0, done.error
+    assert "BLEU by language" in done.output
+    assert "|sents:3|" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_adds_a_system_under_its_folders_name(
+    tiny_checkpoint: Path, plain_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    common = ["--data", tiny_data, "--out", tmp_path / "e", "--languages", "fao", *QUICK]
+    assert call("evaluate", tiny_checkpoint, *common).code == 0
+    refused(call("evaluate", tiny_checkpoint, plain_checkpoint, *common), str(tmp_path / "e"), "--resume")
+    done = call("evaluate", tiny_checkpoint, plain_checkpoint, *common, "--resume")
+    assert done.code == 0, done.error
+    assert "decoding: 12/12 sentences" in done.error
+    names = [tiny_checkpoint.parent.name, plain_checkpoint.parent.name]
+    assert sorted(path.name for path in (tmp_path / "e/hypotheses").iterdir()) == sorted(f"{n}.fao.txt" for n in names)
+
+
+# bad input
+
+
+def test_a_language_without_a_test_set_is_named_before_anything_is_decoded(
+    tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data / "bin", data)
+    for path in data.glob("test.nob-eng.*"):
+        path.unlink()
+    out = tmp_path / "e"
+    refused(call("evaluate", tiny_checkpoint, "--data", data, "--out", out, *QUICK), str(data), "test", "nob-eng")
+    assert not out.exists()
+    assert call("evaluate", tiny_checkpoint, "--data", data, "--out", out, *QUICK, "--languages", "cat").code == 0
+
+
+def test_a_checkpoint_of_other_data_is_named(
+    tiny_checkpoint: Path, plain_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_data / "bin", other)
+    for path in other.glob("dict.*.txt"):
+        path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines()[:-9]))
+    refused(call("evaluate", tiny_checkpoint, "--data", other, "--out", tmp_path / "e", *QUICK), str(other))
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--label", "a"], ["--label", "1 for 2"]),
+        (["--label", "a", "--label", "a"], ["--label", "called a"]),
+        (["--label", "a/b", "--label", "c"], ["--label", "a/b"]),
+        (["--baseline", "nobody"], ["--baseline", "nobody"]),
+        (["--languages", "deu"], ["--languages", "deu"]),
+        (["--direction", "eng-xxx"], ["--direction", "eng-xxx"]),
+        (["--beam", "0"], ["--beam"]),
+        (["--max-sentences", "0"], ["--max-sentences"]),
+        (["--max-len", "long"], ["--max-len", "long"]),
+        (["--split", "nonsense"], ["nonsense"]),
+        (["--tokenizer", "nonsense"], ["--tokenizer", "nonsense"]),
+        (["--spm-model", "missing.model"], ["--spm-model"]),
+    ],
+)
+def test_options_that_cannot_be_carried_out(
+    extra: list[str], words: list[str], tiny_checkpoint: Path, plain_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "e"
+    both = [tiny_checkpoint, plain_checkpoint]
+    refused(call("evaluate", *both, "--data", tiny_data, "--out", out, *QUICK, *extra), *words)
+    assert not out.exists()
+
+
+def test_a_checkpoint_that_is_given_twice_or_cannot_be_read(
+    tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy" / "c.pt"
+    copy.parent.mkdir()
+    shutil.copy(tiny_checkpoint, copy)
+    common = ["--data", tiny_data, "--out", tmp_path / "e", *QUICK]
+    refused(call("evaluate", tiny_checkpoint, copy, *common), str(copy), "once more")
+    copy.write_text("no checkpoint")
+    refused(call("evaluate", tiny_checkpoint, copy, *common), str(copy))
+    assert not (tmp_path / "e").exists()
+
+
+def test_resume_without_out_and_an_out_that_is_something_else(
+    tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    refused(call("evaluate", tiny_checkpoint, "--data", tiny_data, *QUICK, "--resume"), "--resume")
+    before = snapshot(tiny_data)
+    refused(
+        call("evaluate", tiny_checkpoint, "--data", tiny_data, "--out", tiny_data, *QUICK, "--resume"), str(tiny_data)
+    )
+    assert snapshot(tiny_data) == before

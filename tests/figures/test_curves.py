@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+
+from sensikit import figures
+from sensikit.figures import curve_points, curves, style
+from tests.support import synthetic_run, synthetic_tables
+from tests.support.drawn import LANGUAGES, ORDER, lines, two
+
+
+def row(order: str, language: str, ratio: float, bleu: float, seed: str = "") -> dict[str, Any]:
+    bounds = {"bleu_low": bleu - 1, "bleu_high": bleu + 2, "chrf": bleu + 20}
+    return {"order": order, "seed": seed, "language": language, "ratio": ratio, "bleu": bleu, **bounds, "sentences": 9}
+
+
+def test_curve_is_the_mean_over_languages_and_starts_at_the_unpruned_model() -> None:
+    frame = pd.DataFrame(
+        [row("none", "cat", 0, 20), row("none", "fao", 0, 10), row("specificity", "cat", 0.5, 12),
+         row("specificity", "fao", 0.5, 4), row("random", "cat", 0.5, 3, "1"), row("random", "fao", 0.5, 1, "1"),
+         row("random", "cat", 0.5, 7, "2"), row("random", "fao", 0.5, 5, "2")]
+    )  # fmt: skip
+    points = curve_points.curve(frame).set_index(["order", "ratio"])
+    assert points["value"].to_dict() == {
+        ("specificity", 0.0): 15, ("specificity", 0.5): 8, ("random", 0.0): 15, ("random", 0.5): 4
+    }  # fmt: skip
+    assert points.loc[("specificity", 0.5), ["low", "high"]].tolist() == [7, 10]
+    assert points.loc[("random", 0.5), ["spread_low", "spread_high", "seeds"]].tolist() == [2, 6, 2]
+    assert curve_points.curve(frame, "chrf").set_index(["order", "ratio"]).loc[("specificity", 0.5), "value"] == 28
+
+
+def test_a_ratio_that_lacks_a_language_is_no_point_of_the_mean() -> None:
+    frame = pd.DataFrame(
+        [row("none", "cat", 0, 20), row("none", "fao", 0, 10), row("specificity", "cat", 0.5, 12),
+         row("specificity", "fao", 0.5, 4), row("specificity", "cat", 0.9, 11)]
+    )  # fmt: skip
+    assert curve_points.curve(frame)["ratio"].tolist() == [0, 0.5]
+
+
+def test_change_is_from_the_unpruned_model_of_the_same_run_and_has_no_bounds_of_a_score() -> None:
+    frame = two(lambda seed: synthetic_run.pruning(LANGUAGES, strength=1 + seed))
+    score, change = curve_points.curve(frame), curve_points.curve(frame, change=True)
+    start = score["run"].map(score[score["ratio"] == 0].groupby("run")["value"].first())
+    np.testing.assert_allclose(change["value"], score["value"] - start)
+    assert (change.loc[change["ratio"] == 0, "value"] == 0).all()
+    assert change[["low", "high"]].isna().all(axis=None)
+    assert score[["low", "high"]].notna().all(axis=None)
+
+
+def test_lines_are_the_points_of_the_curve() -> None:
+    frame = two(lambda seed: synthetic_run.pruning(LANGUAGES, strength=1 + seed / 10))
+    figure = figures.pruning_curves(frame)
+    points = curve_points.curve(frame)
+    for ax, label in zip(figure.axes, ("regular", "distilled"), strict=True):
+        assert ax.get_title() == label
+        found = lines(ax)
+        assert len(found) == 5
+        for name, of_name in points[points["run"] == label].groupby("order"):
+            wanted = sorted(zip(of_name["ratio"], of_name["value"], strict=True))
+            np.testing.assert_allclose(found[curves.line_of(str(name)).name], wanted)
+
+
+def test_small_panels_share_one_scale_that_holds_every_point() -> None:
+    # the first language in order is the worst: a limit set with its panel would cut off the others
+    figure = figures.pruning_curves_by_language(synthetic_run.pruning(LANGUAGES), LANGUAGES)
+    axes = [ax for ax in figure.axes if ax.lines]
+    assert [ax.get_title()[:3] for ax in axes] == ORDER
+    assert len({ax.get_ylim() for ax in axes}) == 1
+    low, high = axes[0].get_ylim()
+    values = [y for ax in axes for line in lines(ax).values() for _, y in line]
+    assert low == 0
+    assert max(values) == pytest.approx(21.6)
+    assert all(low <= value <= high for value in values)
+
+
+def test_each_small_panel_shows_its_own_language() -> None:
+    frame = synthetic_run.pruning(LANGUAGES)
+    figure = figures.pruning_curves_by_language(frame, LANGUAGES)
+    for ax, code in zip(figure.axes, ORDER, strict=True):
+        at = frame[(frame["language"] == code) & (frame["order"].isin(["none", "specificity"]))]
+        np.testing.assert_allclose(lines(ax)["least specific first"], at[["ratio", "bleu"]].sort_values("ratio"))
+
+
+def test_bands_are_the_bounds_of_specificity_and_the_extremes_of_the_seeds() -> None:
+    frame = synthetic_run.pruning(LANGUAGES)
+    (ax,) = figures.pruning_curves(frame).axes
+    points = curve_points.curve(frame).set_index("order")
+    bands = [each.get_paths()[0].vertices[:, 1] for each in ax.collections]
+    assert len(bands) == 2
+    wanted = [points.loc["specificity", ["low", "high"]], points.loc["random", ["spread_low", "spread_high"]]]
+    for band, of_order in zip(bands, wanted, strict=True):
+        assert {round(y, 6) for y in band} == {round(y, 6) for y in of_order.to_numpy(dtype=float).ravel()}
+
+
+def test_one_random_seed_has_no_band_that_the_caption_would_not_explain() -> None:
+    frame = synthetic_run.pruning(LANGUAGES).query("seed in ('', '1')")
+    (ax,) = figures.pruning_curves(frame).axes
+    assert len(ax.collections) == 1
+    assert "seeds" not in curves.caption(frame).replace("training seeds", "")
+    assert "mean of 3 seeds" in curves.caption(synthetic_run.pruning(LANGUAGES))
+
+
+def test_controls_are_muted_and_the_question_is_on_top() -> None:
+    (ax,) = figures.pruning_curves(synthetic_run.pruning(LANGUAGES)).axes
+    lines = {str(line.get_label()): line for line in ax.lines}
+    chosen = lines.pop("least specific first")
+    assert all(line.get_linewidth() < chosen.get_linewidth() for line in lines.values())
+    assert all(line.get_zorder() < chosen.get_zorder() for line in lines.values())
+    assert len({(line.get_marker(), str(line.get_linestyle())) for line in [chosen, *lines.values()]}) == 5
+
+
+def test_an_order_without_a_line_of_its_own_is_drawn_under_its_name() -> None:
+    frame = synthetic_run.pruning(LANGUAGES).replace({"order": {"magnitude": "snip"}})
+    assert "snip" in lines(figures.pruning_curves(frame).axes[0])
+
+
+def test_a_run_has_one_colour_in_every_figure() -> None:
+    frame = two(lambda seed: synthetic_run.pruning(LANGUAGES, strength=1 + seed / 10))
+    compared = {str(line.get_label()): line.get_color() for line in figures.pruning_comparison(frame).axes[0].lines}
+    spread = two(lambda seed: synthetic_run.balance(LANGUAGES, seed))
+    dots = {str(line.get_label()): line.get_color() for line in figures.balance(spread, LANGUAGES).axes[1].lines}
+    assert (
+        {label: compared[label] for label in dots}
+        == dots
+        == dict(zip(("regular", "distilled"), style.COLOURS, strict=False))
+    )
+
+
+def test_caption_says_what_is_spared_from_the_signature_alone() -> None:
+    frame = synthetic_run.pruning(LANGUAGES)
+    assert "spares the 10%" in curves.caption(frame)
+    assert "spares the 25%" in curves.caption(frame.replace({"signature": {"protect:0.1": "protect:0.25"}}, regex=True))
+    assert "spares" not in curves.caption(frame.drop(columns="signature"))
+
+
+# noise
+
+
+def noisy(like_random: tuple[float, ...] = (0.1, 0.9)) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Two runs with their bands and tests: at `like_random` specificity cannot be told from random."""
+    frame = two(lambda seed: synthetic_run.pruning(LANGUAGES, strength=1 + seed / 10))
+    points = curve_points.curve(frame)
+    return frame, synthetic_tables.bands(points), synthetic_tables.curve_tests(points, like_random)
+
+
+def hollow(ax: Axes) -> list[list[float]]:
+    return [[float(x) for x in line.get_xdata()] for line in ax.lines if line.get_gid() == "like-random"]
+
+
+def test_bands_of_the_mean_take_the_place_of_means_of_bounds() -> None:
+    frame, bands, _ = noisy()
+    points = curve_points.banded(curve_points.curve(frame), bands)
+    np.testing.assert_allclose(points["high"] - points["value"], 0.6)
+    change = curve_points.banded(curve_points.curve(frame, change=True), bands, change=True)
+    start = change["ratio"] == 0
+    assert (change.loc[start, ["low", "high"]] == 0).all(axis=None)
+    np.testing.assert_allclose(change.loc[~start, "value"] - change.loc[~start, "low"], 0.6)
+    assert "95% interval of the mean" in curves.caption(frame, bands=bands)
+
+
+def test_a_single_run_finds_its_bands_under_whatever_name_they_have() -> None:
+    frame = synthetic_run.pruning(LANGUAGES)
+    points = curve_points.curve(frame)
+    bands = synthetic_tables.bands(points).assign(run="my run")
+    assert curve_points.banded(points, bands)["low"].notna().all()
+    tests = synthetic_tables.curve_tests(points).assign(run_a="my run", run_b="my run")
+    assert curve_points.unlike_random(points, tests).sum() == 5
+
+
+def test_open_marks_are_the_points_that_random_pruning_cannot_be_told_from() -> None:
+    frame, bands, tests = noisy()
+    figure = figures.pruning_curves(frame, bands=bands, tests=tests)
+    assert [hollow(ax) for ax in figure.axes] == [[[0.1, 0.9]], [[0.1, 0.9]]]
+    assert "Open marks" in curves.caption(frame, tests=tests)
+    assert not hollow(figures.pruning_curves(frame).axes[0])
+    assert "Open marks" not in curves.caption(frame)
+
+
+def test_a_test_between_runs_is_none_against_random() -> None:
+    frame, _, tests = noisy(())
+    between = tests[tests["run_a"] != tests["run_b"]]
+    assert len(between) == 6
+    assert not curve_points.unlike_random(curve_points.curve(frame), between).any()
+
+
+def test_without_a_random_order_no_mark_is_open() -> None:
+    frame, _, tests = noisy()
+    frame = frame[frame["order"] != "random"]
+    assert not hollow(figures.pruning_curves(frame, tests=tests).axes[0])
+    assert "Open marks" not in curves.caption(frame, tests=tests)
+
+
+def test_the_change_of_both_runs_stands_in_one_panel_with_their_controls() -> None:
+    frame, bands, tests = noisy()
+    figure = figures.pruning_comparison(frame, bands=bands, tests=tests)
+    (ax,) = figure.axes
+    points = curve_points.curve(frame, change=True).set_index(["run", "order"])
+    for index, label in enumerate(("regular", "distilled")):
+        of_run = [line for line in ax.lines if line.get_color() == style.COLOURS[index]]
+        for name in ("random", "reverse"):
+            (line,) = (line for line in of_run if line.get_gid() == name)
+            wanted = points.loc[(label, name)].sort_values("ratio")[["ratio", "value"]]
+            np.testing.assert_allclose(np.column_stack(line.get_data()), wanted)
+        (line,) = (line for line in of_run if line.get_label() == label)
+        np.testing.assert_allclose(line.get_ydata(), points.loc[(label, "specificity"), "value"].sort_index())
+    assert len(ax.collections) == 2
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "regular", "distilled", "random", "most specific first",
+    ]  # fmt: skip

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.text import Text
+
+from sensikit import figures
+from sensikit.figures import quality, tokens
+from tests.support import synthetic_tables
+from tests.support.drawn import LANGUAGES
+
+# systems
+
+
+def test_gains_are_differences_to_the_baseline_by_tier_and_filled_where_they_are_sure() -> None:
+    tests = synthetic_tables.evaluation(LANGUAGES, gain=1.5)["significance.csv"]
+    figure = figures.quality_gains(tests)
+    assert [ax.get_title() for ax in figure.axes] == ["High", "Low", "Very Low", "all languages"]
+    assert len({ax.get_xlim() for ax in figure.axes}) == 1
+    for ax in figure.axes:
+        filled = [line for line in ax.lines if line.get_marker() == "o" and len(line.get_xdata())]
+        (mark,) = filled
+        assert mark.get_xdata().tolist() == [1.5]
+        assert (mark.get_markerfacecolor() == "white") == (ax.get_title() == "Very Low")
+        np.testing.assert_allclose(ax.collections[0].get_segments()[0][:, 0], [0.8, 2.2])
+    assert "minus that of regular" in quality.gains_caption(tests)
+
+
+def test_gains_are_of_one_metric_and_of_tiers_alone() -> None:
+    tests = synthetic_tables.evaluation(LANGUAGES)["significance.csv"]
+    found = quality.gains(tests.replace({"language": {"": np.nan}, "tier": {"": np.nan}}))
+    assert found["tier"].tolist() == ["High", "Low", "Very Low", "All"]
+    assert set(found["metric"]) == {"bleu"}
+
+
+def ratios(
+    systems: dict[str, tuple[str | None, float | None, str]],
+) -> tuple[pd.DataFrame, dict[str, dict[str, object]]]:
+    """Rows of tiers.csv and facts of systems: name → (method, masking ratio, direction)."""
+    rows = [
+        (name, of[2], "All", "bleu", 10.0 + place, 9.0, 11.0, 3) for place, (name, of) in enumerate(systems.items())
+    ]
+    columns = ["system", "direction", "tier", "metric", "score", "score_low", "score_high", "languages"]
+    facts: dict[str, dict[str, object]] = {
+        name: {"method": method, "mask_ratio": ratio} for name, (method, ratio, _) in systems.items()
+    }
+    return pd.DataFrame(rows, columns=columns), facts
+
+
+def test_only_systems_of_one_method_and_direction_tell_of_the_masking_ratio() -> None:
+    given = {"regular": ("regular", None, "xxx-eng"), "b": ("cd", 0.5, "xxx-eng"), "a": ("cd", 0.1, "xxx-eng"),
+             "id": ("cd+id", 0.3, "xxx-eng"), "back": ("cd", 0.3, "eng-xxx")}  # fmt: skip
+    rows = quality.by_ratio(*ratios(given))
+    assert rows["system"].tolist() == ["a", "b"]
+    assert rows["mask_ratio"].tolist() == [0.1, 0.5]
+
+
+def test_quality_against_the_masking_ratio_has_a_line_for_each_tier_with_its_band() -> None:
+    rows = pd.concat(
+        [synthetic_tables.evaluation(LANGUAGES)["tiers.csv"].query("system == 'cd+id' and metric == 'bleu'")
+         .assign(mask_ratio=ratio, method="cd+id") for ratio in (0.1, 0.3, 0.5)]
+    )  # fmt: skip
+    (ax,) = figures.masking_ratio(rows).axes
+    assert [str(line.get_label()) for line in ax.lines] == ["all languages", "High", "Low", "Very Low"]
+    assert ax.lines[0].get_xdata().tolist() == [0.1, 0.3, 0.5]
+    assert len(ax.collections) == 4
+    assert ax.get_ylim()[0] == 0
+    assert "3 masking ratios" in quality.masking_caption(rows)
+
+
+# Figure 4
+
+SOURCE = ["▁The", "▁<mask>", "ick", "▁cat", "__eng__"]
+CLEAN = ["__eng__", "▁The", "▁qu", "ick", "▁dog"]
+TARGET = ["", "▁qu", "ick", "▁dog", ""]
+
+
+def layout() -> pd.DataFrame:
+    return figures.token_rows(SOURCE, TARGET, CLEAN, TARGET)
+
+
+def pieces(kind: str) -> list[str]:
+    figure = figures.token_layout(layout())
+    found = [text for text in figure.findobj(Text) if text.get_gid() == kind]
+    return [text.get_text() for text in sorted(found, key=lambda text: text.get_position())]
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("tag", ["__eng__", "__eng__"]),
+        ("changed", ["▁<mask>", "▁cat"]),  # masked, and replaced by another word; the kept one looks as it was
+        ("target", ["▁qu", "ick", "▁dog"] * 2),
+        ("padding", ["PAD"] * 4),
+        ("plain", ["▁The", "ick", "▁The", "▁qu", "ick", "▁dog"]),
+    ],
+)
+def test_noise_tags_and_targets_are_told_apart(kind: str, wanted: list[str]) -> None:
+    assert pieces(kind) == wanted
+
+
+def test_encoder_and_decoder_predict_at_the_same_positions() -> None:
+    figure = figures.token_layout(layout())
+    places = [text.get_position()[0] for text in figure.findobj(Text) if text.get_gid() == "target"]
+    left, right = places[:3], places[3:]
+    np.testing.assert_allclose(np.subtract(right, left), len(SOURCE) + tokens.GAP)
+
+
+def test_every_piece_fits_into_its_box() -> None:
+    long = figures.token_rows(
+        ["▁unimaginably", "__eng__"], ["▁unimaginably", ""], ["__eng__", "▁unimaginably"], ["", ""]
+    )
+    figure = figures.token_layout(long)
+    boxes = [patch for patch in figure.findobj(FancyBboxPatch) if patch.get_width() < 1]
+    renderer = matplotlib.backends.backend_agg.FigureCanvasAgg(figure).get_renderer()
+    for text in (each for each in figure.findobj(Text) if each.get_gid() in tokens.FILL):
+        extent = text.get_window_extent(renderer)
+        assert any(
+            box.get_window_extent(renderer).x0 <= extent.x0 and extent.x1 <= box.get_window_extent(renderer).x1
+            for box in boxes
+        )
+
+
+def test_the_caption_counts_what_is_predicted() -> None:
+    assert "3 of 4 pieces" in tokens.caption(layout())
+    assert "3 of 4 pieces" in tokens.caption(layout().replace("", np.nan))

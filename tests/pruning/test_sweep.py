@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sensikit.backends.base import Decoding
+from sensikit.errors import OptionError
+from sensikit.evaluation.quality import evaluate, length_ratio
+from sensikit.figures.curves import caption
+from sensikit.pruning.ledger import Cell, cells
+from sensikit.pruning.masks import Order, pruned
+from sensikit.pruning.masks import make_plan as make_pruning_plan
+from sensikit.pruning.sweep import SweepSettings, cell_signature, parse_ratios, prune
+from sensikit.sensitivity.analysis import analyze
+from sensikit.sensitivity.planning import Settings
+from sensikit.store.run import Run
+from tests.support import toy
+from tests.support.watched import CELLS, SCORING, SMALL, bits, translating
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("analysed") / "run"
+    analyze(toy.backend(), path, Settings(batches=4, tokens=64))
+    return path
+
+
+@pytest.fixture
+def run(analysed: Path, tmp_path: Path) -> Run:
+    shutil.copytree(analysed, tmp_path / "run")
+    return Run.open(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def straight(analysed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose sweep was never disturbed."""
+    path = tmp_path_factory.mktemp("straight") / "run"
+    shutil.copytree(analysed, path)
+    prune(Run.open(path), toy.backend(), **SMALL, settings=SCORING)
+    return path
+
+
+def ledger(run: Run | Path) -> list[dict[str, Any]]:
+    path = run.path if isinstance(run, Run) else run
+    return [json.loads(line) for line in (path / "pruning" / "ledger.jsonl").read_text("utf-8").splitlines()]
+
+
+# cells
+
+
+def test_cells_go_by_language_then_order_then_ratio_and_ratio_0_comes_once() -> None:
+    found = cells(["cat", "nob"], [0.5, 0, 0.1], ["specificity", "random"], [1, 2])
+    assert [(c.language, c.order, c.seed, c.ratio) for c in found] == [
+        ("cat", "none", None, 0.0),
+        ("cat", "specificity", None, 0.1),
+        ("cat", "specificity", None, 0.5),
+        ("cat", "random", 1, 0.1),
+        ("cat", "random", 1, 0.5),
+        ("cat", "random", 2, 0.1),
+        ("cat", "random", 2, 0.5),
+        ("nob", "none", None, 0.0),
+        ("nob", "specificity", None, 0.1),
+        ("nob", "specificity", None, 0.5),
+        ("nob", "random", 1, 0.1),
+        ("nob", "random", 1, 0.5),
+        ("nob", "random", 2, 0.1),
+        ("nob", "random", 2, 0.5),
+    ]
+
+
+def test_what_is_asked_for_twice_is_one_cell() -> None:
+    found = cells(["cat"], [0.1, 0.1, 0.0, -0.0], ["specificity", "specificity", "random"], [1, 1])
+    assert len(found) == len(set(found)) == 3
+
+
+def test_every_cell_has_a_file_of_its_own() -> None:
+    ratios = [0.1, 0.10001, 0.100011, 1 / 3, 0.3333]
+    found = cells(["cat", "nob"], ratios, ["specificity", "random"], [1, 11])
+    assert len({cell.file for cell in found}) == len(found)
+
+
+def test_ratio_0_is_decoded_once_per_language_whatever_the_orders(run: Run) -> None:
+    backend = translating()
+    table = prune(run, backend, [0, 0.5], ["specificity", "reverse", "random"], seeds=[1, 2], settings=SCORING)
+    assert len(backend.calls) == len(table) == 4 * (1 + 1 + 1 + 2)
+    unpruned = table[table["ratio"] == 0]
+    assert unpruned["language"].tolist() == ["cat", "fur", "nob", "nso"]
+    assert (unpruned["order"] == "none").all()
+    assert (unpruned["pruned"] == 0).all()
+    assert unpruned["seed"].isna().all()
+
+
+# the numbers of a cell
+
+
+def test_cells_are_what_plan_apply_decode_and_score_give_one_by_one(straight: Path) -> None:
+    run, backend = Run.open(straight), toy.backend()
+    for line in ledger(straight):
+        cell = Cell(line["order"], line["seed"], line["language"], line["ratio"])
+        if cell.order == "none":
+            found = backend.translate(cell.language, "test", Decoding())
+        else:
+            order = Order(cell.order, cell.language, cell.seed)
+            with pruned(run, backend.module, make_pruning_plan(run, backend.module, order, [cell.ratio]), cell.ratio):
+                found = backend.translate(cell.language, "test", Decoding())
+        quality = evaluate(found.hypotheses, found.references, "none", bootstrap=10)
+        assert (line["bleu"], line["bleu_low"], line["bleu_high"]) == (
+            quality.bleu,
+            quality.bleu_low,
+            quality.bleu_high,
+        )
+        assert (line["chrf"], line["bleu_signature"]) == (quality.chrf, quality.bleu_signature)
+        assert line["mean_length_ratio"] == length_ratio(found.hypotheses, found.references)
+        assert line["sentences"] == 24
+        assert line["prunable"] == run.manifest["prunable_count"]
+        assert line["pruned"] == round(cell.ratio * line["prunable"])
+        kept = straight / line["hypotheses"]
+        assert kept.read_text("utf-8").splitlines() == found.hypotheses
+        assert line["sha256"] == hashlib.sha256(kept.read_bytes()).hexdigest()
+
+
+def test_the_curve_is_alive(straight: Path) -> None:
+    table = pd.read_csv(straight / "pruning.csv")
+    mean = table.groupby(["order", "ratio"])["bleu"].mean()
+    assert mean["none", 0.0] > 50
+    assert mean["specificity", 0.8] < mean["specificity", 0.4] < mean["none", 0.0]
+    assert mean["random", 0.4] < mean["specificity", 0.4]
+
+
+def test_table_is_the_ledger_and_has_the_columns_that_others_read(straight: Path) -> None:
+    table = Run.open(straight).read_table("pruning.csv")
+    assert table.columns[:15].tolist() == [
+        "order", "seed", "language", "ratio", "pruned", "prunable", "bleu", "bleu_low", "bleu_high", "chrf",
+        "sentences", "truncated", "mean_length_ratio", "bleu_signature", "chrf_signature",
+    ]  # fmt: skip
+    lines = ledger(straight)
+    assert len(table) == len(lines) == CELLS
+    for column in table.columns:
+        expected = [line[column] for line in lines]
+        found = [None if pd.isna(value) else value for value in table[column]]
+        assert found == expected, column
+    rows = (straight / "pruning.csv").read_text("utf-8").splitlines()[1:]
+    assert {row.split(",")[1] for row in rows} == {"", "1", "2"}, "seeds are whole numbers"
+
+
+def test_no_duration_and_no_time_of_day_is_in_the_ledger(straight: Path) -> None:
+    assert not {"seconds", "duration", "time", "started"} & {key for line in ledger(straight) for key in line}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(SCORING, protect=0.2),
+        replace(SCORING, split="valid"),
+        replace(SCORING, decoding=Decoding(beam=1)),
+        replace(SCORING, decoding=Decoding(lenpen=0.6)),
+        replace(SCORING, decoding=Decoding(max_len_a=2)),
+        replace(SCORING, decoding=Decoding(max_len_b=11)),
+        replace(SCORING, decoding=Decoding(max_sentences=7)),
+    ],
+    ids=["protect", "split", "beam", "lenpen", "max_len_a", "max_len_b", "max_sentences"],
+)
+def test_what_moves_the_numbers_is_in_the_signature(run: Run, changed: SweepSettings) -> None:
+    assert cell_signature(run, SCORING, "text") != cell_signature(run, changed, "text")
+
+
+def test_signature_tells_checkpoint_data_direction_and_references(run: Run) -> None:
+    whole = cell_signature(run, SCORING, "text")
+    assert whole != cell_signature(run, SCORING, "binarised")
+    for field in ("checkpoint_sha256", "data_sha256"):
+        other = Run(run.path, {**run.manifest, "provenance": {**run.manifest["provenance"], field: "f" * 64}})
+        assert cell_signature(other, SCORING, "text") != whole, field
+    assert "dir:xxx-eng" in whole
+
+
+def test_decoding_settings_and_split_reach_the_backend(run: Run) -> None:
+    backend, decoding = translating(), Decoding(beam=3, max_sentences=5)
+    settings = replace(SCORING, split="valid", decoding=decoding)
+    table = prune(run, backend, [0], languages=["cat"], settings=settings)
+    assert backend.calls == [("cat", "valid", decoding)]
+    assert table["sentences"].tolist() == [5]
+
+
+def test_protect_reaches_the_plan(run: Run) -> None:
+    table = prune(run, translating(), [0.95], languages=["cat"], settings=replace(SCORING, protect=0.05))
+    assert table["pruned"].tolist() == [0, round(0.95 * run.manifest["prunable_count"])]
+
+
+def test_a_caption_says_where_all_orders_have_pruned_the_same(run: Run) -> None:
+    table = prune(run, translating(), [0, 0.4, 0.9], ["specificity", "reverse"], languages=["cat"], settings=SCORING)
+    same = "so that at 90% all orders have pruned the same"
+    assert same in caption(table)
+    assert same not in caption(table[table["ratio"] < 0.9])
+    end = table[table["ratio"] == 0.9]
+    assert end["sha256"].nunique() == 1
+
+
+# the model
+
+
+def test_the_model_is_bit_identical_after_a_sweep(run: Run) -> None:
+    backend = translating()
+    backend.module.train()
+    before = bits(backend.module)
+    prune(run, backend, [0, 0.9], ["specificity", "magnitude"], languages=["cat"], settings=SCORING)
+    assert bits(backend.module) == before
+    assert not backend.module.training
+
+
+def test_the_model_is_bit_identical_after_a_sweep_that_broke_off(run: Run) -> None:
+    def broken(call: int) -> None:
+        if call == 2:
+            raise RuntimeError("out of memory")
+
+    backend = translating(broken)
+    before = bits(backend.module)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        prune(run, backend, **SMALL, settings=SCORING)
+    assert bits(backend.module) == before
+
+
+# ratios as they are typed
+
+
+@pytest.mark.parametrize(
+    ("text", "ratios"),
+    [
+        ("0:0.9:0.1", [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]),
+        ("0,0.3,0.6", [0, 0.3, 0.6]),
+        ("0.5", [0.5]),
+        ("0.1:0.1:0.1", [0.1]),
+        ("0:0.5:0.2", [0, 0.2, 0.4]),
+        (" 0 , 0.25 ", [0, 0.25]),
+    ],
+)
+def test_ratios_as_typed(text: str, ratios: list[float]) -> None:
+    assert parse_ratios(text) == ratios
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "0:1", "0:1:0", "0:1:-0.1", "1:0:0.1", "0:1:0.1:2", "0:1:1e-9", "0,,1", "nan:1:1"]
+)
+def test_ratios_that_are_none_are_one_line(text: str) -> None:
+    with pytest.raises(OptionError, match=r"^--ratios") as caught:
+        parse_ratios(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_range_and_a_list_name_the_same_cells() -> None:
+    # 3·0.1 is not 0.3: a second sweep with a list would otherwise decode it again
+    assert set(parse_ratios("0:0.9:0.1")) == set(parse_ratios("0,.1,.2,.3,.4,.5,.6,.7,.8,.9"))
+    assert np.diff(parse_ratios("0:0.9:0.1")).min() > 0.09

@@ -1,0 +1,379 @@
+"""Sweeps that broke off and go on, ledgers that are damaged, and what is refused before anything is decoded."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sensikit.backends.base import Decoding
+from sensikit.errors import OptionError, RunError, SensikitError
+from sensikit.pruning.sweep import SweepSettings, prune
+from sensikit.sensitivity.analysis import analyze
+from sensikit.sensitivity.planning import Settings
+from sensikit.store.run import Run
+from tests.support import toy
+from tests.support.watched import CELLS, SCORING, SMALL, Translating, bits, snapshot, translating
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("analysed") / "run"
+    analyze(toy.backend(), path, Settings(batches=4, tokens=64))
+    return path
+
+
+@pytest.fixture
+def run(analysed: Path, tmp_path: Path) -> Run:
+    shutil.copytree(analysed, tmp_path / "run")
+    return Run.open(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def straight(analysed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose sweep was never disturbed."""
+    path = tmp_path_factory.mktemp("straight") / "run"
+    shutil.copytree(analysed, path)
+    prune(Run.open(path), toy.backend(), **SMALL, settings=SCORING)
+    return path
+
+
+def ledger(run: Run | Path) -> list[dict[str, Any]]:
+    path = run.path if isinstance(run, Run) else run
+    return [json.loads(line) for line in (path / "pruning" / "ledger.jsonl").read_text("utf-8").splitlines()]
+
+
+# broken off, and resumed
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("call", [0, 1, 6, CELLS - 1])
+def test_a_sweep_that_broke_off_resumes_and_ends_with_the_same_bytes(
+    run: Run, straight: Path, call: int, error: type[BaseException]
+) -> None:
+    def broken(now: int) -> None:
+        if now == call:
+            raise error
+
+    with pytest.raises(error):
+        prune(run, translating(broken), **SMALL, settings=SCORING)
+    again = translating()
+    prune(Run.open(run.path), again, **SMALL, settings=SCORING, resume=True)
+    assert len(again.calls) == CELLS - call
+    assert snapshot(run.path) == snapshot(straight)
+
+
+@pytest.mark.parametrize("kept", [1, 40, -1])
+def test_a_torn_last_line_is_decoded_again(run: Run, straight: Path, kept: int) -> None:
+    shutil.copytree(straight, run.path, dirs_exist_ok=True)
+    path = run.path / "pruning" / "ledger.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]) + lines[-1][:kept])
+    backend = translating()
+    prune(run, backend, **SMALL, settings=SCORING, resume=True)
+    assert len(backend.calls) == 1
+    assert snapshot(run.path) == snapshot(straight)
+
+
+@pytest.mark.parametrize("damage", [b"{", b"null", b"[1, 2]", b'{"order": "none"}', b"\xff\xfe", b"", b'"text"', b"7"])
+def test_a_damaged_line_in_the_middle_is_refused_with_its_number_and_left_as_it_is(
+    run: Run, straight: Path, damage: bytes
+) -> None:
+    shutil.copytree(straight, run.path, dirs_exist_ok=True)
+    path = run.path / "pruning" / "ledger.jsonl"
+    lines = path.read_bytes().splitlines()
+    lines[3] = damage
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    before, backend = snapshot(run.path), translating()
+    with pytest.raises(RunError, match=r"ledger\.jsonl:4: is not a line of a ledger") as caught:
+        prune(run, backend, **SMALL, settings=SCORING, resume=True)
+    assert "\n" not in str(caught.value)
+    assert snapshot(run.path) == before
+    assert backend.calls == []
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("protect", replace(SCORING, protect=0.05)),
+        ("split", replace(SCORING, split="valid")),
+        ("decoding", replace(SCORING, decoding=Decoding(beam=1))),
+        ("decoding", replace(SCORING, decoding=Decoding(max_sentences=3))),
+        ("tokenizer", replace(SCORING, tokenizer="13a")),
+        ("bootstrap", replace(SCORING, bootstrap=11)),
+    ],
+)
+def test_other_settings_are_refused_and_named_and_the_ledger_is_left_as_it_is(
+    run: Run, straight: Path, name: str, settings: SweepSettings
+) -> None:
+    shutil.copytree(straight, run.path, dirs_exist_ok=True)
+    before, backend = snapshot(run.path), translating()
+    with pytest.raises(RunError, match=f"was made with other settings: .*{name}"):
+        prune(run, backend, **SMALL, settings=settings, resume=True)
+    assert snapshot(run.path) == before
+    assert backend.calls == []
+
+
+def test_another_spm_model_under_the_same_path_is_refused(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "spm.model"
+    with_model = replace(SCORING, spm_model=str(model))
+    write_model(model, 36)
+    prune(run, translating(), [0], languages=["cat"], settings=with_model)
+    write_model(model, 30)
+    clear()
+    with pytest.raises(RunError, match=r"other settings: .*spm-"):
+        prune(run, translating(), [0, 0.5], languages=["cat"], settings=with_model, resume=True)
+
+
+def test_the_same_spm_model_at_another_place_goes_on(run: Run, tmp_path: Path) -> None:
+    write_model(tmp_path / "one.model", 36)
+    shutil.copy(tmp_path / "one.model", tmp_path / "two.model")
+    settings = [replace(SCORING, spm_model=str(tmp_path / name)) for name in ("one.model", "two.model")]
+    prune(run, translating(), [0], languages=["cat"], settings=settings[0])
+    backend = translating()
+    prune(run, backend, [0, 0.5], languages=["cat"], settings=settings[1], resume=True)
+    assert len(backend.calls) == 1
+
+
+def write_model(path: Path, size: int) -> None:
+    import sentencepiece
+
+    text = path.with_suffix(".text")
+    text.write_text("\n".join(f"w{i} w{i * 7 % 90} w{i * 3 % 80}" for i in range(90)))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(path.with_suffix("")), vocab_size=size, minloglevel=2
+    )
+
+
+def clear() -> None:
+    from sensikit.evaluation.quality import bleu_metric
+
+    bleu_metric.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    clear()
+    yield
+    clear()
+
+
+@pytest.mark.parametrize("lost", [None, "settings.json"])
+def test_a_ledger_that_stands_is_refused_without_resume_and_left_as_it_is(
+    run: Run, straight: Path, lost: str | None
+) -> None:
+    shutil.copytree(straight, run.path, dirs_exist_ok=True)
+    if lost:
+        (run.path / "pruning" / lost).unlink()
+    before, backend = snapshot(run.path), translating()
+    with pytest.raises(RunError, match=r"ledger\.jsonl: already exists; --resume"):
+        prune(run, backend, **SMALL, settings=SCORING)
+    assert snapshot(run.path) == before
+    assert backend.calls == []
+
+
+def test_a_ledger_whose_settings_are_lost_is_not_added_to(run: Run, straight: Path) -> None:
+    shutil.copytree(straight, run.path, dirs_exist_ok=True)
+    (run.path / "pruning" / "settings.json").unlink()
+    before = snapshot(run.path)
+    with pytest.raises(RunError, match=r"settings\.json"):
+        prune(run, translating(), **SMALL, settings=replace(SCORING, protect=0.05), resume=True)
+    assert snapshot(run.path) == before
+
+
+def test_a_later_sweep_adds_orders_ratios_and_languages_and_decodes_nothing_twice(run: Run, straight: Path) -> None:
+    shutil.copytree(straight, run.path, dirs_exist_ok=True)
+    before = (run.path / "pruning" / "ledger.jsonl").read_bytes()
+    backend = translating()
+    table = prune(
+        run,
+        backend,
+        [0.4, 0.6],
+        ["specificity", "reverse"],
+        languages=["cat", "nob"],
+        settings=SCORING,
+        resume=True,
+    )
+    # cat: specificity 0.6, reverse 0.4 and 0.6; nob: 0, and both of each
+    assert [language for language, _, _ in backend.calls] == ["cat"] * 3 + ["nob"] * 5
+    assert (run.path / "pruning" / "ledger.jsonl").read_bytes().startswith(before)
+    assert len(table) == len(ledger(run)) == CELLS + 8
+    assert len(table.drop_duplicates(["order", "seed", "language", "ratio"])) == CELLS + 8
+
+
+def test_a_resume_with_nothing_left_to_do_writes_a_lost_table_again(run: Run, straight: Path) -> None:
+    shutil.copytree(straight, run.path, dirs_exist_ok=True)
+    (run.path / "pruning.csv").unlink()
+    backend = translating()
+    prune(run, backend, **SMALL, settings=SCORING, resume=True)
+    assert backend.calls == []
+    assert snapshot(run.path) == snapshot(straight)
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(run: Run, straight: Path) -> None:
+    (run.path / "hypotheses").mkdir()
+    (run.path / "hypotheses" / ".cat.none.0.0.txt.12345.partial").write_text("half")
+    prune(run, translating(), **SMALL, settings=SCORING, resume=True)
+    assert snapshot(run.path) == snapshot(straight)
+
+
+def test_a_full_disk_in_the_middle_leaves_a_ledger_that_resumes(
+    run: Run, straight: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        """The ledger's file, on a disk that takes 30 bytes more."""
+
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, text: str) -> None:
+            self.file.write(text[:30])
+            self.file.flush()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    real, additions = Path.open, 0
+
+    def limited(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        nonlocal additions
+        file = real(path, mode, *arguments, **options)
+        if path.name == "ledger.jsonl" and "a" in mode:
+            additions += 1
+            return Full(file) if additions == 5 else file
+        return file
+
+    monkeypatch.setattr(Path, "open", limited)
+    backend = translating()
+    before = bits(backend.module)
+    with pytest.raises(SensikitError, match=r"ledger\.jsonl: the disk is full") as caught:
+        prune(run, backend, **SMALL, settings=SCORING)
+    assert caught.value.exit_code == 2
+    assert bits(backend.module) == before
+    monkeypatch.undo()
+    again = translating()
+    prune(Run.open(run.path), again, **SMALL, settings=SCORING, resume=True)
+    assert len(again.calls) == CELLS - 4
+    assert snapshot(run.path) == snapshot(straight)
+
+
+def test_a_disk_full_of_hypotheses_leaves_a_ledger_that_resumes(
+    run: Run, straight: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, syncs = os.fsync, 0
+
+    def full(handle: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        if syncs > 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SensikitError, match="the disk is full"):
+        prune(run, translating(), **SMALL, settings=SCORING)
+    monkeypatch.undo()
+    prune(Run.open(run.path), translating(), **SMALL, settings=SCORING, resume=True)
+    assert snapshot(run.path) == snapshot(straight)
+
+
+# what is refused before anything is decoded or written
+
+
+def refused(
+    run: Run, error: type[SensikitError], match: str, backend: Translating | None = None, **options: Any
+) -> None:
+    before, backend = snapshot(run.path), backend or translating()
+    with pytest.raises(error, match=match) as caught:
+        prune(run, backend, **{"ratios": [0, 0.5], "settings": SCORING, **options})
+    assert "\n" not in str(caught.value)
+    assert backend.calls == []
+    assert snapshot(run.path) == before
+
+
+def test_a_run_of_another_checkpoint_is_refused(run: Run) -> None:
+    other = translating()
+    with torch.no_grad():
+        next(other.module.parameters())[3, 0] += 1e-3
+    refused(run, RunError, "was measured on another checkpoint .* than toy/checkpoint.pt.*--checkpoint", other)
+
+
+def test_a_run_of_other_data_is_refused(run: Run) -> None:
+    other = translating()
+    other.pairs["cat", "test"] = other.pairs["cat", "test"][1:]
+    refused(run, RunError, "was measured on other data .* than toy/data.*--data", other)
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.5, 0.95, math.nan])
+def test_a_ratio_that_cannot_be_is_refused(run: Run, ratio: float) -> None:
+    refused(run, OptionError, "--ratios", ratios=[0.1, ratio])
+
+
+def test_an_unknown_order_is_refused(run: Run) -> None:
+    refused(run, OptionError, "--order: alphabet is not an order; choose among specificity, rev", orders=["alphabet"])
+
+
+@pytest.mark.parametrize("options", [{"orders": []}, {"orders": ["random"], "seeds": []}, {"ratios": []}])
+def test_nothing_asked_for_is_refused(run: Run, options: dict[str, Any]) -> None:
+    refused(run, OptionError, "--(order|seeds|ratios)", **options)
+
+
+@pytest.mark.parametrize("codes", [["xyz"], ["cat", "eng"], []])
+def test_a_language_that_was_not_measured_is_refused(run: Run, codes: list[str]) -> None:
+    refused(run, OptionError, "--languages.*choose among cat, fur, nob, nso", languages=codes)
+
+
+def test_an_unknown_tokenizer_is_refused(run: Run) -> None:
+    refused(run, OptionError, "--tokenizer", settings=replace(SCORING, tokenizer="moses"))
+
+
+@pytest.mark.parametrize(
+    ("option", "change"),
+    [
+        ("--protect", {"protect": 1.0}),
+        ("--protect", {"protect": -0.1}),
+        ("--protect", {"protect": math.nan}),
+        ("--max-sentences", {"decoding": Decoding(max_sentences=0)}),
+        ("--max-sentences", {"decoding": Decoding(max_sentences=-3)}),
+        ("--beam", {"decoding": Decoding(beam=0)}),
+        ("--max-tokens", {"decoding": Decoding(max_tokens=0)}),
+        ("--lenpen", {"decoding": Decoding(lenpen=math.nan)}),
+        ("--max-len", {"decoding": Decoding(max_len_a=math.inf)}),
+        ("--max-len", {"decoding": Decoding(max_len_a=-1)}),
+        ("--max-len", {"decoding": Decoding(max_len_b=-1)}),
+        ("--max-len", {"decoding": Decoding(max_len_a=0, max_len_b=0)}),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(option: str, change: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=f"^{option}"):
+        replace(SCORING, **change)
+
+
+def test_a_run_that_another_process_writes_is_refused(run: Run) -> None:
+    with Run.open(run.path).locked():
+        refused(run, RunError, "is being written by another process")
+
+
+@pytest.mark.parametrize("name", ["cat", "rest-cat"])
+def test_damaged_sensitivities_are_refused_before_anything_is_decoded(run: Run, name: str) -> None:
+    path = run.vector("mt", name)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    backend = translating()
+    with pytest.raises(RunError, match=f"{name}.safetensors: is missing or damaged"):
+        prune(run, backend, [0.5], languages=["cat"], settings=SCORING)
+    assert backend.calls == []

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pandas as pd
+
+from sensikit.figures import curve_points
+from sensikit.files import read_json, write_json, write_text
+from sensikit.report import material, summary, tables
+from sensikit.report.page import report
+from tests.support import synthetic_run
+from tests.support.page import FEW, Page
+
+FIGURES = {
+    "correlation-mt", "correlation-mt-disattenuated", "tree-mt", "similarity", "specificity-mt", "components-mt",
+    "components-languages-mt", "components-correlation-mt", "overlap-mt", "pruning", "pruning-change",
+    "pruning-by-language", "pruning-cross-specificity", "distribution-mt", "balance-mt", "convergence-mt", "audit-mt",
+    "languages",
+}  # fmt: skip
+TABLES = {"quality", "quality-by-language", "correlation", "specificity", "pruning", "balance", "languages"}
+
+
+def test_one_run_is_reported_into_itself_and_loses_nothing(reported: Path) -> None:
+    kinds = {"svg", "png", "pdf", "csv"}
+    assert {path.name for path in (reported / "figures").iterdir()} == {
+        f"{stem}.{kind}" for stem in FIGURES for kind in kinds
+    }
+    written = {f"{stem}.{kind}" for stem in TABLES for kind in ("csv", "txt", "tex")}
+    assert {path.name for path in (reported / "tables").iterdir()} == written
+    own = {f"{name}.csv" for name in synthetic_run.EVERY}
+    assert {path.name for path in reported.iterdir()} == {
+        *own, "manifest.json", "report.html", "figures", "tables",
+    }  # fmt: skip
+
+
+def test_the_headline_numbers_are_those_of_the_tables(reported: Path) -> None:
+    text = Page(reported / "report.html").text
+    frame = pd.read_csv(reported / "correlation.csv")
+    for group, words in (("high", "10% high-sensitive"), ("low", "90% low-sensitive")):
+        at = frame[(frame["group"] == group) & (frame["language_a"] != frame["language_b"])]
+        assert f"{words} parameters: {at['pcc'].mean():.3f} over 6 pairs" in text
+        assert f"with a noise ceiling of {at['ceiling'].mean():.3f}" in text
+    pruning = pd.read_csv(reported / "pruning.csv")
+    start = pruning.loc[pruning["order"] == "none", "bleu"].mean()
+    last = pruning.loc[(pruning["order"] == "specificity") & (pruning["ratio"] == 0.9), "bleu"].mean()
+    assert f"Unpruned, BLEU is {start:.2f}, the mean over 4 languages; with 90% of the prunable" in text
+    assert f"first, it is {last:.2f}." in text
+    assert "1,000,000 parameters, 900,000 of them prunable, translating from 4 languages into English" in text
+    assert "500 batches a language, of 4,084 target tokens" in text
+
+
+def test_beside_each_figure_stands_what_it_shows(reported: Path) -> None:
+    shown = pd.read_csv(reported / "figures" / "pruning.csv")
+    pd.testing.assert_frame_equal(
+        shown[["order", "ratio", "value"]],
+        curve_points.curve(pd.read_csv(reported / "pruning.csv"))[["order", "ratio", "value"]],
+    )
+    pcc = pd.read_csv(reported / "figures" / "correlation-mt.csv")
+    assert len(pcc) == 3 * 4 * 4
+    assert pcc["at_ceiling"].isna().sum() == 3 * 4  # a language with itself
+
+
+def test_signature_and_command_stand_with_every_figure_and_table(reported: Path) -> None:
+    analysis = read_json(reported / "manifest.json")["analyses"]["mt"]
+    prune = f"sensikit prune '{reported}'"
+    for stem in ("correlation", "specificity", "balance"):
+        for path in (
+            reported / "tables" / f"{stem}.tex",
+            reported / "tables" / f"{stem}.txt",
+            reported / "figures" / f"{stem}-mt.svg",
+        ):
+            assert analysis["signature"] in path.read_text(), path
+            assert analysis["command"] in path.read_text(), path
+    for name in (
+        "tables/pruning.txt",
+        "tables/quality.tex",
+        "figures/pruning.svg",
+        "figures/pruning-cross-specificity.svg",
+    ):
+        text = (reported / name).read_text()
+        assert all(sign in text for sign in ("P|protect:0.1", "BLEU|nrefs:1", "chrF++|nrefs:1", prune)), name
+    text = Page(reported / "report.html").text
+    # all but those of the sweep, of the audit and of the data, and the provenance
+    assert text.count(analysis["signature"]) == len(FIGURES) + len(TABLES) - 10 + 1
+    for stem in ("components-mt", "convergence-mt", "distribution-mt", "overlap-mt", "tree-mt", "similarity"):
+        assert analysis["signature"] in (reported / "figures" / f"{stem}.svg").read_text()
+    audit = (reported / "figures" / "audit-mt.svg").read_text()
+    assert "A|task:mt|params:60" in audit
+    assert f"sensikit audit '{reported}'" in audit
+    assert analysis["signature"] not in audit
+
+
+def test_the_numbers_in_the_page_are_those_on_disk(reported: Path) -> None:
+    page = Page(reported / "report.html")
+    found = [attributes for tag, attributes in page.tags if tag == "a" and "download" in attributes]
+    assert len(found) == len(FIGURES) + len(TABLES)
+    for attributes in found:
+        inside = base64.b64decode(attributes["href"].removeprefix("data:text/csv;base64,"))
+        places = [reported / folder / attributes["download"] for folder in ("figures", "tables")]
+        assert inside in [place.read_bytes() for place in places if place.exists()]
+
+
+# traps
+
+
+def test_a_run_of_which_nothing_was_pruned_yet_shows_its_quality_and_no_curve(
+    tmp_path: Path, vectors_alone: None
+) -> None:
+    first = synthetic_run.write_run(tmp_path / "a", FEW, only=["pruning"])
+    frame = pd.read_csv(first / "pruning.csv").query("order == 'none'")
+    write_text(first / "pruning.csv", frame.to_csv(index=False))
+    report([first])
+    assert {path.stem for path in (first / "figures").iterdir()} == {"languages"}
+    assert {path.stem for path in (first / "tables").iterdir()} == {"quality", "quality-by-language", "languages"}
+    second = synthetic_run.write_run(tmp_path / "b", FEW, only=["pruning"])
+    headline = tables.headline(material.gather([first, second]).tables).shown()
+    assert headline.iloc[0].tolist() == ["a", "16.60", "–"]
+    assert headline.iloc[1].tolist()[:2] == ["b", "16.60"]
+    points = curve_points.curve(material.gather([first, second]).tables["pruning.csv"])
+    assert points["run"].unique().tolist() == ["b"]
+    assert points["value"].dtype == float
+
+
+def test_the_language_nan_is_a_language(tmp_path: Path, vectors_alone: None) -> None:
+    # ISO 639-3 calls Min Nan Chinese nan, which pandas reads as a missing value
+    languages = {"nan": {**FEW["fao"], "name": "Min Nan", "family": "Sinitic"}, "cat": FEW["cat"], "fur": FEW["fur"]}
+    run = synthetic_run.write_run(tmp_path / "run", languages, only=["pruning"])
+    report([run])
+    assert set(pd.read_csv(run / "tables" / "quality-by-language.csv", keep_default_na=False)["Language"]) == set(
+        languages
+    )
+
+
+def test_sets_that_were_pooled_and_have_no_batches_do_not_count(tmp_path: Path, vectors_alone: None) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", FEW, only=["correlation"])
+    manifest = read_json(run / "manifest.json")
+    manifest["sets"] = {name: entry for name, entry in manifest["sets"].items() if not name.startswith("mt/rest-")}
+    manifest["sets"] |= {
+        f"mt/rest-{code}": {"pooled": ["x"], "tokens_mean": 1.0, "sigma": 1e-8, "files": {}} for code in FEW
+    }
+    del manifest["sets"]["mt/cat"]["batches"]
+    write_json(run / "manifest.json", manifest)
+    assert "over 500 batches a language, of 4,084 target tokens" in Page(report([run])).text
+
+
+def test_a_run_of_both_tasks_has_a_figure_for_each_with_the_signature_of_its_task(
+    tmp_path: Path, vectors_alone: None
+) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", FEW, only=["overlap"])
+    manifest = read_json(run / "manifest.json")
+    first = manifest["analyses"]["mt"]["signature"]
+    other = first.replace("task:mt", "task:denoise")
+    manifest["analyses"]["denoise"] = {**manifest["analyses"]["mt"], "signature": other}
+    write_json(run / "manifest.json", manifest)
+    frame = pd.read_csv(run / "overlap.csv")
+    both = pd.concat([frame, frame.assign(task="denoise", jaccard=0.5)])
+    write_text(run / "overlap.csv", both.to_csv(index=False))
+    text = Page(report([run])).text
+    assert pd.read_csv(run / "figures" / "overlap-denoise.csv")["jaccard"].unique().tolist() == [0.5]
+    drawn = {task: (run / "figures" / f"overlap-{task}.svg").read_text() for task in ("mt", "denoise")}
+    assert other in drawn["denoise"]
+    assert first not in drawn["denoise"]
+    assert other not in drawn["mt"]
+    assert "Overlap of the most specific parameters, denoising" in text
+
+
+def test_a_table_of_both_tasks_has_a_column_for_the_task() -> None:
+    frame = synthetic_run.correlation(FEW)
+    both = pd.concat([frame, frame.assign(task="denoise")])
+    assert tables.correlation(both).frame["Task"].tolist() == ["mt"] * 3 + ["denoise"] * 3
+    assert "Task" not in tables.correlation(frame).frame
+
+
+def test_sources_longer_than_the_model_are_told_of(tmp_path: Path) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning"])
+
+    def said() -> str:
+        return " ".join(summary.sentences(material.gather([run]).subjects[0]))
+
+    assert "longer than the model" not in said()
+    frame = pd.read_csv(run / "pruning.csv")
+    frame.loc[(frame["order"] == "none") & (frame["language"] == "fao"), "truncated"] = 7
+    write_text(run / "pruning.csv", frame.to_csv(index=False))
+    assert "Sources longer than the model takes were translated in part: fao 7." in said()
+
+
+def test_the_summary_says_whether_there_were_enough_batches_and_whether_the_estimate_holds(reported: Path) -> None:
+    text = Page(reported / "report.html").text
+    frame = pd.read_csv(reported / "convergence.csv").query("group == 'low'").set_index(["language", "batches"])
+    half = frame.loc[("fao", 10), "reliability"]
+    assert f"S would correlate with itself at {2 * half / (1 + half):.3f} (fao, 20 batches) to" in text
+    assert "0.95 takes more batches than there are of fao." in text
+    assert "ablation of 60 parameters a language: Spearman 0.970; of the top 10%, 91% are the same." in text
+    assert "PCC between translating and denoising the same language, all parameters: 0.9" in text

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from sensikit.errors import SensikitError
+from sensikit.files import read_json, write_json, write_text
+from sensikit.report.page import report
+from tests.support import synthetic_run, synthetic_tables
+from tests.support.command import call
+from tests.support.page import FEW, Page
+
+# bad input
+
+
+def edited(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], None]:
+    def edit(run: Path) -> None:
+        frame = pd.read_csv(run / name, dtype=object)
+        write_text(run / name, change(frame).to_csv(index=False))
+
+    return edit
+
+
+def cell(line: int, column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[line - 2, column] = value
+        return frame
+
+    return change
+
+
+def manifest_of(**changes: Any) -> Callable[[Path], None]:
+    def edit(run: Path) -> None:
+        manifest = {**read_json(run / "manifest.json"), **changes}
+        write_json(run / "manifest.json", {key: value for key, value in manifest.items() if value is not None})
+
+    return edit
+
+
+def repeated(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([frame.iloc[:5], frame.iloc[:1], frame.iloc[5:]])
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no manifest": (lambda run: (run / "manifest.json").unlink(), "is not a run directory"),
+    "another format": (manifest_of(format=1), "manifest.json: is not of format 2"),
+    "no analysis": (manifest_of(analyses={}), "manifest.json: lacks any analyses"),
+    "no signature": (manifest_of(analyses={"mt": {}}), "manifest.json: lacks the mt analysis's signature"),
+    "no languages": (manifest_of(languages={}), "manifest.json: lacks any languages"),
+    "a language without a family": (manifest_of(languages={"cat": {"name": "C"}}), "lacks cat's family"),
+    "a size in words": (
+        manifest_of(languages={"cat": {**FEW["cat"], "sizes": {"train": "many"}}}), "lacks cat's sizes"
+    ),
+    "a set without tokens": (
+        manifest_of(sets={"mt/cat": {"batches": 3, "files": {}}}), "manifest.json: lacks the tokens of mt/cat"
+    ),
+    "no hash": (manifest_of(provenance={"framework": "fairseq"}), "lacks the provenance's checkpoint"),
+    "not JSON": (lambda run: (run / "manifest.json").write_text("{"), "manifest.json: is not valid JSON"),
+    "a missing column": (
+        edited("correlation.csv", lambda frame: frame.drop(columns="ceiling")),
+        "correlation.csv: lacks the column ceiling",
+    ),
+    "a column that is only in the key": (
+        edited("pruning.csv", lambda frame: frame.drop(columns="seed")), "pruning.csv: lacks the column seed"
+    ),
+    "an empty file": (lambda run: (run / "balance.csv").write_bytes(b""), "balance.csv: is not a table"),
+    "no rows": (edited("balance.csv", lambda frame: frame.iloc[:0]), "balance.csv: has no rows"),
+    "a directory": (
+        lambda run: ((run / "balance.csv").unlink(), (run / "balance.csv").mkdir()), "balance.csv: is not a file"
+    ),
+    "bytes that are no text": (
+        lambda run: (run / "balance.csv").write_bytes(b"task\n\xff\xfe\n"), "balance.csv: is not a table"
+    ),
+    "one cell too many": (
+        lambda run: (run / "balance.csv").write_text("task,language,statistic,value\nmt,cat,mean,1\nmt,cat,std,1,2\n"),
+        "balance.csv: is not a table",
+    ),
+    "a word for a number": (edited("pruning.csv", cell(7, "bleu", "many")), "pruning.csv:7: has many for bleu"),
+    "an infinite number": (edited("correlation.csv", cell(4, "pcc", "inf")), "correlation.csv:4: has inf for pcc"),
+    "a number that is not there": (
+        edited("pruning.csv", cell(3, "ratio", None)), "pruning.csv:3: has nothing for ratio"
+    ),
+    "a language that is not there": (
+        edited("pruning.csv", cell(3, "language", None)), "pruning.csv:3: has nothing for language"
+    ),
+    "a language of another run": (
+        edited("specificity.csv", cell(3, "language", "zul")), "specificity.csv: names zul, which is no language"
+    ),
+    "a row twice": (edited("correlation.csv", repeated), "correlation.csv:7: says again"),
+    "a statistic that is not there": (
+        edited("specificity.csv", lambda frame: frame[(frame["statistic"] != "q75") | (frame["language"] != "fao")]),
+        "specificity.csv: lacks the statistic q75 of fao",
+    ),
+    "a component without its stack": (
+        edited("components.csv", cell(3, "stack", None)), "components.csv:3: has nothing for stack"
+    ),
+    "an unpruned score that the cross matrix needs": (
+        edited("pruning-cross.csv", lambda frame: frame[(frame["order"] != "none") | (frame["language"] != "fur")]),
+        "pruning-cross.csv: lacks the unpruned score of fur",
+    ),
+    "an audit without a statistic": (
+        edited("audit-summary.csv", lambda frame: frame[frame["statistic"] != "pearson"]),
+        "audit-summary.csv: lacks the statistic pearson of cat",
+    ),
+    "no unpruned score": (
+        edited("pruning.csv", lambda frame: frame[(frame["order"] != "none") | (frame["language"] != "fur")]),
+        "pruning.csv: lacks the unpruned score of fur",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_run_is_refused_in_one_line_and_the_earlier_report_stays(tmp_path: Path, damage: str) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", FEW, only=synthetic_run.EVERY)
+    write_text(run / "report.html", "an earlier report")
+    harm, said = DAMAGE[damage]
+    harm(run)
+    done = call("report", run)
+    assert done.code == 2
+    assert said in done.error
+    assert len(done.error.splitlines()) == 1
+    assert (run / "report.html").read_text() == "an earlier report"
+    assert not (run / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["nowhere"], "nowhere: is not a run directory"), (["a", "b"], "--out: several directories share no place"),
+     (["a", "a", "--out", "out"], "a: is given twice"), (["a", "../here/a/", "--out", "out"], "a: is given twice"),
+     (["a", "--label", "x", "--label", "y"], "--label: there are 2 for 1 runs"),
+     (["a", "--out", "file"], "--out file: is not a directory"),
+     (["a", "b", "--out", "out", "--label", "x", "--label", "x"], "--label: two runs would have the same name")],
+)  # fmt: skip
+def test_bad_arguments_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    here = tmp_path / "here"
+    for name in ("a", "b"):
+        synthetic_run.write_run(here / name, FEW, only=["correlation"])
+    (here / "file").write_text("mine")
+    monkeypatch.chdir(here)
+    before = sorted(path.relative_to(here) for path in here.rglob("*"))
+    done = call("report", *arguments)
+    assert done.code == 2
+    assert said in done.error
+    assert len(done.error.splitlines()) == 1
+    assert sorted(path.relative_to(here) for path in here.rglob("*")) == before
+
+
+def test_no_run_at_all_is_refused() -> None:
+    with pytest.raises(SensikitError, match="PATH: there is none"):
+        report([])
+
+
+def test_the_command_writes_the_page_and_says_where(tmp_path: Path, vectors_alone: None) -> None:
+    bare = synthetic_run.write_run(tmp_path / "bare", FEW, only=["overlap"])
+    write_text(bare / "report.html", "an earlier report")
+    done = call("report", bare, "--label", "A model")
+    assert done.code == 0, done.error
+    assert done.output == f"{bare / 'report.html'}\n"
+    text = Page(bare / "report.html").text
+    assert text.startswith("A model – sensikit report")
+    assert f"sensikit report {bare} --label 'A model'" in text
+
+
+# evaluations
+
+
+def removed(name: str) -> Callable[[Path], object]:
+    return lambda path: (path / name).unlink()
+
+
+def systems_of(**facts: Any) -> Callable[[Path], None]:
+    return manifest_of(systems={"regular": {"checkpoint": "a.pt", "sha256": "1" * 64, **facts}})
+
+
+EVALUATION: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another format": (manifest_of(format=2), "manifest.json: is not of format 1"),
+    "not finished": (manifest_of(signature=None), "manifest.json: lacks signature"),
+    "a language without a tier": (manifest_of(languages={"cat": {"name": "C"}}), "family, tier or sizes of cat"),
+    "no hash of a checkpoint": (systems_of(sha256=None), "lacks the checkpoint of regular"),
+    "no hash of the data": (manifest_of(data={"path": "x"}), "lacks the data's path or sha256"),
+    "no scores": (removed("tiers.csv"), "has no tiers.csv"),
+    "a word for a score": (edited("tiers.csv", cell(3, "score", "many")), "tiers.csv:3: has many for score"),
+    "a system of another evaluation": (
+        edited("evaluation.csv", cell(3, "system", "mass")), "evaluation.csv: names mass, which is no system"
+    ),
+    "a language of another evaluation": (
+        edited("evaluation.csv", cell(3, "language", "zul")), "evaluation.csv: names zul, which is no language"
+    ),
+    "a difference twice": (edited("significance.csv", repeated), "significance.csv:7: says again"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", EVALUATION)
+def test_a_damaged_evaluation_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
+    path = synthetic_tables.write_evaluation(tmp_path / "scores", FEW)
+    harm, said = EVALUATION[damage]
+    harm(path)
+    done = call("report", path)
+    assert done.code == 2
+    assert said in done.error
+    assert len(done.error.splitlines()) == 1
+    assert not (path / "figures").exists()

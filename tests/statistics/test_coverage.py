@@ -1,0 +1,88 @@
+"""How often a 95 % interval holds what it speaks of, by simulation: the mean over many measurements of so many batches.
+
+Each measurement chooses its own high group, as a real one does, while the jackknife takes the group as given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from sensikit.statistics.comparison import correlation_difference
+from sensikit.statistics.correlation import correlation_table
+from sensikit.statistics.jackknife import fisher
+from sensikit.store.run import Run
+from tests.support.simulated import measured, models
+
+Ends = tuple[float, float, float]
+"""An estimate and the ends of its interval, on a scale on which estimates are averaged."""
+
+
+def single(runs: list[Run]) -> dict[str, Ends]:
+    table = correlation_table(runs[0])
+    rows = table[(table["language_a"] == "cat") & (table["language_b"] == "fao")].set_index("group")
+    ends = fisher(rows[["pcc", "pcc_low", "pcc_high"]].to_numpy())
+    return {f"pcc {group}": tuple(row) for group, row in zip(rows.index, ends, strict=True)}
+
+
+def difference(runs: list[Run]) -> dict[str, Ends]:
+    table = correlation_difference(*runs)
+    found = {}
+    for name, (a, b) in {"pair": ("cat", "fao"), "mean": ("", "")}.items():
+        rows = table[(table["language_a"] == a) & (table["language_b"] == b)].set_index("group")
+        ends = rows[["difference", "difference_low", "difference_high"]].to_numpy()
+        found |= {f"{name} {group}": tuple(row) for group, row in zip(rows.index, ends, strict=True)}
+    return found
+
+
+def simulated(
+    count: int, trials: int, *what: Callable[[list[Run]], dict[str, Ends]], together: bool = True
+) -> dict[str, np.ndarray]:
+    """Return what was measured in each trial, by name: (trials, 3), an estimate and the ends of its interval."""
+    rng = np.random.default_rng(count)
+    truth = models(rng)
+    found: dict[str, list[Ends]] = {}
+    for _ in range(trials):
+        runs: list[Run] = list(measured(rng, truth, count, together))
+        for name, ends in (item for each in what for item in each(runs).items()):
+            found.setdefault(name, []).append(ends)
+    return {name: np.array(rows) for name, rows in found.items()}
+
+
+def hits(rows: np.ndarray, share: float = 1.0) -> int:
+    """Return how many intervals, shrunk to `share` of their width, hold the mean of the estimates."""
+    target = rows[:, 0].mean()
+    low, high = (rows[:, 0] + share * (end - rows[:, 0]) for end in rows[:, 1:].T)
+    return int(((low <= target) & (target <= high)).sum())
+
+
+def too_few(found: int, trials: int, least: float) -> bool:
+    """Return whether so few hits would come of a coverage of `least` less than once in a thousand times."""
+    return bool(stats.binom.cdf(found, trials, least) < 0.001)
+
+
+def test_intervals_cover_in_a_small_simulation() -> None:
+    trials = 60
+    found = simulated(40, trials, single, difference)
+    assert len(found) == 9
+    for name, rows in found.items():
+        assert not too_few(hits(rows), trials, 0.93), name
+    # and so few trials can tell: intervals of a third of the width would be caught
+    assert all(too_few(hits(rows, 1 / 3), trials, 0.93) for rows in found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("together", [True, False], ids=["paired", "unpaired"])
+@pytest.mark.parametrize("count", [40, 200])
+def test_coverage_over_a_thousand_trials(count: int, together: bool, record_property: pytest.RecordProperty) -> None:
+    trials = 1000
+    found = simulated(count, trials, single, difference, together=together)
+    coverage = {name: hits(rows) / trials for name, rows in found.items()}
+    record_property("coverage", coverage)
+    print(pd.Series(coverage))
+    assert not any(too_few(hits(rows), trials, 0.93) for rows in found.values()), coverage
