@@ -12,11 +12,14 @@ demo: $(STAMP)
 demo-full: $(STAMP)
 	$(BIN)/sensikit demo --full --out demo-full
 
+# one process to a core, and one thread to a process
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: lint
-	$(BIN)/python -m pytest -q
+	$(TESTS)
 
 test-all: lint
-	$(BIN)/python -m pytest -q -m ""
+	$(TESTS) -m ""
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
