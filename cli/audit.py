@@ -32,6 +32,7 @@ def audit(
         parameters=parameters,
         batches=batches,
         task=task,
+        command=options.command_line(),
     )
     for code, rows in table.groupby("language", sort=False):
         shown = (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from inspect import signature
 from typing import Annotated
 
 # libgomp reads this once, when torch is first loaded: threads that spin while they wait
@@ -61,6 +63,13 @@ app.command("export")(export)
 app.command("report")(report)
 
 
+_RESUMABLE = {
+    command.name
+    for command in app.registered_commands
+    if command.callback and "resume" in signature(command.callback).parameters
+}
+
+
 def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2, an interrupt with 130."""
     debug = "--debug" in sys.argv
@@ -75,8 +84,16 @@ def main() -> None:
             raise
         code = told(error)
     if code == INTERRUPTED:
-        print("sensikit: interrupted; the same command with --resume goes on from here", file=sys.stderr)
+        print(f"sensikit: interrupted; {_remedy(sys.argv[1:])}", file=sys.stderr)
     sys.exit(code)
+
+
+def _remedy(arguments: Sequence[str]) -> str:
+    """Return how to go on after an interrupt."""
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    if verb in _RESUMABLE:
+        return "the same command with --resume goes on from here"
+    return "the same command goes on from here" if verb == "demo" else "the same command starts again"
 
 
 def told(error: Exception) -> int:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sensikit import demo as demo_module
@@ -27,6 +28,7 @@ TINY = Recipe(
     batches=4,
     ratios=(0.0, 0.5),
     orders=("specificity",),
+    audited=30,
 )
 
 
@@ -69,13 +71,16 @@ def test_it_goes_the_whole_way(finished: Path) -> None:
     assert {code: entry["sizes"]["test"] for code, entry in manifest["languages"].items()} == {"cat": 15, "isl": 15}
     run = read_json(finished / "run" / "manifest.json")
     assert run["provenance"]["checkpoint_sha256"] == sha256(finished / "checkpoint.pt")
+    audit = pd.read_csv(finished / "run" / "audit-summary.csv")
+    assert set(audit["language"]) == set(TINY.languages)
+    assert set(audit["command"]) == {"sensikit demo"}
     assert (finished / "run" / "pruning.csv").read_text().count("\n") == 1 + 2 * len(TINY.ratios)
     assert "<svg" in (finished / "report.html").read_text() or "data:image" in (finished / "report.html").read_text()
     assert read_json(finished / "demo.json")["recipe"]["updates"] == 30
 
 
 def test_a_finished_demo_does_nothing_twice(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = ["data/manifest.json", "checkpoint.pt", "run/pruning/ledger.jsonl", "run/correlation.csv"]
+    kept = ["data/manifest.json", "checkpoint.pt", "run/pruning/ledger.jsonl", "run/correlation.csv", "run/audit.csv"]
     before = [sha256(finished / name) for name in kept]
 
     def refuse(*_: object) -> None:
@@ -83,6 +88,7 @@ def test_a_finished_demo_does_nothing_twice(finished: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(training, "train", refuse)
     monkeypatch.setattr("sensikit.corpus.build", refuse)
+    monkeypatch.setattr("sensikit.sensitivity.ablation.audit", refuse)
     monkeypatch.setattr("sensikit.backends.fairseq.FairseqBackend.translate", refuse)
     monkeypatch.setattr("sensikit.report.page.report", lambda runs, out, **_: out / "report.html")
     assert demo(finished, TINY) == finished / "report.html"

@@ -16,6 +16,7 @@ from sensikit.errors import OptionError
 if TYPE_CHECKING:
     # the command line reads languages from here, and must answer before torch is loaded
     import numpy as np
+    import pandas as pd
     import torch
     from torch import nn
 
@@ -125,6 +126,15 @@ class Examples(Protocol):
 
     def collate(self, items: Sequence[Item], split: str = "train") -> Any:
         """Return one padded piece of a batch, its languages mixed as they come, on `device`."""
+        ...
+
+    def layout(self, languages: Sequence[str], split: str = "train") -> pd.DataFrame | None:
+        """Return how one sentence of each language looks to the model, token by token (Figure 4); None of translation.
+
+        One row for each position: language, position, what the encoder reads (`source`) and predicts
+        (`encoder_target`), what the decoder reads (`decoder_input`) and predicts (`decoder_target`), as they are
+        written in the dictionary. A target is empty where nothing is to be predicted.
+        """
         ...
 
     def loss(self, piece: Any, kind: str = "nll") -> tuple[torch.Tensor, int | tuple[int, ...]]:

@@ -108,6 +108,9 @@ class FairseqBackend:
         held = self.split(language, split)
         return len(held.lengths) - len(held.rows)
 
+    def layout(self, languages: Sequence[str], split: str = "train") -> None:
+        """Return nothing: in translation the two sides say different things, and stand at no common positions."""
+
     def collate(self, items: Sequence[Item], split: str = "train") -> Piece:
         """Return the sentences, whatever their languages, as one padded piece on the device.
 

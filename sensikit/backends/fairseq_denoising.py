@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 MOST = 300_000
 """Sentences of a language that are drawn from: more than 500 batches take; the noise of each is drawn to count it."""
+
+SHOWN = range(4, 10)
+"""Pieces of a sentence that can be read in a figure across both columns of a page."""
 
 SIDES = ("decoder", "encoder")
 """Who predicts; the first of those that do is the term that batches are packed by."""
@@ -122,6 +126,16 @@ class Denoising:
                 counts[side] += len(target)
         return torch.stack([torch.stack(each).sum() for each in losses.values()]), tuple(counts.values())
 
+    def layout(self, languages: Sequence[str], split: str = "train") -> pd.DataFrame | None:
+        """Return a sentence of each language as concurrent denoising has it; see `base.Examples`.
+
+        It is the first of the language that is short enough to be read in a figure and has a word masked.
+        """
+        if "cd" not in self.ratios:
+            return None
+        found = [rows for code in languages if (rows := self._layout(code, split)) is not None]
+        return pd.concat(found, ignore_index=True) if found else None
+
     def text(self, language: str, split: str) -> Text:
         """Return the sentences of a language and split, read and counted on the first call.
 
@@ -176,6 +190,25 @@ class Denoising:
         pad = self.vocabulary.pad
         counts = [sum(int((each != pad).sum()) for each in targets[side] if each is not None) for side in self.terms]
         return [max(len(example.source) for example in examples), *counts]
+
+    def _layout(self, language: str, split: str) -> pd.DataFrame | None:
+        text = self.text(language, split)
+        # the tokens of a source are the pieces and the tag; rows of another length need not be read
+        for row in text.rows[np.isin(text.sizes[:, 0] - 1, SHOWN)]:
+            example = self._noised("cd", language, split, text.data, int(row))
+            parts = (example.source, example.encoder_target, example.previous, example.decoder_target)
+            source, encoder, previous, decoder = (self._pieces(part) for part in parts)
+            if MASK in source:
+                return pd.DataFrame(
+                    {"language": language, "position": range(len(source)), "source": source, "encoder_target": encoder,
+                     "decoder_input": previous, "decoder_target": decoder}
+                )  # fmt: skip
+        return None
+
+    def _pieces(self, tokens: np.ndarray | None) -> list[str]:
+        """Return tokens as they are written in the dictionary, padding as nothing."""
+        assert tokens is not None  # concurrent denoising predicts on both sides
+        return ["" if token == self.vocabulary.pad else self.dictionary[int(token)] for token in tokens]
 
     def _part(self, examples: Sequence[Example]) -> Part:
         source, previous, encoder, decoder = (self._padded(rows) for rows in zip(*examples, strict=True))

@@ -44,6 +44,7 @@ class Recipe:
         tiers: fewest training pairs of a High and of a Low language, on the scale of this corpus.
         updates: of training.
         batches: of each set that is analysed, at most.
+        audited: parameters of each language that are ablated exactly.
         ratios: points of the pruning curves.
         orders: curves.
         seed: of everything.
@@ -57,6 +58,7 @@ class Recipe:
     tiers: tuple[int, int] = (2000, 1500)
     updates: int = 700
     batches: int = 60
+    audited: int = 200
     ratios: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
     orders: tuple[str, ...] = ("specificity", "reverse", "random", "sensitivity")
     seed: int = 1
@@ -89,6 +91,7 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
     backend = open_checkpoint(checkpoint, data)
     say("3 of 5: how much each parameter matters to each language")
     run = analyzed(backend, out / "run", recipe, ("mt",), command)
+    audited(run, backend, recipe, command)
     say("4 of 5: pruning")
     table = pruned(run, backend, recipe)
     say("5 of 5: report")
@@ -132,6 +135,14 @@ def analyzed(backend: Backend, out: Path, recipe: Recipe, tasks: Sequence[str], 
         settings = Settings(task=task, batches=recipe.batches, seed=recipe.seed)
         run = analyze(backend, out, settings, resume=True, command=command)
     return run
+
+
+def audited(run: Run, backend: Backend, recipe: Recipe, command: str) -> None:
+    """Compare S of a run's first task with exact ablation; what is there is not done again."""
+    from sensikit.sensitivity.ablation import SUMMARY, audit
+
+    if not (run.path / SUMMARY).exists():
+        audit(run, backend, parameters=recipe.audited, command=command)
 
 
 def pruned(run: Run, backend: Backend, recipe: Recipe) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sensikit.demo import TOKENIZER, Recipe, analyzed, prepared, pruned
+from sensikit.demo import TOKENIZER, Recipe, analyzed, audited, prepared, pruned
 from sensikit.progress import say
 
 
@@ -63,6 +63,7 @@ def demo_full(
         backend = openers[label]()
         say(f"4 of 6: how much each parameter of {label} matters to each language")
         runs.append(analyzed(backend, out / "runs" / system.method, recipe, system.tasks, command))
+        audited(runs[-1], backend, recipe, command)
         say(f"5 of 6: pruning {label}")
         pruned(runs[-1], backend, recipe)
     say("6 of 6: report")

@@ -17,7 +17,7 @@ from sensikit.figures.quality import masking_ratio, quality_gains
 from sensikit.figures.similarity import task_similarity
 from sensikit.figures.sizes import data_statistics
 from sensikit.figures.style import COLUMN, FULL, order, save
-from sensikit.figures.tokens import token_layout, token_rows
+from sensikit.figures.tokens import sentence, token_layout
 from sensikit.figures.violins import sensitivity_violins
 
 __all__ = [
@@ -43,9 +43,9 @@ __all__ = [
     "quality_gains",
     "save",
     "sensitivity_violins",
+    "sentence",
     "specificity",
     "specificity_by_component",
     "task_similarity",
     "token_layout",
-    "token_rows",
 ]

@@ -257,5 +257,7 @@ def caption(
         text += f"Random is the mean of {seeds} seeds, shaded to their extremes. "
     if tests is not None and CONTROL in set(points["order"]):
         text += "Open marks cannot be told from random pruning (paired test, p ≥ 0.05, each by itself). "
+    if change and len(runs(frame)) > 1:
+        text += "Of two models, the one that starts lower has less to lose, and a change favours it. "
     text += f"{span(sentences, 'd')} test sentences a language, one training run: "
     return text + "nothing here speaks of other training seeds."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,25 +9,22 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from sensikit.figures.style import FULL, INK, MUTED, RULE, canvas, styled
 
-COLUMNS = ("position", "source", "encoder_target", "decoder_input", "decoder_target")
+COLUMNS = ("source", "encoder_target", "decoder_input", "decoder_target")
 FILL = {"plain": "white", "tag": "#e3edf5", "changed": "#f7dcc8", "target": "#cfe8df", "padding": "#f4f4f4"}
 GAP = 1.4  # cells between the two halves
 LEVELS = {"input": 0.0, "stack": 1.45, "projection": 3.2, "target": 4.65}  # from the bottom, in cells
 
 
-def token_rows(
-    source: Sequence[str], encoder_target: Sequence[str], decoder_input: Sequence[str], decoder_target: Sequence[str]
-) -> pd.DataFrame:
-    """Return one row for each position; a target is empty where nothing is to be predicted.
+def sentence(frame: pd.DataFrame, language: str | None = None) -> pd.DataFrame:
+    """Return the rows of one sentence of a run's `layout.csv`, or of several runs': the first with the language.
 
     Args:
-        source: (n + 1,) pieces that the encoder reads, the tag last.
-        encoder_target: (n + 1,) what it predicts.
-        decoder_input: (n + 1,) what the decoder reads, the tag first.
-        decoder_target: (n + 1,) what it predicts.
+        frame: of the columns language, position, source, encoder_target, decoder_input, decoder_target, and run.
+        language: the first by default.
     """
-    columns = range(len(source)), source, encoder_target, decoder_input, decoder_target
-    return pd.DataFrame(dict(zip(COLUMNS, map(list, columns), strict=True)))
+    rows = frame[frame["language"] == (language or frame["language"].iloc[0])]
+    rows = rows[rows["run"] == rows["run"].iloc[0]] if "run" in rows else rows
+    return rows.sort_values("position", ignore_index=True)
 
 
 @styled
@@ -40,10 +35,12 @@ def token_layout(frame: pd.DataFrame, *, width: float = FULL) -> Figure:
     through one output projection.
 
     Args:
-        frame: what `token_rows` returns.
+        frame: one sentence's, one row for each position: `source`, what the encoder reads, the tag last;
+            `encoder_target`, what it predicts; `decoder_input`, the tag first; `decoder_target`. A target is empty
+            where nothing is to be predicted.
         width: of the figure, in inches.
     """
-    frame = frame.fillna("").astype(dict.fromkeys(COLUMNS[1:], str))
+    frame = frame[list(COLUMNS)].fillna("").astype(str)
     count = len(frame)
     across = 2 * count + GAP
     figure = canvas(width, width / (across + 0.4) * 6.6)
@@ -111,8 +108,9 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], stron
 def caption(frame: pd.DataFrame) -> str:
     """Return what the layout shows, with how many of the pieces are predicted."""
     predicted = int((frame["encoder_target"].fillna("") != "").sum())
+    named = f"One training sentence ({frame['language'].iloc[0]})" if "language" in frame else "One sentence"
     return (
-        "Concurrent denoising of one sentence. Whole words are chosen; a chosen one is masked, replaced or kept "
+        f"{named} under concurrent denoising. Whole words are chosen; a chosen one is masked, replaced or kept "
         "(shaded where the encoder reads something else). Encoder and decoder predict the chosen words, "
         f"{predicted} of {len(frame) - 1} pieces, each at the same position on both sides and through one projection; "
         "elsewhere the target is padding and bears no loss. The tag of the language ends the source and starts the "

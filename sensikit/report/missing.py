@@ -13,7 +13,7 @@ from sensikit.figures.curves import ORDERS
 from sensikit.figures.quality import by_ratio
 from sensikit.figures.style import joined
 from sensikit.report.material import Evaluated, Material, Subject
-from sensikit.store.schemas import TABLES
+from sensikit.store.schemas import LAYOUT, TABLES
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ def _tables(subject: Subject, name: str) -> Iterator[Missing]:
     absent: dict[str, list[str]] = {}
     alone = len(subject.manifest["languages"]) == 1  # and so there is no pair
     for file, schema in TABLES.items():
-        if file not in subject.tables and not (alone and len(schema.languages) > 1):
+        pairless = alone and len(schema.languages) > 1
+        other = file == LAYOUT and "denoise" in subject.manifest["analyses"]  # it learned to denoise in another way
+        if file not in subject.tables and not pairless and not other:
             absent.setdefault(schema.verb, []).append(schema.what)
     commands = {
         "analyze": analyze_command(subject),

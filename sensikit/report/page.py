@@ -144,7 +144,8 @@ def _origin(subject: Subject, exhibit: Exhibit) -> list[str]:
     found = [(name, frame[column].dropna().unique()) for column, name in names.items() if column in frame]
     signatures = [printable(f"{name}{each}") for name, each_of in found for each in each_of]
     if verb == "audit":
-        return [*signatures, shlex.join(["sensikit", "audit", subject.path])]
+        noted = [printable(each) for each in frame["command"].dropna().unique()] if "command" in frame else []
+        return [*signatures, *(noted or [shlex.join(["sensikit", "audit", subject.path])])]
     return [*signatures, *(subject.prunings or (prune_command(subject),))]
 
 

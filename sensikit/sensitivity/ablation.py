@@ -33,6 +33,9 @@ PARAMETERS = 200
 BATCHES = 1
 """Of each language by default: with `PARAMETERS`, half a minute for four languages of a model of 1M parameters."""
 
+SUMMARY = "audit-summary.csv"
+"""Written last: where it stands, the audit is whole."""
+
 Place = tuple[torch.Tensor, int]
 """A tensor and a flat index in it."""
 
@@ -45,6 +48,7 @@ def audit(
     parameters: int = PARAMETERS,
     batches: int = BATCHES,
     task: str = "mt",
+    command: str = "",
 ) -> pd.DataFrame:
     """Return (and write as audit-summary.csv, beside audit.csv) how far the Taylor estimate agrees with Eq. 1.
 
@@ -59,6 +63,7 @@ def audit(
         parameters: how many are ablated, for each language.
         batches: of each language, at most.
         task: whose loss.
+        command: the command line, noted in the summary.
 
     Raises:
         OptionError: for a language or a number that cannot be.
@@ -84,10 +89,12 @@ def audit(
             signed = audit_signature(run, settings, parameters, len(used[code]))
             for name, (value, low, high) in intervals(taylor, exact, samples[code], settings.seed).items():
                 found = {"statistic": name, "value": value, "value_low": low, "value_high": high}
-                summary.append({"task": task, "language": code, **found, **facts, "signature": signed})
+                summary.append(
+                    {"task": task, "language": code, **found, **facts, "signature": signed, "command": command}
+                )
         table = pd.DataFrame(summary)
         _write(run, "audit.csv", pd.concat(rows, ignore_index=True))
-        _write(run, "audit-summary.csv", table)
+        _write(run, SUMMARY, table)
     return table
 
 

@@ -25,6 +25,7 @@ from sensikit.sensitivity.taylor import Sensitivity, Tensors, measure, sample_of
 from sensikit.statistics.specificity import sigma_for
 from sensikit.store.results import write_results
 from sensikit.store.run import BLOCK_KEY, Run
+from sensikit.store.schemas import LAYOUT
 
 
 def analyze(
@@ -78,6 +79,9 @@ def analyze(
             _measure_all(backend, run, plan, settings)
         finally:
             backend.module.eval()
+        layout = examples_of(backend, settings).layout(plan.measured, settings.split)
+        if layout is not None:
+            run.write_table(LAYOUT, layout)
         write_results(run)
     return run
 

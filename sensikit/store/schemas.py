@@ -13,6 +13,7 @@ import pandas as pd
 from sensikit.errors import RunError
 
 QUANTILES = ("q01", "q10", "q25", "median", "q75", "q90", "q99")
+LAYOUT = "layout.csv"  # the one table of a run that is made of its data, not of what it stores
 MIXED = "all"  # batches of all languages together, which a table may hold beside the languages
 
 
@@ -56,11 +57,18 @@ TABLES = {
         languages=_BOTH,
     ),
     "similarity.csv": Schema(
-        "Similarity of translation and denoising", "denoise",
+        "Similarity of the two tasks", "denoise",
         text=("task_a", "task_b", "group", "language"),
         numbers=("pcc", "pcc_low", "pcc_high", "ceiling"),
         key=("task_a", "task_b", "group", "language"),
         empty=("pcc", "pcc_low", "pcc_high", "ceiling"),
+    ),
+    LAYOUT: Schema(
+        "a sentence under concurrent denoising", "denoise",
+        text=("language", "source", "encoder_target", "decoder_input", "decoder_target"),
+        numbers=("position",),
+        key=("language", "position"),
+        empty=("encoder_target", "decoder_target"),  # nothing is to be predicted there
     ),
     "specificity.csv": Schema(
         "Language specificity", "analyze",
@@ -122,10 +130,10 @@ TABLES = {
     ),
     "audit-summary.csv": Schema(
         "its agreement with exact ablation", "audit",
-        text=("task", "language", "statistic", "signature"),
+        text=("task", "language", "statistic", "signature", "command"),
         numbers=("value", "value_low", "value_high", "sampled", "batches"),
         key=("task", "language", "statistic"),
-        empty=("value", "value_low", "value_high"),
+        empty=("value", "value_low", "value_high", "command"),
         statistics=("spearman", "pearson", "top10_agreement"),
     ),
     "pruning.csv": Schema(

@@ -98,6 +98,55 @@ def test_equal_sentences_have_noise_of_their_own(data_with_extra: Path, tmp_path
     assert sum(a[:-1] != b[:-1] for a, b in zip(own, others, strict=True)) > 20
 
 
+# a sentence, token by token
+
+
+def test_the_layout_is_a_short_masked_sentence_of_each_language_as_collate_gives_it(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    _, backend = opened(tiny_data, tmp_path / "c.pt", "cd")
+    task = denoising(backend)
+    layout = task.layout(["cat", "nob"])
+    assert layout is not None
+    assert list(dict.fromkeys(layout["language"])) == ["cat", "nob"]
+    for code, rows in layout.groupby("language"):
+        assert rows["position"].tolist() == list(range(len(rows)))
+        assert 5 <= len(rows) <= 10
+        assert "<mask>" in list(rows["source"])
+        (same,) = [
+            part
+            for part in (task.collate([(str(code), row)])[0] for row in range(len(task.sizes(str(code)))))
+            if [task.dictionary[int(token)] for token in part.source[0]] == rows["source"].tolist()
+        ][:1]
+        said = [same.targets["encoder"][0], same.previous[0], same.targets["decoder"][0]]  # type: ignore[index]
+        for column, tokens in zip(["encoder_target", "decoder_input", "decoder_target"], said, strict=True):
+            assert rows[column].tolist() == ["" if token == 1 else task.dictionary[int(token)] for token in tokens]
+
+
+def test_the_layout_is_the_first_such_sentence(tiny_data: Path, tmp_path: Path) -> None:
+    _, backend = opened(tiny_data, tmp_path / "c.pt", "cd")
+    task = denoising(backend)
+    layout = task.layout(["cat"])
+    assert layout is not None
+    sources = [task.collate([("cat", row)])[0].source[0].tolist() for row in range(len(task.sizes("cat")))]
+    short = [each for each in sources if 5 <= len(each) <= 10 and task.vocabulary.mask in each]
+    assert [task.dictionary[token] for token in short[0]] == layout["source"].tolist()
+
+
+@pytest.mark.parametrize("method", ["dae", "mass"])
+def test_objectives_that_share_no_positions_have_no_layout(tiny_data: Path, tmp_path: Path, method: str) -> None:
+    _, backend = opened(tiny_data, tmp_path / "c.pt", method)
+    assert denoising(backend).layout(["cat"]) is None
+
+
+def test_where_no_sentence_is_short_enough_there_is_no_layout(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, backend = opened(tiny_data, tmp_path / "c.pt", "cd")
+    monkeypatch.setattr("sensikit.backends.fairseq_denoising.SHOWN", range(900, 901))
+    assert denoising(backend).layout(["cat"]) is None
+
+
 @pytest.mark.parametrize("method", ["cd", "dae", "dae+mlm", "mass"])
 def test_sizes_are_what_the_loss_counts(tiny_data: Path, tmp_path: Path, method: str) -> None:
     _, backend = opened(tiny_data, tmp_path / "c.pt", method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def test_audit_prints_a_line_for_each_language_and_its_signature(run: Path) -> N
     assert f"spearman {first['value']:.3f} ({first['value_low']:.3f} to {first['value_high']:.3f})" in lines[0]
     assert "top10_agreement" in lines[1]
     assert lines[-1] == first["signature"]
+    typed = ["sensikit", "audit", str(run), "--languages", "nso,cat", "--parameters", "60", "--batches", "2"]
+    assert first["command"] == shlex.join(typed)
     assert "|params:60|" in lines[-1]
     assert "|batches:2|" in lines[-1]
 

@@ -339,6 +339,28 @@ def test_an_interrupt_before_or_after_the_work_is_130_too(
     one_line(call("analyze"), 130, "interrupted", "--resume")
 
 
+@pytest.mark.parametrize(
+    ("verb", "remedy"),
+    [
+        ("analyze", "with --resume goes on from here"),
+        ("train", "with --resume goes on from here"),
+        ("sweep", "with --resume goes on from here"),
+        ("demo", "the same command goes on from here"),
+        ("audit", "the same command starts again"),
+        ("export", "the same command starts again"),
+        ("report", "the same command starts again"),
+    ],
+)
+def test_after_an_interrupt_no_verb_names_an_option_that_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, verb: str, remedy: str
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sensikit_cli.main.app", interrupted)
+    assert remedy in call(verb).error
+
+
 def test_an_interrupted_analysis_goes_on(tmp_path: Path, backend: toy.ToyBackend) -> None:
     real, calls = backend.loss, 0
 

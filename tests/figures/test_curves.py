@@ -130,6 +130,14 @@ def test_a_run_has_one_colour_in_every_figure() -> None:
     )
 
 
+def test_a_change_between_models_is_told_to_favour_the_one_that_starts_lower() -> None:
+    one = synthetic_run.pruning(LANGUAGES).assign(run="regular")
+    two = pd.concat([one, one.assign(run="cd")])
+    assert "starts lower" in curves.caption(two, change=True)
+    assert "starts lower" not in curves.caption(two)
+    assert "starts lower" not in curves.caption(one, change=True)
+
+
 def test_caption_says_what_is_spared_from_the_signature_alone() -> None:
     frame = synthetic_run.pruning(LANGUAGES)
     assert "spares the 10%" in curves.caption(frame)

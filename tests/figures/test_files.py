@@ -45,7 +45,7 @@ def every_figure() -> dict[str, Callable[[], Figure]]:
         "audit": lambda: figures.audit_scatter(tables.audit(few), tables.audit_summary(few), few),
         "gains": lambda: figures.quality_gains(scores["significance.csv"]),
         "masking": lambda: figures.masking_ratio(scores["tiers.csv"].assign(mask_ratio=0.3, method="cd")),
-        "tokens": lambda: figures.token_layout(figures.token_rows(pieces, ["", "b"], pieces, ["", "b"])),
+        "tokens": lambda: figures.token_layout(synthetic_tables.layout(pieces, ["", "b"], pieces, ["", "b"])),
     }
 
 

@@ -79,7 +79,7 @@ TARGET = ["", "▁qu", "ick", "▁dog", ""]
 
 
 def layout() -> pd.DataFrame:
-    return figures.token_rows(SOURCE, TARGET, CLEAN, TARGET)
+    return synthetic_tables.layout(SOURCE, TARGET, CLEAN, TARGET)
 
 
 def pieces(kind: str) -> list[str]:
@@ -110,7 +110,7 @@ def test_encoder_and_decoder_predict_at_the_same_positions() -> None:
 
 
 def test_every_piece_fits_into_its_box() -> None:
-    long = figures.token_rows(
+    long = synthetic_tables.layout(
         ["▁unimaginably", "__eng__"], ["▁unimaginably", ""], ["__eng__", "▁unimaginably"], ["", ""]
     )
     figure = figures.token_layout(long)
@@ -127,3 +127,15 @@ def test_every_piece_fits_into_its_box() -> None:
 def test_the_caption_counts_what_is_predicted() -> None:
     assert "3 of 4 pieces" in tokens.caption(layout())
     assert "3 of 4 pieces" in tokens.caption(layout().replace("", np.nan))
+
+
+def test_of_several_sentences_and_runs_one_is_chosen() -> None:
+    frames = [layout().assign(language=code, run=run) for run in ("b", "a") for code in ("fao", "cat")]
+    frame = pd.concat(frames).sample(frac=1, random_state=1)
+    first = frame["language"].iloc[0]
+    for language, wanted in ((None, first), ("cat", "cat"), ("fao", "fao")):
+        rows = tokens.sentence(frame, language)
+        assert rows["language"].unique().tolist() == [wanted]
+        assert rows["run"].nunique() == 1
+        assert rows["source"].tolist() == SOURCE
+    assert f"({first})" in tokens.caption(tokens.sentence(frame))

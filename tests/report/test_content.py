@@ -9,14 +9,14 @@ from sensikit.figures import curve_points
 from sensikit.files import read_json, write_json, write_text
 from sensikit.report import material, summary, tables
 from sensikit.report.page import report
-from tests.support import synthetic_run
+from tests.support import synthetic_run, synthetic_tables
 from tests.support.page import FEW, Page
 
 FIGURES = {
     "correlation-mt", "correlation-mt-disattenuated", "tree-mt", "similarity", "specificity-mt", "components-mt",
     "components-languages-mt", "components-correlation-mt", "overlap-mt", "pruning", "pruning-change",
     "pruning-by-language", "pruning-cross-specificity", "distribution-mt", "balance-mt", "convergence-mt", "audit-mt",
-    "languages",
+    "languages", "layout",
 }  # fmt: skip
 TABLES = {"quality", "quality-by-language", "correlation", "specificity", "pruning", "balance", "languages"}
 
@@ -87,7 +87,7 @@ def test_signature_and_command_stand_with_every_figure_and_table(reported: Path)
         assert analysis["signature"] in (reported / "figures" / f"{stem}.svg").read_text()
     audit = (reported / "figures" / "audit-mt.svg").read_text()
     assert "A|task:mt|params:60" in audit
-    assert f"sensikit audit '{reported}'" in audit
+    assert synthetic_tables.AUDITED in audit
     assert analysis["signature"] not in audit
 
 
@@ -102,6 +102,16 @@ def test_the_numbers_in_the_page_are_those_on_disk(reported: Path) -> None:
 
 
 # traps
+
+
+def test_an_audit_whose_command_was_not_noted_shows_the_one_that_repeats_it(
+    tmp_path: Path, vectors_alone: None
+) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", FEW, only=["audit", "audit-summary"])
+    frame = pd.read_csv(run / "audit-summary.csv")
+    write_text(run / "audit-summary.csv", frame.assign(command="").to_csv(index=False))
+    report([run])
+    assert f"sensikit audit {run}" in (run / "figures" / "audit-mt.svg").read_text()
 
 
 def test_a_run_of_which_nothing_was_pruned_yet_shows_its_quality_and_no_curve(

@@ -30,7 +30,8 @@ def test_what_a_run_lacks_is_listed_with_its_command(tmp_path: Path, vectors_alo
     text = Page(report([bare])).text
     analyze = f"sensikit analyze synthetic/checkpoint_best.pt --data synthetic/data --out {bare} --resume"
     assert absent(bare) == {
-        "Similarity of translation and denoising (of a model that was trained to denoise)":
+        "Similarity of the two tasks and a sentence under concurrent denoising "
+        "(of a model that was trained to denoise)":
             f"{analyze} --task denoise",
         "Correlation between languages, Language specificity, Sensitivity and specificity by component, Correlation "
         "within components, Balance of sensitivity, Distribution of sensitivity and Convergence with the number of "

@@ -29,7 +29,7 @@ BLEU = {"cat": 21.6, "fao": 12.4, "fur": 15.1, "ind": 19.8, "msa": 16.9, "nob": 
 USUAL = ("correlation", "specificity", "balance", "pruning")
 EVERY = (
     *USUAL, "similarity", "components", "components-correlation", "overlap", "distribution", "convergence", "audit",
-    "audit-summary", "pruning-cross",
+    "audit-summary", "pruning-cross", "layout",
 )  # fmt: skip
 ORDERS = ("specificity", "reverse", "sensitivity", "magnitude")
 SIGNATURE = (
@@ -201,6 +201,7 @@ def write_run(
         "audit": lambda: synthetic_tables.audit(languages, seed),
         "audit-summary": lambda: synthetic_tables.audit_summary(languages),
         "pruning-cross": lambda: synthetic_tables.cross(languages),
+        "layout": lambda: synthetic_tables.layouts(languages),
     }
     for name in only:
         write_text(path / f"{name}.csv", tables[name]().to_csv(index=False))

@@ -192,15 +192,29 @@ def audit(languages: Languages, seed: int = 0, count: int = 60) -> pd.DataFrame:
     )
 
 
+AUDITED = "sensikit audit synthetic/run --parameters 60 --batches 20"
+
+
 def audit_summary(languages: Languages) -> pd.DataFrame:
     """Return audit-summary.csv."""
     values = {"spearman": 0.97, "pearson": 0.95, "top10_agreement": 0.91}
     rows = [
-        ("mt", code, name, value, value - 0.01, value + 0.005, 60, 20, "A|task:mt|params:60|batches:20|v:0.1.0")
+        (
+            "mt",
+            code,
+            name,
+            value,
+            value - 0.01,
+            value + 0.005,
+            60,
+            20,
+            "A|task:mt|params:60|batches:20|v:0.1.0",
+            AUDITED,
+        )
         for code in languages
         for name, value in values.items()
     ]
-    columns = "task language statistic value value_low value_high sampled batches signature"
+    columns = "task language statistic value value_low value_high sampled batches signature command"
     return pd.DataFrame(rows, columns=columns.split())
 
 
@@ -256,3 +270,23 @@ def curve_tests(points: pd.DataFrame, like_random: tuple[float, ...] = ()) -> pd
             rows.append((run_a, order_a, run_b, order_b, ratio, *found))
     columns = "run_a order_a run_b order_b ratio difference difference_low difference_high p"
     return pd.DataFrame(rows, columns=[*columns.split(), "change", "change_low", "change_high", "change_p"])
+
+
+def layout(
+    source: list[str], encoder_target: list[str], decoder_input: list[str], decoder_target: list[str]
+) -> pd.DataFrame:
+    """Return the rows of one sentence, as in a run's `layout.csv`."""
+    columns = {"source": source, "encoder_target": encoder_target, "decoder_input": decoder_input}
+    return pd.DataFrame({"position": range(len(source)), **columns, "decoder_target": decoder_target})
+
+
+def layouts(languages: Languages) -> pd.DataFrame:
+    """Return layout.csv: the same sentence for each language, one of its words masked."""
+    words, target = ["▁the", "▁qu", "ick", "▁fox"], ["", "▁qu", "ick", "", ""]
+    return pd.concat(
+        [
+            layout(["▁the", "<mask>", "<mask>", "▁fox", f"__{code}__"], target, [f"__{code}__", *words], target)
+            .assign(language=code)
+            for code in languages
+        ]
+    )  # fmt: skip

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional
@@ -219,6 +220,9 @@ class ToyBackend:
         pairs = self.pairs[language, split]
         return np.array([(len(p.source), len(p.target)) for p in pairs], dtype=np.int64).reshape(-1, 2)
 
+    def layout(self, languages: Sequence[str], split: str = "train") -> None:
+        return None
+
     def left_out(self, language: str, split: str = "train") -> int:
         return 0
 
@@ -297,6 +301,17 @@ class ToyDenoising:
         rows = range(len(self.backend.pairs[language, split]))
         marks = [self.masked(language, split, row) for row in rows]
         return np.array([(len(mark), len(mark), mark.sum()) for mark in marks], dtype=np.int64).reshape(-1, 3)
+
+    def layout(self, languages: Sequence[str], split: str = "train") -> pd.DataFrame:
+        """The first sentence of each."""
+        rows = []
+        for code in languages:
+            words, mark = self.backend.pairs[code, split][0].source, self.masked(code, split, 0)
+            for position, (word, masked) in enumerate(zip(words, mark, strict=True)):
+                read, said = f"w{FILLER if masked else word}", f"w{word}" if masked else ""
+                rows.append((code, position, read, said, f"w{word}", f"w{word}"))
+        columns = ["language", "position", "source", "encoder_target", "decoder_input", "decoder_target"]
+        return pd.DataFrame(rows, columns=columns)
 
     def left_out(self, language: str, split: str = "train") -> int:
         return 0
