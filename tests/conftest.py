@@ -188,6 +188,18 @@ def any_design(request: pytest.FixtureRequest, tiny_data: Path, tmp_path: Path):
 
 
 @pytest.fixture(scope="session")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `sensikit analyze --batches 4 --tokens 64` wrote of the trained toy; to be copied, not changed."""
+    from sensikit.sensitivity.analysis import analyze
+    from sensikit.sensitivity.planning import Settings
+    from tests.support import toy
+
+    path = tmp_path_factory.mktemp("analysed") / "run"
+    analyze(toy.backend(), path, Settings(batches=4, tokens=64))
+    return path
+
+
+@pytest.fixture(scope="session")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One synthetic run with everything in it, reported into itself; to be read alone."""
     from sensikit.report.page import report

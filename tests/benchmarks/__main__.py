@@ -20,6 +20,7 @@ from sensikit.sensitivity.taylor import measure, sample_of
 from sensikit.statistics.correlation import GROUPS
 from sensikit.statistics.streaming import Moments, keys, selected, smallest
 from sensikit.store.run import Run
+from tests.benchmarks import training
 from tests.benchmarks.models import batches, collate, loss_of, translator
 
 ROUNDS = 3
@@ -145,5 +146,6 @@ if __name__ == "__main__":
             selection_against_sorting,
             correlation_against_numpy,
             memory_against_whole,
+            training.main,
         ):
             benchmark()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,31 +14,10 @@ from sensikit_cli.prune import prune as prune_command
 from sensikit.pruning.masks import PROTECT
 from sensikit.pruning.scorers import SCORERS
 from sensikit.sensitivity.ablation import BATCHES, PARAMETERS
-from sensikit.sensitivity.analysis import analyze
-from sensikit.sensitivity.planning import Settings
 from sensikit.store.run import Run
-from tests.support import toy
 from tests.support.command import call
 
-
-@pytest.fixture(autouse=True)
-def backend(monkeypatch: pytest.MonkeyPatch) -> toy.ToyBackend:
-    """Every checkpoint is the trained toy."""
-    found = toy.backend()
-    monkeypatch.setattr("sensikit.backends.open_checkpoint", lambda *_: found)
-    return found
-
-
-@pytest.fixture(scope="module")
-def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("analysed") / "run"
-    analyze(toy.backend(), path, Settings(batches=4, tokens=64))
-    return path
-
-
-@pytest.fixture
-def run(analysed: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(analysed, tmp_path / "run"))
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def test_audit_prints_a_line_for_each_language_and_its_signature(run: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,34 +12,14 @@ import torch
 import typer
 
 from sensikit.errors import CheckpointError
-from sensikit.sensitivity.analysis import analyze as run_analysis
-from sensikit.sensitivity.planning import Settings
 from sensikit.store.run import Run
 from tests.support import toy
 from tests.support.command import Called, call
+from tests.support.watched import snapshot
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 SMALL = ["--batches", 4, "--tokens", 64]
-
-
-@pytest.fixture(autouse=True)
-def backend(monkeypatch: pytest.MonkeyPatch) -> toy.ToyBackend:
-    """Every checkpoint is the trained toy."""
-    found = toy.backend()
-    monkeypatch.setattr("sensikit.backends.open_checkpoint", lambda *_: found)
-    return found
-
-
-@pytest.fixture(scope="module")
-def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("analysed") / "run"
-    run_analysis(toy.backend(), path, Settings(batches=4, tokens=64))
-    return path
-
-
-@pytest.fixture
-def run(analysed: Path, tmp_path: Path) -> Path:
-    """What `sensikit analyze` wrote with SMALL."""
-    return Path(shutil.copytree(analysed, tmp_path / "run"))
 
 
 def analyze(tmp_path: Path, *options: object) -> Called:
@@ -60,11 +39,6 @@ def one_line(done: Called, code: int, *words: str) -> None:
     assert "\n" not in lines[0].strip()
     for word in words:
         assert word in lines[0], lines[0]
-
-
-def snapshot(path: Path) -> dict[str, bytes]:
-    files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock")
-    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 # done

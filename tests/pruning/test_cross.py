@@ -17,27 +17,12 @@ from sensikit.evaluation.quality import evaluate
 from sensikit.pruning.ledger import Cell, cells
 from sensikit.pruning.masks import Order, make_plan, pruned
 from sensikit.pruning.sweep import prune
-from sensikit.sensitivity.analysis import analyze
-from sensikit.sensitivity.planning import Settings
 from sensikit.store.run import Run
 from tests.support import toy
 from tests.support.watched import SCORING, bits, snapshot, translating
 
 LANGUAGES = ["cat", "fur", "nso"]
 CROSS: dict[str, Any] = {"ratios": [0.5], "languages": LANGUAGES, "settings": SCORING, "cross": True}
-
-
-@pytest.fixture(scope="module")
-def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("analysed") / "run"
-    analyze(toy.backend(), path, Settings(batches=4, tokens=64))
-    return path
-
-
-@pytest.fixture
-def run(analysed: Path, tmp_path: Path) -> Run:
-    shutil.copytree(analysed, tmp_path / "run")
-    return Run.open(tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

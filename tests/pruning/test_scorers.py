@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,6 @@ from sensikit.errors import NonFiniteError, OptionError, RunError
 from sensikit.parameters import registry, tensors
 from sensikit.pruning.calibration import _without_padding, fisher, wanda
 from sensikit.pruning.scorers import SCORERS, measure_missing, scorer_of
-from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch, draw, pack
 from sensikit.sensitivity.planning import Settings
 from sensikit.store.run import Run
@@ -263,19 +260,6 @@ def test_wanda_of_a_layer_whose_inputs_cannot_be_seen_is_refused() -> None:
 
 
 # in a run
-
-
-@pytest.fixture(scope="module")
-def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("analysed") / "run"
-    analyze(toy.backend(), path, Settings(batches=4, tokens=64))
-    return path
-
-
-@pytest.fixture
-def run(analysed: Path, tmp_path: Path) -> Run:
-    shutil.copytree(analysed, tmp_path / "run")
-    return Run.open(tmp_path / "run")
 
 
 def test_scores_are_of_the_runs_own_batches_and_are_kept_with_their_hashes(run: Run) -> None:

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,39 +16,9 @@ from sensikit.pruning.ledger import Cell, cells
 from sensikit.pruning.masks import Order, pruned
 from sensikit.pruning.masks import make_plan as make_pruning_plan
 from sensikit.pruning.sweep import SweepSettings, cell_signature, parse_ratios, prune
-from sensikit.sensitivity.analysis import analyze
-from sensikit.sensitivity.planning import Settings
 from sensikit.store.run import Run
 from tests.support import toy
-from tests.support.watched import CELLS, SCORING, SMALL, bits, translating
-
-
-@pytest.fixture(scope="module")
-def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("analysed") / "run"
-    analyze(toy.backend(), path, Settings(batches=4, tokens=64))
-    return path
-
-
-@pytest.fixture
-def run(analysed: Path, tmp_path: Path) -> Run:
-    shutil.copytree(analysed, tmp_path / "run")
-    return Run.open(tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def straight(analysed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose sweep was never disturbed."""
-    path = tmp_path_factory.mktemp("straight") / "run"
-    shutil.copytree(analysed, path)
-    prune(Run.open(path), toy.backend(), **SMALL, settings=SCORING)
-    return path
-
-
-def ledger(run: Run | Path) -> list[dict[str, Any]]:
-    path = run.path if isinstance(run, Run) else run
-    return [json.loads(line) for line in (path / "pruning" / "ledger.jsonl").read_text("utf-8").splitlines()]
-
+from tests.support.watched import CELLS, SCORING, SMALL, bits, ledger, translating
 
 # cells
 

@@ -241,13 +241,6 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
 # of a run
 
 
-@pytest.fixture(scope="module")
-def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("analysed") / "run"
-    analyze(toy.backend(), path, Settings(batches=4, tokens=64))
-    return path
-
-
 @pytest.fixture
 def run(analysed: Path, tmp_path: Path) -> Run:
     shutil.copytree(analysed, tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from sensikit.pruning.sweep import SweepSettings
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.planning import Settings, make_plan, run_signature
+from sensikit.store.run import Run
 from tests.support import toy
 
 SIZES = {"nob": 70, "cat": 60, "fur": 50}
@@ -62,6 +64,12 @@ def snapshot(path: Path) -> dict[str, bytes]:
     """Every file below a run but the lock."""
     files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock")
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
+def ledger(run: Run | Path) -> list[dict[str, Any]]:
+    """The lines of a run's ledger."""
+    path = run.path if isinstance(run, Run) else run
+    return [json.loads(line) for line in (path / "pruning" / "ledger.jsonl").read_text("utf-8").splitlines()]
 
 
 def breaks_at(call: int) -> Callable[[int], float | None]:

@@ -1,0 +1,83 @@
+"""What an update of each method costs beside an update of Regular: `python -m tests.benchmarks.training [DATA]`.
+
+CPU seconds of the trainer's whole step (forward, backward, clipping, Adam) on one thread, every method in turn on
+updates of the same sentence pairs, so that a busy machine hurts all alike. DATA is what `sensikit corpus` wrote;
+without it, a small synthetic corpus. ID's floor is K times Regular for the terms that it distils, here K = 2.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensikit.backends import fairseq_compat
+from tests.conftest import write_corpus
+from tests.support import training_system
+
+METHODS = ("regular", "id", "dae", "dae+mlm", "mass", "cd", "cd+id")
+DESIGN = ("--arch", "sensikit_small", "--max-tokens", "4096", "--tokens-per-update", "4096")
+UPDATES = 10
+
+
+def trainer_of(system: training_system.System) -> Any:
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq.trainer import Trainer
+
+    config = convert_namespace_to_omegaconf(system.task.args)
+    return Trainer(config, system.task, system.model, system.criterion)
+
+
+def tokens(sample: dict[str, Any]) -> np.ndarray:
+    """Return the tokens of an update that sources hold, and those that translation predicts."""
+    source = sum(part["source_tokens"] for part in sample["parts"])
+    return np.array([source, sum(part["tokens"].get("translation", 0) for part in sample["parts"])])
+
+
+def steps(data: Path, updates: int = UPDATES) -> None:
+    """Print a line for each method: CPU seconds an update (median), the ratio to Regular, tokens an update."""
+    torch.set_num_threads(1)
+    with fairseq_compat.quiet():
+        systems = {name: training_system.build(data, name, *DESIGN) for name in METHODS}
+        trainers = {name: trainer_of(system) for name, system in systems.items()}
+        samples = {name: drawn(system, updates + 1) for name, system in systems.items()}
+        spent: dict[str, list[float]] = {name: [] for name in METHODS}
+        for number in range(updates + 1):
+            for name, trainer in trainers.items():
+                started = time.process_time()
+                trainer.train_step([samples[name][number]])
+                spent[name].append(time.process_time() - started)
+    print("method    s/update  times Regular  (of each update)  source tokens  target tokens of translation")
+    for name, seconds in spent.items():
+        # the first one also pays for what is allocated once
+        each = [a / b for a, b in zip(seconds[1:], spent["regular"][1:], strict=True)]
+        median, ratio = statistics.median(seconds[1:]), statistics.median(each)
+        source, target = np.mean([tokens(sample) for sample in samples[name]], axis=0)
+        spread = f"({min(each):.2f} to {max(each):.2f})"
+        print(f"{name:9} {median:8.3f} {ratio:14.2f}  {spread:>16} {source:14.0f} {target:14.0f}")
+
+
+def drawn(system: training_system.System, count: int) -> Sequence[dict[str, Any]]:
+    """Return updates of the first epoch, the same for every method: they are cut alike whatever is added to them."""
+    parts = system.data.updates(1, (512, 512), system.max_tokens)
+    chosen = np.random.default_rng(0).permutation(len(parts))[:count]
+    return [system.data.collater([system.data[part] for part in parts[number]]) for number in np.resize(chosen, count)]
+
+
+def main(place: str | None = None) -> None:
+    """Time on the data at a place, or on a small synthetic corpus."""
+    if place:
+        return steps(Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        return steps(write_corpus(Path(folder) / "data"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

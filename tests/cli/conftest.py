@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support import toy
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> toy.ToyBackend:
+    """The trained toy, which every checkpoint then is."""
+    found = toy.backend()
+    monkeypatch.setattr("sensikit.backends.open_checkpoint", lambda *_: found)
+    return found
+
+
+@pytest.fixture
+def run(analysed: Path, tmp_path: Path) -> Path:
+    """A run of the toy."""
+    return Path(shutil.copytree(analysed, tmp_path / "run"))
