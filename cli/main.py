@@ -69,6 +69,8 @@ _RESUMABLE = {
     if command.callback and "resume" in signature(command.callback).parameters
 }
 
+_GOING_ON = ("demo", "sweep")  # by themselves
+
 
 def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2, an interrupt with 130."""
@@ -93,7 +95,7 @@ def _remedy(arguments: Sequence[str]) -> str:
     verb = next((word for word in arguments if not word.startswith("-")), "")
     if verb in _RESUMABLE:
         return "the same command with --resume goes on from here"
-    return "the same command goes on from here" if verb == "demo" else "the same command starts again"
+    return f"the same command {'goes on from here' if verb in _GOING_ON else 'starts again'}"
 
 
 def told(error: Exception) -> int:

@@ -28,7 +28,7 @@ TINY = Recipe(
     batches=4,
     ratios=(0.0, 0.5),
     orders=("specificity",),
-    audited=30,
+    audited=60,
 )
 
 

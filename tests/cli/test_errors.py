@@ -318,7 +318,7 @@ def test_an_interrupt_before_or_after_the_work_is_130_too(
     [
         ("analyze", "with --resume goes on from here"),
         ("train", "with --resume goes on from here"),
-        ("sweep", "with --resume goes on from here"),
+        ("sweep", "the same command goes on from here"),
         ("demo", "the same command goes on from here"),
         ("audit", "the same command starts again"),
         ("export", "the same command starts again"),

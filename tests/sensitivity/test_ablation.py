@@ -269,7 +269,7 @@ def test_a_census_of_a_run_is_S_of_its_first_batches(tmp_path: Path) -> None:
 def test_an_audit_writes_both_tables_with_the_signature_of_each_choice(run: Run) -> None:
     backend = toy.backend()
     before = bits(backend.module)
-    summary = audit(run, backend, parameters=60, batches=2)
+    summary = audit(run, backend, parameters=60, batches=2, command="sensikit audit run")
     assert bits(backend.module) == before
     assert not backend.module.training
     table, again = run.read_table("audit.csv"), run.read_table("audit-summary.csv")
@@ -278,6 +278,7 @@ def test_an_audit_writes_both_tables_with_the_signature_of_each_choice(run: Run)
     ]  # fmt: skip
     assert again.columns.tolist() == [
         "task", "language", "statistic", "value", "value_low", "value_high", "sampled", "batches", "signature",
+        "command",
     ]  # fmt: skip
     pd.testing.assert_frame_equal(again, summary)
     assert table.groupby("language", sort=False).size().to_dict() == dict.fromkeys(["cat", "fur", "nob", "nso"], 60)
@@ -285,6 +286,7 @@ def test_an_audit_writes_both_tables_with_the_signature_of_each_choice(run: Run)
     assert summary["statistic"].tolist() == ["spearman", "pearson", "top10_agreement"] * 4
     assert set(summary["sampled"]) == {60}
     assert set(summary["batches"]) == {2}
+    assert set(summary["command"]) == {"sensikit audit run"}
     assert (summary["value_low"] <= summary["value"]).all()
     assert (summary["value"] <= summary["value_high"]).all()
     (signature,) = set(summary["signature"])

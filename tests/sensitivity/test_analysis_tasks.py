@@ -310,3 +310,14 @@ def test_an_unknown_task_is_one_line(tmp_path: Path, task: str) -> None:
     assert done.error.count("\n") == 1
     assert "--task" in done.error
     assert not (tmp_path / "run").exists()
+
+
+# a sentence, token by token
+
+
+def test_denoising_leaves_a_sentence_of_each_language_and_translation_none(straight: Path, whole: Path) -> None:
+    assert not (straight / "layout.csv").exists()
+    table = pd.read_csv(whole / "layout.csv")
+    expected = Watched().examples("denoise", DENOISE.seed).layout(list(SIZES))
+    assert expected is not None
+    pd.testing.assert_frame_equal(table.fillna(""), expected)
