@@ -7,10 +7,12 @@ without it, a small synthetic corpus. ID's floor is K times Regular for the term
 
 from __future__ import annotations
 
+import logging
 import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,9 @@ def trainer_of(system: training_system.System) -> Any:
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.trainer import Trainer
 
-    config = convert_namespace_to_omegaconf(system.task.args)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hydra's, of its own age
+        config = convert_namespace_to_omegaconf(system.task.args)
     return Trainer(config, system.task, system.model, system.criterion)
 
 
@@ -44,6 +48,7 @@ def tokens(sample: dict[str, Any]) -> np.ndarray:
 def steps(data: Path, updates: int = UPDATES) -> None:
     """Print a line for each method: CPU seconds an update (median), the ratio to Regular, tokens an update."""
     torch.set_num_threads(1)
+    logging.basicConfig(level=logging.WARNING)  # where nobody has, hydra shows its debugging
     with fairseq_compat.quiet():
         systems = {name: training_system.build(data, name, *DESIGN) for name in METHODS}
         trainers = {name: trainer_of(system) for name, system in systems.items()}
