@@ -42,9 +42,9 @@ def convergence_curves(
     for row, label in zip(grid, labels, strict=True):
         for ax, group in zip(row, groups, strict=True):
             _lines(ax, of_run(frame[frame["group"] == group], label), languages)
-            ax.set_title(" · ".join(part for part in (label, GROUPS[group]) if part))
+            ax.set_title(GROUPS[group] if label == labels[0] else "")
             ax.set_xlabel("batches in each of two disjoint sets")
-            ax.set_ylabel("PCC between the two")
+            ax.set_ylabel("\n".join(part for part in (label, "PCC between the two") if part))
             ax.grid(axis="y")
             ax.set_axisbelow(True)
             ax.label_outer()

@@ -123,9 +123,11 @@ def colour_bar(
 
 
 def bar_ticks(low: float, high: float) -> list[float]:
-    """Return at most six ticks from `low` to `high`, which are whole multiples of 0.05."""
-    hundredths = round(100 * (high - low))
-    step = next((each for each in (1, 2, 5, 10, 20) if hundredths % each == 0 and hundredths <= 5 * each), 0)
+    """Return at most six ticks from `low` to `high`, whole hundredths; 0 is among them if it lies between."""
+    hundredths, below = round(100 * (high - low)), round(-100 * low) if low < 0 < high else 0
+    steps = (1, 2, 3, 5, 10, 20) if below else (1, 2, 5, 10, 20)
+    fits = (each for each in steps if hundredths % each == 0 and below % each == 0 and hundredths <= 5 * each)
+    step = next(fits, 0)
     if step:
         return [round(low + each / 100, 2) for each in range(0, hundredths + 1, step)]
     room = 0.12 * (high - low)

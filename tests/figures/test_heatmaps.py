@@ -138,6 +138,9 @@ def test_no_title_is_cut_off_whatever_the_number_of_languages(count: int) -> Non
         (0.95, 1.0, [0.95, 0.96, 0.97, 0.98, 0.99, 1.0]),
         (0.8, 1.0, [0.8, 0.85, 0.9, 0.95, 1.0]),
         (0.6, 1.0, [0.6, 0.7, 0.8, 0.9, 1.0]),
+        (-0.03, 0.03, [-0.03, 0.0, 0.03]),
+        (-0.05, 0.05, [-0.05, 0.0, 0.05]),
+        (-0.1, 0.1, [-0.1, -0.05, 0.0, 0.05, 0.1]),
     ],
 )
 def test_ticks_of_the_colour_scale_are_evenly_apart(low: float, high: float, ticks: list[float]) -> None:

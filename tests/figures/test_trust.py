@@ -52,9 +52,11 @@ def test_a_reliability_that_is_not_positive_or_not_defined_is_not_drawn() -> Non
 
 def test_runs_have_a_row_of_panels_each() -> None:
     frame = two(lambda seed: synthetic_tables.convergence({"cat": LANGUAGES["cat"]}, seed))
-    titles = [ax.get_title() for ax in figures.convergence_curves(frame, LANGUAGES).axes]
-    assert titles[0] == "regular · 10% high-sensitive parameters"
-    assert titles[3] == "distilled · 10% high-sensitive parameters"
+    axes = figures.convergence_curves(frame, LANGUAGES).axes
+    assert [ax.get_title() for ax in axes] == [
+        "10% high-sensitive parameters", "90% low-sensitive parameters", "all parameters", "", "", "",
+    ]  # fmt: skip
+    assert [ax.get_ylabel().split("\n")[0] for ax in axes] == ["regular", "", "", "distilled", "", ""]
     assert "solid High" in convergence.caption(frame, LANGUAGES)
 
 
