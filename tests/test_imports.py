@@ -8,6 +8,7 @@ import pkgutil
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,15 @@ def test_what_type_checkers_see_is_what_is_there() -> None:
         alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     assert seen == sensikit._HOME
+
+
+def test_every_package_is_installed_with_what_it_reads() -> None:
+    # an editable install finds what a wheel would lack
+    root = Path(__file__).parents[1]
+    setuptools = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    found = {".".join(path.parent.relative_to(root).parts) for path in (root / "sensikit").rglob("__init__.py")}
+    assert found == set(setuptools["packages"]) - {"sensikit_cli"}
+    for path in (root / "sensikit").rglob("*.*"):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            package = ".".join(path.parent.relative_to(root).parts)
+            assert any(path.match(pattern) for pattern in setuptools["package-data"][package]), path
