@@ -140,7 +140,10 @@ def correlation_heatmaps(
         for ax, label in zip(panels, labels, strict=True):
             panel(ax, of_run(of_group, label), languages, limits, side, digits(of_group, value), value)
             ax.set_title(label if row == 0 else "", pad=4)
-        panels[0].set_ylabel(GROUPS.get(group, group), fontsize=7.5, labelpad=4)
+        name = GROUPS.get(group, group)
+        if side < 1.7:  # inches: the name is longer than the panel is high
+            name = name.replace(" parameters", "\nparameters")
+        panels[0].set_ylabel(name, fontsize=7.5, labelpad=4)
         colour_bar(figure, panels, limits, "vertical", VALUES[value])
         if changed is not None:
             of_change = changed[changed["group"] == group]

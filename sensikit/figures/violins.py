@@ -49,7 +49,7 @@ def sensitivity_violins(
         line = run_line(index, label)
         for place, code in enumerate(codes):
             shape = shapes[(shapes["run"] == label) & (shapes["language"] == code)]
-            _violin(upper, shape, place, _sides(index, len(labels)), widest, power, line)
+            _violin(upper, shape, place + _centre(index, len(labels)), _sides(index, len(labels)), widest, power, line)
         found = of_run(table, label).set_index("language").reindex(codes)
         places = [place + _offset(index, len(labels)) for place in range(len(codes))]
         second.plot(
@@ -92,10 +92,14 @@ def _sides(index: int, runs_: int) -> tuple[float, float]:
     return 0.42 / runs_, 0.42 / runs_
 
 
+def _centre(index: int, runs_: int) -> float:
+    """Return where a violin stands among those of its language; two share a place."""
+    return 0.0 if runs_ == 2 else (index - (runs_ - 1) / 2) * 0.84 / runs_
+
+
 def _offset(index: int, runs_: int) -> float:
-    if runs_ == 2:
-        return (-0.16, 0.16)[index]
-    return (index - (runs_ - 1) / 2) * 0.84 / runs_ + 0.2 / runs_  # beside the violin
+    """Return where a mark stands: beside the violin."""
+    return (-0.16, 0.16)[index] if runs_ == 2 else _centre(index, runs_) + 0.2 / runs_
 
 
 def _violin(

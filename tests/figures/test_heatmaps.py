@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -130,6 +132,18 @@ def test_no_title_is_cut_off_whatever_the_number_of_languages(count: int) -> Non
     tops = [ax.title.get_window_extent().y1 for ax in maps(figure)]
     assert len(tops) == 3
     assert max(tops) <= height
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_no_name_of_a_group_runs_into_another_whatever_the_number_of_runs(count: int) -> None:
+    frame = pd.concat([synthetic_run.correlation(LANGUAGES, seed).assign(run=f"run {seed}") for seed in range(count)])
+    figure = figures.correlation_heatmaps(frame, LANGUAGES)
+    figure.draw_without_rendering()
+    names = [ax.yaxis.label.get_window_extent() for ax in figure.axes if "parameters" in ax.get_ylabel()]
+    assert len(names) == 3
+    for above, below in itertools.pairwise(names):
+        assert above.y0 > below.y1
+    assert names[0].y1 <= figure.bbox.height
 
 
 @pytest.mark.parametrize(

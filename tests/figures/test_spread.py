@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -79,6 +81,21 @@ def test_violins_have_one_area_whatever_the_count_and_the_width_of_the_bins() ->
     assert found["density"].tolist() == [0.75, 0.25 / 3, 0.5, 0.5 / 3]
     area = (found["density"] * (found["high"] - found["low"])).groupby(found["language"]).sum()
     np.testing.assert_allclose(area, 1.0)
+
+
+def test_violins_of_more_runs_stand_beside_each_other() -> None:
+    few = {"cat": LANGUAGES["cat"], "fao": LANGUAGES["fao"]}
+    labels = ["a", "b", "c", "d"]
+    parts = [(synthetic_tables.distribution(few, n), synthetic_run.balance(few, n)) for n in range(len(labels))]
+    frame, statistics = (
+        pd.concat([each.assign(run=label) for label, each in zip(labels, found, strict=True)])
+        for found in zip(*parts, strict=True)
+    )
+    upper = figures.sensitivity_violins(frame, statistics, few).axes[0]
+    spans = sorted((x.min(), x.max()) for x in (each.get_paths()[0].vertices[:, 0] for each in upper.collections))
+    assert len(spans) == 4 * 3  # cat, fao, and all together
+    for (_, end), (start, _) in itertools.pairwise(spans):
+        assert end <= start + 1e-9
 
 
 def test_two_runs_share_a_violin_and_the_first_is_on_its_left() -> None:
