@@ -78,17 +78,29 @@ def gains_caption(significance: pd.DataFrame) -> str:
 
 
 def by_ratio(tiers: pd.DataFrame, systems: Mapping[str, Mapping[str, Any]], metric: str = "bleu") -> pd.DataFrame:
-    """Return the rows of tiers.csv with the masking ratio of their system, one method and direction at a time.
+    """Return the rows of tiers.csv with `mask_ratio`, `method` and `design` of their system.
 
-    Only what differs in the masking ratio alone can be told from it: of each (direction, method) that has at least
-    two ratios, one row for each ratio and tier.
+    Only what differs in the masking ratio alone can be told from it: of each direction and design (all that a system
+    was trained with but the ratio, numbered) that has at least two ratios, one row for each ratio and tier. Of systems
+    that agree in the ratio too, the first is taken.
     """
     rows = tiers[tiers["metric"] == metric]
+    designs = {name: _design(of) for name, of in systems.items()}
+    numbers = {design: number for number, design in enumerate(dict.fromkeys(designs.values()))}
     ratio = rows["system"].map(lambda name: systems[name].get("mask_ratio"))
-    method = rows["system"].map(lambda name: systems[name].get("method") or "")
-    rows = rows.assign(mask_ratio=pd.to_numeric(ratio, errors="coerce"), method=method).dropna(subset="mask_ratio")
-    several = rows.groupby(["direction", "method"])["mask_ratio"].transform("nunique") > 1
-    return rows[several].sort_values(["direction", "method", "mask_ratio"], kind="stable", ignore_index=True)
+    rows = rows.assign(
+        mask_ratio=pd.to_numeric(ratio, errors="coerce"),
+        method=rows["system"].map(lambda name: systems[name].get("method") or ""),
+        design=rows["system"].map(lambda name: numbers[designs[name]]),
+    )
+    rows = rows.dropna(subset="mask_ratio").drop_duplicates(["direction", "design", "mask_ratio", "tier"])
+    several = rows.groupby(["direction", "design"])["mask_ratio"].transform("nunique") > 1
+    return rows[several].sort_values(["direction", "design", "mask_ratio"], kind="stable", ignore_index=True)
+
+
+def _design(system: Mapping[str, Any]) -> str:
+    own = ("checkpoint", "sha256", "mask_ratio", "updates")  # training that stops early does so where it likes
+    return repr(sorted((name, value) for name, value in system.items() if name not in own))
 
 
 @styled
@@ -96,7 +108,7 @@ def masking_ratio(rows: pd.DataFrame, metric: str = "bleu", *, width: float = CO
     """Return quality against the masking ratio, a line for each resource level and one for all languages (Figure 11).
 
     Args:
-        rows: those of one direction and method from `by_ratio`.
+        rows: those of one direction and design from `by_ratio`.
         metric: bleu or chrf.
         width: of the figure, in inches.
     """

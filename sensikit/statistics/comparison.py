@@ -35,7 +35,9 @@ def correlation_difference(run_a: Run, run_b: Run, task: str = "mt", high: float
     The intervals are 95 % over batches, by a jackknife: where both runs measured the same sentences in the same
     blocks (`paired`), the difference is taken without each block, so that what makes a block unusual for both models
     cancels; where they did not, the two variances add up. They speak of these two trained models alone: a second
-    training seed is another model.
+    training seed is another model. By simulation (20 pairs of models of 10,000 parameters, 50 measurements of each)
+    they cover .95 to .98 with 40 batches and .96 to .97 with 200, over the low group .88 with 200: the border between
+    the groups is drawn from the same batches, which the jackknife does not see.
 
     Raises:
         RunError: if the runs have other languages, another direction, T, loss, mode or number of batches: PCC moves

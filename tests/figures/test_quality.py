@@ -58,6 +58,17 @@ def test_only_systems_of_one_method_and_direction_tell_of_the_masking_ratio() ->
     assert rows["mask_ratio"].tolist() == [0.1, 0.5]
 
 
+def test_systems_that_differ_in_something_else_are_no_points_of_one_line() -> None:
+    given = {name: ("cd", ratio, "xxx-eng") for name, ratio in {"a": 0.3, "own": 0.3, "b": 0.5, "again": 0.5}.items()}
+    tiers, systems = ratios(given)
+    systems["own"]["separate_projection"] = True
+    systems["b"] |= {"checkpoint": "b.pt", "sha256": "b", "updates": 7}
+    assert quality.by_ratio(tiers, systems)["system"].tolist() == ["a", "b"]
+    systems["b"]["separate_projection"] = True
+    rows = quality.by_ratio(tiers, systems)
+    assert [group["system"].tolist() for _, group in rows.groupby("design")] == [["a", "again"], ["own", "b"]]
+
+
 def test_quality_against_the_masking_ratio_has_a_line_for_each_tier_with_its_band() -> None:
     rows = pd.concat(
         [synthetic_tables.evaluation(LANGUAGES)["tiers.csv"].query("system == 'cd+id' and metric == 'bleu'")

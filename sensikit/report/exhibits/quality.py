@@ -42,11 +42,13 @@ def _evaluation(each: Evaluated, name: str, title: str) -> Iterator[Exhibit]:
         what = f"What each system gains, {title}"
         yield Exhibit(f"gains-{name}", what, quality.gains_caption(tests), "significance.csv", content, evaluation=each)
     ratios = quality.by_ratio(each.tables["tiers.csv"], each.manifest["systems"])
-    for method in dict.fromkeys(ratios["method"]):
-        rows = ratios[ratios["method"] == method]
+    for design in dict.fromkeys(ratios["design"]):
+        rows = ratios[ratios["design"] == design]
+        method = rows["method"].iloc[0]
+        again = f"-{design}" if ratios.loc[ratios["method"] == method, "design"].nunique() > 1 else ""
         content = (quality.masking_ratio(rows, width=WIDE), rows)
         what = f"Effect of the masking ratio on {method or 'the system'}, {title}"
-        stem = f"masking-{method}-{name}" if method else f"masking-{name}"
+        stem = "-".join(part for part in ("masking", method, name) if part) + again
         yield Exhibit(stem, what, quality.masking_caption(rows), "tiers.csv", content, evaluation=each)
 
 
