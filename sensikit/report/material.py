@@ -83,8 +83,8 @@ class Material:
 
     @property
     def labels(self) -> list[str]:
-        """What the directories are called, runs first."""
-        return [subject.label for subject in self.subjects] + [each.label for each in self.evaluations]
+        """What a report is of: its runs or, where it has none, its evaluations."""
+        return [subject.label for subject in self.subjects] or [each.label for each in self.evaluations]
 
 
 def gather(paths: Sequence[Path], labels: Sequence[str] = (), compare: bool = False) -> Material:

@@ -258,6 +258,13 @@ def test_an_evaluation_alone_is_reported_into_itself(tmp_path: Path, vectors_alo
     assert absent(path) == {"Quality against the masking ratio of cd+id: systems that mask more": train}
 
 
+def test_a_report_is_called_after_its_runs_or_else_its_evaluations(tmp_path: Path) -> None:
+    scores = synthetic_tables.write_evaluation(tmp_path / "scores", FEW)
+    run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning"])
+    assert material.gather([scores]).labels == ["scores"]
+    assert material.gather([run, scores]).labels == ["run"]
+
+
 def test_both_directions_and_two_evaluations_of_one_are_told_apart(tmp_path: Path) -> None:
     paths = [synthetic_tables.write_evaluation(tmp_path / name, FEW, direction=direction)
              for name, direction in (("a", "xxx-eng"), ("b", "eng-xxx"), ("c", "eng-xxx"))]  # fmt: skip
@@ -271,7 +278,7 @@ def test_both_directions_and_two_evaluations_of_one_are_told_apart(tmp_path: Pat
 
 def test_systems_that_differ_in_their_masking_ratio_have_a_figure(tmp_path: Path) -> None:
     systems = synthetic_tables.evaluation_manifest(FEW)["systems"]
-    systems["regular"] |= {"method": "cd+id", "mask_ratio": 0.5}
+    systems["regular"] = {**systems["cd+id"], "checkpoint": "b.pt", "mask_ratio": 0.5}
     path = synthetic_tables.write_evaluation(tmp_path / "scores", FEW, systems=systems)
     found = {exhibit.stem: exhibit for exhibit in quality.exhibits(material.gather([path]))}
     _, data = found["masking-cd+id-xxx-eng"].content
