@@ -54,8 +54,9 @@ def cross_matrix(
     panels = [(ratio, label) for ratio in chosen for label in labels]
     columns = min(3, len(labels) if len(labels) > 1 else len(chosen))
     rows, room = -(-len(panels) // columns), max(2, columns)
-    side = (width - 0.75) / room
-    figure = canvas(width * columns / room, rows * side + 0.3)
+    width *= columns / room
+    side = (width - 0.75) / columns
+    figure = canvas(width, rows * side + 0.3)
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     limits = (0.0, max(1.0, math.ceil(cells["kept"].max() * 10) / 10))
     for ax, (ratio, label) in zip(axes, panels, strict=False):
