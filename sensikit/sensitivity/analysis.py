@@ -22,8 +22,8 @@ from sensikit.progress import progress, say
 from sensikit.sensitivity.batches import Batch, fingerprint
 from sensikit.sensitivity.planning import Plan, Settings, disk_of, examples_of, make_plan, memory_of, run_signature
 from sensikit.sensitivity.taylor import Sensitivity, Tensors, measure, sample_of
+from sensikit.statistics.results import write_results
 from sensikit.statistics.specificity import sigma_for
-from sensikit.store.results import write_results
 from sensikit.store.run import BLOCK_KEY, Run
 from sensikit.store.schemas import LAYOUT
 
