@@ -73,6 +73,15 @@ def test_a_command_that_no_shell_would_read_is_not_repeated(tmp_path: Path) -> N
     assert analyze in absent(run).values()
 
 
+def test_a_model_that_denoises_in_another_way_lacks_no_sentence(tmp_path: Path) -> None:
+    # of DAE or MASS, analyze has no common positions to show, however often it is called
+    of_mt = synthetic_run.manifest(FEW)["analyses"]["mt"]
+    tables = [name for name in synthetic_run.EVERY if name != "layout"]
+    for tasks, lacks in ((["mt"], True), (["mt", "denoise"], False)):
+        run = synthetic_run.write_run(tmp_path / tasks[-1], FEW, only=tables, analyses=dict.fromkeys(tasks, of_mt))
+        assert any("concurrent denoising" in what for what in absent(run)) == lacks
+
+
 def test_a_single_language_has_no_pairs_to_be_missing(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", {"cat": FEW["cat"]}, only=["balance"])
     assert not any("Correlation" in what or "Overlap" in what for what in absent(run))
