@@ -9,19 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
 
-from sensikit.errors import DataError, MissingDependencyError, OptionError
+from sensikit.errors import MissingDependencyError, OptionError
+from sensikit.evaluation.significance import BOOTSTRAP, Sampled, resampled
 from sensikit.files import sha256
 
 TOKENIZERS = ("spm", "flores101", "flores200", "13a", "intl", "char", "zh", "none")
-
-NAN = float("nan")
-
-BOOTSTRAP = 1000
-"""Resamples of the test sentences behind an interval, sacreBLEU's own number."""
 
 
 @dataclass(frozen=True)
@@ -112,31 +107,22 @@ def evaluate(
     Raises:
         DataError: if there is nothing to score, or not one translation for each reference.
     """
-    hypotheses, references = list(hypotheses), list(references)
-    checked(hypotheses, references)
-    metric = bleu_metric(tokenizer, spm_model)
-    metric.n_bootstrap = metric.seed = None  # what an earlier call has left there would be in the signature
-    resampled = {"n_bootstrap": bootstrap} if bootstrap > 1 else {}
-    score: Any = metric.corpus_score(hypotheses, [references], **resampled)
-    low, high = (max(score._mean - score._ci, 0.0), min(score._mean + score._ci, 100.0)) if resampled else (NAN, NAN)
-    chrf = CHRF(word_order=2)
-    chrf_score = chrf.corpus_score(hypotheses, [references]).score
-    return Quality(score.score, low, high, chrf_score, metric.get_signature().format(), chrf.get_signature().format())
+    return evaluate_resampled(hypotheses, references, tokenizer, spm_model, bootstrap)[0]
 
 
-def checked(hypotheses: Sequence[str], references: Sequence[str]) -> None:
-    """Refuse to score nothing, or not one translation for each reference.
-
-    Raises:
-        DataError: saying which.
-    """
-    if len(hypotheses) != len(references):
-        # sacreBLEU would leave out the rest without a word
-        raise DataError(
-            "references", f"{len(hypotheses)} translations of {len(references)} sentences", "check the data"
-        )
-    if not references:
-        raise DataError("references", "there is no sentence to score", "check the split")
+def evaluate_resampled(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    tokenizer: str = "spm",
+    spm_model: str | None = None,
+    bootstrap: int = BOOTSTRAP,
+) -> tuple[Quality, Sampled]:
+    """Return what `evaluate` returns, and BLEU on each of the resamples that its interval is of."""
+    metric, chrf = bleu_metric(tokenizer, spm_model), CHRF(word_order=2)
+    bleu = resampled(metric, hypotheses, references, bootstrap)
+    chrf_score = chrf.corpus_score(list(hypotheses), [list(references)]).score
+    signatures = metric.get_signature().format(), chrf.get_signature().format()
+    return Quality(bleu.value, *bleu.interval(), chrf_score, *signatures), bleu
 
 
 def length_ratio(hypotheses: Sequence[str], references: Sequence[str]) -> float:

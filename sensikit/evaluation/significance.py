@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sensikit.errors import RunError
-from sensikit.evaluation.quality import BOOTSTRAP, checked
+from sensikit.errors import DataError, RunError
 from sensikit.files import replacing, sha256_of
+
+BOOTSTRAP = 1000
+"""Resamples of the test sentences behind an interval, sacreBLEU's own number."""
 
 SEED = 12345
 """sacreBLEU's own."""
@@ -105,14 +107,26 @@ def resampled(metric: Any, hypotheses: Sequence[str], references: Sequence[str],
     Raises:
         DataError: if there is nothing to score, or not one translation for each reference.
     """
-    checked(hypotheses, references)
+    _check(hypotheses, references)
     statistics = metric._extract_corpus_statistics(hypotheses, [references])
     value = metric._aggregate_and_compute(statistics).score
     metric.n_bootstrap, metric.seed = (samples, SEED) if samples > 1 else (None, None)  # for its signature
     sums = _sums(np.array(statistics, dtype=np.float64), samples if samples > 1 else 0)
-    scores = np.array([metric._compute_score_from_stats(row).score for row in sums.tolist()])
+    # in float32, as sacreBLEU has them: in float64, intervals would differ from its own in the seventh digit
+    scores = np.array([float(metric._compute_score_from_stats(row).score) for row in sums.astype(np.float32)])
     shuffled = np.random.default_rng(int(sha256_of(*references)[:16], 16)).permutation(len(scores))
     return Sampled(float(value), scores[shuffled])
+
+
+def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    """Refuse to score nothing, or not one translation for each reference."""
+    if len(hypotheses) != len(references):
+        # sacreBLEU would leave out the rest without a word
+        raise DataError(
+            "references", f"{len(hypotheses)} translations of {len(references)} sentences", "check the data"
+        )
+    if not references:
+        raise DataError("references", "there is no sentence to score", "check the split")
 
 
 def _sums(statistics: NDArray[np.float64], samples: int) -> NDArray[np.float64]:

@@ -13,9 +13,8 @@ from sensikit import __version__
 from sensikit.backends.base import Backend, Decoding
 from sensikit.errors import DataError, OptionError, RunError
 from sensikit.evaluation import quality_tables
-from sensikit.evaluation.quality import BOOTSTRAP
 from sensikit.evaluation.scoring import METRICS, Scores, evaluation_table, metrics, significance_table, tiers_table
-from sensikit.evaluation.significance import resampled
+from sensikit.evaluation.significance import BOOTSTRAP, resampled
 from sensikit.evaluation.translated import Translated
 from sensikit.files import locked, write_text
 from sensikit.progress import progress

@@ -13,8 +13,8 @@ import pandas as pd
 
 from sensikit.backends.base import Backend, Decoding
 from sensikit.errors import OptionError
-from sensikit.evaluation.quality import BOOTSTRAP, bleu_metric, evaluate, length_ratio
-from sensikit.evaluation.significance import resampled
+from sensikit.evaluation.quality import bleu_metric, evaluate_resampled, length_ratio
+from sensikit.evaluation.significance import BOOTSTRAP
 from sensikit.files import sha256, write_text
 from sensikit.progress import Bar, progress
 from sensikit.pruning.ledger import Cell, Ledger, cells, record
@@ -164,9 +164,9 @@ def _decoded(
 def _line(run: Run, backend: Backend, cell: Cell, count: int, settings: SweepSettings) -> dict[str, Any]:
     backend.module.eval()
     found = backend.translate(cell.evaluated, settings.split, settings.decoding)
-    quality = evaluate(found.hypotheses, found.references, settings.tokenizer, settings.spm_model, settings.bootstrap)
-    metric = bleu_metric(settings.tokenizer, settings.spm_model)
-    resampled(metric, found.hypotheses, found.references, settings.bootstrap).save(run.path / cell.resamples)
+    scored_by = settings.tokenizer, settings.spm_model, settings.bootstrap
+    quality, resamples = evaluate_resampled(found.hypotheses, found.references, *scored_by)
+    resamples.save(run.path / cell.resamples)
     write_text(run.path / cell.file, "".join(f"{line}\n" for line in found.hypotheses))
     return {
         "order": cell.order,
