@@ -21,8 +21,8 @@ def audit(
     device: options.Device = "auto",
 ) -> None:
     """Ablate a sample of parameters exactly (Eq. 1), in float64, and compare with the Taylor estimate."""
+    from sensikit.run import Run
     from sensikit.sensitivity.ablation import audit as run_audit
-    from sensikit.store.run import Run
 
     found = Run.open(run)
     table = run_audit(

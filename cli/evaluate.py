@@ -41,8 +41,8 @@ def evaluate(
 
     from sensikit.backends import open_checkpoint
     from sensikit.errors import OptionError
-    from sensikit.evaluation.quality_tables import text
     from sensikit.evaluation.systems import EvaluationSettings, evaluate_systems, labels_of
+    from sensikit.evaluation.tables import text
 
     if resume and out is None:
         raise OptionError("--resume", "goes on with an --out that there is not", "give the one that was begun")

@@ -24,9 +24,9 @@ def export(
     device: options.Device = "auto",
 ) -> None:
     """Write the checkpoint of a run with the parameters that an order prunes set to zero."""
-    from sensikit.pruning.exporting import export as run_export
+    from sensikit.pruning.export import export as run_export
     from sensikit.pruning.masks import Order
-    from sensikit.store.run import Run
+    from sensikit.run import Run
 
     found = Run.open(run)
     chosen = Order(order, language, seed if order == "random" else None, protect)

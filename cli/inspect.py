@@ -16,8 +16,8 @@ def inspect(
     import json
     from dataclasses import asdict
 
-    from sensikit.sensitivity.inspection import describe
-    from sensikit.sensitivity.inspection import inspect as look
+    from sensikit.backends.fairseq.inspection import describe
+    from sensikit.backends.fairseq.inspection import inspect as look
 
     contents = look(checkpoint)
     typer.echo(json.dumps(asdict(contents), indent=1, ensure_ascii=False) if as_json else describe(contents))

@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 
-from sensikit import __version__
+from sensikit.version import __version__
 
 from .analyze import analyze
 from .audit import audit

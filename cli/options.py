@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from sensikit.backends.base import Backend, Decoding
-    from sensikit.store.run import Run
+    from sensikit.run import Run
 
 Data = Annotated[Path, typer.Option("--data", help="What `sensikit corpus` wrote, or a fairseq data directory.")]
 Direction = Annotated[str | None, typer.Option(help="xxx-eng or eng-xxx; by default the one that was trained.")]

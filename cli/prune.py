@@ -41,7 +41,7 @@ def prune(
     from sensikit.pruning.scorers import scorer_of
     from sensikit.pruning.sweep import SweepSettings, parse_ratios
     from sensikit.pruning.sweep import prune as run_sweep
-    from sensikit.store.run import Run
+    from sensikit.run import Run
 
     found = Run.open(run)
     wanted, orders = parse_ratios(ratios), options.names(order) or []

@@ -42,8 +42,8 @@ def train(
             raise OptionError(option, f"{value!r} is unknown", f"give one of {', '.join(known)}")
     import torch
 
-    from sensikit.backends.databin import open_data
-    from sensikit.training.launch import directions, start
+    from sensikit.backends.fairseq.data import open_data
+    from sensikit.backends.fairseq.plugin.launch import directions, start
 
     where = open_data(data)
     given = recipes.flags(preset, method, *directions(where, direction))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from sensikit.version import __version__
 
 _HOME = {
     "Backend": "sensikit.backends.base",
@@ -19,17 +19,17 @@ _HOME = {
     "Settings": "sensikit.sensitivity.planning",
     "analyze": "sensikit.sensitivity.analysis",
     "audit": "sensikit.sensitivity.ablation",
-    "balance_table": "sensikit.statistics.balance",
+    "balance_table": "sensikit.statistics.spread",
     "correlation_table": "sensikit.statistics.correlation",
-    "evaluate": "sensikit.evaluation.quality",
-    "export": "sensikit.pruning.exporting",
+    "evaluate": "sensikit.evaluation.metrics",
+    "export": "sensikit.pruning.export",
     "make_plan": "sensikit.pruning.masks",
     "Order": "sensikit.pruning.masks",
     "pruned": "sensikit.pruning.masks",
     "registry": "sensikit.parameters",
     "measure": "sensikit.sensitivity.taylor",
     "specificity_table": "sensikit.statistics.specificity",
-    "Run": "sensikit.store.run",
+    "Run": "sensikit.run",
     "SweepSettings": "sensikit.pruning.sweep",
     "prune": "sensikit.pruning.sweep",
     "evaluate_systems": "sensikit.evaluation.systems",
@@ -44,23 +44,23 @@ if TYPE_CHECKING:
     from sensikit.backends.base import Decoding as Decoding
     from sensikit.backends.base import Language as Language
     from sensikit.errors import SensikitError as SensikitError
-    from sensikit.evaluation.quality import evaluate as evaluate
+    from sensikit.evaluation.metrics import evaluate as evaluate
     from sensikit.evaluation.systems import evaluate_systems as evaluate_systems
     from sensikit.parameters import registry as registry
-    from sensikit.pruning.exporting import export as export
+    from sensikit.pruning.export import export as export
     from sensikit.pruning.masks import Order as Order
     from sensikit.pruning.masks import make_plan as make_plan
     from sensikit.pruning.masks import pruned as pruned
     from sensikit.pruning.sweep import SweepSettings as SweepSettings
     from sensikit.pruning.sweep import prune as prune
+    from sensikit.run import Run as Run
     from sensikit.sensitivity.ablation import audit as audit
     from sensikit.sensitivity.analysis import analyze as analyze
     from sensikit.sensitivity.planning import Settings as Settings
     from sensikit.sensitivity.taylor import measure as measure
-    from sensikit.statistics.balance import balance_table as balance_table
     from sensikit.statistics.correlation import correlation_table as correlation_table
     from sensikit.statistics.specificity import specificity_table as specificity_table
-    from sensikit.store.run import Run as Run
+    from sensikit.statistics.spread import balance_table as balance_table
 
 
 def __getattr__(name: str) -> Any:

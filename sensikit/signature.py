@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sensikit import __version__
+from sensikit.version import __version__
 
 
 def signature(head: str, **choices: Any) -> str:

@@ -53,11 +53,11 @@ def write_corpus(root: Path, tags: bool = True) -> Path:
         root: where to.
         tags: language tags and <mask> are in the dictionary from the start.
     """
-    from sensikit import __version__
-    from sensikit.backends import fairseq_compat
+    from sensikit.backends.fairseq import compat
     from sensikit.files import sha256, write_json
+    from sensikit.version import __version__
 
-    parts = fairseq_compat.load()
+    parts = compat.load()
     from fairseq.data import indexed_dataset
 
     for folder in ("bin", "text"):
@@ -123,7 +123,7 @@ def train_checkpoint(data: Path, out: Path, *design: str, updates: int = 200) ->
         design: flags of fairseq-train, after and so over the usual ones.
         updates: how many.
     """
-    from sensikit.backends.fairseq_train import train
+    from sensikit.backends.fairseq.train import train
 
     sizes = "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 32 --decoder-embed-dim 32"
     sizes += (
@@ -162,7 +162,7 @@ def plain_checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def tiny_backend(tiny_checkpoint: Path, tiny_data: Path):  # type: ignore[no-untyped-def]
     """`tiny_checkpoint` opened with `tiny_data`: opened afresh, so that a test may change its weights."""
-    from sensikit.backends.fairseq import open_checkpoint
+    from sensikit.backends.fairseq.translation import open_checkpoint
 
     return open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
 
@@ -170,7 +170,7 @@ def tiny_backend(tiny_checkpoint: Path, tiny_data: Path):  # type: ignore[no-unt
 @pytest.fixture
 def plain_backend(plain_checkpoint: Path, tiny_data: Path):  # type: ignore[no-untyped-def]
     """`plain_checkpoint` opened with `tiny_data`, afresh."""
-    from sensikit.backends.fairseq import open_checkpoint
+    from sensikit.backends.fairseq.translation import open_checkpoint
 
     return open_checkpoint(plain_checkpoint, tiny_data, device="cpu")
 
@@ -178,7 +178,7 @@ def plain_backend(plain_checkpoint: Path, tiny_data: Path):  # type: ignore[no-u
 @pytest.fixture(params=["replaced", "plain", "right"])
 def any_design(request: pytest.FixtureRequest, tiny_data: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
     """`tiny_backend`, `plain_backend`, and the first of them padded on the right, in turn."""
-    from sensikit.backends.fairseq import open_checkpoint
+    from sensikit.backends.fairseq.translation import open_checkpoint
     from tests.support.checkpoints import edited
 
     if request.param != "right":

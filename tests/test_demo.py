@@ -89,7 +89,7 @@ def test_a_finished_demo_does_nothing_twice(finished: Path, monkeypatch: pytest.
     monkeypatch.setattr(training, "train", refuse)
     monkeypatch.setattr("sensikit.corpus.build", refuse)
     monkeypatch.setattr("sensikit.sensitivity.ablation.audit", refuse)
-    monkeypatch.setattr("sensikit.backends.fairseq.FairseqBackend.translate", refuse)
+    monkeypatch.setattr("sensikit.backends.fairseq.translation.FairseqBackend.translate", refuse)
     monkeypatch.setattr("sensikit.report.page.report", lambda runs, out, **_: out / "report.html")
     assert demo(finished, TINY) == finished / "report.html"
     assert [sha256(finished / name) for name in kept] == before

@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from sensikit.backends.fairseq.plugin import launch
 from sensikit.demo import demo, full
 from sensikit.demo.full import demo_full
 from sensikit.errors import RunError
 from sensikit.files import read_json, sha256
-from sensikit.store.run import Run
-from sensikit.training import launch
+from sensikit.run import Run
 from tests.support.command import call
 from tests.support.corpus_text import english
 from tests.test_demo import TINY, write_package
@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         patch.setattr(launch, "train", refuse)
         patch.setattr("sensikit.corpus.build", refuse)
-        patch.setattr("sensikit.backends.fairseq.FairseqBackend.translate", refuse)
+        patch.setattr("sensikit.backends.fairseq.translation.FairseqBackend.translate", refuse)
         patch.setattr("sensikit.report.page.report", lambda runs, out, **_: out / "report.html")
         demo_full(out, FEW)  # it is finished: nothing is done twice
         assert {path: sha256(path) for path in before} == before

@@ -22,11 +22,11 @@ from sensikit.parameters import registry
 from sensikit.pruning.masks import Order, make_plan, pruned
 from sensikit.pruning.scorers import SCORERS, measure_missing
 from sensikit.pruning.sweep import SweepSettings, prune
+from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch, draw, pack
 from sensikit.sensitivity.planning import Settings
 from sensikit.sensitivity.taylor import Sensitivity, measure, sample_of
-from sensikit.store.run import Run
 from tests.support import toy
 
 SENSIKIT = Path(sensikit.__file__).parent

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from sensikit.files import sha256
-from sensikit.store.run import Run
+from sensikit.run import Run
 from tests.support.command import call
 
 RATIOS = "0,0.5,0.9"

@@ -19,7 +19,7 @@ from sensikit_cli.main import app
 import sensikit
 
 HEAVY = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "sacrebleu", "fairseq", "transformers", "django")
-SIDE_ROOMS = ("sensikit.backends.fairseq", "sensikit.backends.huggingface", "sensikit.training")
+SIDE_ROOMS = ("sensikit.backends.fairseq.translation", "sensikit.backends.huggingface", "sensikit.training")
 """What may need a framework: backends and training. The core never imports them."""
 
 CORE = [
@@ -74,7 +74,7 @@ def test_the_check_sees_what_is_loaded() -> None:
 def test_the_core_is_more_than_a_handful_of_modules() -> None:
     assert {
         "sensikit.sensitivity.taylor",
-        "sensikit.store.run",
+        "sensikit.run",
         "sensikit.pruning.masks",
         "sensikit.sensitivity.analysis",
     } <= set(CORE)
@@ -110,10 +110,10 @@ def test_a_framework_that_is_missing_is_told_of_in_one_line_with_what_to_install
     program = """
         import json
         from sensikit import SensikitError
-        from sensikit.backends import fairseq_compat
+        from sensikit.backends.fairseq import compat
 
         try:
-            fairseq_compat.load()
+            compat.load()
         except SensikitError as error:
             print(json.dumps([type(error).__name__, error.exit_code, str(error)]))
     """

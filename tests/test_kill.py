@@ -26,9 +26,9 @@ import torch
 from sensikit.backends.base import Translations
 from sensikit.evaluation.systems import EvaluationSettings, evaluate_systems
 from sensikit.pruning.sweep import SweepSettings, prune
+from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.planning import Settings
-from sensikit.store.run import Run
 from tests.support import toy
 
 SETTINGS = Settings(batches=4, tokens=64, pieces=2)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sensikit import __version__
 from sensikit.signature import signature
+from sensikit.version import __version__
 
 
 def test_a_signature_names_its_choices_in_the_order_given_and_the_version_last() -> None:

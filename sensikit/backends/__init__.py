@@ -21,7 +21,7 @@ def open_checkpoint(checkpoint: Path, data: Path, direction: str | None = None, 
         direction: "xxx-eng" or "eng-xxx"; None takes the one it was trained on, xxx-eng if both.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
-    from sensikit.backends.fairseq import open_checkpoint as open_fairseq
+    from sensikit.backends.fairseq.translation import open_checkpoint as open_fairseq
 
     return open_fairseq(checkpoint, data, direction, device)
 
@@ -38,6 +38,6 @@ def write_pruned(source: Path, sha256: str, out: Path, masks: Mapping[str, torch
         masks: parameter name → bool of its shape, true where it goes to zero.
         note: kept in the file.
     """
-    from sensikit.backends.fairseq_pruned import write_pruned as write_fairseq
+    from sensikit.backends.fairseq.pruned import write_pruned as write_fairseq
 
     return write_fairseq(source, sha256, out, masks, note)

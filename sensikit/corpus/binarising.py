@@ -127,7 +127,7 @@ def fairseq_data() -> Any:
     Raises:
         MissingDependencyError: if fairseq is not installed.
     """
-    from sensikit.backends import fairseq_compat
+    from sensikit.backends.fairseq import compat
 
-    fairseq_compat.load()
+    compat.load()
     return importlib.import_module("fairseq.data")

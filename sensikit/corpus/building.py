@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sensikit import __version__
 from sensikit.corpus import binarising, reading, splitting
 from sensikit.corpus.cleaning import clean, fault_of_pair, fault_of_sentence, fingerprint
 from sensikit.corpus.splitting import LEAVE_OUT, Pair, Sentence, Texts
@@ -18,6 +17,7 @@ from sensikit.errors import DataError, OptionError
 from sensikit.files import sha256, sync_directory, unwritable, write_json
 from sensikit.languages import ENGLISH, THRESHOLDS, language
 from sensikit.progress import progress, say
+from sensikit.version import __version__
 
 FORMAT = 1
 

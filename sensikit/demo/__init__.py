@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sensikit.backends.base import Backend
-    from sensikit.store.run import Run
+    from sensikit.run import Run
 
 NOTE = "demo.json"
 TOKENIZER = "13a"

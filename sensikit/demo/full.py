@@ -50,8 +50,8 @@ def demo_full(
     say("2 of 6: training")
     checkpoints = {label: _trained(system.method, data, out, recipe, command) for label, system in SYSTEMS.items()}
     from sensikit.backends import open_checkpoint
-    from sensikit.evaluation.quality_tables import text
     from sensikit.evaluation.systems import EvaluationSettings, evaluate_systems
+    from sensikit.evaluation.tables import text
     from sensikit.report.page import report
 
     say("3 of 6: BLEU and chrF++ of both")
@@ -77,9 +77,9 @@ def _trained(method: str, data: Path, out: Path, recipe: Recipe, command: str) -
     """Return the checkpoint of a system, which is trained, or trained on, if it is not finished."""
     import torch
 
-    from sensikit.backends.databin import open_data
+    from sensikit.backends.fairseq.data import open_data
+    from sensikit.backends.fairseq.plugin.launch import directions, start
     from sensikit.training import recipes
-    from sensikit.training.launch import directions, start
 
     where = open_data(data)
     flags = [*recipes.flags("small", method, *directions(where, "xxx-eng")), *DESIGN.split()]

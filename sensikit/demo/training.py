@@ -30,7 +30,7 @@ _STATISTICS = re.compile(r" \| (train_inner|valid) \| (\{.*\})$")
 _PROGRAM = (
     # PR_SET_PDEATHSIG: however the demo ends, its training ends with it
     "import ctypes, signal; ctypes.CDLL(None).prctl(1, signal.SIGTERM); "
-    "from sensikit.backends.fairseq_train import main; main()"
+    "from sensikit.backends.fairseq.train import main; main()"
 )
 
 
@@ -57,7 +57,7 @@ def train(data: Path, out: Path, arguments: Sequence[str], updates: int) -> Path
     Raises:
         RunError: if fairseq fails.
     """
-    from sensikit.backends.fairseq_compat import training_environment
+    from sensikit.backends.fairseq.compat import training_environment
 
     out.mkdir(parents=True, exist_ok=True)
     restored, begun = last_checkpoint(out)
@@ -91,7 +91,7 @@ def last_checkpoint(out: Path) -> tuple[Path | None, int]:
 
     fairseq writes one file in one step and copies it to the other name: a kill may leave half a copy.
     """
-    from sensikit.backends.checkpoint import read
+    from sensikit.backends.fairseq.checkpoint import read
 
     for path in (out / "checkpoint_last.pt", out / "checkpoint_best.pt"):
         if path.exists():

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 from sacrebleu.metrics import CHRF
 
-from sensikit.evaluation.quality import bleu_metric
-from sensikit.evaluation.significance import Sampled, mean
+from sensikit.evaluation.metrics import bleu_metric
+from sensikit.evaluation.resampling import Sampled, mean
 from sensikit.languages import HIGH, LOW, VERY_LOW
 
 TIERS = (HIGH, LOW, VERY_LOW)

@@ -9,16 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from sensikit import __version__
 from sensikit.backends.base import Backend, Decoding
 from sensikit.errors import DataError, OptionError, RunError
-from sensikit.evaluation import quality_tables
+from sensikit.evaluation import tables as quality_tables
+from sensikit.evaluation.folder import Translated
+from sensikit.evaluation.resampling import BOOTSTRAP, resampled
 from sensikit.evaluation.scoring import METRICS, Scores, evaluation_table, metrics, significance_table, tiers_table
-from sensikit.evaluation.significance import BOOTSTRAP, resampled
-from sensikit.evaluation.translated import Translated
 from sensikit.files import locked, write_text
 from sensikit.progress import progress
 from sensikit.signature import signature
+from sensikit.version import __version__
 
 Opener = Callable[[], Backend]
 

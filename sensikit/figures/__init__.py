@@ -7,8 +7,7 @@ from sensikit.figures.audit import audit_scatter
 from sensikit.figures.components import component_correlation, component_heatmaps, specificity_by_component
 from sensikit.figures.convergence import convergence_curves
 from sensikit.figures.cross import bleu_kept, cross_matrix
-from sensikit.figures.curve_points import curve
-from sensikit.figures.curves import pruning_comparison, pruning_curves, pruning_curves_by_language
+from sensikit.figures.curves import curve, pruning_comparison, pruning_curves, pruning_curves_by_language
 from sensikit.figures.distributions import balance, specificity
 from sensikit.figures.heatmaps import correlation_heatmaps
 from sensikit.figures.kinship import language_tree

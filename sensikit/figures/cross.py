@@ -10,8 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sensikit.figures.curve_points import UNPRUNED
-from sensikit.figures.curves import line_of
+from sensikit.figures.curves import UNPRUNED, line_of
 from sensikit.figures.grids import SEQUENTIAL, colour_bar, language_map
 from sensikit.figures.style import FULL, INK, canvas, joined, of_run, order, percent, runs, span, styled
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from sensikit.figures.curve_points import METRICS
+from sensikit.figures.curves import METRICS
 from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, TIERS, blank, canvas, legend_below, styled
 
 ALL = "All"

@@ -19,9 +19,9 @@ from torch import nn
 from sensikit.errors import OptionError
 from sensikit.parameters import Parameter, tensors
 from sensikit.pruning.scorers import LAST, Chunk, scorer_of
+from sensikit.run import Run
 from sensikit.statistics.specificity import sigma_of
 from sensikit.statistics.streaming import Cut, Keys, keys, selected, smallest
-from sensikit.store.run import Run
 
 PROTECT = 0.1
 """The share of the prunable parameters that is never pruned: those with the highest S(θ, B_l)."""

@@ -13,16 +13,16 @@ import pandas as pd
 
 from sensikit.backends.base import Backend, Decoding
 from sensikit.errors import OptionError
-from sensikit.evaluation.quality import bleu_metric, evaluate_resampled, length_ratio
-from sensikit.evaluation.significance import BOOTSTRAP
+from sensikit.evaluation.metrics import bleu_metric, evaluate_resampled, length_ratio
+from sensikit.evaluation.resampling import BOOTSTRAP
 from sensikit.files import sha256, write_text
 from sensikit.progress import Bar, progress
 from sensikit.pruning.ledger import Cell, Ledger, cells, record
 from sensikit.pruning.masks import PROTECT, Order, check_ratios, make_plan, pruned
 from sensikit.pruning.scorers import measure_missing, scorer_of
-from sensikit.sensitivity.redrawing import check_source, measured_languages
+from sensikit.run import Run
+from sensikit.sensitivity.planning import check_source, measured_languages
 from sensikit.signature import signature
-from sensikit.store.run import Run
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from sensikit.figures.curve_points import UNPRUNED
-from sensikit.figures.curves import ORDERS
+from sensikit.figures.curves import ORDERS, UNPRUNED
 from sensikit.figures.quality import by_ratio
 from sensikit.figures.style import joined
-from sensikit.report.material import Evaluated, Material, Subject
-from sensikit.store.schemas import LAYOUT, TABLES
+from sensikit.report.inputs import Evaluated, Material, Subject
+from sensikit.tables import LAYOUT, TABLES
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,18 @@ from typing import Any
 
 import jinja2
 
-from sensikit import __version__, figures
+from sensikit import figures
 from sensikit.errors import OptionError
 from sensikit.figures.style import joined
 from sensikit.files import write_text
 from sensikit.progress import progress
-from sensikit.report import summary
-from sensikit.report.exhibits import CHAPTERS, MANIFEST, Exhibit
-from sensikit.report.material import Evaluated, Material, Subject, gather
+from sensikit.report import text as summary
+from sensikit.report.inputs import Evaluated, Material, Subject, gather
 from sensikit.report.missing import missing, prune_command
+from sensikit.report.sections import CHAPTERS, MANIFEST, Exhibit
 from sensikit.report.tables import Table, headline
-from sensikit.store.schemas import TABLES, printable
+from sensikit.tables import TABLES, printable
+from sensikit.version import __version__
 
 
 def report(

@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from sensikit.figures import differences as changed
-from sensikit.figures.curve_points import METRICS, UNPRUNED, curve
-from sensikit.figures.curves import line_of
+from sensikit.figures.curves import METRICS, UNPRUNED, curve, line_of
 from sensikit.figures.distributions import placed, wide
 from sensikit.figures.heatmaps import GROUPS, pairs
 from sensikit.figures.sizes import sizes

@@ -18,14 +18,13 @@ from torch import nn
 from sensikit.backends.base import Backend
 from sensikit.errors import NonFiniteError, OptionError
 from sensikit.progress import progress
+from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.planning import Settings, examples_of
-from sensikit.sensitivity.redrawing import check_source, measured_languages, redrawn
+from sensikit.sensitivity.planning import Settings, check_source, examples_of, measured_languages, redrawn
 from sensikit.sensitivity.strata import LEVELS, RESAMPLES, Sample, intervals, sample
 from sensikit.sensitivity.taylor import added
 from sensikit.signature import signature
 from sensikit.statistics.streaming import Float
-from sensikit.store.run import Run
 
 PARAMETERS = 200
 """Ablated for each language by default; see `BATCHES`."""

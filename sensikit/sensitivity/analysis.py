@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensikit import __version__
 from sensikit.backends.base import Backend, Language
 from sensikit.errors import NonFiniteError, RunError, SensikitError
 from sensikit.files import sha256_of
 from sensikit.parameters import Parameter, registry
 from sensikit.progress import progress, say
+from sensikit.run import BLOCK_KEY, Run
 from sensikit.sensitivity.batches import Batch, fingerprint
 from sensikit.sensitivity.planning import Plan, Settings, disk_of, examples_of, make_plan, memory_of, run_signature
 from sensikit.sensitivity.taylor import Sensitivity, Tensors, measure, sample_of
 from sensikit.statistics.results import write_results
 from sensikit.statistics.specificity import sigma_for
-from sensikit.store.run import BLOCK_KEY, Run
-from sensikit.store.schemas import LAYOUT
+from sensikit.tables import LAYOUT
+from sensikit.version import __version__
 
 
 def analyze(

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from sensikit.errors import OptionError
 from sensikit.parameters import Parameter
+from sensikit.run import Run
 from sensikit.sensitivity.batches import rng
 from sensikit.statistics.streaming import Float, order_statistics
-from sensikit.store.run import Run
 
 LEVELS = (0.5, 0.8, 0.9, 0.99, 0.999)
 """Quantiles of S between the classes: dense where the top 10 % begin, and at the top, which decides Pearson's."""

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from sensikit.errors import RunError
+from sensikit.run import Run
 from sensikit.statistics.correlation import GROUPS, HIGH, correlations, high_group, in_sample
-from sensikit.statistics.jackknife import half_width, left_out
+from sensikit.statistics.noise import half_width, left_out
 from sensikit.statistics.streaming import Float
-from sensikit.store.run import Run
 
 COLUMNS = (
     "task",

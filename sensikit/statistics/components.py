@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from sensikit.parameters import Parameter
+from sensikit.run import Run
 from sensikit.statistics.specificity import sigma_of, specificity
 from sensikit.statistics.streaming import Float, Moments, quantiles
-from sensikit.store.run import Run
 
 ALL = "all"
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from sensikit.run import Run
 from sensikit.statistics.correlation import GROUPS, HIGH, high_group, in_sample
-from sensikit.statistics.jackknife import block_batches, block_moments, fisher, half_width
+from sensikit.statistics.noise import block_batches, block_moments, fisher, half_width
 from sensikit.statistics.streaming import Float, Moments
-from sensikit.store.run import Run
 
 COLUMNS = ("task", "group", "language", "batches", "reliability", "reliability_low", "reliability_high")
 

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sensikit.run import Run
 from sensikit.sensitivity.taylor import sample_of
-from sensikit.statistics.jackknife import Set, interval, left_out
+from sensikit.statistics.noise import Set, interval, left_out
 from sensikit.statistics.streaming import Float, Keys, Moments, keys, selected, smallest
-from sensikit.store.run import Run
 
 HIGH = 0.1
 """The share of the parameters in the high group (section 3.2 of the paper)."""
@@ -72,7 +72,7 @@ def correlation_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.Data
     one: one set for every pair. `ceiling` is √(r_a·r_b), r the PCC between the two halves of one language, stepped
     up to the full number of batches (Spearman-Brown, 2r/(1+r)). `disattenuated` is pcc / ceiling, the estimate of the
     PCC of endless batches: as it comes out, which may be above 1. `pcc_low` and `pcc_high` bound the PCC at 95 % over
-    batches (see `sensikit.statistics.jackknife`).
+    batches (see `sensikit.statistics.noise`).
     """
     languages = run.languages(task)
     sets = [(task, language) for language in languages]
@@ -155,3 +155,32 @@ def in_sample(run: Run, masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]
 def _spearman_brown(r: Float) -> Float:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(r > -1, 2 * r / (1 + r), np.nan)
+
+
+TASKS = ("mt", "denoise")
+
+SIMILARITY_COLUMNS = ("task_a", "task_b", "group", "language", "pcc", "pcc_low", "pcc_high", "ceiling")
+
+
+def similarity_table(run: Run, high: float = HIGH) -> pd.DataFrame:
+    """Return the PCC between S of the two tasks for each language that has both, tidy; empty where none has.
+
+    The high group is that of translation, over all its languages, so that it is the one of correlation.csv.
+    `ceiling` is √(r_mt·r_denoise), r the reliability of each task's S; `pcc_low` and `pcc_high` bound the PCC at 95 %
+    over batches (see `sensikit.statistics.noise`).
+    """
+    first, second = TASKS
+    languages = [code for code in run.languages(first) if code in run.languages(second)]
+    if not languages:
+        return pd.DataFrame(columns=list(SIMILARITY_COLUMNS))
+    masks = high_group(run, first, high)
+    is_high = in_sample(run, masks())
+    found = correlations(run, [(task, code) for task in TASKS for code in languages], masks())
+    rows = []
+    for a, code in enumerate(languages):
+        b = a + len(languages)
+        without = left_out(run, [(first, code), (second, code)], is_high)
+        for group, of in found.items():
+            low, upper = interval(of.pcc[a, b], without[group][:, 0, 1])
+            rows.append((first, second, group, code, of.pcc[a, b], float(low), float(upper), of.ceiling[a, b]))
+    return pd.DataFrame(rows, columns=list(SIMILARITY_COLUMNS))

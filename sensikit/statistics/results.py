@@ -7,14 +7,12 @@ from collections.abc import Callable
 import pandas as pd
 
 from sensikit.progress import progress
-from sensikit.statistics.balance import balance_table, distribution_table
+from sensikit.run import Run
 from sensikit.statistics.components import component_correlation_table, component_table
 from sensikit.statistics.convergence import convergence_table
-from sensikit.statistics.correlation import correlation_table
-from sensikit.statistics.overlap import overlap_table
-from sensikit.statistics.similarity import similarity_table
-from sensikit.statistics.specificity import specificity_table
-from sensikit.store.run import Run
+from sensikit.statistics.correlation import correlation_table, similarity_table
+from sensikit.statistics.specificity import overlap_table, specificity_table
+from sensikit.statistics.spread import balance_table, distribution_table
 
 BY_TASK: dict[str, Callable[[Run, str], pd.DataFrame]] = {
     "correlation.csv": correlation_table,

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 
 from sensikit.parameters import Parameter, registry
+from sensikit.run import Run
 from sensikit.sensitivity.taylor import measure, sample_of
 from sensikit.statistics.correlation import GROUPS
 from sensikit.statistics.streaming import Moments, keys, selected, smallest
-from sensikit.store.run import Run
 from tests.benchmarks import training
 from tests.benchmarks.models import batches, collate, loss_of, translator
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensikit.backends import fairseq_compat
+from sensikit.backends.fairseq import compat
 from tests.conftest import write_corpus
 from tests.support import training_system
 
@@ -49,7 +49,7 @@ def steps(data: Path, updates: int = UPDATES) -> None:
     """Print a line for each method: CPU seconds an update (median), the ratio to Regular, tokens an update."""
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)  # where nobody has, hydra shows its debugging
-    with fairseq_compat.quiet():
+    with compat.quiet():
         systems = {name: training_system.build(data, name, *DESIGN) for name in METHODS}
         trainers = {name: trainer_of(system) for name, system in systems.items()}
         samples = {name: drawn(system, updates + 1) for name, system in systems.items()}

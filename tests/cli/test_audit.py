@@ -13,8 +13,8 @@ from sensikit_cli.prune import prune as prune_command
 
 from sensikit.pruning.masks import PROTECT
 from sensikit.pruning.scorers import SCORERS
+from sensikit.run import Run
 from sensikit.sensitivity.ablation import BATCHES, PARAMETERS
-from sensikit.store.run import Run
 from tests.support.command import call
 
 pytestmark = pytest.mark.usefixtures("backend")

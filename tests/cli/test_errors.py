@@ -12,7 +12,7 @@ import torch
 import typer
 
 from sensikit.errors import CheckpointError
-from sensikit.store.run import Run
+from sensikit.run import Run
 from tests.support import toy
 from tests.support.command import Called, call
 from tests.support.watched import snapshot

@@ -13,10 +13,10 @@ import typer
 from sensikit_cli.inspect import inspect as command
 from typer.testing import CliRunner
 
-from sensikit.backends.fairseq import FairseqBackend
+from sensikit.backends.fairseq.inspection import describe, inspect
+from sensikit.backends.fairseq.translation import FairseqBackend
 from sensikit.errors import CheckpointError
 from sensikit.parameters import registry
-from sensikit.sensitivity.inspection import describe, inspect
 from tests.support.checkpoints import edited
 
 app = typer.Typer()

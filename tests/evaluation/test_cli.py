@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sensikit.evaluation.quality import evaluate
+from sensikit.evaluation.metrics import evaluate
 from tests.cli.test_bad_input import refused, snapshot
 from tests.support.command import call
 

@@ -15,7 +15,7 @@ import pytest
 
 from sensikit.backends.base import Decoding, Provenance
 from sensikit.errors import DataError, OptionError, RunError, SensikitError
-from sensikit.evaluation.quality import evaluate
+from sensikit.evaluation.metrics import evaluate
 from sensikit.evaluation.systems import EvaluationSettings, evaluate_systems, labels_of
 from tests.support import toy
 from tests.support.watched import Translating, snapshot, translating

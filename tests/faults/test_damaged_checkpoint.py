@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sensikit.backends.checkpoint import read
+from sensikit.backends.fairseq.checkpoint import read
 from sensikit.errors import CheckpointError
 from tests.support.checkpoints import content_of
 

@@ -11,9 +11,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sensikit.backends.checkpoint import Checkpoint
-from sensikit.backends.fairseq_model import english_of, pairs_of
-from sensikit.backends.fairseq_settings import Trained, trained
+from sensikit.backends.fairseq.checkpoint import Checkpoint
+from sensikit.backends.fairseq.model import english_of, pairs_of
+from sensikit.backends.fairseq.settings import Trained, trained
 from sensikit.errors import CheckpointError, OptionError
 
 GOOD: dict[str, Any] = {

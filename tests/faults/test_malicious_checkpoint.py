@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 import torch
 
-from sensikit.backends.checkpoint import read
-from sensikit.backends.fairseq import open_checkpoint
+from sensikit.backends.fairseq.checkpoint import read
+from sensikit.backends.fairseq.translation import open_checkpoint
 from sensikit.errors import CheckpointError, SensikitError
 from tests.support.checkpoints import content_of
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sensikit.backends.fairseq import FairseqBackend, open_checkpoint
+from sensikit.backends.fairseq.translation import FairseqBackend, open_checkpoint
 from sensikit.errors import CheckpointError, DataError, OptionError
 from tests.support.checkpoints import edited
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sensikit.backends.fairseq import open_checkpoint
+from sensikit.backends.fairseq.translation import open_checkpoint
 from sensikit.errors import DataError
 
 

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.axes import Axes
 
 from sensikit import figures
-from sensikit.figures import curve_points, curves, style
+from sensikit.figures import curves, style
+from sensikit.figures import curves as curve_points
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.drawn import LANGUAGES, ORDER, lines, two
 

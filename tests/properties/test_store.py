@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sensikit.store import run as store
+from sensikit import run as store
 
 quiet = settings(
     deadline=None,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sensikit.pruning.sweep import prune
-from sensikit.store.run import Run
+from sensikit.run import Run
 from tests.support import toy
 from tests.support.watched import SCORING, SMALL
 

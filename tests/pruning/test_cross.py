@@ -13,11 +13,11 @@ import pytest
 
 from sensikit.backends.base import Decoding
 from sensikit.errors import RunError
-from sensikit.evaluation.quality import evaluate
+from sensikit.evaluation.metrics import evaluate
 from sensikit.pruning.ledger import Cell, cells
 from sensikit.pruning.masks import Order, make_plan, pruned
 from sensikit.pruning.sweep import prune
-from sensikit.store.run import Run
+from sensikit.run import Run
 from tests.support import toy
 from tests.support.watched import SCORING, bits, snapshot, translating
 

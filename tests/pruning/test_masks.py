@@ -29,7 +29,7 @@ RATIOS = (0.0, 0.05, 0.1, 1 / 3, 0.5, 0.77, 0.9)
 def test_plan_and_apply_are_the_argsort_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int, ties: bool
 ) -> None:
-    monkeypatch.setattr("sensikit.store.run.CHUNK", chunk)
+    monkeypatch.setattr("sensikit.run.CHUNK", chunk)
     module = model()
     run = run_of(tmp_path / "run", module, *scores(1, ties))
     order = Order(name, "cat", seed=3 if name == "random" else None)

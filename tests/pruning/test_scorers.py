@@ -15,11 +15,10 @@ from torch.nn import functional
 from sensikit.backends.base import Backend, Item
 from sensikit.errors import NonFiniteError, OptionError, RunError
 from sensikit.parameters import registry, tensors
-from sensikit.pruning.calibration import _without_padding, fisher, wanda
-from sensikit.pruning.scorers import SCORERS, measure_missing, scorer_of
+from sensikit.pruning.scorers import SCORERS, _without_padding, fisher, measure_missing, scorer_of, wanda
+from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch, draw, pack
 from sensikit.sensitivity.planning import Settings
-from sensikit.store.run import Run
 from tests.support import toy
 from tests.support.measured import batches_of
 from tests.support.watched import Watched, bits, breaks_at, infinite_at, snapshot

@@ -10,13 +10,13 @@ import pytest
 
 from sensikit.backends.base import Decoding
 from sensikit.errors import OptionError
-from sensikit.evaluation.quality import evaluate, length_ratio
+from sensikit.evaluation.metrics import evaluate, length_ratio
 from sensikit.figures.curves import caption
 from sensikit.pruning.ledger import Cell, cells
 from sensikit.pruning.masks import Order, pruned
 from sensikit.pruning.masks import make_plan as make_pruning_plan
 from sensikit.pruning.sweep import SweepSettings, cell_signature, parse_ratios, prune
-from sensikit.store.run import Run
+from sensikit.run import Run
 from tests.support import toy
 from tests.support.watched import CELLS, SCORING, SMALL, bits, ledger, translating
 

@@ -10,7 +10,7 @@ from sensikit.files import read_json
 from sensikit.pruning.ledger import recorded
 from sensikit.pruning.sweep import prune
 from sensikit.report.page import report
-from sensikit.store.run import Run
+from sensikit.run import Run
 from tests.support.command import Called, call
 from tests.support.watched import SCORING, undisturbed
 

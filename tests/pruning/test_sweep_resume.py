@@ -17,7 +17,7 @@ import torch
 from sensikit.backends.base import Decoding
 from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.pruning.sweep import SweepSettings, prune
-from sensikit.store.run import Run
+from sensikit.run import Run
 from tests.support.watched import CELLS, SCORING, SMALL, Translating, bits, ledger, snapshot, translating
 
 # broken off, and resumed
@@ -123,7 +123,7 @@ def write_model(path: Path, size: int) -> None:
 
 
 def clear() -> None:
-    from sensikit.evaluation.quality import bleu_metric
+    from sensikit.evaluation.metrics import bleu_metric
 
     bleu_metric.cache_clear()
 

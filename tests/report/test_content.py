@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from sensikit.figures import curve_points
+from sensikit.figures import curves as curve_points
 from sensikit.files import read_json, write_json, write_text
-from sensikit.report import material, summary, tables
+from sensikit.report import inputs as material
+from sensikit.report import tables
+from sensikit.report import text as summary
 from sensikit.report.page import report
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.page import FEW, Page

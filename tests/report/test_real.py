@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sensikit.pruning.curve_tests import curve_tests
+from sensikit.pruning.curves import curve_tests
 from sensikit.report.page import report
+from sensikit.run import Run
 from sensikit.statistics.comparison import correlation_difference
-from sensikit.store.run import Run
 from tests.support.page import Page
 
 

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from sensikit.files import read_json, write_json, write_text
-from sensikit.report import material, summary
-from sensikit.report.exhibits import quality
+from sensikit.report import inputs as material
+from sensikit.report import text as summary
 from sensikit.report.missing import missing
 from sensikit.report.page import report
+from sensikit.report.sections import quality
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.command import call
 from tests.support.page import FEW, Page

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sensikit.figures.curve_points import curve
-from sensikit.report import material, tables
+from sensikit.figures.curves import curve
+from sensikit.report import inputs as material
+from sensikit.report import tables
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.page import FEW
 

@@ -18,11 +18,11 @@ from torch import nn
 from sensikit.backends.base import Backend
 from sensikit.errors import NonFiniteError, OptionError, RunError
 from sensikit.parameters import registry
+from sensikit.run import Run
 from sensikit.sensitivity.ablation import ablate, audit, audit_signature, in_float64
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.planning import Settings
-from sensikit.store.run import Run
 from tests.support import toy
 from tests.support.measured import batches_of
 from tests.support.watched import Watched, bits, infinite_at, snapshot

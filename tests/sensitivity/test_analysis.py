@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from sensikit.errors import NonFiniteError
+from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.planning import RELEASED, Settings, make_plan
-from sensikit.store.run import Run
 from tests.support import handmade, toy
 from tests.support.watched import QUICK, SIZES, Watched, breaks_at, infinite_at, obvious, snapshot, undisturbed
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from sensikit import __version__
 from sensikit.files import sha256, sha256_of
 from sensikit.parameters import registry
+from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze, estimate
 from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.planning import Settings, disk_of, make_plan
-from sensikit.store.run import Run
+from sensikit.version import __version__
 from tests.support import toy
 from tests.support.watched import CHANGES, QUICK, SIZES, Both, Watched, signature_of, undisturbed
 

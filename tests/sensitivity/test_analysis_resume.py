@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sensikit.errors import DataError, OptionError, RunError, SensikitError
+from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze, estimate
-from sensikit.store.run import Run
 from tests.support.watched import CHANGES, QUICK, SIZES, Both, Watched, breaks_at, snapshot, undisturbed
 
 

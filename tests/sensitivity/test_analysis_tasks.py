@@ -17,10 +17,10 @@ from sensikit.backends.base import Examples
 from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.files import sha256
 from sensikit.parameters import registry
+from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze, estimate
 from sensikit.sensitivity.batches import Batch, pack
 from sensikit.sensitivity.planning import Settings, make_plan
-from sensikit.store.run import Run
 from tests.support import toy
 from tests.support.command import Called, call
 from tests.support.watched import QUICK, SIZES, Both, Watched, signature_of, snapshot, undisturbed

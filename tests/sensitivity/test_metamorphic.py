@@ -14,8 +14,8 @@ import torch
 from sensikit.backends.base import Item
 from sensikit.pruning.masks import Order, chosen
 from sensikit.pruning.masks import make_plan as make_pruning_plan
+from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
-from sensikit.store.run import Run
 from tests.support import handmade
 from tests.support.watched import QUICK, Watched, undisturbed
 

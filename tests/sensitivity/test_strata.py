@@ -9,6 +9,7 @@ from scipy import stats
 
 from sensikit.errors import OptionError
 from sensikit.parameters import Parameter
+from sensikit.run import Run
 from sensikit.sensitivity import strata
 from sensikit.sensitivity.strata import (
     CLASSES,
@@ -23,7 +24,6 @@ from sensikit.sensitivity.strata import (
     top_agreement,
     weighted_ranks,
 )
-from sensikit.store.run import Run
 from tests.support import handmade
 
 SHAPES = {"embed_tokens.weight": (40, 50), "fc1.weight": (30, 100), "layer_norm.weight": (20,), "fc1.bias": (30,)}
@@ -81,7 +81,7 @@ def test_classes_are_named_by_their_quantiles() -> None:
 def test_a_sample_is_of_the_strata_that_it_says_and_weighs_what_it_stands_for(
     run: Run, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr("sensikit.store.run.CHUNK", chunk)
+    monkeypatch.setattr("sensikit.run.CHUNK", chunk)
     found = sample(run, "cat", 200, seed=1)
     expected = np.array(obvious_strata(population()))
     places = flat_of(found)
@@ -117,7 +117,7 @@ def test_the_draw_is_the_same_again_and_another_by_seed_and_by_language(
     draws = [flat_of(sample(found, "cat", 150, seed)).tolist() for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
     vector = found.vector("mt", "cat")
-    monkeypatch.setattr("sensikit.store.run.Run.vector", lambda *_: vector)
+    monkeypatch.setattr("sensikit.run.Run.vector", lambda *_: vector)
     assert flat_of(sample(found, "nob", 150, 1)).tolist() != draws[0]
 
 

@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 
 from sensikit.errors import RunError
+from sensikit.run import Run
 from sensikit.sensitivity.taylor import blocks_of, sample_of
 from sensikit.statistics.comparison import check_comparable, correlation_difference, paired
 from sensikit.statistics.correlation import correlation_table
-from sensikit.store.run import Run
 from tests.support import handmade
 from tests.support.batched import CODES, SHAPES, batches, groups_of
 

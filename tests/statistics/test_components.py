@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sensikit.parameters import Parameter, component_of, layer_of, registry, stack_of
+from sensikit.run import Run
 from sensikit.statistics.components import cells, component_correlation_table, component_table, part_of
 from sensikit.statistics.specificity import specificity
-from sensikit.store.run import Run
 from tests.support import handmade
 
 SHAPES = {
@@ -92,7 +92,7 @@ def test_table_is_the_obvious_computation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, chunk: int
 ) -> None:
     monkeypatch.setattr("sensikit.statistics.components.HELD", held)
-    monkeypatch.setattr("sensikit.store.run.CHUNK", chunk)
+    monkeypatch.setattr("sensikit.run.CHUNK", chunk)
     run, own, rest = made(tmp_path / "run")
     found = component_table(run).set_index(["language", "stack", "layer", "component"])
     where = {p.name: np.arange(p.start, p.stop) for p in run.parameters}
@@ -143,7 +143,7 @@ def test_layers_survive_the_table_as_they_are(tmp_path: Path) -> None:
 def test_correlation_is_that_of_the_parameters_of_the_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr("sensikit.store.run.CHUNK", chunk)
+    monkeypatch.setattr("sensikit.run.CHUNK", chunk)
     run, own, _ = made(tmp_path / "run")
     found = component_correlation_table(run).set_index(["stack", "layer", "component", "language_a", "language_b"])
     where = {p.name: slice(p.start, p.stop) for p in run.parameters}

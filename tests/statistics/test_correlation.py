@@ -25,7 +25,7 @@ def table(run: handmade.Run, **options: float) -> pd.DataFrame:
 def test_pcc_is_that_of_the_concatenated_vectors_in_every_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, share: float
 ) -> None:
-    monkeypatch.setattr("sensikit.store.run.CHUNK", chunk)
+    monkeypatch.setattr("sensikit.run.CHUNK", chunk)
     run = handmade.run_of_batches(tmp_path / "run", batches(1), shapes=SHAPES)
     stored = {code: handmade.flat(run, code).astype(np.float64) for code in CODES}
     found = table(run, high=share)

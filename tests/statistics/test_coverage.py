@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from sensikit.run import Run
 from sensikit.statistics.comparison import correlation_difference
 from sensikit.statistics.correlation import correlation_table
-from sensikit.statistics.jackknife import fisher
-from sensikit.store.run import Run
+from sensikit.statistics.noise import fisher
 from tests.support.simulated import measured, models
 
 Ends = tuple[float, float, float]

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sensikit.statistics.overlap import overlap_table
-from sensikit.statistics.specificity import specificity
+from sensikit.statistics.specificity import overlap_table, specificity
 from tests.support import handmade
 
 SHAPES = {"a.weight": (20, 10), "a.bias": (7,), "b.weight": (13, 1)}
@@ -36,7 +35,7 @@ def test_overlap_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chunk", [3, 1 << 18])
 def test_table_is_the_obvious_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr("sensikit.store.run.CHUNK", chunk)
+    monkeypatch.setattr("sensikit.run.CHUNK", chunk)
     rng = np.random.default_rng(0)
     shared = rng.lognormal(0, 1, 220)
     own = {code: (shared * rng.lognormal(0, 0.5, 220)).astype(np.float32) for code in CODES}

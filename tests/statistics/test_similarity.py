@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sensikit.statistics.similarity import similarity_table
-from sensikit.store.run import Run
-from tests.statistics.test_jackknife import obvious_interval
+from sensikit.run import Run
+from sensikit.statistics.correlation import similarity_table
+from tests.statistics.test_noise import obvious_interval
 from tests.support import handmade
 from tests.support.batched import CODES, SHAPES, batches, groups_of, high_of
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from sensikit.backends.fairseq import FairseqBackend, open_checkpoint
-from sensikit.backends.fairseq_denoising import Denoising
+from sensikit.backends.fairseq.denoising import Denoising
+from sensikit.backends.fairseq.translation import FairseqBackend, open_checkpoint
 from tests.support import training_system
 from tests.support.training_system import System
 

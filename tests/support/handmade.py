@@ -17,8 +17,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from sensikit.parameters import Parameter, component_of, layer_of, stack_of
+from sensikit.run import BLOCK_KEY, Run
 from sensikit.sensitivity.taylor import blocks_of
-from sensikit.store.run import BLOCK_KEY, Run
 
 Shapes = Mapping[str, tuple[int, ...]]
 

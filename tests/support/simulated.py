@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from sensikit.parameters import Parameter
+from sensikit.run import Run
 from sensikit.sensitivity.taylor import blocks_of
-from sensikit.store.run import Run
 
 LANGUAGES = ("cat", "fao", "tgl")
 SIZE = 10_000

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sensikit.parameters import Parameter, registry
-from sensikit.store.run import BLOCK_KEY, Run
+from sensikit.run import BLOCK_KEY, Run
 
 SHAPES = [(), (1,), (7,), (3, 5), (2, 40), (40, 2), (2, 3, 4), (3, 1, 17), (1, 1, 1), (2, 2, 2, 3)]
 

@@ -12,7 +12,7 @@ from torch import nn
 from sensikit.parameters import registry
 from sensikit.pruning.masks import Order, Plan, chosen, pruned
 from sensikit.pruning.scorers import SCORERS, random_keys
-from sensikit.store.run import Run
+from sensikit.run import Run
 from tests.support import handmade
 
 STORED = [name for name, scorer in SCORERS.items() if scorer.measure]

@@ -11,7 +11,7 @@ import torch
 import typer
 from typer.testing import CliRunner, Result
 
-from sensikit.backends.checkpoint import read
+from sensikit.backends.fairseq.checkpoint import read
 
 FEW = ["--max-tokens", "300", "--tokens-per-update", "300", "--log-interval", "2", "--save-interval-updates", "4"]
 FEW += ["--warmup-updates", "4"]

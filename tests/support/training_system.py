@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sensikit.backends import fairseq_compat
+from sensikit.backends.fairseq import compat
 
 
 @dataclass
@@ -40,16 +40,16 @@ class Optimizer:
 
 def build(data: Path, method: str, *more: str, direction: str = "xxx-eng", seed: int = 1) -> System:
     """Return the system of `sensikit train DATA --method METHOD -- MORE`, at toy size."""
-    from sensikit.backends.databin import open_data
+    from sensikit.backends.fairseq.data import open_data
 
-    fairseq_compat.load()
+    compat.load()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from fairseq import options, tasks
 
-        import sensikit.training.task  # noqa: F401
+        import sensikit.backends.fairseq.plugin.task  # noqa: F401
+        from sensikit.backends.fairseq.plugin.launch import directions
         from sensikit.training import recipes
-        from sensikit.training.launch import directions
 
         opened = open_data(data)
         pairs, languages = directions(opened, direction)
@@ -71,7 +71,7 @@ def step(
     system.model.zero_grad()
     torch.manual_seed(update)
     system.criterion.train()
-    with fairseq_compat.quiet():
+    with compat.quiet():
         return system.task.train_step(sample, system.model, system.criterion, Optimizer(), update, ignore)
 
 

@@ -13,10 +13,10 @@ import torch
 
 from sensikit.backends.base import Decoding, Item, Language, Translations
 from sensikit.pruning.sweep import SweepSettings
+from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.planning import Settings, make_plan, run_signature
-from sensikit.store.run import Run
 from tests.support import toy
 
 SIZES = {"nob": 70, "cat": 60, "fur": 50}

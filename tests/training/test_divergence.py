@@ -6,7 +6,7 @@ import torch
 from scipy.special import log_softmax
 from scipy.stats import entropy
 
-from sensikit.training.intra_distillation import strength, x_divergence, x_gradient
+from sensikit.training.losses import strength, x_divergence, x_gradient
 
 
 def log_probabilities(passes: int, positions: int = 5, vocabulary: int = 7, scale: float = 1.5) -> torch.Tensor:

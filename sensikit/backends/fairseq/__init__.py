@@ -1,0 +1,1 @@
+"""fairseq: its checkpoints and data, opened without running anything inside them, and the plugin that trains."""

@@ -1,0 +1,196 @@
+"""Reading a checkpoint that nobody vouches for: nothing in it runs, and damage is found before a weight is used.
+
+The CRCs of the zip come first: `torch.load` checks none, and a flipped bit in a weight goes through it unseen. Then
+torch's restricted unpickler, with one inert class allowed. Then only dense tensors are taken, and plain values that are
+still to be validated. There is no other way in: no fallback, no environment variable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sensikit.backends.fairseq.values import shown
+from sensikit.errors import CheckpointError
+from sensikit.files import sha256
+
+PICKLE_LIMIT = 64 << 20
+"""Bytes of structure (names, shapes, settings): 0.1 MB is usual. The unpickler builds objects from nothing else."""
+
+ENTRY_LIMIT = 1_000_000
+"""Tensors in one file."""
+
+AGAIN = "copy or download it again"
+REMAKE = "save it with torch.save of torch 1.6 or later"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read: the weights, and the rest of the file as plain values that are still to be validated.
+
+    `state` maps the names of the model's tensors to dense tensors in memory; tied ones share it. `content` is the top
+    level of the file without them and without the optimizer's state. `bytes` is the size of the file.
+    """
+
+    path: Path
+    sha256: str
+    bytes: int
+    state: dict[str, torch.Tensor]
+    content: dict[str, Any]
+    has_optimizer: bool
+
+
+def read(path: Path) -> Checkpoint:
+    """Return the checkpoint at `path`.
+
+    Raises:
+        CheckpointError: if the file is missing, truncated, damaged, not a checkpoint, or would run code.
+    """
+    path = Path(path)
+    size = _check_file(path)
+    _check_zip(path, size)
+    content = _load(path)
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise CheckpointError(path, "holds no 'model' with named tensors", "give a checkpoint of fairseq-train")
+    state = _state(path, content["model"], size)
+    rest = {key: value for key, value in content.items() if key not in ("model", "last_optimizer_state")}
+    return Checkpoint(
+        path=path,
+        sha256=sha256(path),
+        bytes=size,
+        state=state,
+        content=rest,
+        has_optimizer=bool(content.get("last_optimizer_state")),
+    )
+
+
+def _check_file(path: Path) -> int:
+    if path.is_dir():
+        raise CheckpointError(path, "is a directory", "give the file, often checkpoint_best.pt in it")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(4)
+    except FileNotFoundError as error:
+        raise CheckpointError(path, "does not exist", "check the path") from error
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+    if not path.is_file():
+        raise CheckpointError(path, "is not a regular file", "give a checkpoint file")
+    if size == 0:
+        raise CheckpointError(path, "is empty", AGAIN)
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        raise CheckpointError(path, "has the format of torch before 1.6, which cannot be checked for damage", REMAKE)
+    if start != b"PK\x03\x04":
+        raise CheckpointError(path, "is not a checkpoint (it is no zip archive)", "give a file that torch.save wrote")
+    return size
+
+
+def _check_zip(path: Path, size: int) -> None:
+    """Refuse an archive with a wrong checksum, or one that would unpack to more than it holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_entries(path, archive.infolist(), size)
+            broken = archive.testzip()
+    except CheckpointError:
+        raise
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(path, f"is truncated or damaged ({error})", AGAIN) from error
+    # a damaged directory of entries makes the reader fail in ways of its own
+    except (OSError, RuntimeError, ValueError, EOFError, zlib.error, LookupError, MemoryError) as error:
+        raise CheckpointError(path, f"is damaged ({type(error).__name__} in its archive)", AGAIN) from error
+    if broken is not None:
+        raise CheckpointError(path, f"is damaged (wrong checksum of {broken!r})", AGAIN)
+
+
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> None:
+    names = [entry.filename for entry in entries]
+    if len(names) > ENTRY_LIMIT or len(set(names)) < len(names):
+        raise CheckpointError(path, "has an archive that torch.save did not write", REMAKE)
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError(path, "holds compressed entries, which torch.save never writes", REMAKE)
+    if sum(entry.file_size for entry in entries) > size:
+        raise CheckpointError(path, "claims to hold more than its own size", "do not use it")
+    pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+    if len(pickles) != 1 or pickles[0].filename.count("/") != 1:
+        raise CheckpointError(path, "is a zip archive but not a checkpoint (no data.pkl in it)", "check the path")
+    if pickles[0].file_size > PICKLE_LIMIT:
+        raise CheckpointError(path, f"has {pickles[0].file_size >> 20} MB of structure around its tensors", REMAKE)
+
+
+def _load(path: Path) -> Any:
+    """Return the unpickled file; its tensors are maps of the file, not copies."""
+    try:
+        with _only_namespaces():
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever kind of error a hostile or damaged pickle provokes
+        raise _refusal(path, error) from error
+
+
+@contextlib.contextmanager
+def _only_namespaces() -> Iterator[None]:
+    """Allow `argparse.Namespace` (attributes, no code), and nothing that this process may have allowed elsewhere."""
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([argparse.Namespace])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(others)
+
+
+_GLOBAL = re.compile(r"Unsupported global: GLOBAL ([\w.]+)|[Tt]rying to (?:load|call) .*?([\w.]+\.[\w]+)")
+
+
+def _refusal(path: Path, error: Exception) -> CheckpointError:
+    found = _GLOBAL.search(str(error))
+    name = next((group for group in found.groups() if group), "") if found else ""
+    if name:
+        return CheckpointError(
+            path, f"contains code or objects ({name})", "nothing of it was run; do not trust the file"
+        )
+    return CheckpointError(
+        path,
+        f"is not a readable checkpoint ({type(error).__name__})",
+        "nothing of it was run; it must hold plain tensors and settings, as fairseq-train writes",
+    )
+
+
+def _state(path: Path, model: Mapping[Any, Any], size: int) -> dict[str, torch.Tensor]:
+    """Return dense copies of the tensors, one for all those that are one in the file."""
+    copies: dict[tuple[object, ...], torch.Tensor] = {}
+    state: dict[str, torch.Tensor] = {}
+    total = 0
+    for name, tensor in model.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise CheckpointError(
+                path, f"has something other than a tensor in its model ({shown(name)})", "do not use it"
+            )
+        if tensor.layout != torch.strided or tensor.is_quantized or not tensor.is_contiguous():
+            raise CheckpointError(path, f"has a tensor that is not dense ({shown(name)})", "save it as a plain tensor")
+        identity = (tensor.data_ptr(), tuple(tensor.shape), tensor.dtype)
+        if identity not in copies:
+            total += tensor.numel() * tensor.element_size()
+            if total > size:
+                raise CheckpointError(path, "has tensors that overlap in memory", "save them as plain tensors")
+            copies[identity] = tensor.clone()
+        state[name] = copies[identity]
+    if not state:
+        raise CheckpointError(path, "has an empty model", "give a checkpoint of fairseq-train")
+    return state
+
+
+def namespace(value: Any) -> dict[str, Any]:
+    """Return the attributes of a Namespace, or the items of a dict, that have strings for names; nothing of else."""
+    items = vars(value) if isinstance(value, argparse.Namespace) else value
+    return {key: each for key, each in items.items() if isinstance(key, str)} if isinstance(items, dict) else {}

@@ -1,0 +1,144 @@
+"""Translating with fairseq's own generator: every sentence once, in order, whatever the model has become."""
+
+from __future__ import annotations
+
+import contextlib
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sensikit.backends.base import Decoding
+from sensikit.backends.fairseq import compat
+from sensikit.backends.fairseq.data import lines
+from sensikit.backends.fairseq.model import Pair, detokenizer_of, tags_of
+from sensikit.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from sensikit.backends.fairseq.translation import FairseqBackend
+
+LARGEST_LOGIT = 1e4
+"""Logits are kept within ± this while decoding: far beyond any that a model has, and what NaN and infinity become."""
+
+
+def translations(
+    backend: FairseqBackend, pair: Pair, dataset: Any, lengths: np.ndarray, decoding: Decoding
+) -> tuple[list[str], int]:
+    """Return the translation of every sentence (of the first `max_sentences`), in order, and how many were truncated.
+
+    A sentence longer than the positions is translated from its beginning. The longest output allowed counts from
+    the longest source of the batch, as in fairseq-generate; batches hold sentences of like length.
+
+    Args:
+        backend: of the model.
+        pair: (source, target) language.
+        dataset: fairseq's dataset of the pair.
+        lengths: (N,) int64, source tokens.
+        decoding: beam, penalties and limits.
+    """
+    limit = backend.limits[0]
+    count = len(lengths) if decoding.max_sentences is None else min(len(lengths), decoding.max_sentences)
+    kept = np.minimum(lengths[:count], limit)
+    _check(decoding, int(kept.min()) if count else 0)
+    found: list[str | None] = [None] * count
+    text = _text(backend)
+    with _decoding(backend.module), compat.quiet():
+        backend.task.args.source_lang, backend.task.args.target_lang = pair
+        generator = backend.task.build_generator([backend.module], _arguments(decoding))
+        for rows in _batches(backend, kept, decoding.max_tokens):
+            sample = dataset.collater([_source(dataset, int(row), limit) for row in rows])
+            sample["net_input"] = {name: tensor.to(backend.device) for name, tensor in sample["net_input"].items()}
+            hypotheses = backend.task.inference_step(generator, [backend.module], sample)
+            for row, beam in zip(sample["id"].tolist(), hypotheses, strict=True):
+                found[row] = text(beam[0]["tokens"].tolist()) if beam else ""
+    missing = [row for row, hypothesis in enumerate(found) if hypothesis is None]
+    if missing:
+        raise RuntimeError(f"sentences {missing[:5]} of {'-'.join(pair)} were not translated")
+    return [hypothesis or "" for hypothesis in found], int((lengths[:count] > limit).sum())
+
+
+def _check(decoding: Decoding, shortest: int) -> None:
+    if decoding.beam < 1 or decoding.max_tokens < 1:
+        raise OptionError("--beam", f"is {decoding.beam} with {decoding.max_tokens} tokens a batch", "give at least 1")
+    if int(decoding.max_len_a * shortest + decoding.max_len_b) < 1:
+        raise OptionError("--max-len-b", "leaves no room for a single token", "give a longer limit")
+
+
+def _batches(backend: FairseqBackend, lengths: np.ndarray, max_tokens: int) -> Sequence[np.ndarray]:
+    """Return the rows of each batch: like lengths together, at most `max_tokens` source tokens, none left out."""
+    order = np.argsort(lengths, kind="stable")
+    counted = np.minimum(lengths, max_tokens)
+    batches: Sequence[np.ndarray] = backend.parts.batch_by_size(order, None, counted[order], max_tokens, None, 1)
+    return batches
+
+
+def _source(dataset: Any, row: int, limit: int) -> dict[str, Any]:
+    """Return one sentence's source alone; a long one keeps its last token, which is </s> or the tag in its place."""
+    tokens = dataset[row]["source"]
+    if len(tokens) > limit:
+        tokens = torch.cat([tokens[: limit - 1], tokens[-1:]])
+    return {"id": row, "source": tokens, "target": None}
+
+
+def _arguments(decoding: Decoding) -> Namespace:
+    return Namespace(
+        beam=decoding.beam,
+        lenpen=decoding.lenpen,
+        max_len_a=decoding.max_len_a,
+        max_len_b=decoding.max_len_b,
+        min_len=1,
+        nbest=1,
+        unnormalized=False,
+        keep_inference_langtok=False,
+    )
+
+
+@contextlib.contextmanager
+def _decoding(module: Any) -> Iterator[None]:
+    """Put the module in evaluation mode with finite logits, and afterwards back as it was."""
+    training = module.training
+    module.eval()
+    hook = module.decoder.output_projection.register_forward_hook(_finite)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        hook.remove()
+        module.train(training)
+
+
+def _finite(module: nn.Module, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+    """Return the logits, those that are infinite or undefined made finite: fairseq's beam search stops on them."""
+    return torch.nan_to_num(logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
+
+
+def _text(backend: FairseqBackend) -> Any:
+    """Return the function from target tokens to text, without language tags."""
+    dictionary = backend.task.target_dictionary
+    ignored = tags_of(backend.parts, backend.task) | {dictionary.pad()}
+    pieces = detokenizer_of(Path(backend.data.bin), dictionary.symbols)
+
+    def text(tokens: list[int], escape_unk: bool = False) -> str:
+        return str(dictionary.string(tokens, pieces, escape_unk=escape_unk, extra_symbols_to_ignore=ignored))
+
+    return text
+
+
+def references(backend: FairseqBackend, split: str, pair: Pair, dataset: Any) -> tuple[list[str], str]:
+    """Return the target side as text, and whether it comes from "text" beside the data or is decoded from "binarised".
+
+    Raises:
+        DataError: if the text has another number of lines than the binarised split.
+    """
+    path = backend.data.text(split, *pair, pair[1])
+    if path is None:
+        text = _text(backend)
+        return [text(dataset[row]["target"].tolist(), escape_unk=True) for row in range(len(dataset))], "binarised"
+    found = lines(path)
+    if len(found) != len(dataset):
+        raise DataError(path, f"has {len(found)} lines for {len(dataset)} binarised sentences", "make the data again")
+    return found, "text"

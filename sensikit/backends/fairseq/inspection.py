@@ -1,0 +1,202 @@
+"""What is inside a checkpoint, found without running anything inside it and without its framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sensikit.backends.fairseq.checkpoint import Checkpoint, read
+from sensikit.backends.fairseq.compat import GHOSTS
+from sensikit.backends.fairseq.model import DIRECTIONS, pairs_of
+from sensikit.backends.fairseq.settings import OTHER_TASKS, Trained, ties_of, trained
+from sensikit.errors import CheckpointError, OptionError
+from sensikit.parameters import component_of, layer_of, stack_of
+from sensikit.sensitivity.planning import disk_per_language, memory_of
+
+_BUFFERS = ("version", "_float_tensor", "weights")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint holds; the fields are in the order they are shown in.
+
+    `problem` says why the checkpoint cannot be analysed, or is empty. `components` maps "encoder attention" and such
+    to scalars; ties count once, ghosts (nothing reads them) not at all. Sizes are in bytes.
+    """
+
+    path: str
+    sha256: str
+    bytes: int
+    problem: str
+    task: str
+    arch: str
+    english: str
+    directions: dict[str, list[str]]
+    language_tags: str
+    criterion: str
+    updates: int | None
+    optimizer_state: bool
+    layers: dict[str, int]
+    vocabulary: int
+    dtypes: dict[str, int]
+    tensors: int
+    parameters: int
+    prunable: int
+    components: dict[str, int]
+    tied: list[list[str]]
+    ghosts: int
+    memory: int
+    disk_per_language: int
+
+
+def inspect(path: Path) -> Contents:
+    """Return what the checkpoint at `path` holds.
+
+    Raises:
+        CheckpointError: if it cannot be read safely.
+    """
+    checkpoint = read(path)
+    settings, problem = _settings(checkpoint)
+    state = {name: each for name, each in checkpoint.state.items() if name.rsplit(".", 1)[-1] not in _BUFFERS}
+    ghosts = [name for name in state if name.rsplit(".", 1)[-1] in GHOSTS or name in OTHER_TASKS]
+    tied = _ties({name: each for name, each in state.items() if name not in ghosts}, settings)
+    repeated = {name for group in tied for name in group[1:]}
+    single = {name: each.numel() for name, each in state.items() if name not in repeated and name not in ghosts}
+    total = sum(single.values())
+    return Contents(
+        path=str(path),
+        sha256=checkpoint.sha256,
+        bytes=checkpoint.bytes,
+        problem=problem,
+        **_trained(settings),
+        optimizer_state=checkpoint.has_optimizer,
+        layers={side: _layers(state, side) for side in ("encoder", "decoder")},
+        vocabulary=next((each.shape[0] for name, each in state.items() if name.endswith("embed_tokens.weight")), 0),
+        dtypes=_counted((str(each.dtype).removeprefix("torch."), 1) for each in state.values()),
+        tensors=len(single),
+        parameters=total,
+        prunable=sum(count for name, count in single.items() if component_of(name) != "norm"),
+        components=_counted((_place(name, tied), count) for name, count in single.items()),
+        tied=tied,
+        ghosts=sum(state[name].numel() for name in ghosts),
+        memory=memory_of(total),
+        disk_per_language=disk_per_language(total),
+    )
+
+
+def _settings(checkpoint: Checkpoint) -> tuple[Trained | None, str]:
+    """Return the settings, or None and why they cannot be used."""
+    try:
+        settings = trained(checkpoint)
+        pairs_of(settings, None)
+    except (CheckpointError, OptionError) as error:
+        return None, f"{error.problem}; {error.remedy}"
+    return settings, ""
+
+
+def _trained(settings: Trained | None) -> dict[str, Any]:
+    if settings is None:
+        known = {"task": "", "arch": "", "english": "", "directions": {}, "language_tags": "", "criterion": ""}
+        return {**known, "updates": None}
+    directions = {}
+    for direction in DIRECTIONS:
+        try:
+            _, _, pairs = pairs_of(settings, direction)
+        except OptionError:
+            continue
+        directions[direction] = list(pairs)
+    criterion = settings.criterion or "unknown"
+    return {
+        "task": settings.task,
+        "arch": settings.arch,
+        "english": pairs_of(settings, None)[1],
+        "directions": directions,
+        "language_tags": _tags(settings),
+        "criterion": f"{criterion}, smoothing {settings.label_smoothing:g}" if settings.label_smoothing else criterion,
+        "updates": settings.updates,
+    }
+
+
+def _tags(settings: Trained) -> str:
+    sides = {"src": "source language on the source", "tgt": "target language on the source", "": ""}
+    placed = [sides[settings.encoder_tag], "target language on the target" if settings.decoder_tag else ""]
+    where = "in place of </s>" if settings.tags_replace_eos else "in front"
+    shown = ", ".join(each for each in placed if each)
+    return f"{shown} ({where})" if shown else "none"
+
+
+def _ties(state: Mapping[str, torch.Tensor], settings: Trained | None) -> list[list[str]]:
+    """Return groups of names that are one tensor: in the file, or by the settings (a GPU stores copies)."""
+    groups: dict[int, list[str]] = {}
+    by_settings = [name for name in (ties_of(settings) if settings else ()) if name in state]
+    for name, tensor in state.items():
+        key = id(state[by_settings[0]]) if name in by_settings else id(tensor)
+        groups.setdefault(key, []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _place(name: str, tied: list[list[str]]) -> str:
+    aliases = next((group for group in tied if name in group), [])
+    return f"{stack_of(name, aliases)} {component_of(name)}"
+
+
+def _layers(state: Mapping[str, torch.Tensor], side: str) -> int:
+    return len({layer_of(name) for name in state if name.startswith(side)} - {None})
+
+
+def _counted(items: Iterator[tuple[str, int]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name, count in items:
+        counts[name] = counts.get(name, 0) + count
+    return counts
+
+
+def describe(contents: Contents) -> str:
+    """Return the contents as lines of text."""
+    rows = dict(_rows(contents))
+    width = max(len(name) for name in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def _rows(contents: Contents) -> Iterator[tuple[str, str]]:
+    yield "checkpoint", f"{contents.path} ({_size(contents.bytes)})"
+    yield "sha256", contents.sha256
+    if contents.problem:
+        yield "cannot be analysed", contents.problem
+    else:
+        yield "task", contents.task
+        yield "architecture", f"{contents.arch}, {contents.layers['encoder']}+{contents.layers['decoder']} layers"
+        for direction, languages in contents.directions.items():
+            yield direction.replace("eng", contents.english), ", ".join(languages)
+        yield "language tags", contents.language_tags
+        yield "criterion", contents.criterion
+    yield "updates", "unknown" if contents.updates is None else f"{contents.updates:,}"
+    yield "optimizer state", "yes" if contents.optimizer_state else "no"
+    yield "vocabulary", f"{contents.vocabulary:,}"
+    yield (
+        "tensors",
+        f"{contents.tensors} ({', '.join(f'{count} {name}' for name, count in contents.dtypes.items())} stored)",
+    )
+    yield "parameters", f"{contents.parameters:,}, of which prunable {contents.prunable:,}"
+    for place, count in sorted(contents.components.items(), key=lambda item: -item[1]):
+        yield f"  {place}", f"{count:,} ({100 * count / contents.parameters:.1f} %)"
+    for group in contents.tied:
+        yield "tied", " = ".join(group)
+    if contents.ghosts:
+        yield "unread", f"{contents.ghosts:,} values that translation never reads, left out"
+    yield "to analyze", f"{_size(contents.memory)} of memory beside what a batch takes"
+    yield "on disk", f"{_size(contents.disk_per_language)} for each language"
+
+
+def _size(count: int) -> str:
+    """Return bytes in a unit that leaves at most three digits."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} GB"

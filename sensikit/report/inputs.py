@@ -1,0 +1,253 @@
+"""What a report is made from: the manifests and tidy tables of run and evaluation directories, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sensikit.errors import OptionError, RunError, SensikitError
+from sensikit.evaluation.folder import KIND, Translated
+from sensikit.files import read_json
+from sensikit.progress import progress
+from sensikit.pruning.curves import UNPRUNED, curve_bands, curve_tests
+from sensikit.pruning.ledger import recorded
+from sensikit.run import Run
+from sensikit.statistics.comparison import correlation_difference
+from sensikit.tables import EVALUATION, TABLES, Schema, printable, read
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One run of a report: what to call it, the run, those of its tables that exist, the commands that pruned it."""
+
+    label: str
+    path: str
+    run: Run
+    tables: dict[str, pd.DataFrame]
+    prunings: tuple[str, ...] = ()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What was measured, of what, how."""
+        return self.run.manifest
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation of a report: what to call it, its manifest and its tables."""
+
+    label: str
+    path: str
+    manifest: dict[str, Any]
+    tables: dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The second of two runs minus the first, in one task: a table, or why there is none."""
+
+    first: Subject
+    second: Subject
+    task: str
+    table: pd.DataFrame | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The noise of the pruning curves: bands and paired tests (see `curve_tests`), and the runs that have none."""
+
+    bands: pd.DataFrame | None = None
+    tests: pd.DataFrame | None = None
+    lacking: tuple[Subject, ...] = ()
+
+
+@dataclass(frozen=True)
+class Material:
+    """The runs and evaluations of a report, their languages together, and each tidy table of all runs that have it.
+
+    The tables have a column `run` where the report is of several runs.
+    """
+
+    subjects: list[Subject]
+    languages: dict[str, dict[str, Any]]
+    tables: dict[str, pd.DataFrame]
+    evaluations: list[Evaluated] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    curves: Curves = field(default_factory=lambda: Curves())
+
+    @property
+    def labels(self) -> list[str]:
+        """What a report is of: its runs or, where it has none, its evaluations."""
+        return [subject.label for subject in self.subjects] or [each.label for each in self.evaluations]
+
+
+def gather(paths: Sequence[Path], labels: Sequence[str] = (), compare: bool = False) -> Material:
+    """Return the material of some run and evaluation directories.
+
+    Args:
+        paths: of the directories, in the order they are shown.
+        labels: what to call them; by default the names of the directories, with the parent's where two are the same.
+        compare: compare every later run with the first, and pruning curves with each other, from what the runs store.
+
+    Raises:
+        RunError: if one is no such directory, is given twice, or has a damaged manifest or table.
+        OptionError: if there is not one distinct label for each.
+    """
+    names = _labels(paths, labels)
+    opened = [_opened(path, label) for path, label in zip(paths, names, strict=True)]
+    subjects = [each for each in opened if isinstance(each, Subject)]
+    evaluations = [each for each in opened if isinstance(each, Evaluated)]
+    languages: dict[str, dict[str, Any]] = {}
+    for each in opened:
+        for code, language in each.manifest["languages"].items():
+            languages.setdefault(code, language)
+    tables = {}
+    for name in TABLES:
+        found = [(subject.label, subject.tables[name]) for subject in subjects if name in subject.tables]
+        if found:
+            several = len(subjects) > 1
+            frames = [frame.assign(run=label) if several else frame for label, frame in found]
+            tables[name] = pd.concat(frames, ignore_index=True)
+    if not compare:
+        return Material(subjects, languages, tables, evaluations)
+    return Material(subjects, languages, tables, evaluations, _comparisons(subjects), _curves(subjects))
+
+
+def _comparisons(subjects: Sequence[Subject]) -> list[Comparison]:
+    """Compare every later run with the first, in the tasks that both have; what cannot be compared says why."""
+    pairs = [(subjects[0], other) for other in subjects[1:]]
+    todo = [(a, b, task) for a, b in pairs for task in a.run.tasks if task in b.run.tasks]
+    found: list[Comparison] = []
+    if not todo:
+        return found
+    with progress(len(todo), "comparison", "pairs of runs") as bar:
+        for first, second, task in todo:
+            try:
+                for subject in (first, second):
+                    _check_batches(subject.run, task)
+                table = correlation_difference(first.run, second.run, task)
+                found.append(Comparison(first, second, task, table))
+            except SensikitError as error:
+                found.append(Comparison(first, second, task, None, printable(f"{error.where} {error.problem}")))
+            bar.advance()
+    return found
+
+
+def _check_batches(run: Run, task: str) -> None:
+    """Refuse a run that does not say of which batches its sensitivities are."""
+    for code in run.languages(task):
+        noted = run.manifest["sets"][f"{task}/{code}"]
+        if not isinstance(noted.get("drawn"), str) or not isinstance(noted.get("block_batches"), list):
+            raise RunError(run.path, f"does not say of which batches {task}/{code} is", "analyze again")
+
+
+def _curves(subjects: Sequence[Subject]) -> Curves:
+    """Test the curves of those runs that keep the scores of their resamples."""
+    swept = [subject for subject in subjects if _pruned(subject)]
+    lacking = []
+    for subject in swept:
+        try:
+            curve_bands({subject.label: subject.run})
+        except SensikitError:
+            lacking.append(subject)
+    runs = {subject.label: subject.run for subject in swept if subject not in lacking}
+    if not runs:
+        return Curves(lacking=tuple(lacking))
+    return Curves(curve_bands(runs), curve_tests(runs), tuple(lacking))
+
+
+def _pruned(subject: Subject) -> bool:
+    frame = subject.tables.get("pruning.csv")
+    return frame is not None and bool((frame["order"] != UNPRUNED).any())
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_printable(key): _printable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+def _labels(paths: Sequence[Path], labels: Sequence[str]) -> list[str]:
+    places = [path.resolve() for path in paths]
+    if len(set(places)) < len(places):
+        raise RunError(max(paths, key=paths.count), "is given twice", "give each run once")
+    if labels:
+        if len(labels) != len(paths):
+            raise OptionError("--label", f"there are {len(labels)} for {len(paths)} runs", "give one for each run")
+        names = [printable(label) for label in labels]
+    else:
+        names = [printable(place.name) for place in places]
+        if len(set(names)) < len(names):
+            names = [printable(f"{place.parent.name}/{place.name}") for place in places]
+    for one, other in combinations(names, 2):
+        if one == other:
+            problem = "two runs would have the same name"
+            raise OptionError("--label", problem, "name them with --label, once for each run")
+    return names
+
+
+def _opened(path: Path, label: str) -> Subject | Evaluated:
+    manifest = path / "manifest.json"
+    if manifest.is_file() and _kind(manifest) == KIND:
+        return _evaluated(path, label)
+    run = Run.open(path)
+    for name, entry in run.manifest["sets"].items():
+        if not isinstance(entry.get("tokens_mean"), int | float):
+            raise RunError(manifest, f"lacks the tokens of {name}", "it is damaged; analyze again")
+    run.manifest = _printable(run.manifest)
+    tables = _tables(path, TABLES, run.manifest["languages"])
+    return Subject(label, printable(str(path)), run, tables, tuple(map(printable, recorded(path / "pruning"))))
+
+
+def _kind(manifest: Path) -> str:
+    found = read_json(manifest, RunError)
+    return str(found.get("kind", "")) if isinstance(found, dict) else ""
+
+
+def _evaluated(path: Path, label: str) -> Evaluated:
+    manifest = _printable(Translated.open(path).manifest)
+    _check_evaluation(manifest, path / "manifest.json")
+    tables = _tables(path, EVALUATION, manifest["languages"])
+    for name in ("evaluation.csv", "tiers.csv"):
+        if name not in tables:
+            raise RunError(path, f"has no {name}", "finish it: evaluate --resume")
+    for name, frame in tables.items():
+        for column in ("system", "system_a", "system_b"):
+            strange = sorted(set(frame.get(column, ())) - set(manifest["systems"]))
+            if strange:
+                problem = f"names {strange[0]}, which is no system of the manifest"
+                raise RunError(path / name, problem, "it is damaged; evaluate again")
+    return Evaluated(label, printable(str(path)), manifest, tables)
+
+
+def _check_evaluation(manifest: Mapping[str, Any], where: Path) -> None:
+    def lacks(what: str) -> RunError:
+        return RunError(where, f"lacks {what}", "it is damaged, or was not finished; evaluate --resume")
+
+    kinds = {"signature": str, "command": str, "baseline": str, "notes": list, "languages": dict, "version": str}
+    for name, kind in kinds.items():
+        if not isinstance(manifest.get(name), kind):
+            raise lacks(name)
+    for code, entry in manifest["languages"].items():
+        fields = {"name": str, "family": str, "tier": str, "sizes": dict}
+        if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in fields.items()):
+            raise lacks(f"the name, family, tier or sizes of {code}")
+        if any(type(size) is not int for size in entry["sizes"].values()) or "train" not in entry["sizes"]:
+            raise lacks(f"{code}'s sizes")
+    for name, facts in manifest["systems"].items():
+        if not isinstance(facts, dict) or any(type(facts.get(each)) is not str for each in ("checkpoint", "sha256")):
+            raise lacks(f"the checkpoint of {name}")
+    if any(type(manifest["data"].get(each)) is not str for each in ("path", "sha256")):
+        raise lacks("the data's path or sha256")
+
+
+def _tables(path: Path, schemas: Mapping[str, Schema], languages: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    return {name: read(path / name, schema, languages) for name, schema in schemas.items() if (path / name).exists()}

@@ -1,0 +1,318 @@
+"""The run directory: one safetensors file per vector of sensitivities, small tables, and a manifest that hashes them.
+
+Steps share nothing but this directory. A vector is one float32 tensor per parameter, under its own name and shape;
+its flat order is that of the registry in the manifest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from sensikit.errors import RunError
+from sensikit.files import locked, partials, read_json, replacing, sha256, write_json, write_text
+from sensikit.parameters import Parameter
+
+FORMAT = 2
+
+_FIELDS = {
+    "version": str, "versions": dict, "direction": str, "provenance": dict, "languages": dict, "parameters": list,
+    "parameter_count": int, "prunable_count": int, "analyses": dict, "sets": dict,
+}  # fmt: skip
+_LANGUAGE = {"name": str, "family": str, "tier": str, "sizes": dict}
+_ANALYSIS = {"signature": str, "settings": dict, "tokens": int, "notes": list, "command": str}
+_PROVENANCE = dict.fromkeys(("framework", "checkpoint", "checkpoint_sha256", "data", "data_sha256"), str)
+
+
+def check(manifest: Any, where: Path) -> None:
+    """Refuse what is no manifest of this format, or lacks a field.
+
+    Args:
+        manifest: what was read.
+        where: from which file.
+
+    Raises:
+        RunError: naming the first field that is missing or of another type.
+    """
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise RunError(where, f"is not of format {FORMAT}", "analyze again with this version")
+    _hold(manifest, _FIELDS, "", where)
+    _hold(manifest["provenance"], _PROVENANCE, "the provenance's ", where)
+    for code, language in manifest["languages"].items():
+        _hold(language, _LANGUAGE, f"{code}'s ", where)
+        if any(type(size) is not int for size in language["sizes"].values()) or "train" not in language["sizes"]:
+            raise _lacks(f"{code}'s sizes", where)
+    for task, analysis in manifest["analyses"].items():
+        _hold(analysis, _ANALYSIS, f"the {task} analysis's ", where)
+    for name, noted in manifest["sets"].items():
+        _hold(noted, {"files": dict}, f"{name}'s ", where)
+        if "/rest-" in name:
+            _hold(noted, {"sigma": float}, f"{name}'s ", where)
+    for field in ("languages", "analyses"):
+        if not manifest[field]:
+            raise _lacks(f"any {field}", where)
+
+
+def _hold(found: Any, kinds: Mapping[str, type], whose: str, where: Path) -> None:
+    for field, kind in kinds.items():
+        if not isinstance(found, dict) or type(found.get(field)) is not kind:
+            raise _lacks(f"{whose}{field}", where)
+
+
+def _lacks(what: str, where: Path) -> RunError:
+    return RunError(where, f"lacks {what}", "it is damaged; analyze again")
+
+
+CHUNK = 1 << 18
+"""Scalars of one vector that are read at a time."""
+
+BLOCK_KEY = "blocks"
+
+TASKS = ("mt", "denoise")
+"""Whose sensitivities are measured; a vector of anything else is a score of another pruning method."""
+
+
+class Run:
+    """A run directory: its path and its manifest.
+
+    Attributes:
+        path: the directory.
+        manifest: what was measured, of what, how (see `sensikit.run`).
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self.manifest = path, manifest
+        self.parameters = tuple(_parameter(entry) for entry in manifest["parameters"])
+
+    @classmethod
+    def create(cls, path: Path, manifest: dict[str, Any], parameters: Sequence[Parameter]) -> Run:
+        """Make `path` a run directory that holds nothing yet.
+
+        Raises:
+            RunError: if something already stands there.
+        """
+        if path.exists() and (not path.is_dir() or set(path.iterdir()) - set(partials(path))):
+            raise RunError(path, "already exists", "choose another --out, or --resume what is there")
+        manifest = {"format": FORMAT, **manifest, "sets": {}, "parameters": [asdict(p) for p in parameters]}
+        run = cls(path, manifest)
+        run.save()
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Return the run at `path`.
+
+        Raises:
+            RunError: if it is not a run directory, damaged, or of a format that this version does not read.
+        """
+        path = Path(path)
+        if not (path / "manifest.json").is_file():
+            raise RunError(path, "is not a run directory (it has no manifest.json)", "give what analyze wrote to --out")
+        manifest = read_json(path / "manifest.json", RunError)
+        check(manifest, path / "manifest.json")
+        try:
+            return cls(path, manifest)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                path / "manifest.json", f"has a damaged list of parameters ({error})", "analyze again"
+            ) from error
+
+    def save(self) -> None:
+        """Write the manifest, in one step."""
+        write_json(self.path / "manifest.json", self.manifest)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for one writer; see `files.locked`.
+
+        Raises:
+            RunError: if another process holds it.
+        """
+        with locked(self.path, RunError):
+            yield
+
+    # analyses
+
+    @property
+    def tasks(self) -> list[str]:
+        """Return the tasks that were analysed, or whose analysis was begun: mt, denoise."""
+        return list(self.manifest["analyses"])
+
+    def analysis(self, task: str = "mt") -> dict[str, Any]:
+        """Return what decides the numbers of a task: signature, settings, tokens (T), notes, command.
+
+        Raises:
+            RunError: if the task was not analysed.
+        """
+        if task not in self.manifest["analyses"]:
+            raise RunError(self.path, f"holds no analysis of {task}", f"add it: analyze --task {task} --resume")
+        entry: dict[str, Any] = self.manifest["analyses"][task]
+        return entry
+
+    def complete(self, task: str) -> bool:
+        """Return whether every set of a task is measured."""
+        names = ["all", *(f"{rest}{code}" for code in self.manifest["languages"] for rest in ("", "rest-"))]
+        return all(f"{task}/{name}" in self.manifest["sets"] for name in names)
+
+    # vectors
+
+    def vector(self, task: str, name: str, kind: str = "") -> Path:
+        """Return the path of a stored vector: sensitivity/mt/cat.half.safetensors, scores/fisher/cat.safetensors."""
+        folder = "sensitivity" if task in TASKS else "scores"
+        return self.path / folder / task / f"{name}{kind and '.'}{kind}.safetensors"
+
+    def write_set(
+        self, task: str, name: str, tensors: Mapping[str, Mapping[str, torch.Tensor]], facts: dict[str, Any]
+    ) -> None:
+        """Store the vectors of one set (by kind: "", "half", "blocks") and note them in the manifest, last of all.
+
+        A set is there when the manifest lists it: a kill before that leaves the run as it was.
+        """
+        files = {}
+        for kind, vector in tensors.items():
+            path = self.vector(task, name, kind)
+            with replacing(path) as partial:
+                save_vector(vector, partial)
+            files[str(path.relative_to(self.path))] = sha256(path)
+        self.manifest["sets"][f"{task}/{name}"] = {**facts, "files": files}
+        self.save()
+
+    def has(self, task: str, name: str) -> bool:
+        """Return whether a set is stored whole: listed in the manifest, its files there and of the noted hash."""
+        entry = self.manifest["sets"].get(f"{task}/{name}")
+        if entry is None:
+            return False
+        paths = {self.path / file: digest for file, digest in entry["files"].items()}
+        return all(path.is_file() and sha256(path) == digest for path, digest in paths.items())
+
+    def languages(self, task: str = "mt") -> list[str]:
+        """Return the languages measured, in the order of the manifest."""
+        return [code for code in self.manifest["languages"] if f"{task}/{code}" in self.manifest["sets"]]
+
+    def check(self, task: str, names: Sequence[str]) -> None:
+        """Verify the hashes of the stored sets `names`.
+
+        Raises:
+            RunError: naming the first set that is missing or not what was written.
+        """
+        for name in names:
+            if f"{task}/{name}" not in self.manifest["sets"]:
+                raise RunError(self.path, f"holds no sensitivities of {task}/{name}", "finish it: analyze --resume")
+            if not self.has(task, name):
+                raise RunError(self.vector(task, name), "is missing or damaged", "measure it again: analyze --resume")
+
+    def stream(self, vectors: Sequence[Path], parameters: Sequence[Parameter] | None = None) -> Iterator[np.ndarray]:
+        """Yield the vectors side by side in flat order, (len(vectors), ≤ CHUNK) float32 at a time."""
+        for _, block in self.pieces(vectors, parameters):
+            yield block
+
+    def pieces(
+        self, vectors: Sequence[Path], parameters: Sequence[Parameter] | None = None
+    ) -> Iterator[tuple[tuple[Parameter, int], np.ndarray]]:
+        """Yield ((parameter, offset in it), (len(vectors), ≤ CHUNK) float32) in flat order.
+
+        Raises:
+            RunError: if a vector is missing, damaged, or of another model.
+        """
+        chosen = self.parameters if parameters is None else parameters
+        with ExitStack() as stack:
+            files = [stack.enter_context(_open(path)) for path in vectors]
+            for parameter in chosen:
+                slices = [_slice(file, path, parameter) for file, path in zip(files, vectors, strict=True)]
+                offset = 0
+                for place in _places(parameter.shape):
+                    block = np.stack([np.asarray(whole[place]).reshape(-1) for whole in slices])
+                    yield (parameter, offset), block
+                    offset += block.shape[1]
+
+    def block_reader(self, task: str, name: str) -> Callable[[int, int], np.ndarray]:
+        """Return a function (start, stop) → block means of those sampled parameters, (G, stop - start) float32."""
+        path = self.vector(task, name, "blocks")
+        with _open(path) as file:
+            blocks = _tensor(file, path, BLOCK_KEY)
+        return lambda start, stop: np.asarray(blocks[:, start:stop])
+
+    # tables
+
+    def write_table(self, name: str, frame: pd.DataFrame) -> Path:
+        """Write a tidy table as CSV, in one step."""
+        path = self.path / name
+        write_text(path, frame.to_csv(index=False))
+        return path
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """Return a tidy table of the run.
+
+        Raises:
+            RunError: if it is not there.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(path, "does not exist", "run the step that writes it first")
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+def _parameter(entry: dict[str, Any]) -> Parameter:
+    return Parameter(**{**entry, "shape": tuple(entry["shape"]), "aliases": tuple(entry["aliases"])})
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="numpy")
+    except (FileNotFoundError, SafetensorError, OSError) as error:
+        raise RunError(path, "is missing or damaged", "measure it again: analyze --resume") from error
+
+
+def save_vector(vector: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors by name as safetensors; what the system refuses is an OSError, as with every other file."""
+    try:
+        save_file(dict(vector), path, metadata)
+    except SafetensorError as error:
+        # what the system said, such as that the disk is full, is only in the text
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError(str(error)) from error
+
+
+def _places(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+    """Yield indices that take a tensor apart in flat order, at most CHUNK elements at a time."""
+    if 0 in shape:
+        return
+    axis = len(shape)
+    while axis and math.prod(shape[axis - 1 :]) <= CHUNK:
+        axis -= 1
+    if axis == 0:
+        yield (...,)
+        return
+    # along the last axis before it is small enough, some at a time
+    step = CHUNK // math.prod(shape[axis:])
+    for before in itertools.product(*map(range, shape[: axis - 1])):
+        for start in range(0, shape[axis - 1], step):
+            yield (*before, slice(start, min(start + step, shape[axis - 1])))
+
+
+def _tensor(file: Any, path: Path, name: str) -> Any:
+    try:
+        return file.get_slice(name)
+    except SafetensorError as error:
+        raise RunError(path, f"lacks {name}", "it belongs to another model; analyze again") from error
+
+
+def _slice(file: Any, path: Path, parameter: Parameter) -> Any:
+    found = _tensor(file, path, parameter.name)
+    if tuple(found.get_shape()) != parameter.shape:
+        raise RunError(path, f"holds {parameter.name} in another shape", "it belongs to another model; analyze again")
+    return found

@@ -1,0 +1,3 @@
+"""The version of sensikit, in every signature and manifest."""
+
+__version__ = "0.2.0"

@@ -1,0 +1,152 @@
+"""A training run that is taken up again: the same data, the same losses, the same end."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sensikit.backends.fairseq.checkpoint import read
+from sensikit.errors import RunError
+from tests.support.training_run import FEW, journal, same_weights, train
+
+EPOCHS = ["--max-tokens", "2200", "--tokens-per-update", "2200", "--log-interval", "1", "--warmup-updates", "4"]
+"""Few updates to an epoch."""
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "run"
+    train(tiny_data, out)
+    return out
+
+
+class TestResume:
+    def test_a_killed_run_goes_on_as_if_nothing_had_happened(self, finished, tiny_data, tmp_path, monkeypatch):
+        from sensikit.backends.fairseq.plugin.task import LanguageAwareTask
+
+        out, steps, real = tmp_path / "run", [], LanguageAwareTask.train_step
+
+        def killed(self, **step):
+            steps.append(step)
+            if len(steps) == 7:
+                raise KeyboardInterrupt
+            return real(self, **step)
+
+        monkeypatch.setattr(LanguageAwareTask, "train_step", killed)
+        assert train(tiny_data, out).exit_code != 0
+        monkeypatch.setattr(LanguageAwareTask, "train_step", real)
+        assert journal(out)[-1]["num_updates"] == 6
+        # and the kill came while checkpoint_last.pt was being copied
+        whole = (out / "checkpoint_last.pt").read_bytes()
+        (out / "checkpoint_last.pt").write_bytes(whole[: len(whole) // 2])
+        os.utime(out / "checkpoint_last.pt")
+        train(tiny_data, out, "--resume")
+        assert same_weights(finished, out)
+        kept = ("set", "num_updates", "loss", "translation", "encoder_x")
+        lines = [
+            [{name: line.get(name) for name in kept} for line in journal(run) if line["set"] != "train"]
+            for run in (finished, out)
+        ]
+        assert lines[0] == lines[1]
+
+    def test_the_first_samples_after_it_are_those_that_were_next(self, finished, tiny_data, tmp_path, monkeypatch):
+        from sensikit.backends.fairseq.plugin.task import LanguageAwareTask
+
+        seen, real = {}, LanguageAwareTask.train_step
+
+        def watched(self, *, sample, update_num, **more):
+            seen.setdefault(update_num, []).append(sample["parts"][1]["net_input"]["src_tokens"].tolist())
+            return real(self, sample=sample, update_num=update_num, **more)
+
+        monkeypatch.setattr(LanguageAwareTask, "train_step", watched)
+        train(tiny_data, tmp_path / "run", updates=6)
+        train(tiny_data, tmp_path / "run", "--resume", updates=9)
+        train(tiny_data, tmp_path / "whole", updates=9)
+        assert sorted(seen) == list(range(9))
+        assert all(len(samples) == 2 and samples[0] == samples[1] for samples in seen.values())
+
+    @pytest.mark.parametrize("updates", [3, 4])
+    def test_at_the_end_of_an_epoch_and_in_the_next(self, tiny_data, tmp_path, updates):
+        flags = [*EPOCHS, "--save-interval-updates", "1", "--validate-interval-updates", "1"]
+        train(tiny_data, tmp_path / "whole", updates=9, flags=flags)
+        lines = journal(tmp_path / "whole")
+        assert {line["num_updates"] for line in lines if line["set"] == "train"} == {3, 6, 9}
+        # a save at the end of an epoch goes with a validation, as any other
+        assert [line["num_updates"] for line in lines if line["set"] == "valid"] == list(range(1, 10))
+        train(tiny_data, tmp_path / "parts", updates=updates, flags=flags)
+        train(tiny_data, tmp_path / "parts", "--resume", updates=9, flags=flags)
+        assert same_weights(tmp_path / "whole", tmp_path / "parts")
+
+    def test_early_stopping_is_taken_up_where_it_was(self, tiny_data, tmp_path):
+        # a model that hardly learns: its best loss comes early or late by chance, but at the same update both times
+        flags = [*FEW, "--save-interval-updates", "1", "--lr", "1e-9", "--patience", "4", "--warmup-init-lr", "1e-10"]
+        train(tiny_data, tmp_path / "whole", method="regular", updates=20, flags=flags)
+        stopped = journal(tmp_path / "whole")[-1]["num_updates"]
+        train(tiny_data, tmp_path / "parts", method="regular", updates=3, flags=flags)
+        for _ in range(2):  # the second time there is nothing left to do
+            train(tiny_data, tmp_path / "parts", "--resume", method="regular", updates=20, flags=flags)
+            assert journal(tmp_path / "parts")[-1]["num_updates"] == stopped
+        assert stopped < 20
+        assert same_weights(tmp_path / "whole", tmp_path / "parts")
+
+    def test_a_finished_run_gains_no_update(self, finished, tiny_data):
+        # fairseq itself adds one each time
+        before = {path: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+        done = train(tiny_data, finished, "--resume")
+        assert done.stdout.strip() == str(finished / "checkpoint_best.pt")
+        assert {path: path.read_bytes() for path in finished.iterdir() if path.is_file()} == before
+
+    def test_a_line_of_the_journal_that_was_cut_short_is_dropped(self, finished, tiny_data, tmp_path):
+        train(tiny_data, tmp_path / "run", updates=4)
+        with (tmp_path / "run" / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write('{"set": "train_inner", "num_upd')
+        train(tiny_data, tmp_path / "run", "--resume")
+        assert [(line["set"], line["num_updates"]) for line in journal(tmp_path / "run") if line["set"] != "train"] == [
+            (line["set"], line["num_updates"]) for line in journal(finished) if line["set"] != "train"
+        ]
+
+    def test_without_a_whole_checkpoint_it_begins_anew(self, finished, tiny_data, tmp_path):
+        train(tiny_data, tmp_path / "run", updates=4)
+        for path in (tmp_path / "run").glob("*.pt"):
+            path.write_bytes(path.read_bytes()[:1000])
+        train(tiny_data, tmp_path / "run", "--resume")
+        assert same_weights(finished, tmp_path / "run")
+
+    @pytest.mark.slow
+    def test_after_a_sigkill(self, finished, tiny_data, tmp_path):
+        words = ["train", tiny_data, "--out", tmp_path / "run", "--method", "cd+id", "--arch", "tiny"]
+        words = [sys.executable, "-m", "sensikit_cli", *map(str, words)]
+        last = tmp_path / "run" / "checkpoint_last.pt"
+        with subprocess.Popen([*words, "--updates", "10000", "--", *FEW]) as process:
+            while not last.exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.kill()
+        done = int(read(last).content["optimizer_history"][-1]["num_updates"]) if last.stat().st_size else 0
+        updates = str(max(done, 4) + 3)
+        for out in ("run", "whole"):
+            words[words.index("--out") + 1] = str(tmp_path / out)
+            subprocess.run([*words, "--updates", updates, "--resume", "--", *FEW], check=True)
+        assert same_weights(tmp_path / "run", tmp_path / "whole")
+
+
+def test_other_data_are_refused(tiny_data, tmp_path):
+    train(tiny_data, tmp_path / "run", method="regular", updates=2)
+    moved = shutil.copytree(tiny_data, tmp_path / "moved")
+    train(moved, tmp_path / "run", "--resume", method="regular", updates=3)
+    manifest = json.loads((moved / "manifest.json").read_text(encoding="utf-8"))
+    (moved / "manifest.json").write_text(json.dumps(manifest | {"seed": 2}), encoding="utf-8")
+    with pytest.raises(RunError, match="other data"):
+        train(moved, tmp_path / "run", "--resume", method="regular", updates=4)
+
+
+def test_other_data_without_a_manifest_are_refused(tiny_data, tmp_path):
+    plain = shutil.copytree(tiny_data / "bin", tmp_path / "bin")
+    train(plain, tmp_path / "run", method="regular", updates=2)
+    (plain / "train.cat-eng.cat.bin").write_bytes(b"")
+    with pytest.raises(RunError, match="other data"):
+        train(plain, tmp_path / "run", "--resume", method="regular", updates=4)

@@ -1,0 +1,137 @@
+"""Intervals over batches, against the obvious way: leave a block of batches out, and compute everything again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from sensikit.parameters import Parameter
+from sensikit.sensitivity.taylor import blocks_of
+from sensikit.statistics.correlation import correlation_table
+from sensikit.statistics.noise import half_width, interval, left_out
+from tests.support import handmade
+from tests.support.batched import CODES, SHAPES, SIZE, batches, groups_of, high_of
+
+
+def table(run: handmade.Run) -> pd.DataFrame:
+    return correlation_table(run).set_index(["group", "language_a", "language_b"]).sort_index()
+
+
+def obvious_interval(
+    drawn: dict[str, np.ndarray], a: str, b: str, sample: np.ndarray, pcc: float, blocks: int = 20
+) -> tuple[float, float]:
+    """Leave each block of batches out of both languages, correlate what is left, and spread Fisher's z over that."""
+    left = []
+    for block in range(blocks):
+        kept = []
+        for code in (a, b):
+            edges = np.cumsum([0, *blocks_of(len(drawn[code]))])
+            edges = edges[np.arange(blocks + 1) * (len(edges) - 1) // blocks]
+            rows = np.delete(drawn[code], np.s_[edges[block] : edges[block + 1]], axis=0)
+            kept.append(rows.mean(axis=0)[sample])
+        left.append(np.arctanh(np.corrcoef(*kept)[0, 1]))
+    error = np.sqrt((blocks - 1) / blocks * ((left - np.mean(left)) ** 2).sum())
+    width = stats.t.ppf(0.975, blocks - 1) * error
+    return float(np.tanh(np.arctanh(pcc) - width)), float(np.tanh(np.arctanh(pcc) + width))
+
+
+@pytest.mark.parametrize("step", [4, 1 << 16])
+def test_interval_is_the_obvious_leave_one_block_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr("sensikit.statistics.noise.HELD", 1)
+    monkeypatch.setattr("sensikit.statistics.noise.LEAST", step)
+    drawn = batches(9)
+    run = handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES)
+    found = table(run)
+    for group, inside in groups_of([handmade.flat(run, code) for code in CODES]).items():
+        for a, b in itertools.permutations(CODES, 2):
+            row = found.loc[(group, a, b)]
+            low, high = obvious_interval(drawn, a, b, np.flatnonzero(inside), row["pcc"])
+            assert row["pcc_low"] == pytest.approx(low, abs=1e-5)
+            assert row["pcc_high"] == pytest.approx(high, abs=1e-5)
+            assert row["pcc_low"] < row["pcc"] < row["pcc_high"]
+
+
+def test_interval_of_a_sample_stands_around_the_pcc_of_all_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = batches(10)
+    run = handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES)
+    monkeypatch.setattr("sensikit.run.CHUNK", 6)
+
+    def every_second(parameters: Sequence[Parameter]) -> dict[str, np.ndarray]:
+        return {p.name: np.arange(p.numel)[(np.arange(p.start, p.stop) % 2) == 0] for p in parameters}
+
+    sample = np.arange(0, SIZE, 2)
+    for code in CODES:
+        blocks = handmade.torch.from_numpy(run.block_reader("mt", code)(0, SIZE)[:, sample].copy())
+        vectors = {kind: handmade.shaped(run.parameters, handmade.flat(run, code, kind)) for kind in ("", "half")}
+        facts = dict(run.manifest["sets"][f"mt/{code}"])
+        run.write_set("mt", code, {**vectors, "blocks": {handmade.BLOCK_KEY: blocks}}, facts)
+    monkeypatch.setattr("sensikit.statistics.correlation.sample_of", every_second)
+    found = table(run)
+    for group, inside in groups_of([handmade.flat(run, code) for code in CODES]).items():
+        row = found.loc[(group, "nob", "cat")]
+        low, high = obvious_interval(drawn, "nob", "cat", sample[inside[sample]], row["pcc"])
+        assert row["pcc_low"] == pytest.approx(low, abs=1e-5)
+        assert row["pcc_high"] == pytest.approx(high, abs=1e-5)
+
+
+def test_a_language_with_fewer_batches_than_blocks_has_intervals_too(tmp_path: Path) -> None:
+    # 12 batches make 12 blocks; the 20 blocks of the others are joined to 12, for blocks are left out in pairs
+    drawn = batches(11, CODES, (60, 12, 200))
+    found = table(handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES)).loc["all"]
+    for a, b in itertools.permutations(CODES, 2):
+        row = found.loc[(a, b)]
+        low, high = obvious_interval(drawn, a, b, np.arange(SIZE), row["pcc"], blocks=12)
+        assert row["pcc_low"] == pytest.approx(low, abs=1e-5)
+        assert row["pcc_high"] == pytest.approx(high, abs=1e-5)
+
+
+def test_jackknife_of_a_mean_is_the_standard_error_by_hand() -> None:
+    # of (1, 2, 3, 6), whose mean has the standard error √(14/3)/2 = 1.0801; t on three degrees of freedom
+    values = np.array([1.0, 2, 3, 6])
+    left_out = (values.sum() - values) / 3
+    assert half_width(left_out) == pytest.approx(3.182446305284263 * np.sqrt(14 / 3) / 2, rel=1e-12)
+
+
+def test_without_one_block_by_hand(tmp_path: Path) -> None:
+    # two blocks of one batch each: without the first, the second is left, and the other way about
+    blocks = {"cat": [[1.0, 2, 3, 4], [2.0, 1, 4, 3]], "nob": [[1.0, 2, 3, 4], [1.0, 2, 3, 4]]}
+    whole = {code: np.mean(table, axis=0) for code, table in blocks.items()}
+    counts = {code: (2, 1, [1, 1]) for code in blocks}
+    run = handmade.run(tmp_path / "run", whole, blocks=blocks, counts=counts)
+    found = left_out(run, [("mt", "cat"), ("mt", "nob")], np.array([True, True, False, False]))
+    assert found["all"][:, 0, 1] == pytest.approx([0.6, 1.0], rel=1e-12)
+    assert found["high"][:, 0, 1] == pytest.approx([-1, 1], rel=1e-12)
+    assert found["low"][:, 0, 1] == pytest.approx([-1, 1], rel=1e-12)
+
+
+def test_blocks_weigh_as_many_batches_as_they_hold(tmp_path: Path) -> None:
+    # cat without its second block: one batch of (0, 0, 3) and two of (3, 3, 0) on average, so (2, 2, 1)
+    blocks = {"cat": [[0.0, 0, 3], [9.0, 9, 1], [3.0, 3, 0]], "nob": [[0.0, 1, 0], [0.0, 1, 0], [1.0, 0, 0]]}
+    whole = {code: np.average(table, axis=0, weights=[1, 1, 2]) for code, table in blocks.items()}
+    counts = {code: (4, 1, [1, 1, 2]) for code in blocks}
+    run = handmade.run(tmp_path / "run", whole, blocks=blocks, counts=counts)
+    found = left_out(run, [("mt", "cat"), ("mt", "nob")], np.zeros(3, dtype=bool))["all"]
+    assert found[1, 0, 1] == pytest.approx(np.corrcoef([2, 2, 1], [2, 1, 0])[0, 1], rel=1e-6)
+
+
+def test_intervals_are_symmetric_in_the_two_languages(tmp_path: Path) -> None:
+    run = handmade.run_of_batches(tmp_path / "run", batches(12), shapes=SHAPES)
+    is_high = high_of([handmade.flat(run, c) for c in CODES])
+    for without in left_out(run, [("mt", code) for code in CODES], is_high).values():
+        assert np.array_equal(without, without.transpose(0, 2, 1))
+
+
+def test_a_perfect_correlation_has_no_interval_and_does_not_crash() -> None:
+    low, high = interval(np.array([1.0, 0.5]), np.array([[1.0, 0.4], [1.0, 0.6], [1.0, 0.5]]))
+    assert np.isnan([low[0], high[0]]).all()
+    assert low[1] < 0.5 < high[1]
