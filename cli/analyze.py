@@ -74,7 +74,7 @@ def analyze(
         )
         return
     for settings in wanted:
-        run = run_analysis(backend, out, settings, languages=chosen, resume=resume, command=options.command_line())
+        run = run_analysis(backend, out, settings, groups=chosen, resume=resume, command=options.command_line())
         typer.echo(run.analysis(settings.task)["signature"])
         resume = True
     typer.echo(str(out))

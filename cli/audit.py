@@ -28,13 +28,13 @@ def audit(
     table = run_audit(
         found,
         options.opened(found, checkpoint, data, device),
-        languages=options.names(languages),
+        groups=options.names(languages),
         parameters=parameters,
         batches=batches,
         task=task,
         command=options.command_line(),
     )
-    for code, rows in table.groupby("language", sort=False):
+    for code, rows in table.groupby("group", sort=False):
         shown = (
             f"{row.statistic} {row.value:.3f} ({row.value_low:.3f} to {row.value_high:.3f})"
             for row in rows.itertuples()

@@ -62,7 +62,7 @@ def evaluate(
             },
             where,
             settings,
-            languages=options.names(languages),
+            groups=options.names(languages),
             baseline=baseline,
             resume=resume,
             command=options.command_line(),

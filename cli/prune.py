@@ -61,7 +61,7 @@ def prune(
         wanted,
         orders,
         seeds=range(1, seeds + 1),
-        languages=options.names(languages),
+        groups=options.names(languages),
         settings=settings,
         cross=cross,
         resume=resume,

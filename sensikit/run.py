@@ -27,10 +27,10 @@ from sensikit.errors import RunError
 from sensikit.files import locked, partials, read_json, replacing, sha256, write_json, write_text
 from sensikit.parameters import Parameter
 
-FORMAT = 2
+FORMAT = 3
 
 _FIELDS = {
-    "version": str, "versions": dict, "direction": str, "provenance": dict, "languages": dict, "parameters": list,
+    "version": str, "versions": dict, "direction": str, "provenance": dict, "groups": dict, "parameters": list,
     "parameter_count": int, "prunable_count": int, "analyses": dict, "sets": dict,
 }  # fmt: skip
 _LANGUAGE = {"name": str, "family": str, "tier": str, "sizes": dict}
@@ -52,7 +52,7 @@ def check(manifest: Any, where: Path) -> None:
         raise RunError(where, f"is not of format {FORMAT}", "analyze again with this version")
     _hold(manifest, _FIELDS, "", where)
     _hold(manifest["provenance"], _PROVENANCE, "the provenance's ", where)
-    for code, language in manifest["languages"].items():
+    for code, language in manifest["groups"].items():
         _hold(language, _LANGUAGE, f"{code}'s ", where)
         if any(type(size) is not int for size in language["sizes"].values()) or "train" not in language["sizes"]:
             raise _lacks(f"{code}'s sizes", where)
@@ -62,7 +62,7 @@ def check(manifest: Any, where: Path) -> None:
         _hold(noted, {"files": dict}, f"{name}'s ", where)
         if "/rest-" in name:
             _hold(noted, {"sigma": float}, f"{name}'s ", where)
-    for field in ("languages", "analyses"):
+    for field in ("groups", "analyses"):
         if not manifest[field]:
             raise _lacks(f"any {field}", where)
 
@@ -165,7 +165,7 @@ class Run:
 
     def complete(self, task: str) -> bool:
         """Return whether every set of a task is measured."""
-        names = ["all", *(f"{rest}{code}" for code in self.manifest["languages"] for rest in ("", "rest-"))]
+        names = ["all", *(f"{rest}{code}" for code in self.manifest["groups"] for rest in ("", "rest-"))]
         return all(f"{task}/{name}" in self.manifest["sets"] for name in names)
 
     # vectors
@@ -201,7 +201,7 @@ class Run:
 
     def languages(self, task: str = "mt") -> list[str]:
         """Return the languages measured, in the order of the manifest."""
-        return [code for code in self.manifest["languages"] if f"{task}/{code}" in self.manifest["sets"]]
+        return [code for code in self.manifest["groups"] if f"{task}/{code}" in self.manifest["sets"]]
 
     def check(self, task: str, names: Sequence[str]) -> None:
         """Verify the hashes of the stored sets `names`.

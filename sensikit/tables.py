@@ -28,7 +28,7 @@ class Schema:
         numbers: columns of numbers.
         key: columns that no two rows share.
         empty: columns whose cells may be empty.
-        languages: columns that name languages.
+        groups: columns that name groups.
         statistics: that every (task, language) must have.
     """
 
@@ -38,51 +38,51 @@ class Schema:
     numbers: tuple[str, ...]
     key: tuple[str, ...]
     empty: tuple[str, ...] = ()
-    languages: tuple[str, ...] = ("language",)
+    groups: tuple[str, ...] = ("group",)
     statistics: tuple[str, ...] = ()
 
 
-_BOTH = ("language_a", "language_b")
+_BOTH = ("group_a", "group_b")
 _SCORES = ("ratio", "pruned", "prunable", "bleu", "bleu_low", "bleu_high", "chrf", "sentences")
 
 TABLES = {
     "correlation.csv": Schema(
         "Correlation between languages", "analyze",
-        text=("task", "group", *_BOTH),
+        text=("task", "subset", *_BOTH),
         numbers=("pcc", "pcc_low", "pcc_high", "ceiling", "disattenuated", "reliability_a", "reliability_b",
                  "parameters"),
-        key=("task", "group", *_BOTH),
+        key=("task", "subset", *_BOTH),
         # not defined for sensitivities that do not vary, or of too few batches
         empty=("pcc", "pcc_low", "pcc_high", "ceiling", "disattenuated", "reliability_a", "reliability_b"),
-        languages=_BOTH,
+        groups=_BOTH,
     ),
     "similarity.csv": Schema(
         "Similarity of the two tasks", "denoise",
-        text=("task_a", "task_b", "group", "language"),
+        text=("task_a", "task_b", "subset", "group"),
         numbers=("pcc", "pcc_low", "pcc_high", "ceiling"),
-        key=("task_a", "task_b", "group", "language"),
+        key=("task_a", "task_b", "subset", "group"),
         empty=("pcc", "pcc_low", "pcc_high", "ceiling"),
     ),
     LAYOUT: Schema(
         "a sentence under concurrent denoising", "denoise",
-        text=("language", "source", "encoder_target", "decoder_input", "decoder_target"),
+        text=("group", "source", "encoder_target", "decoder_input", "decoder_target"),
         numbers=("position",),
-        key=("language", "position"),
+        key=("group", "position"),
         empty=("encoder_target", "decoder_target"),  # nothing is to be predicted there
     ),
     "specificity.csv": Schema(
         "Language specificity", "analyze",
-        text=("task", "language", "statistic"),
+        text=("task", "group", "statistic"),
         numbers=("value",),
-        key=("task", "language", "statistic"),
+        key=("task", "group", "statistic"),
         statistics=("mean", "share_positive", "share_small_denominator", "share_ties_at_zero", *QUANTILES),
     ),
     "components.csv": Schema(
         "Sensitivity and specificity by component", "analyze",
-        text=("task", "language", "stack", "layer", "component"),
+        text=("task", "group", "stack", "layer", "component"),
         numbers=("parameters", "sensitivity_mean", "sensitivity_share", "specificity_mean", "specificity_median",
                  "share_positive"),
-        key=("task", "language", "stack", "layer", "component"),
+        key=("task", "group", "stack", "layer", "component"),
         empty=("layer", "sensitivity_share", "specificity_mean", "specificity_median"),
     ),
     "components-correlation.csv": Schema(
@@ -91,7 +91,7 @@ TABLES = {
         numbers=("pcc", "parameters"),
         key=("task", "stack", "layer", "component", *_BOTH),
         empty=("layer", "pcc"),
-        languages=_BOTH,
+        groups=_BOTH,
     ),
     "overlap.csv": Schema(
         "Overlap of the most specific parameters", "analyze",
@@ -99,57 +99,57 @@ TABLES = {
         numbers=("share", "jaccard", "expected"),
         key=("task", "share", *_BOTH),
         empty=("jaccard", "expected"),
-        languages=_BOTH,
+        groups=_BOTH,
     ),
     "balance.csv": Schema(
         "Balance of sensitivity", "analyze",
-        text=("task", "language", "statistic"),
+        text=("task", "group", "statistic"),
         numbers=("value",),
-        key=("task", "language", "statistic"),
+        key=("task", "group", "statistic"),
         empty=("value",),
         statistics=("mean", "cv", "share_top10", "zero_share", "std_below_top1", "cv_below_top1", *QUANTILES),
     ),
     "distribution.csv": Schema(
         "Distribution of sensitivity", "analyze",
-        text=("task", "language"),
+        text=("task", "group"),
         numbers=("low", "high", "count"),
-        key=("task", "language", "low"),
+        key=("task", "group", "low"),
     ),
     "convergence.csv": Schema(
         "Convergence with the number of batches", "analyze",
-        text=("task", "group", "language"),
+        text=("task", "subset", "group"),
         numbers=("batches", "reliability", "reliability_low", "reliability_high"),
-        key=("task", "group", "language", "batches"),
+        key=("task", "subset", "group", "batches"),
         empty=("reliability", "reliability_low", "reliability_high"),
     ),
     "audit.csv": Schema(
         "Audit of the Taylor estimate", "audit",
-        text=("task", "language", "parameter", "stratum"),
+        text=("task", "group", "parameter", "stratum"),
         numbers=("index", "weight", "taylor", "exact"),
-        key=("task", "language", "parameter", "index"),
+        key=("task", "group", "parameter", "index"),
     ),
     "audit-summary.csv": Schema(
         "its agreement with exact ablation", "audit",
-        text=("task", "language", "statistic", "signature", "command"),
+        text=("task", "group", "statistic", "signature", "command"),
         numbers=("value", "value_low", "value_high", "sampled", "batches"),
-        key=("task", "language", "statistic"),
+        key=("task", "group", "statistic"),
         empty=("value", "value_low", "value_high", "command"),
         statistics=("spearman", "pearson", "top10_agreement"),
     ),
     "pruning.csv": Schema(
         "Pruning curves", "prune",
-        text=("order", "language", "bleu_signature", "hypotheses"),
+        text=("order", "group", "bleu_signature", "hypotheses"),
         numbers=_SCORES,
-        key=("order", "seed", "language", "ratio"),
+        key=("order", "seed", "group", "ratio"),
         empty=("bleu_low", "bleu_high"),
     ),
     "pruning-cross.csv": Schema(
         "What pruning for one language does to the others", "cross",
-        text=("order", "language", "evaluated", "bleu_signature"),
+        text=("order", "group", "evaluated", "bleu_signature"),
         numbers=_SCORES,
-        key=("order", "seed", "language", "evaluated", "ratio"),
+        key=("order", "seed", "group", "evaluated", "ratio"),
         empty=("bleu_low", "bleu_high"),
-        languages=("language", "evaluated"),
+        groups=("group", "evaluated"),
     ),
 }  # fmt: skip
 """Of a run directory."""
@@ -157,25 +157,25 @@ TABLES = {
 EVALUATION = {
     "evaluation.csv": Schema(
         "Scores by language", "evaluate",
-        text=("system", "direction", "language", "tier", "metric", "signature"),
+        text=("system", "direction", "group", "tier", "metric", "signature"),
         numbers=("score", "score_low", "score_high", "sentences"),
-        key=("system", "direction", "language", "metric"),
+        key=("system", "direction", "group", "metric"),
         empty=("score_low", "score_high"),
     ),
     "tiers.csv": Schema(
         "Scores by resource level", "evaluate",
         text=("system", "direction", "tier", "metric"),
-        numbers=("score", "score_low", "score_high", "languages"),
+        numbers=("score", "score_low", "score_high", "groups"),
         key=("system", "direction", "tier", "metric"),
         empty=("score_low", "score_high"),
-        languages=(),
+        groups=(),
     ),
     "significance.csv": Schema(
         "Differences between systems", "evaluate",
-        text=("system_a", "system_b", "direction", "language", "tier", "metric"),
+        text=("system_a", "system_b", "direction", "group", "tier", "metric"),
         numbers=("difference", "difference_low", "difference_high", "p"),
-        key=("system_a", "system_b", "direction", "language", "tier", "metric"),
-        empty=("language", "tier", "difference_low", "difference_high", "p"),
+        key=("system_a", "system_b", "direction", "group", "tier", "metric"),
+        empty=("group", "tier", "difference_low", "difference_high", "p"),
     ),
 }  # fmt: skip
 """Of an evaluation directory; with one system there is nothing to compare."""
@@ -208,7 +208,7 @@ def read(path: Path, schema: Schema, languages: Collection[str]) -> pd.DataFrame
         raise RunError(path, "has no rows", remedy)
     for column in (*schema.text, *schema.numbers):
         frame[column] = _column(frame[column], path, column in schema.numbers, column not in schema.empty, remedy)
-    for column in schema.languages:
+    for column in schema.groups:
         strange = [code for code in frame[column].dropna() if code not in languages and code != MIXED]
         if strange:
             raise RunError(path, f"names {strange[0]}, which is no language of the manifest", remedy)
@@ -216,7 +216,7 @@ def read(path: Path, schema: Schema, languages: Collection[str]) -> pd.DataFrame
     if len(twice):
         raise RunError(f"{path}:{twice.index[0] + 2}", "says again what an earlier line says", remedy)
     if schema.verb in ("prune", "cross"):
-        _check_unpruned(frame, path, schema.languages[-1], remedy)
+        _check_unpruned(frame, path, schema.groups[-1], remedy)
     if schema.statistics:
         _check_statistics(frame, path, schema.statistics, remedy)
     return frame
@@ -253,7 +253,7 @@ def _check_unpruned(frame: pd.DataFrame, path: Path, column: str, remedy: str) -
 
 
 def _check_statistics(frame: pd.DataFrame, path: Path, statistics: Sequence[str], remedy: str) -> None:
-    for (_, code), rows in frame.groupby(["task", "language"]):
+    for (_, code), rows in frame.groupby(["task", "group"]):
         lacking = [name for name in statistics if name not in set(rows["statistic"])]
         if lacking:
             raise RunError(path, f"lacks the statistic {lacking[0]} of {code}", remedy)

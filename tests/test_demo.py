@@ -19,7 +19,7 @@ from tests.support.corpus_text import english, translated
 
 TINY = Recipe(
     packages=("pages", "shop"),
-    languages=("cat", "isl"),
+    groups=("cat", "isl"),
     vocab=120,
     valid=10,
     test=15,
@@ -68,11 +68,11 @@ def finished(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_goes_the_whole_way(finished: Path) -> None:
     manifest = read_json(finished / "data" / "manifest.json")
-    assert {code: entry["sizes"]["test"] for code, entry in manifest["languages"].items()} == {"cat": 15, "isl": 15}
+    assert {code: entry["sizes"]["test"] for code, entry in manifest["groups"].items()} == {"cat": 15, "isl": 15}
     run = read_json(finished / "run" / "manifest.json")
     assert run["provenance"]["checkpoint_sha256"] == sha256(finished / "checkpoint.pt")
     audit = pd.read_csv(finished / "run" / "audit-summary.csv")
-    assert set(audit["language"]) == set(TINY.languages)
+    assert set(audit["group"]) == set(TINY.languages)
     assert set(audit["command"]) == {"sensikit demo"}
     assert (finished / "run" / "pruning.csv").read_text().count("\n") == 1 + 2 * len(TINY.ratios)
     assert "<svg" in (finished / "report.html").read_text() or "data:image" in (finished / "report.html").read_text()
@@ -160,7 +160,7 @@ def test_the_command_refuses_what_is_no_demo_in_one_line(tmp_path: Path) -> None
 def test_the_installed_catalogues_have_text_enough(tmp_path: Path) -> None:
     recipe = Recipe()
     demo_module._make_data([catalogues(package) for package in recipe.packages], tmp_path / "data", recipe)
-    languages = read_json(tmp_path / "data" / "manifest.json")["languages"]
+    languages = read_json(tmp_path / "data" / "manifest.json")["groups"]
     assert set(languages) == set(recipe.languages)
     for entry in languages.values():
         assert entry["sizes"]["test"] == recipe.test >= 100

@@ -203,7 +203,7 @@ def test_a_sweep_names_its_devices(tmp_path: Path) -> None:
     run = analyze(backend, tmp_path / "run", SETTINGS)
     settings = SweepSettings(decoding=Decoding(max_sentences=4), tokenizer="none", bootstrap=0)
     with DevicesNamed():
-        table = prune(run, backend, [0.3], list(SCORERS), settings=settings, languages=["cat"])
+        table = prune(run, backend, [0.3], list(SCORERS), settings=settings, groups=["cat"])
     assert len(table) == 1 + len(SCORERS)
 
 
@@ -258,7 +258,7 @@ class TestGpu:
         backend = toy.backend(device=device)
         there = analyze(backend, tmp_path / "run", SETTINGS)
         settings = SweepSettings(decoding=Decoding(max_sentences=4), tokenizer="none", bootstrap=0)
-        table = prune(there, backend, [0.3], ["specificity"], settings=settings, languages=["cat"])
+        table = prune(there, backend, [0.3], ["specificity"], settings=settings, groups=["cat"])
         assert len(table) == 2
         first, second = there.read_table("correlation.csv"), run.read_table("correlation.csv")
         np.testing.assert_allclose(first["pcc"], second["pcc"], atol=1e-3)

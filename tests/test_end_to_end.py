@@ -33,7 +33,7 @@ def run(tiny_checkpoint: Path, tiny_data: Path, tmp_path_factory: pytest.TempPat
 
 def test_the_run_directory_holds_what_its_manifest_lists(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
-    assert set(manifest["languages"]) == {"cat", "nob", "fao"}
+    assert set(manifest["groups"]) == {"cat", "nob", "fao"}
     assert set(manifest["sets"]) == {f"mt/{p}{code}" for code in ("cat", "nob", "fao") for p in ("", "rest-")} | {
         "mt/all"
     }
@@ -65,10 +65,10 @@ def test_correlations_are_correlations(run: Path) -> None:
     table = pd.read_csv(run / "correlation.csv")
     assert len(table) == 3 * 3 * 3
     assert table["pcc"].between(-1, 1).all()
-    pairs = table[(table["language_a"] != table["language_b"]) & (table["group"] == "all")]
+    pairs = table[(table["group_a"] != table["group_b"]) & (table["subset"] == "all")]
     assert (pairs["pcc_low"] <= pairs["pcc"]).all()
     assert (pairs["pcc"] <= pairs["pcc_high"]).all()
-    mirrored = pairs.set_index(["language_a", "language_b"])["pcc"]
+    mirrored = pairs.set_index(["group_a", "group_b"])["pcc"]
     assert mirrored["cat", "fao"] == mirrored["fao", "cat"]
 
 

@@ -33,7 +33,7 @@ from tests.support import toy
 
 SETTINGS = Settings(batches=4, tokens=64, pieces=2)
 SWEEP: dict[str, Any] = {
-    "ratios": [0, 0.5], "orders": ["specificity", "fisher"], "languages": ["cat", "nso"],
+    "ratios": [0, 0.5], "orders": ["specificity", "fisher"], "groups": ["cat", "nso"],
     "settings": SweepSettings(tokenizer="none", bootstrap=10),
 }  # fmt: skip
 FILE_EVENTS = ("open", "os.rename", "os.truncate", "os.mkdir", "os.remove")
@@ -68,7 +68,7 @@ def work(verb: str, backend: Backend, path: Path, resume: bool) -> None:
         other.tell = backend.tell
         systems = {"one": lambda: backend, "two": lambda: other}
         settings = EvaluationSettings(tokenizer="none", bootstrap=10)
-        evaluate_systems(systems, path, settings, languages=["cat", "nso"], resume=resume, command="sensikit evaluate")
+        evaluate_systems(systems, path, settings, groups=["cat", "nso"], resume=resume, command="sensikit evaluate")
     else:
         prune(Run.open(path), backend, **SWEEP, resume=resume)
 

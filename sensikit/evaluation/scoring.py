@@ -22,11 +22,11 @@ ALL = "All"
 METRICS = ("bleu", "chrf")
 
 EVALUATION = (
-    "system", "direction", "language", "tier", "metric", "score", "score_low", "score_high", "sentences", "signature",
+    "system", "direction", "group", "tier", "metric", "score", "score_low", "score_high", "sentences", "signature",
 )  # fmt: skip
-BY_TIER = ("system", "direction", "tier", "metric", "score", "score_low", "score_high", "languages")
+BY_TIER = ("system", "direction", "tier", "metric", "score", "score_low", "score_high", "groups")
 SIGNIFICANCE = (
-    "system_a", "system_b", "direction", "language", "tier", "metric", "difference", "difference_low",
+    "system_a", "system_b", "direction", "group", "tier", "metric", "difference", "difference_low",
     "difference_high", "p",
 )  # fmt: skip
 

@@ -58,7 +58,7 @@ def evaluate_systems(
     out: Path,
     settings: EvaluationSettings | None = None,
     *,
-    languages: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
     baseline: str | None = None,
     resume: bool = False,
     command: str = "",
@@ -72,7 +72,7 @@ def evaluate_systems(
         systems: by label, how to open each: checkpoints of the same data, languages and direction.
         out: the evaluation directory.
         settings: see `EvaluationSettings`.
-        languages: all by default.
+        groups: all by default.
         baseline: the label that the others are tested against; the first by default.
         resume: go on with what stands at `out`, or add systems and languages to it.
         command: as it was typed, for the record.
@@ -88,7 +88,7 @@ def evaluate_systems(
     if baseline not in systems:
         raise OptionError("--baseline", f"{baseline} is no label", f"choose among {', '.join(systems)}")
     scored_by = metrics(settings.tokenizer, settings.spm_model)  # one that cannot be had is told of at once
-    facts = {**_facts(systems, settings, languages), "baseline": baseline, "command": command}
+    facts = {**_facts(systems, settings, groups), "baseline": baseline, "command": command}
     folder = Translated.begin(out, facts, resume)
     with locked(out, RunError):
         folder.save()
@@ -155,7 +155,7 @@ def _facts(
         "direction": first.direction,
         "data": {"path": first.provenance.data, "sha256": first.provenance.data_sha256},
         "settings": {"split": settings.split, **asdict(settings.decoding)},
-        "languages": {code: {k: v for k, v in entry.items() if k != "code"} for code, entry in known.items()},
+        "groups": {code: {k: v for k, v in entry.items() if k != "code"} for code, entry in known.items()},
         "systems": noted,
     }
 
@@ -187,7 +187,7 @@ def _check_alike(backend: Backend, first: Backend, before: Mapping[str, Mapping[
 
 
 def _decode(folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings) -> None:
-    languages: dict[str, Any] = folder.manifest["languages"]
+    languages: dict[str, Any] = folder.manifest["groups"]
     todo = {label: [code for code in languages if not folder.has(label, code)] for label in systems}
     sizes = {code: entry["sizes"].get(settings.split) for code, entry in languages.items()}
     most = settings.decoding.max_sentences
@@ -206,7 +206,7 @@ def _decode(folder: Translated, systems: Mapping[str, Opener], settings: Evaluat
 
 
 def _scored(folder: Translated, scored_by: Mapping[str, Any], bootstrap: int) -> Scores:
-    systems, languages = list(folder.manifest["systems"]), folder.manifest["languages"]
+    systems, languages = list(folder.manifest["systems"]), folder.manifest["groups"]
     values = {}
     with progress(len(systems) * len(languages), "scoring", "test sets") as bar:
         for code in languages:
@@ -227,7 +227,7 @@ def _scored(folder: Translated, scored_by: Mapping[str, Any], bootstrap: int) ->
 
 def _signature(folder: Translated, settings: EvaluationSettings) -> str:
     manifest = folder.manifest
-    origins = {folder.noted(system, code)["from"] for system in manifest["systems"] for code in manifest["languages"]}
+    origins = {folder.noted(system, code)["from"] for system in manifest["systems"] for code in manifest["groups"]}
     return signature(
         "E",
         dir=manifest["direction"],
@@ -240,6 +240,6 @@ def _notes(folder: Translated) -> list[str]:
     return [
         f"{system}, {code}: {count} sources longer than the model takes, translated in part"
         for system in folder.manifest["systems"]
-        for code in folder.manifest["languages"]
+        for code in folder.manifest["groups"]
         if (count := folder.noted(system, code)["truncated"])
     ]

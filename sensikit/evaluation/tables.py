@@ -27,7 +27,7 @@ def by_tier(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Tab
 
 def by_language(evaluation: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Table:
     """Return a row for each system and a column for each language."""
-    return _side_by_side(evaluation, tests, metric, "language", list(dict.fromkeys(evaluation["language"])))
+    return _side_by_side(evaluation, tests, metric, "group", list(dict.fromkeys(evaluation["group"])))
 
 
 def _side_by_side(
@@ -58,7 +58,7 @@ def differences(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) ->
     found = tiers[tiers["metric"] == metric]
     table = pd.DataFrame(
         {
-            "System": found["system"], "Tier": found["tier"], "Languages": found["languages"],
+            "System": found["system"], "Tier": found["tier"], "Languages": found["groups"],
             NAMES[metric]: found["score"], "95% from": found["score_low"], "to": found["score_high"],
         }
     )  # fmt: skip

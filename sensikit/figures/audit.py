@@ -35,8 +35,8 @@ def audit_scatter(
         width: of the figure, in inches.
     """
     frame, summary = frame[frame["task"] == task], summary[summary["task"] == task]
-    codes = [code for code in order(languages) if code in set(frame["language"])]
-    codes += [code for code in dict.fromkeys(frame["language"]) if code not in codes]
+    codes = [code for code in order(languages) if code in set(frame["group"])]
+    codes += [code for code in dict.fromkeys(frame["group"]) if code not in codes]
     panels = [(label, code) for label in runs(frame) for code in codes]
     columns = min(4, len(codes)) if len(codes) > 1 else min(4, max(2, len(panels)))
     rows = -(-len(panels) // columns)
@@ -45,8 +45,8 @@ def audit_scatter(
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
     ends = _ends(frame)
     for ax, (label, code) in zip(axes, panels, strict=False):
-        points = of_run(frame[frame["language"] == code], label)
-        found = of_run(summary[summary["language"] == code], label)
+        points = of_run(frame[frame["group"] == code], label)
+        found = of_run(summary[summary["group"] == code], label)
         _scatter(ax, points, ends)
         ax.text(
             0.99, 0.03, _said(found), transform=ax.transAxes, ha="right", va="bottom", fontsize=5.2, linespacing=1.35

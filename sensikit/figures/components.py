@@ -102,8 +102,8 @@ def specificity_by_component(
 ) -> Figure:
     """Return heat maps of the median of D of stack and component × language, a panel for each run, on one scale."""
     cells, labels = whole(frame[frame["task"] == task]), runs(frame)
-    codes = [code for code in order(languages) if code in set(cells["language"])]
-    tables = [_table(of_run(cells, label), codes, "language", "specificity_median") for label in labels]
+    codes = [code for code in order(languages) if code in set(cells["group"])]
+    tables = [_table(of_run(cells, label), codes, "group", "specificity_median") for label in labels]
     end = span(cells["specificity_median"])
     columns = min(2, len(labels))
     rows = -(-len(labels) // columns)
@@ -131,7 +131,7 @@ def component_correlation(frame: pd.DataFrame, *, task: str = "mt", width: float
         width: of the figure, in inches.
     """
     cells, labels = whole(frame[frame["task"] == task]), runs(frame)
-    cells = cells[(cells["language_a"] < cells["language_b"])]
+    cells = cells[(cells["group_a"] < cells["group_b"])]
     names = [_name(stack, name) for stack, name in zip(cells["stack"], cells["component"], strict=True)]
     cells, wanted = cells.assign(row=names), list(dict.fromkeys(names))
     figure = canvas(min(width, 4.6), 0.6 + 0.17 * len(wanted))

@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullFormatter, NullLocator
 from scipy.special import expit, logit
 
-from sensikit.figures.heatmaps import GROUPS
+from sensikit.figures.heatmaps import SUBSETS
 from sensikit.figures.style import COLOURS, FULL, canvas, of_run, order, plain, runs, styled
 
 TICKS = (0.01, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
@@ -27,7 +27,7 @@ def convergence_curves(
 ) -> Figure:
     """Return the PCC between S of two disjoint sets of batches against their number: a line for each language.
 
-    A column for each group and a row for each run, all on one scale; a band is the 95% interval.
+    A column for each subset and a row for each run, all on one scale; a band is the 95% interval.
 
     Args:
         frame: the rows of convergence.csv, with a column `run` where there are several runs.
@@ -36,13 +36,13 @@ def convergence_curves(
         width: of the figure, in inches.
     """
     frame = frame[frame["task"] == task]
-    groups, labels = [group for group in GROUPS if group in set(frame["group"])], runs(frame)
-    figure = canvas(width, len(labels) * min(2.3, width / len(groups)) + 0.35)
-    grid = figure.subplots(len(labels), len(groups), sharex=True, sharey=True, squeeze=False)
+    subsets, labels = [subset for subset in SUBSETS if subset in set(frame["subset"])], runs(frame)
+    figure = canvas(width, len(labels) * min(2.3, width / len(subsets)) + 0.35)
+    grid = figure.subplots(len(labels), len(subsets), sharex=True, sharey=True, squeeze=False)
     for row, label in zip(grid, labels, strict=True):
-        for ax, group in zip(row, groups, strict=True):
-            _lines(ax, of_run(frame[frame["group"] == group], label), languages)
-            ax.set_title(GROUPS[group] if label == labels[0] else "")
+        for ax, subset in zip(row, subsets, strict=True):
+            _lines(ax, of_run(frame[frame["subset"] == subset], label), languages)
+            ax.set_title(SUBSETS[subset] if label == labels[0] else "")
             ax.set_xlabel("batches in each of two disjoint sets")
             ax.set_ylabel("\n".join(part for part in (label, "PCC between the two") if part))
             ax.grid(axis="y")
@@ -72,8 +72,8 @@ def _scales(ax: Axes, frame: pd.DataFrame) -> None:
 
 
 def _lines(ax: Axes, frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]]) -> None:
-    for code in (code for code in order(languages) if code in set(frame["language"])):
-        points = frame[frame["language"] == code].sort_values("batches")
+    for code in (code for code in order(languages) if code in set(frame["group"])):
+        points = frame[frame["group"] == code].sort_values("batches")
         colour, dashes = TIER_LINES.get(languages[code]["tier"], ("#7d7d7d", "-"))
         ax.plot(
             points["batches"], points["reliability"], color=colour, linestyle=dashes, linewidth=1.0, gid=code,

@@ -49,7 +49,7 @@ def cross_matrix(
     """
     cells = cells[cells["order"] == name]
     labels, chosen = runs(cells), list(ratios) or telling(cells)
-    codes = [code for code in order(languages) if code in set(cells["language"]) | set(cells["evaluated"])]
+    codes = [code for code in order(languages) if code in set(cells["group"]) | set(cells["evaluated"])]
     panels = [(ratio, label) for ratio in chosen for label in labels]
     columns = min(3, len(labels) if len(labels) > 1 else len(chosen))
     rows, room = -(-len(panels) // columns), max(2, columns)
@@ -60,7 +60,7 @@ def cross_matrix(
     limits = (0.0, max(1.0, math.ceil(cells["kept"].max() * 10) / 10))
     for ax, (ratio, label) in zip(axes, panels, strict=False):
         of_panel = of_run(cells[cells["ratio"] == ratio], label)
-        wide = of_panel.pivot_table(index="language", columns="evaluated", values="kept", sort=False)
+        wide = of_panel.pivot_table(index="group", columns="evaluated", values="kept", sort=False)
         values = wide.reindex(index=codes, columns=codes).astype(float)
         language_map(ax, values, values.map(_written), limits, languages, side, SEQUENTIAL)
         for at in range(len(codes)):
@@ -76,7 +76,7 @@ def cross_matrix(
 
 def telling(cells: pd.DataFrame, most: int = 3) -> list[float]:
     """Return the ratios at which the language pruned for and the others differ most, at most `most`, ascending."""
-    own = cells["language"] == cells["evaluated"]
+    own = cells["group"] == cells["evaluated"]
     gap = cells[own].groupby("ratio")["kept"].mean() - cells[~own].groupby("ratio")["kept"].mean()
     found: list[float] = sorted(gap.dropna().abs().sort_values(ascending=False, kind="stable").index[:most])
     return found or sorted(cells["ratio"].unique())[:most]
@@ -94,7 +94,7 @@ def caption(cells: pd.DataFrame, *, name: str = "specificity") -> str:
         f"Per cent of its unpruned BLEU that the language of a column keeps when the model is pruned for the language "
         f"of a row ({line_of(name).name}, by the row's sensitivities); framed, on the diagonal: the language itself. "
     )
-    own = cells["language"] == cells["evaluated"]
+    own = cells["group"] == cells["evaluated"]
     means = [
         f"{percent(ratio)} pruned, {cells.loc[at & own, 'kept'].mean():.0%} by the language itself and "
         f"{cells.loc[at & ~own, 'kept'].mean():.0%} by the others"

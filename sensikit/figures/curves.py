@@ -34,7 +34,7 @@ from sensikit.figures.style import (
 METRICS = {"bleu": "BLEU", "chrf": "chrF++"}
 UNPRUNED, CHOSEN, CONTROL = "none", "specificity", "random"
 LEVEL = 0.05  # a test whose p is below it is marked
-COLUMNS = ["run", "order", "ratio", "value", "low", "high", "spread_low", "spread_high", "languages", "seeds"]
+COLUMNS = ["run", "order", "ratio", "value", "low", "high", "spread_low", "spread_high", "groups", "seeds"]
 
 
 def curve(frame: pd.DataFrame, metric: str = "bleu", change: bool = False) -> pd.DataFrame:
@@ -57,14 +57,14 @@ def curve(frame: pd.DataFrame, metric: str = "bleu", change: bool = False) -> pd
 
 
 def _curve(frame: pd.DataFrame, metric: str, change: bool, run: str) -> pd.DataFrame:
-    languages = frame["language"].nunique()
+    languages = frame["group"].nunique()
     cells = frame.assign(value=frame[metric], low=frame.get(f"{metric}_low"), high=frame.get(f"{metric}_high"))
     cells["seed"] = cells["seed"].astype("string").fillna("")
     means = cells.groupby(["order", "seed", "ratio"], sort=False).agg(
-        value=("value", "mean"), low=("low", "mean"), high=("high", "mean"), languages=("language", "nunique"),
+        value=("value", "mean"), low=("low", "mean"), high=("high", "mean"), groups=("group", "nunique"),
         bounds=("low", "count"),
     ).reset_index()  # fmt: skip
-    means = means[means["languages"] == languages]
+    means = means[means["groups"] == languages]
     means.loc[means["bounds"] < languages, ["low", "high"]] = math.nan
     orders = [name for name in dict.fromkeys(means["order"]) if name != UNPRUNED]
     start = means[means["order"] == UNPRUNED]
@@ -73,7 +73,7 @@ def _curve(frame: pd.DataFrame, metric: str, change: bool, run: str) -> pd.DataF
             "run": run, "order": name, "ratio": ratio, "value": at["value"].mean(),
             "low": at["low"].mean(skipna=False), "high": at["high"].mean(skipna=False),
             "spread_low": at["value"].min(), "spread_high": at["value"].max(),
-            "languages": languages, "seeds": len(at),
+            "groups": languages, "seeds": len(at),
         }
         for name in orders
         for ratio, at in pd.concat([start, means[means["order"] == name]]).groupby("ratio")
@@ -87,8 +87,8 @@ def _curve(frame: pd.DataFrame, metric: str, change: bool, run: str) -> pd.DataF
 
 def curve_by_language(frame: pd.DataFrame, metric: str = "bleu") -> pd.DataFrame:
     """Return what `curve` returns, for each language by itself, with a column `language`."""
-    codes = dict.fromkeys(frame["language"])
-    return pd.concat([curve(frame[frame["language"] == code], metric).assign(language=code) for code in codes])
+    codes = dict.fromkeys(frame["group"])
+    return pd.concat([curve(frame[frame["group"] == code], metric).assign(language=code) for code in codes])
 
 
 def banded(points: pd.DataFrame, bands: pd.DataFrame | None, change: bool = False) -> pd.DataFrame:
@@ -244,13 +244,13 @@ def pruning_curves_by_language(
     width: float = FULL,
 ) -> Figure:
     """Return a small panel for each language, all on one scale: every order of one run, or one order of several."""
-    codes = [code for code in order(languages) if code in set(frame["language"])]
+    codes = [code for code in order(languages) if code in set(frame["group"])]
     columns = min(4, len(codes))
     rows = -(-len(codes) // columns)
     figure = canvas(width, rows * width / columns * 0.72 + 0.4)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
     for ax, code in zip(axes, codes, strict=False):
-        for line, points in _lines_of(frame[frame["language"] == code], metric):
+        for line, points in _lines_of(frame[frame["group"] == code], metric):
             draw_order(ax, points, line, band=line.width > 1.2)
         ax.set_title(f"{code} · {languages[code]['name']}")
     finish(axes, metric)
@@ -343,7 +343,7 @@ def caption(
     name = METRICS.get(metric, metric)
     points = _points(frame, metric, change, bands, tests)
     drawn = points[points["order"] == alone] if alone else points
-    seeds, languages = int(drawn["seeds"].max()) if len(drawn) else 0, sorted(drawn["languages"].unique())
+    seeds, languages = int(drawn["seeds"].max()) if len(drawn) else 0, sorted(drawn["groups"].unique())
     sentences = sorted(frame["sentences"].dropna().astype(int).unique())
     text = (
         f"{'Change in ' + name if change else name}, mean over {joined(map(str, languages))} languages, against the "

@@ -15,21 +15,21 @@ from sensikit.figures.style import blank
 
 def pairs(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the ordered pairs of different languages, without the rows of their mean, which name none."""
-    return frame[~blank(frame["language_a"]) & (frame["language_a"] != frame["language_b"])]
+    return frame[~blank(frame["group_a"]) & (frame["group_a"] != frame["group_b"])]
 
 
 def means(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the mean over all pairs, one for each task and group."""
-    return frame[blank(frame["language_a"])]
+    """Return the rows of the mean over all pairs, one for each task and subset."""
+    return frame[blank(frame["group_a"])]
 
 
 def panel(
     ax: Axes, frame: pd.DataFrame, codes: list[str], languages: Mapping[str, Mapping[str, Any]], side: float
 ) -> None:
-    """Draw the difference of two runs in one group; a turned corner marks what its interval tells from 0."""
+    """Draw the difference of two runs in one subset; a turned corner marks what its interval tells from 0."""
     frame = pairs(frame)
-    frame = frame[frame["language_a"].isin(codes) & frame["language_b"].isin(codes)]
-    wide = frame.pivot(index="language_a", columns="language_b", values="difference")
+    frame = frame[frame["group_a"].isin(codes) & frame["group_b"].isin(codes)]
+    wide = frame.pivot(index="group_a", columns="group_b", values="difference")
     values = wide.reindex(index=codes, columns=codes).astype(float)
     ends = limits(frame)
     decimals = 2 if ends[1] > 0.1 else 3
@@ -63,13 +63,13 @@ def signed(value: float, decimals: int) -> str:
 def caption(frame: pd.DataFrame) -> str:
     """Return what the panels of differences show, and how many pairs moved by more than noise."""
     once = pairs(frame)
-    once = once[once["language_a"] < once["language_b"]]
+    once = once[once["group_a"] < once["group_b"]]
     text = "Right: the second run minus the first, on a scale of its own around 0. "
     if not once["difference_low"].notna().any():
         return text + "No interval was measured. "
     found = [
-        f"{int(significant(of_group).sum())} of {len(of_group)} pairs ({group})"
-        for group, of_group in once.groupby("group", sort=False)
+        f"{int(significant(of_group).sum())} of {len(of_group)} pairs ({subset})"
+        for subset, of_group in once.groupby("subset", sort=False)
     ]
     same = " (the same in both runs)" if frame["paired"].all() else ""
     return text + (

@@ -20,7 +20,7 @@ def wide(frame: pd.DataFrame, task: str = "mt") -> pd.DataFrame:
     frame = frame[frame["task"] == task]
     frame = frame if "run" in frame else frame.assign(run="")
     tables = [  # one by one: a pivot of all would sort the runs by name
-        of_run(frame, run).pivot(index="language", columns="statistic", values="value").reset_index().assign(run=run)
+        of_run(frame, run).pivot(index="group", columns="statistic", values="value").reset_index().assign(run=run)
         for run in runs(frame)
     ]
     return pd.concat(tables, ignore_index=True).rename_axis(columns=None)
@@ -36,7 +36,7 @@ def relative(table: pd.DataFrame) -> pd.DataFrame:
 
 def placed(table: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the languages of `table` in order, followed by what is no language (all of them mixed)."""
-    found = list(dict.fromkeys(table["language"]))
+    found = list(dict.fromkeys(table["group"]))
     return [code for code in order(languages) if code in found] + [code for code in found if code not in languages]
 
 
@@ -104,7 +104,7 @@ def boxes(ax: Axes, table: pd.DataFrame, codes: list[str]) -> None:
     labels = runs(table)
     room = 0.7 / len(labels)
     for index, label in enumerate(labels):
-        rows = of_run(table, label).set_index("language").reindex(codes)
+        rows = of_run(table, label).set_index("group").reindex(codes)
         places = [place - 0.35 + room * (index + 0.5) for place in range(len(codes))]
         colour = COLOURS[index % len(COLOURS)]
         kept = [
@@ -134,7 +134,7 @@ def shares(ax: Axes, table: pd.DataFrame, codes: list[str], statistic: str) -> N
     """Draw one dot for each language and run: a share between 0 and 100%."""
     labels = runs(table)
     for index, label in enumerate(labels):
-        rows = of_run(table, label).set_index("language").reindex(codes)
+        rows = of_run(table, label).set_index("group").reindex(codes)
         places = [place - 0.35 + 0.7 / len(labels) * (index + 0.5) for place in range(len(codes))]
         ax.plot(
             rows[statistic], places, color=COLOURS[index % len(COLOURS)], marker="os^vDP"[index % 6], linestyle="",

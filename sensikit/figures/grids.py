@@ -78,7 +78,7 @@ def language_map(
 def places(frame: pd.DataFrame, codes: Sequence[str]) -> list[tuple[int, int]]:
     """Return the (column, row) of each pair of languages in a heat map."""
     place = {code: index for index, code in enumerate(codes)}
-    return [(place[b], place[a]) for a, b in zip(frame["language_a"], frame["language_b"], strict=True)]
+    return [(place[b], place[a]) for a, b in zip(frame["group_a"], frame["group_b"], strict=True)]
 
 
 def dark(values: pd.Series[Any], limits: tuple[float, float], palette: str) -> pd.Series[Any]:

@@ -20,7 +20,7 @@ from sensikit.figures import differences
 from sensikit.figures.grids import SEQUENTIAL, colour_bar, dark, dots, language_map, places
 from sensikit.figures.style import FULL, INK, canvas, families, joined, of_run, order, runs, styled
 
-GROUPS = {
+SUBSETS = {
     "high": "10% high-sensitive parameters",
     "low": "90% low-sensitive parameters",
     "all": "all parameters",
@@ -37,18 +37,18 @@ def marked(frame: pd.DataFrame) -> pd.DataFrame:
     may then be noise. It is not decided (NA) where the interval or the ceiling is missing, nor of a language with
     itself.
     """
-    known = frame["pcc_high"].notna() & frame["ceiling"].notna() & (frame["language_a"] != frame["language_b"])
+    known = frame["pcc_high"].notna() & frame["ceiling"].notna() & (frame["group_a"] != frame["group_b"])
     return frame.assign(at_ceiling=(frame["pcc_high"] >= frame["ceiling"]).astype("boolean").where(known))
 
 
 def pairs(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the ordered pairs of different languages, with `at_ceiling`."""
-    return marked(frame[frame["language_a"] != frame["language_b"]])
+    return marked(frame[frame["group_a"] != frame["group_b"]])
 
 
 def measured(frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Return those of `languages` that a pair in `frame` names."""
-    named = {*frame["language_a"], *frame["language_b"]}
+    named = {*frame["group_a"], *frame["group_b"]}
     return {code: language for code, language in languages.items() if code in named}
 
 
@@ -59,8 +59,8 @@ def matrix(frame: pd.DataFrame, codes: list[str], column: str = "pcc") -> pd.Dat
     trivial 1 of a language with itself says nothing, while a pair cannot be expected to exceed the reliabilities
     around it. Other columns have an empty diagonal.
     """
-    wide = frame.pivot(index="language_a", columns="language_b", values=column).reindex(index=codes, columns=codes)
-    own = frame[frame["language_a"] == frame["language_b"]].set_index("language_a")["ceiling"].reindex(codes)
+    wide = frame.pivot(index="group_a", columns="group_b", values=column).reindex(index=codes, columns=codes)
+    own = frame[frame["group_a"] == frame["group_b"]].set_index("group_a")["ceiling"].reindex(codes)
     values = wide.to_numpy(dtype=float, na_value=np.nan).copy()
     np.fill_diagonal(values, own.to_numpy(dtype=float) if column == "pcc" else np.nan)
     return pd.DataFrame(values, index=list(codes), columns=list(codes))
@@ -87,7 +87,7 @@ def digits(frame: pd.DataFrame, column: str = "pcc") -> int:
 
 def shown(frame: pd.DataFrame, column: str = "pcc") -> pd.Series[Any]:
     """Return every number of a row of panels: those of pairs, and with PCC the reliability of languages."""
-    own = frame["language_a"] == frame["language_b"]
+    own = frame["group_a"] == frame["group_b"]
     return frame[column].where(~own, frame["ceiling"] if column == "pcc" else np.nan).dropna()
 
 
@@ -95,58 +95,58 @@ def shown(frame: pd.DataFrame, column: str = "pcc") -> pd.Series[Any]:
 def correlation_heatmaps(
     frame: pd.DataFrame,
     languages: Mapping[str, Mapping[str, Any]],
-    groups: Sequence[str] = tuple(GROUPS),
+    subsets: Sequence[str] = tuple(SUBSETS),
     *,
     task: str = "mt",
     value: str = "pcc",
     difference: pd.DataFrame | None = None,
     width: float = FULL,
 ) -> Figure:
-    """Return the heat maps of PCC between languages: a row for each group and a column for each run (Figure 2).
+    """Return the heat maps of PCC between languages: a row for each subset and a column for each run (Figure 2).
 
-    All panels of a group share one colour scale; the groups, whose ranges differ widely, have one each. A single
-    run has its groups side by side. On the diagonal, framed, stands the reliability of each language, the noise
+    All panels of a subset share one colour scale; the subsets, whose ranges differ widely, have one each. A single
+    run has its subsets side by side. On the diagonal, framed, stands the reliability of each language, the noise
     ceiling of what is around it; a dot marks a pair that is at its ceiling.
 
     Args:
         frame: the rows of correlation.csv, with a column `run` where there are several runs.
         languages: code → {family, tier, sizes}, which give the order and the lines between families.
-        groups: which of high, low and all, in this order.
+        subsets: which of high, low and all, in this order.
         task: mt or denoise.
         value: pcc, or disattenuated: the PCC divided by its ceiling.
-        difference: the second run minus the first, for each pair (task, group, language_a, language_b, difference,
+        difference: the second run minus the first, for each pair (task, subset, language_a, language_b, difference,
             difference_low, difference_high): one column of panels more, where a turned corner marks a pair whose
             interval excludes 0.
         width: of the figure, in inches.
 
     Raises:
-        OptionError: if the frame has none of the groups for the task.
+        OptionError: if the frame has none of the subsets for the task.
     """
     frame = frame[frame["task"] == task]
-    groups = [group for group in groups if (frame["group"] == group).any()]
-    if not groups:
-        raise OptionError(f"task {task}", "has no correlation in the table", "choose a task and groups that it has")
+    subsets = [subset for subset in subsets if (frame["subset"] == subset).any()]
+    if not subsets:
+        raise OptionError(f"task {task}", "has no correlation in the table", "choose a task and subsets that it has")
     labels, languages = runs(frame), measured(frame, languages)
     if len(labels) == 1:
-        return _side_by_side(frame, languages, groups, value, width)
+        return _side_by_side(frame, languages, subsets, value, width)
     changed = difference if difference is None else difference[difference["task"] == task]
     columns = len(labels) + (changed is not None)
     side = (width - BAR * (1 + (changed is not None))) / columns
-    figure = canvas(width, len(groups) * (side - 0.05) + 0.2)
-    grid = figure.subplots(len(groups), columns, squeeze=False)
-    for row, group in enumerate(groups):
-        of_group = frame[frame["group"] == group]
+    figure = canvas(width, len(subsets) * (side - 0.05) + 0.2)
+    grid = figure.subplots(len(subsets), columns, squeeze=False)
+    for row, subset in enumerate(subsets):
+        of_group = frame[frame["subset"] == subset]
         panels, limits = list(grid[row][: len(labels)]), colour_range(of_group, value)
         for ax, label in zip(panels, labels, strict=True):
             panel(ax, of_run(of_group, label), languages, limits, side, digits(of_group, value), value)
             ax.set_title(label if row == 0 else "", pad=4)
-        name = GROUPS.get(group, group)
+        name = SUBSETS.get(subset, subset)
         if side < 1.7:  # inches: the name is longer than the panel is high
             name = name.replace(" parameters", "\nparameters")
         panels[0].set_ylabel(name, fontsize=7.5, labelpad=4)
         colour_bar(figure, panels, limits, "vertical", VALUES[value])
         if changed is not None:
-            of_change = changed[changed["group"] == group]
+            of_change = changed[changed["subset"] == subset]
             differences.panel(grid[row][-1], of_change, order(languages), languages, side)
             grid[row][-1].set_title(f"{labels[1]} − {labels[0]}" if row == 0 else "", pad=4)
             colour_bar(figure, [grid[row][-1]], differences.limits(of_change), "vertical", "difference")
@@ -154,19 +154,19 @@ def correlation_heatmaps(
 
 
 def _side_by_side(
-    frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], groups: list[str], value: str, width: float
+    frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], subsets: list[str], value: str, width: float
 ) -> Figure:
-    columns = min(len(groups), 3 if len(languages) <= 10 else 2)
-    rows, side = -(-len(groups) // columns), width / columns
+    columns = min(len(subsets), 3 if len(languages) <= 10 else 2)
+    rows, side = -(-len(subsets) // columns), width / columns
     figure = canvas(width, rows * (side + 0.62))
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    for ax in axes[len(groups) :]:
+    for ax in axes[len(subsets) :]:
         ax.set_axis_off()
-    for ax, group in zip(axes, groups, strict=False):
-        of_group = frame[frame["group"] == group]
+    for ax, subset in zip(axes, subsets, strict=False):
+        of_group = frame[frame["subset"] == subset]
         limits = colour_range(of_group, value)
         panel(ax, of_group, languages, limits, side, digits(of_group, value), value)
-        ax.set_title(GROUPS.get(group, group), pad=4)
+        ax.set_title(SUBSETS.get(subset, subset), pad=4)
         colour_bar(figure, [ax], limits, "horizontal", VALUES[value])
     return figure
 
@@ -180,7 +180,7 @@ def panel(
     decimals: int,
     value: str = "pcc",
 ) -> None:
-    """Draw the PCC of one group in one run: `side` is the room for it in inches."""
+    """Draw the PCC of one subset in one run: `side` is the room for it in inches."""
     codes = order(languages)
     values = matrix(frame, codes, value)
     short = len(codes) > 10 or decimals > 2
@@ -205,7 +205,7 @@ def number(value: float, decimals: int, short: bool) -> str:
 def caption(
     frame: pd.DataFrame,
     languages: Mapping[str, Mapping[str, Any]],
-    groups: Sequence[str] = tuple(GROUPS),
+    subsets: Sequence[str] = tuple(SUBSETS),
     *,
     task: str = "mt",
     value: str = "pcc",
@@ -214,10 +214,10 @@ def caption(
     """Return what the heat maps show, with the range of each colour scale and the order of the languages."""
     frame = frame[frame["task"] == task]
     ranges = []
-    for group in groups:
-        if (frame["group"] == group).any():
-            low, high = colour_range(frame[frame["group"] == group], value)
-            ranges.append(f"{low:.2f} to {high:.2f} for {GROUPS.get(group, group)}")
+    for subset in subsets:
+        if (frame["subset"] == subset).any():
+            low, high = colour_range(frame[frame["subset"] == subset], value)
+            ranges.append(f"{low:.2f} to {high:.2f} for {SUBSETS.get(subset, subset)}")
     text = (
         "PCC between the lists of parameter sensitivity of every two languages; lower means that the two disagree more "
         "on which parameters matter. "
@@ -229,7 +229,7 @@ def caption(
         )
     text += (
         f"Colour runs from {'; '.join(ranges)}{', the same for all runs' if len(runs(frame)) > 1 else ''}: do not "
-        "compare colours between groups. "
+        "compare colours between subsets. "
     )
     text += _noise(frame) if value == "pcc" else ""
     if pairs(frame)["at_ceiling"].notna().any():

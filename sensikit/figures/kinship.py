@@ -12,39 +12,39 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram, linkage
 from scipy.spatial.distance import squareform
 
-from sensikit.figures.heatmaps import GROUPS, matrix, measured
+from sensikit.figures.heatmaps import SUBSETS, matrix, measured
 from sensikit.figures.style import COLOURS, FULL, MUTED, canvas, families, of_run, order, runs, styled
 
-MERGES = ["run", "group", "step", "first", "second", "distance"]
+MERGES = ["run", "subset", "step", "first", "second", "distance"]
 
 
-def merges(frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], group: str, task: str) -> pd.DataFrame:
+def merges(frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], subset: str, task: str) -> pd.DataFrame:
     """Return the steps in which languages join: which two clusters, at which distance 1 − PCC (average linkage).
 
     Runs in which a pair has no PCC are left out.
     """
-    found = [_merges(of_run(frame, run), languages, group, task, run) for run in runs(frame)]
+    found = [_merges(of_run(frame, run), languages, subset, task, run) for run in runs(frame)]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=MERGES)
 
 
 def _merges(
-    frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], group: str, task: str, run: str
+    frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], subset: str, task: str, run: str
 ) -> pd.DataFrame:
-    codes, tree = clustered(frame, languages, group, task)
+    codes, tree = clustered(frame, languages, subset, task)
     names = list(codes)
     rows = []
     for step, (a, b, distance, _) in enumerate(tree):
         first, second = names[int(a)], names[int(b)]
-        rows.append((run, group, step + 1, first, second, float(distance)))
+        rows.append((run, subset, step + 1, first, second, float(distance)))
         names.append(f"({first} {second})")
     return pd.DataFrame(rows, columns=MERGES)
 
 
 def clustered(
-    frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], group: str, task: str
+    frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], subset: str, task: str
 ) -> tuple[list[str], np.ndarray]:
     """Return the languages and the linkage (n − 1, 4) of one run, as scipy has it; empty where a PCC is missing."""
-    rows = frame[(frame["task"] == task) & (frame["group"] == group)]
+    rows = frame[(frame["task"] == task) & (frame["subset"] == subset)]
     codes = order(measured(rows, languages))
     distances = 1 - matrix(rows, codes).to_numpy()
     np.fill_diagonal(distances, 0)
@@ -59,7 +59,7 @@ def language_tree(
     frame: pd.DataFrame,
     languages: Mapping[str, Mapping[str, Any]],
     *,
-    group: str = "low",
+    subset: str = "low",
     task: str = "mt",
     width: float = FULL,
 ) -> Figure:
@@ -68,12 +68,12 @@ def language_tree(
     Args:
         frame: the rows of correlation.csv, with a column `run` where there are several runs.
         languages: code → {name, family, tier, sizes}; a family has one colour.
-        group: high, low or all.
+        subset: high, low or all.
         task: mt or denoise.
         width: of the figure, in inches.
     """
     labels = runs(frame)
-    trees = [clustered(of_run(frame, label), languages, group, task) for label in labels]
+    trees = [clustered(of_run(frame, label), languages, subset, task) for label in labels]
     columns = max(2, min(3, len(labels)))
     rows = -(-len(labels) // columns)
     deepest = max(len(codes) for codes, _ in trees)
@@ -82,7 +82,7 @@ def language_tree(
     for ax, label, (codes, tree) in zip(axes, labels, trees, strict=False):
         _tree(ax, codes, tree, languages)
         ax.set_title(label)
-        ax.set_xlabel(f"1 − PCC, {GROUPS[group]}")
+        ax.set_xlabel(f"1 − PCC, {SUBSETS[subset]}")
     for ax in axes[len(labels) :]:
         ax.set_axis_off()
     axes[0].set_xlim(left=0)
@@ -112,14 +112,14 @@ def _leaf(code: str, languages: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{code} · {initials}"
 
 
-def caption(languages: Mapping[str, Mapping[str, Any]], group: str = "low") -> str:
+def caption(languages: Mapping[str, Mapping[str, Any]], subset: str = "low") -> str:
     """Return what the tree shows, and which families the initials stand for."""
     families_ = {
         "".join(word[0] for word in family.replace("-", " ").split()): family for family, _ in families(languages)
     }
     kin = ", ".join(f"{initials} {family}" for initials, family in families_.items())
     return (
-        f"Languages clustered by how alike their sensitivities are ({GROUPS[group]}): average linkage of 1 − PCC; two "
-        "branches meet at the mean distance of their languages. Noise takes small languages out to the root: read it "
+        f"Languages clustered by how alike their sensitivities are ({SUBSETS[subset]}): average linkage of 1 − PCC; "
+        "two branches meet at the mean distance of their languages. Noise takes small languages out to the root: read it "
         f"beside the ceilings of the heat maps. Families, with a colour each: {kin}."
     )

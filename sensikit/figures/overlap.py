@@ -30,7 +30,7 @@ def overlap_heatmaps(
     """
     frame = frame[frame["task"] == task]
     labels, shares = runs(frame), sorted(frame["share"].unique())
-    codes = [code for code in order(languages) if code in set(frame["language_a"]) | set(frame["language_b"])]
+    codes = [code for code in order(languages) if code in set(frame["group_a"]) | set(frame["group_b"])]
     panels = [(share, label) for share in shares for label in labels]
     columns = min(len(labels) if len(labels) > 1 else len(shares), 3)
     rows = -(-len(panels) // columns)
@@ -53,9 +53,9 @@ def overlap_heatmaps(
 
 def matrix(frame: pd.DataFrame, codes: list[str]) -> pd.DataFrame:
     """Return (n, n) of the overlap, whichever of the two orders of a pair the table has; the diagonal is empty."""
-    mirrored = frame.rename(columns={"language_a": "language_b", "language_b": "language_a"})
-    both = pd.concat([frame, mirrored]).drop_duplicates(["language_a", "language_b"])
-    wide = both.pivot(index="language_a", columns="language_b", values="jaccard").reindex(index=codes, columns=codes)
+    mirrored = frame.rename(columns={"group_a": "group_b", "group_b": "group_a"})
+    both = pd.concat([frame, mirrored]).drop_duplicates(["group_a", "group_b"])
+    wide = both.pivot(index="group_a", columns="group_b", values="jaccard").reindex(index=codes, columns=codes)
     values = wide.to_numpy(dtype=float).copy()
     np.fill_diagonal(values, math.nan)
     return pd.DataFrame(values, index=codes, columns=codes)
@@ -63,13 +63,13 @@ def matrix(frame: pd.DataFrame, codes: list[str]) -> pd.DataFrame:
 
 def scale(frame: pd.DataFrame) -> tuple[float, float]:
     """Return the ends of the colour scale: from 0 to the largest overlap, rounded up to 0.05."""
-    values = frame.loc[frame["language_a"] != frame["language_b"], "jaccard"]
+    values = frame.loc[frame["group_a"] != frame["group_b"], "jaccard"]
     return 0.0, min(1.0, max(0.05, round(math.ceil(round(values.max() / 0.05, 6)) * 0.05, 2)))
 
 
 def written(frame: pd.DataFrame) -> Callable[[float], str]:
     """Return how to print an overlap: with three digits where all are small."""
-    small = frame.loc[frame["language_a"] != frame["language_b"], "jaccard"].max() < 0.1
+    small = frame.loc[frame["group_a"] != frame["group_b"], "jaccard"].max() < 0.1
     return lambda value: "" if math.isnan(value) else f"{value:.3f}"[1:] if small else f"{value:.2f}"
 
 

@@ -22,7 +22,7 @@ LOOKS = {
 
 def gains(significance: pd.DataFrame, metric: str = "bleu") -> pd.DataFrame:
     """Return the differences to the first system, by tier: one row for each (direction, system_b, tier)."""
-    rows = significance[(significance["metric"] == metric) & blank(significance["language"])]
+    rows = significance[(significance["metric"] == metric) & blank(significance["group"])]
     first = rows.groupby("direction", sort=False)["system_a"].transform("first")
     return rows[(rows["system_a"] == first) & rows["tier"].isin((*TIERS, ALL))].reset_index(drop=True)
 

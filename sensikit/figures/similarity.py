@@ -9,13 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sensikit.figures.heatmaps import GROUPS
+from sensikit.figures.heatmaps import SUBSETS
 from sensikit.figures.style import FULL, MUTED, canvas, legend_below, of_run, order, run_line, runs, styled
 
 
 @styled
 def task_similarity(frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], *, width: float = FULL) -> Figure:
-    """Return the PCC between two tasks for each language: a panel for each group, a mark for each run, one scale.
+    """Return the PCC between two tasks for each language: a panel for each subset, a mark for each run, one scale.
 
     A bar is the 95% interval over batches, a short grey line the noise ceiling.
 
@@ -24,15 +24,15 @@ def task_similarity(frame: pd.DataFrame, languages: Mapping[str, Mapping[str, An
         languages: code → {family, tier, sizes}.
         width: of the figure, in inches.
     """
-    groups = [group for group in GROUPS if group in set(frame["group"])]
-    codes = [code for code in order(languages) if code in set(frame["language"])]
+    subsets = [subset for subset in SUBSETS if subset in set(frame["subset"])]
+    codes = [code for code in order(languages) if code in set(frame["group"])]
     figure = canvas(width, 0.95 + 0.21 * len(codes))
-    axes = list(figure.subplots(1, len(groups), sharex=True, sharey=True, squeeze=False)[0])
-    for ax, group in zip(axes, groups, strict=True):
+    axes = list(figure.subplots(1, len(subsets), sharex=True, sharey=True, squeeze=False)[0])
+    for ax, subset in zip(axes, subsets, strict=True):
         for index, label in enumerate(runs(frame)):
-            of_group = of_run(frame[frame["group"] == group], label)
-            _marks(ax, of_group.set_index("language").reindex(codes), index, len(runs(frame)), label)
-        ax.set_title(GROUPS[group])
+            of_group = of_run(frame[frame["subset"] == subset], label)
+            _marks(ax, of_group.set_index("group").reindex(codes), index, len(runs(frame)), label)
+        ax.set_title(SUBSETS[subset])
         ax.set_xlabel("PCC between the tasks")
         ax.grid(axis="x")
         ax.set_axisbelow(True)

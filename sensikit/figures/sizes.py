@@ -17,14 +17,14 @@ def sizes(languages: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Return one row for each language, most training pairs first: language, name, family, tier, sizes, mono."""
     rows = [
         {
-            "language": code, "name": language["name"], "family": language["family"], "tier": language["tier"],
+            "group": code, "name": language["name"], "family": language["family"], "tier": language["tier"],
             **{split: language["sizes"].get(split) for split in ("train", "valid", "test")},
             "mono": language.get("mono") or None,
         }
         for code, language in languages.items()
     ]  # fmt: skip
     table = pd.DataFrame(rows)
-    return table.sort_values(["train", "language"], ascending=[False, True], ignore_index=True)
+    return table.sort_values(["train", "group"], ascending=[False, True], ignore_index=True)
 
 
 @styled
@@ -39,12 +39,10 @@ def data_statistics(languages: Mapping[str, Mapping[str, Any]], *, width: float 
     figure = canvas(width, width * 0.6)
     ax = figure.subplots()
     colours = [TIERS.get(tier, MUTED) for tier in table["tier"]]
-    ax.bar(table["language"], table["train"], color=colours, width=0.7)
+    ax.bar(table["group"], table["train"], color=colours, width=0.7)
     handles: list[Artist] = [Patch(color=TIERS[tier], label=tier) for tier in TIERS if tier in set(table["tier"])]
     if table["mono"].notna().any():
-        ax.plot(
-            table["language"], table["mono"], linestyle="", marker="D", mfc="white", mec="black", label="monolingual"
-        )
+        ax.plot(table["group"], table["mono"], linestyle="", marker="D", mfc="white", mec="black", label="monolingual")
         handles += ax.get_legend_handles_labels()[0]
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter(plain)

@@ -22,7 +22,7 @@ def sentence(frame: pd.DataFrame, language: str | None = None) -> pd.DataFrame:
         frame: of the columns language, position, source, encoder_target, decoder_input, decoder_target, and run.
         language: the first by default.
     """
-    rows = frame[frame["language"] == (language or frame["language"].iloc[0])]
+    rows = frame[frame["group"] == (language or frame["group"].iloc[0])]
     rows = rows[rows["run"] == rows["run"].iloc[0]] if "run" in rows else rows
     return rows.sort_values("position", ignore_index=True)
 
@@ -108,7 +108,7 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], stron
 def caption(frame: pd.DataFrame) -> str:
     """Return what the layout shows, with how many of the pieces are predicted."""
     predicted = int((frame["encoder_target"].fillna("") != "").sum())
-    named = f"One training sentence ({frame['language'].iloc[0]})" if "language" in frame else "One sentence"
+    named = f"One training sentence ({frame['language'].iloc[0]})" if "group" in frame else "One sentence"
     return (
         f"{named} under concurrent denoising. Whole words are chosen; a chosen one is masked, replaced or kept "
         "(shaded where the encoder reads something else). Encoder and decoder predict the chosen words, "

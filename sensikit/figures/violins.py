@@ -48,9 +48,9 @@ def sensitivity_violins(
     for index, label in enumerate(labels):
         line = run_line(index, label)
         for place, code in enumerate(codes):
-            shape = shapes[(shapes["run"] == label) & (shapes["language"] == code)]
+            shape = shapes[(shapes["run"] == label) & (shapes["group"] == code)]
             _violin(upper, shape, place + _centre(index, len(labels)), _sides(index, len(labels)), widest, power, line)
-        found = of_run(table, label).set_index("language").reindex(codes)
+        found = of_run(table, label).set_index("group").reindex(codes)
         places = [place + _offset(index, len(labels)) for place in range(len(codes))]
         second.plot(
             places, found["std_below_top1"] / power, linestyle="", marker=line.marker, markerfacecolor="white",
@@ -80,9 +80,9 @@ def sensitivity_violins(
 def densities(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the histogram as a density over S (run, language, low, high, density), of area 1 for each violin."""
     frame = frame if "run" in frame else frame.assign(run="")
-    total = frame.groupby(["run", "language"])["count"].transform("sum")
+    total = frame.groupby(["run", "group"])["count"].transform("sum")
     density = frame["count"] / total / (frame["high"] - frame["low"])
-    return frame[["run", "language", "low", "high"]].assign(density=density)
+    return frame[["run", "group", "low", "high"]].assign(density=density)
 
 
 def _sides(index: int, runs_: int) -> tuple[float, float]:

@@ -95,7 +95,7 @@ def curves(run: Run) -> Curves:
         RunError: if the resamples of the sweep are missing, damaged, or not of the scores in pruning.csv.
     """
     frame = run.read_table("pruning.csv")
-    languages = frame["language"].nunique()
+    languages = frame["group"].nunique()
     points: dict[tuple[str, float], list[Sampled]] = {}
     for _, cells in frame.groupby(["order", "seed", "ratio"], sort=False, dropna=False):
         if len(cells) == languages:
@@ -123,5 +123,5 @@ def _kind(run: Run) -> Any:
     signatures = {
         "|".join(part for part in text.split("|") if not part.startswith("ckpt:")) for text in frame["signature"]
     }
-    sizes = dict(zip(frame["language"], frame["sentences"], strict=True))
+    sizes = dict(zip(frame["group"], frame["sentences"], strict=True))
     return signatures, set(frame["bleu_signature"]), sizes

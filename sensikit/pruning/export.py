@@ -14,7 +14,7 @@ from sensikit.files import replacing
 from sensikit.pruning.masks import Order, chosen, make_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, save_vector
-from sensikit.sensitivity.planning import check_source, measured_languages
+from sensikit.sensitivity.planning import check_source, measured_groups
 from sensikit.sensitivity.taylor import Tensors
 from sensikit.signature import signature
 
@@ -49,7 +49,7 @@ def export(run: Run, backend: Backend, order: Order, ratio: float, out: Path, ma
             raise OptionError(f"{option} {path}", "already exists", "choose another name")
     scorer_of(order.name)
     check_source(run, backend)
-    (language,) = measured_languages(run, [order.language])
+    (language,) = measured_groups(run, [order.language])
     with run.locked():
         run.check("mt", [language, f"rest-{language}"])
         measure_missing(run, backend, [(order.name, language)])

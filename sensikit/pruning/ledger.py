@@ -20,7 +20,7 @@ COMMANDS = "commands.json"
 COLUMNS = (
     "order",
     "seed",
-    "language",
+    "group",
     "ratio",
     "pruned",
     "prunable",
@@ -39,7 +39,7 @@ COLUMNS = (
 )
 """Of pruning.csv: each language by itself, pruned in an order of its own and decoded."""
 
-CROSS_COLUMNS = ("order", "seed", "language", "evaluated", *COLUMNS[3:])
+CROSS_COLUMNS = ("order", "seed", "group", "evaluated", *COLUMNS[3:])
 """Of pruning-cross.csv: pruned in the order of `language`, and `evaluated` decoded."""
 
 
@@ -200,8 +200,8 @@ def _read_lines(path: Path) -> dict[Cell, dict[str, Any]]:
     for number, line in enumerate(whole.decode(errors="replace").splitlines(), start=1):
         try:
             entry = json.loads(line)
-            other = entry["evaluated"] if entry["evaluated"] != entry["language"] else None
-            found[Cell(entry["order"], entry["seed"], entry["language"], entry["ratio"], other)] = entry
+            other = entry["evaluated"] if entry["evaluated"] != entry["group"] else None
+            found[Cell(entry["order"], entry["seed"], entry["group"], entry["ratio"], other)] = entry
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise RunError(f"{path}:{number}", "is not a line of a ledger", "remove the line and --resume") from error
     return found

@@ -21,7 +21,7 @@ from sensikit.pruning.ledger import Cell, Ledger, cells, record
 from sensikit.pruning.masks import PROTECT, Order, check_ratios, make_plan, pruned
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run
-from sensikit.sensitivity.planning import check_source, measured_languages
+from sensikit.sensitivity.planning import check_source, measured_groups
 from sensikit.signature import signature
 
 
@@ -59,7 +59,7 @@ def prune(
     orders: Sequence[str] = ("specificity",),
     *,
     seeds: Sequence[int] = (1,),
-    languages: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
     settings: SweepSettings | None = None,
     cross: bool = False,
     resume: bool = False,
@@ -77,7 +77,7 @@ def prune(
         ratios: pruned / prunable, each in [0, 1 - protect].
         orders: names of `scorers.SCORERS`.
         seeds: of the random order, one curve each.
-        languages: those of the run by default.
+        groups: those of the run by default.
         settings: see `SweepSettings`.
         cross: decode every language with what is left by each one's order, for pruning-cross.csv.
         resume: go on with, or add to, what the ledger holds.
@@ -90,7 +90,7 @@ def prune(
     """
     settings = settings or SweepSettings()
     check_source(run, backend)
-    chosen = measured_languages(run, languages)
+    chosen = measured_groups(run, groups)
     _check_asked(ratios, orders, seeds, settings)
     noted = _noted(settings)  # a tokenizer that cannot be had is told of before anything is decoded
     wanted = cells(chosen, ratios, orders, seeds, cross)
@@ -171,7 +171,7 @@ def _line(run: Run, backend: Backend, cell: Cell, count: int, settings: SweepSet
     return {
         "order": cell.order,
         "seed": cell.seed,
-        "language": cell.language,
+        "group": cell.language,
         "evaluated": cell.evaluated,
         "ratio": cell.ratio,
         **asdict(quality),

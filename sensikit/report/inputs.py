@@ -105,7 +105,7 @@ def gather(paths: Sequence[Path], labels: Sequence[str] = (), compare: bool = Fa
     evaluations = [each for each in opened if isinstance(each, Evaluated)]
     languages: dict[str, dict[str, Any]] = {}
     for each in opened:
-        for code, language in each.manifest["languages"].items():
+        for code, language in each.manifest["groups"].items():
             languages.setdefault(code, language)
     tables = {}
     for name in TABLES:
@@ -203,7 +203,7 @@ def _opened(path: Path, label: str) -> Subject | Evaluated:
         if not isinstance(entry.get("tokens_mean"), int | float):
             raise RunError(manifest, f"lacks the tokens of {name}", "it is damaged; analyze again")
     run.manifest = _printable(run.manifest)
-    tables = _tables(path, TABLES, run.manifest["languages"])
+    tables = _tables(path, TABLES, run.manifest["groups"])
     return Subject(label, printable(str(path)), run, tables, tuple(map(printable, recorded(path / "pruning"))))
 
 
@@ -215,7 +215,7 @@ def _kind(manifest: Path) -> str:
 def _evaluated(path: Path, label: str) -> Evaluated:
     manifest = _printable(Translated.open(path).manifest)
     _check_evaluation(manifest, path / "manifest.json")
-    tables = _tables(path, EVALUATION, manifest["languages"])
+    tables = _tables(path, EVALUATION, manifest["groups"])
     for name in ("evaluation.csv", "tiers.csv"):
         if name not in tables:
             raise RunError(path, f"has no {name}", "finish it: evaluate --resume")
@@ -232,11 +232,11 @@ def _check_evaluation(manifest: Mapping[str, Any], where: Path) -> None:
     def lacks(what: str) -> RunError:
         return RunError(where, f"lacks {what}", "it is damaged, or was not finished; evaluate --resume")
 
-    kinds = {"signature": str, "command": str, "baseline": str, "notes": list, "languages": dict, "version": str}
+    kinds = {"signature": str, "command": str, "baseline": str, "notes": list, "groups": dict, "version": str}
     for name, kind in kinds.items():
         if not isinstance(manifest.get(name), kind):
             raise lacks(name)
-    for code, entry in manifest["languages"].items():
+    for code, entry in manifest["groups"].items():
         fields = {"name": str, "family": str, "tier": str, "sizes": dict}
         if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in fields.items()):
             raise lacks(f"the name, family, tier or sizes of {code}")

@@ -93,9 +93,9 @@ def _without(words: Sequence[str], options: Sequence[str], flags: Sequence[str])
 def _tables(subject: Subject, name: str) -> Iterator[Missing]:
     """Yield the tables that are not there, those of one command together."""
     absent: dict[str, list[str]] = {}
-    alone = len(subject.manifest["languages"]) == 1  # and so there is no pair
+    alone = len(subject.manifest["groups"]) == 1  # and so there is no pair
     for file, schema in TABLES.items():
-        pairless = alone and len(schema.languages) > 1
+        pairless = alone and len(schema.groups) > 1
         other = file == LAYOUT and "denoise" in subject.manifest["analyses"]  # it learned to denoise in another way
         if file not in subject.tables and not pairless and not other:
             absent.setdefault(schema.verb, []).append(schema.what)
@@ -116,12 +116,12 @@ def _unpruned(frame: pd.DataFrame, subject: Subject, name: str) -> Iterator[Miss
     if absent:
         what = f"Pruning curves{name} in the orders {joined(absent)}"
         yield Missing(what, prune_command(subject, "--order", ",".join(absent), "--resume"))
-    lacking = [code for code in subject.manifest["languages"] if code not in set(frame["language"])]
+    lacking = [code for code in subject.manifest["groups"] if code not in set(frame["group"])]
     if lacking:
         yield Missing(f"Pruning curves{name} for {joined(sorted(lacking))}", prune_command(subject, "--resume"))
     cells = frame[frame["order"] != UNPRUNED].assign(seed=frame["seed"].astype("string").fillna(""))
-    counts = cells.groupby(["order", "seed", "ratio"])["language"].nunique()
-    partial = counts[counts < frame["language"].nunique()]
+    counts = cells.groupby(["order", "seed", "ratio"])["group"].nunique()
+    partial = counts[counts < frame["group"].nunique()]
     if len(partial):
         points = f"{len(partial)} point{'s' if len(partial) > 1 else ''}"
         what = f"{points} of the pruning curves{name}, left out because not every language was decoded there"

@@ -12,7 +12,7 @@ import pandas as pd
 from sensikit.figures import differences as changed
 from sensikit.figures.curves import METRICS, UNPRUNED, curve, line_of
 from sensikit.figures.distributions import placed, wide
-from sensikit.figures.heatmaps import GROUPS, pairs
+from sensikit.figures.heatmaps import SUBSETS, pairs
 from sensikit.figures.sizes import sizes
 from sensikit.figures.style import TIERS, of_run, order, percent, runs
 from sensikit.files import write_text
@@ -76,14 +76,14 @@ def _tidied(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def headline(tables: Mapping[str, pd.DataFrame]) -> Table:
-    """Return a row for each run: mean PCC of the groups with its ceiling, BLEU unpruned and at the largest ratio."""
+    """Return a row for each run: mean PCC of the subsets with its ceiling, BLEU unpruned and at the largest ratio."""
     rows: dict[str, dict[str, Any]] = {}
     if "correlation.csv" in tables:
         frame = tables["correlation.csv"]
         frame = correlation(frame[frame["task"] == "mt"]).frame
-        for _, row in frame[frame["Group"] != GROUPS["all"]].iterrows():
-            name = "high" if row["Group"] == GROUPS["high"] else "low"
-            found = {f"PCC, {name} group": row["PCC"], f"ceiling, {name}": row["Ceiling"]}
+        for _, row in frame[frame["Group"] != SUBSETS["all"]].iterrows():
+            name = "high" if row["Group"] == SUBSETS["high"] else "low"
+            found = {f"PCC, {name} subset": row["PCC"], f"ceiling, {name}": row["Ceiling"]}
             rows.setdefault(row.get("Run", ""), {}).update(found)
     if "pruning.csv" in tables:
         scores = tables["pruning.csv"]
@@ -106,7 +106,7 @@ def languages(known: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return the languages with their families, resource levels and sizes (Table 7 of the paper)."""
     frame = sizes(known).rename(
         columns={
-            "language": "Language", "name": "Name", "family": "Family", "tier": "Resource", "train": "Train",
+            "group": "Language", "name": "Name", "family": "Family", "tier": "Resource", "train": "Train",
             "valid": "Valid", "test": "Test", "mono": "Monolingual",
         }
     )  # fmt: skip
@@ -120,7 +120,7 @@ def quality_by_tier(frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]])
     rows = []
     for label in runs(start):
         scores = of_run(start, label)
-        tier = scores["language"].map(lambda code: known[code]["tier"])
+        tier = scores["group"].map(lambda code: known[code]["tier"])
         for metric, name in METRICS.items():
             means = {each: scores.loc[tier == each, metric].mean() for each in TIERS}
             rows.append({"Run": label, "Score": name, **means, "All": scores[metric].mean()})
@@ -137,7 +137,7 @@ def quality_by_language(frame: pd.DataFrame, known: Mapping[str, Mapping[str, An
         }
         for label in runs(start)
         for code in order(known)
-        for _, row in of_run(start, label)[lambda rows, code=code: rows["language"] == code].iterrows()
+        for _, row in of_run(start, label)[lambda rows, code=code: rows["group"] == code].iterrows()
     ]  # fmt: skip
     formats = {**dict.fromkeys(("BLEU", "95% from", "to", "chrF++"), ".2f"), "Sentences": ",.0f"}
     return Table(_tidied(rows), formats)
@@ -160,19 +160,19 @@ def pruning(frame: pd.DataFrame, metric: str = "bleu") -> Table:
 
 
 def correlation(frame: pd.DataFrame) -> Table:
-    """Return the mean PCC over pairs of different languages by group, with the mean of the pairs' noise ceilings."""
+    """Return the mean PCC over pairs of different languages by subset, with the mean of the pairs' noise ceilings."""
     rows = []
     for label in runs(frame):
         of_label = pairs(of_run(frame, label))
         for task in dict.fromkeys(of_label["task"]):
-            for group in (name for name in GROUPS if name in set(of_label["group"])):
+            for subset in (name for name in SUBSETS if name in set(of_label["subset"])):
                 # every pair stands there in both orders
-                found = of_label[(of_label["task"] == task) & (of_label["group"] == group)]
-                found = found[found["language_a"] < found["language_b"]]
+                found = of_label[(of_label["task"] == task) & (of_label["subset"] == subset)]
+                found = found[found["group_a"] < found["group_b"]]
                 decided = found["at_ceiling"].dropna()
                 rows.append(
                     {
-                        "Run": label, "Task": task, "Group": GROUPS[group], "Pairs": len(found),
+                        "Run": label, "Task": task, "Group": SUBSETS[subset], "Pairs": len(found),
                         "PCC": found["pcc"].mean(), "Least": found["pcc"].min(), "Most": found["pcc"].max(),
                         "Ceiling": found["ceiling"].mean(),
                         "At ceiling": int(decided.sum()) if len(decided) else None,
@@ -190,7 +190,7 @@ def _statistics(
     for task in dict.fromkeys(frame["task"]):
         table = wide(frame, task)
         for label in runs(table):
-            found = of_run(table, label).set_index("language")
+            found = of_run(table, label).set_index("group")
             for code in placed(found.reset_index(), known):
                 values = {heading: found.loc[code, name] for name, (heading, _) in columns.items()}
                 rows.append({"Run": label, "Task": task, "Language": code, **values})
@@ -217,7 +217,7 @@ def balance(frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> Tabl
 
 
 def differences(frame: pd.DataFrame) -> Table:
-    """Return the mean change in PCC between two runs by group, with its interval, and how many pairs moved by more.
+    """Return the mean change in PCC between two runs by subset, with its interval, and how many pairs moved by more.
 
     Args:
         frame: rows of `comparison.correlation_difference`, with a column `run` that names the two.
@@ -226,13 +226,13 @@ def differences(frame: pd.DataFrame) -> Table:
     for label in runs(frame):
         of_label = of_run(frame, label)
         for task in dict.fromkeys(of_label["task"]):
-            for group in (name for name in GROUPS if name in set(of_label["group"])):
-                found = of_label[(of_label["task"] == task) & (of_label["group"] == group)]
+            for subset in (name for name in SUBSETS if name in set(of_label["subset"])):
+                found = of_label[(of_label["task"] == task) & (of_label["subset"] == subset)]
                 mean, once = changed.means(found).iloc[0], changed.pairs(found)
-                once = once[once["language_a"] < once["language_b"]]
+                once = once[once["group_a"] < once["group_b"]]
                 rows.append(
                     {
-                        "Run": label, "Task": task, "Group": GROUPS[group], "First": mean["pcc_a"],
+                        "Run": label, "Task": task, "Group": SUBSETS[subset], "First": mean["pcc_a"],
                         "Second": mean["pcc_b"], "Change": mean["difference"], "95% from": mean["difference_low"],
                         "to": mean["difference_high"], "Pairs": len(once),
                         "Down": int((once["difference_high"] < 0).sum()),

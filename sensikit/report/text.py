@@ -10,7 +10,7 @@ import pandas as pd
 
 from sensikit.figures import differences as changed
 from sensikit.figures.curves import UNPRUNED, curve
-from sensikit.figures.heatmaps import GROUPS, pairs
+from sensikit.figures.heatmaps import SUBSETS, pairs
 from sensikit.figures.quality import ALL, gains
 from sensikit.figures.style import joined, percent, span
 from sensikit.report.inputs import Material, Subject
@@ -43,8 +43,8 @@ def changes(material: Material) -> list[str]:
     found = []
     for each in material.comparisons:
         for _, mean in changed.means(each.table).iterrows() if each.table is not None else ():
-            if mean["group"] in ("high", "low"):
-                what = f"Mean PCC, {GROUPS[mean['group']]}, {TASKS.get(each.task, each.task)}"
+            if mean["subset"] in ("high", "low"):
+                what = f"Mean PCC, {SUBSETS[mean['subset']]}, {TASKS.get(each.task, each.task)}"
                 found.append(_changed(what, each.second.label, each.first.label, mean, ".3f"))
     for evaluation in material.evaluations:
         tests = evaluation.tables.get("significance.csv")
@@ -64,7 +64,7 @@ def _changed(what: str, second: str, first: str, row: pd.Series[Any], digits: st
 
 
 def _measured(manifest: dict[str, Any]) -> str:
-    codes, english = list(manifest["languages"]), manifest["direction"].split("-")
+    codes, english = list(manifest["groups"]), manifest["direction"].split("-")
     many = f"{len(codes)} language{'s' if len(codes) > 1 else ''}"
     into = f"from {many} into English" if english[-1] == "eng" else f"from English into {many}"
     sets = [manifest["sets"][f"mt/{code}"] for code in codes if f"mt/{code}" in manifest["sets"]]
@@ -84,12 +84,12 @@ def _measured(manifest: dict[str, Any]) -> str:
 
 def _correlation(frame: pd.DataFrame) -> Iterator[str]:
     found = pairs(frame[frame["task"] == "mt"])
-    found = found[found["language_a"] < found["language_b"]]
-    for group in ("high", "low"):
-        at = found[found["group"] == group]
+    found = found[found["group_a"] < found["group_b"]]
+    for subset in ("high", "low"):
+        at = found[found["subset"] == subset]
         if not at["pcc"].notna().any():
             continue
-        text = f"Mean PCC between two languages, {GROUPS[group]}: {at['pcc'].mean():.3f} over {len(at)} pairs"
+        text = f"Mean PCC between two languages, {SUBSETS[subset]}: {at['pcc'].mean():.3f} over {len(at)} pairs"
         if at["ceiling"].notna().any():
             text += f", with a noise ceiling of {at['ceiling'].mean():.3f}"
         decided = at["at_ceiling"].dropna()
@@ -119,28 +119,28 @@ def _pruning(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _similarity(frame: pd.DataFrame) -> Iterator[str]:
-    at = frame[frame["group"] == "all"]["pcc"].dropna()
+    at = frame[frame["subset"] == "all"]["pcc"].dropna()
     if len(at):
         spread = span(at, ".3f")
         yield f"PCC between translating and denoising the same language, all parameters: {at.mean():.3f} ({spread})."
 
 
 def _enough(frame: pd.DataFrame) -> Iterator[str]:
-    found = needed(frame[frame["group"] == "low"]).dropna(subset="reliability")
+    found = needed(frame[frame["subset"] == "low"]).dropna(subset="reliability")
     for task in dict.fromkeys(found["task"]):
         at = found[found["task"] == task].sort_values("reliability", kind="stable")
         ends = [f"{row['reliability']:.3f} ({row['language']}, {row['batches']:.0f} batches)"
                 for _, row in at.iloc[[0, -1]].iterrows()]  # fmt: skip
         text = (
             f"Measured again on as many other batches, S would correlate with itself at {' to '.join(ends)}, "
-            f"{GROUPS['low']}, {TASKS.get(task, task)}"
+            f"{SUBSETS['low']}, {TASKS.get(task, task)}"
         )
-        short = at[at["0.95"] > at["batches"]]["language"]
+        short = at[at["0.95"] > at["batches"]]["group"]
         yield f"{text}; 0.95 takes more batches than there are of {joined(short)}." if len(short) else f"{text}."
 
 
 def _audit(frame: pd.DataFrame) -> Iterator[str]:
-    rows = frame.pivot(index="language", columns="statistic", values="value")
+    rows = frame.pivot(index="group", columns="statistic", values="value")
     spearman, top = rows["spearman"], rows["top10_agreement"]
     if spearman.notna().any():
         yield (
@@ -160,7 +160,7 @@ def differences(material: Material) -> list[str]:
         scores = [_only(subject, "bleu_signature") for subject in (first, second)]
         if all(scores) and scores[0] != scores[1]:
             found.append(f"BLEU of {named} is not the same score: {scores[0]} and {scores[1]}.")
-        languages = [set(subject.manifest["languages"]) for subject in (first, second)]
+        languages = [set(subject.manifest["groups"]) for subject in (first, second)]
         if languages[0] != languages[1]:
             found.append(
                 f"{named} are of different languages: {joined(sorted(languages[0] ^ languages[1]))} in one alone."

@@ -20,7 +20,7 @@ from sensikit.errors import NonFiniteError, OptionError
 from sensikit.progress import progress
 from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.planning import Settings, check_source, examples_of, measured_languages, redrawn
+from sensikit.sensitivity.planning import Settings, check_source, examples_of, measured_groups, redrawn
 from sensikit.sensitivity.strata import LEVELS, RESAMPLES, Sample, intervals, sample
 from sensikit.sensitivity.taylor import added
 from sensikit.signature import signature
@@ -43,7 +43,7 @@ def audit(
     run: Run,
     backend: Backend,
     *,
-    languages: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
     parameters: int = PARAMETERS,
     batches: int = BATCHES,
     task: str = "mt",
@@ -58,7 +58,7 @@ def audit(
     Args:
         run: with S of the languages, which decides the strata.
         backend: the checkpoint and data that the run was measured on.
-        languages: those of the run by default.
+        groups: those of the run by default.
         parameters: how many are ablated, for each language.
         batches: of each language, at most.
         task: whose loss.
@@ -72,7 +72,7 @@ def audit(
     if batches < 1:
         raise OptionError("--batches", f"{batches} is too few", "give 1 or more")
     check_source(run, backend)
-    chosen = measured_languages(run, languages, task)
+    chosen = measured_groups(run, groups, task)
     run.check(task, chosen)
     settings, sets = redrawn(run, backend, chosen, task)
     samples = {code: sample(run, code, parameters, settings.seed, task) for code in chosen}
@@ -88,9 +88,7 @@ def audit(
             signed = audit_signature(run, settings, parameters, len(used[code]))
             for name, (value, low, high) in intervals(taylor, exact, samples[code], settings.seed).items():
                 found = {"statistic": name, "value": value, "value_low": low, "value_high": high}
-                summary.append(
-                    {"task": task, "language": code, **found, **facts, "signature": signed, "command": command}
-                )
+                summary.append({"task": task, "group": code, **found, **facts, "signature": signed, "command": command})
         table = pd.DataFrame(summary)
         _write(run, "audit.csv", pd.concat(rows, ignore_index=True))
         _write(run, SUMMARY, table)
@@ -240,7 +238,7 @@ def _rows(task: str, language: str, drawn: Sample, taylor: Float, exact: Float) 
     return pd.DataFrame(
         {
             "task": task,
-            "language": language,
+            "group": language,
             "parameter": [parameter.name for parameter, _ in drawn.places],
             "index": [index for _, index in drawn.places],
             "stratum": drawn.strata,

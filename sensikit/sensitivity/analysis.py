@@ -33,7 +33,7 @@ def analyze(
     out: Path,
     settings: Settings | None = None,
     *,
-    languages: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
     resume: bool = False,
     command: str = "",
 ) -> Run:
@@ -47,7 +47,7 @@ def analyze(
         backend: the model and its data, in one direction.
         out: the run directory.
         settings: what decides the numbers.
-        languages: those to measure; all by default. B_-l is drawn from all training languages whatever is asked for.
+        groups: those to measure; all by default. B_-l is drawn from all training languages whatever is asked for.
         resume: go on with what stands at `out`, or add a task to it.
         command: the command line, noted in the manifest.
 
@@ -56,7 +56,7 @@ def analyze(
         RunError: if `out` exists (without `resume`), or was made with other settings or of something else (with it).
     """
     settings = settings or Settings()
-    plan = make_plan(backend, settings, languages)
+    plan = make_plan(backend, settings, groups)
     parameters = registry(backend.module, backend.ghosts)
     analysis = {
         "signature": run_signature(backend, settings, plan),
@@ -92,7 +92,7 @@ def _facts(backend: Backend, plan: Plan, parameters: Sequence[Parameter]) -> dic
         "version": __version__,
         "direction": backend.direction,
         "provenance": asdict(backend.provenance),
-        "languages": {code: _language(backend.languages[code]) for code in plan.measured},
+        "groups": {code: _language(backend.languages[code]) for code in plan.measured},
         "training_languages": list(backend.languages),
         "parameter_count": sum(parameter.numel for parameter in parameters),
         "prunable_count": sum(parameter.numel for parameter in parameters if parameter.prunable),
@@ -122,7 +122,7 @@ def _identity(manifest: dict[str, Any], task: str) -> dict[str, Any]:
         **{field: analysis[field] for field in ("signature", "settings") if field in analysis},
         "direction": manifest["direction"],
         "provenance": {key: manifest["provenance"][key] for key in ("checkpoint_sha256", "data_sha256")},
-        "languages": manifest["languages"],
+        "groups": manifest["groups"],
     }
 
 
@@ -244,9 +244,9 @@ class Cost:
         return Cost(memory, self.disk + other.disk, self.seconds + other.seconds, self.batches + other.batches)
 
 
-def estimate(backend: Backend, settings: Settings, languages: Sequence[str] | None = None) -> Cost:
+def estimate(backend: Backend, settings: Settings, groups: Sequence[str] | None = None) -> Cost:
     """Return what `analyze` would take, after running a few batches to time them; nothing is written."""
-    plan = make_plan(backend, settings, languages)
+    plan = make_plan(backend, settings, groups)
     count = sum(parameter.numel for parameter in registry(backend.module, backend.ghosts))
     done: list[float] = []
     try:

@@ -109,7 +109,7 @@ def examples_of(backend: Backend, settings: Settings) -> Examples:
     return backend.examples(settings.task, settings.seed)
 
 
-def make_plan(backend: Backend, settings: Settings, languages: Sequence[str] | None = None) -> Plan:
+def make_plan(backend: Backend, settings: Settings, groups: Sequence[str] | None = None) -> Plan:
     """Draw the batches of every set.
 
     Raises:
@@ -117,7 +117,7 @@ def make_plan(backend: Backend, settings: Settings, languages: Sequence[str] | N
         DataError: for a language without data, or where B_-l has no other language.
     """
     known = list(backend.languages)
-    measured = _measured(known, languages)
+    measured = _measured(known, groups)
     examples = examples_of(backend, settings)
     notes = []
     if settings.rest == "pooled" and measured != known:
@@ -219,7 +219,7 @@ def disk_of(count: int, plan: Plan) -> int:
     return disk_per_language(count) * len(plan.measured) + FLOAT * (count + min(count, SAMPLED) * blocks)
 
 
-def measured_languages(run: Run, languages: Sequence[str] | None, task: str = "mt") -> list[str]:
+def measured_groups(run: Run, languages: Sequence[str] | None, task: str = "mt") -> list[str]:
     """Return the languages asked for (all by default) in the order of the run.
 
     Raises:

@@ -7,15 +7,15 @@ import pandas as pd
 
 from sensikit.errors import RunError
 from sensikit.run import Run
-from sensikit.statistics.correlation import GROUPS, HIGH, correlations, high_group, in_sample
+from sensikit.statistics.correlation import HIGH, SUBSETS, correlations, high_subset, in_sample
 from sensikit.statistics.noise import half_width, left_out
 from sensikit.statistics.streaming import Float
 
 COLUMNS = (
     "task",
-    "group",
-    "language_a",
-    "language_b",
+    "subset",
+    "group_a",
+    "group_b",
     "pcc_a",
     "pcc_b",
     "difference",
@@ -29,15 +29,15 @@ SETTINGS = ("split", "loss", "reduction", "mode")
 
 
 def correlation_difference(run_a: Run, run_b: Run, task: str = "mt", high: float = HIGH) -> pd.DataFrame:
-    """Return PCC of run b minus PCC of run a for every ordered pair of different languages and each group, tidy.
+    """Return PCC of run b minus PCC of run a for every ordered pair of different languages and each subset, tidy.
 
-    The last row of a group, without languages, is the mean over pairs. Each run has its own high group.
+    The last row of a subset, without languages, is the mean over pairs. Each run has its own high subset.
     The intervals are 95 % over batches, by a jackknife: where both runs measured the same sentences in the same
     blocks (`paired`), the difference is taken without each block, so that what makes a block unusual for both models
     cancels; where they did not, the two variances add up. They speak of these two trained models alone: a second
     training seed is another model. By simulation (20 pairs of models of 10,000 parameters, 50 measurements of each)
-    they cover .95 to .98 with 40 batches and .96 to .97 with 200, over the low group .88 with 200: the border between
-    the groups is drawn from the same batches, which the jackknife does not see.
+    they cover .95 to .98 with 40 batches and .96 to .97 with 200, over the low subset .88 with 200: the border between
+    the subsets is drawn from the same batches, which the jackknife does not see.
 
     Raises:
         RunError: if the runs have other languages, another direction, T, loss, mode or number of batches: PCC moves
@@ -48,13 +48,13 @@ def correlation_difference(run_a: Run, run_b: Run, task: str = "mt", high: float
     names = [(a, b) for a in languages for b in languages if a != b]
     side_a, side_b = (_pccs(run, task, languages, high) for run in (run_a, run_b))
     rows = []
-    for group in GROUPS:
-        (pcc_a, without_a), (pcc_b, without_b) = side_a[group], side_b[group]
+    for subset in SUBSETS:
+        (pcc_a, without_a), (pcc_b, without_b) = side_a[subset], side_b[subset]
         width = half_width(without_b - without_a) if same else np.hypot(half_width(without_a), half_width(without_b))
         for i, pair in enumerate([*names, ("", "")]):
             difference = pcc_b[i] - pcc_a[i]
             ends = (difference - width[i], difference + width[i])
-            rows.append((task, group, *pair, pcc_a[i], pcc_b[i], difference, *ends, same))
+            rows.append((task, subset, *pair, pcc_a[i], pcc_b[i], difference, *ends, same))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -96,15 +96,15 @@ def _conditions(run: Run, task: str) -> dict[str, object]:
 
 
 def _pccs(run: Run, task: str, languages: list[str], high: float) -> dict[str, tuple[Float, Float]]:
-    """Return, by group, PCC of each ordered pair of different languages and their mean, and the same without a block.
+    """Return, by subset, PCC of each ordered pair of different languages and their mean, and the same without a block.
 
     (L·(L − 1) + 1,) and (G, L·(L − 1) + 1).
     """
     sets = [(task, language) for language in languages]
-    masks = high_group(run, task, high)
+    masks = high_subset(run, task, high)
     without = left_out(run, sets, in_sample(run, masks()))
     found = correlations(run, sets, masks())
-    return {group: (_pairs(found[group].pcc), _pairs(without[group])) for group in GROUPS}
+    return {subset: (_pairs(found[subset].pcc), _pairs(without[subset])) for subset in SUBSETS}
 
 
 def _pairs(matrices: Float) -> Float:

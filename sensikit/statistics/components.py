@@ -67,7 +67,7 @@ def component_table(run: Run, task: str = "mt") -> pd.DataFrame:
             share = own / whole if whole else np.nan
             rows.append((task, language, *key, int(count), own / count, share, score / count, median, positive / count))
     statistics = ["sensitivity_mean", "sensitivity_share", "specificity_mean", "specificity_median", "share_positive"]
-    return pd.DataFrame(rows, columns=["task", "language", *KEY, "parameters", *statistics])
+    return pd.DataFrame(rows, columns=["task", "group", *KEY, "parameters", *statistics])
 
 
 def component_correlation_table(run: Run, task: str = "mt") -> pd.DataFrame:
@@ -92,7 +92,7 @@ def component_correlation_table(run: Run, task: str = "mt") -> pd.DataFrame:
                 for b, second in enumerate(languages)
                 if a != b
             ]
-    return pd.DataFrame(rows, columns=["task", *KEY, "language_a", "language_b", "pcc", "parameters"])
+    return pd.DataFrame(rows, columns=["task", *KEY, "group_a", "group_b", "pcc", "parameters"])
 
 
 def _sums(run: Run, task: str, language: str) -> pd.DataFrame:

@@ -8,37 +8,37 @@ import numpy as np
 import pandas as pd
 
 from sensikit.run import Run
-from sensikit.statistics.correlation import GROUPS, HIGH, high_group, in_sample
+from sensikit.statistics.correlation import HIGH, SUBSETS, high_subset, in_sample
 from sensikit.statistics.noise import block_batches, block_moments, fisher, half_width
 from sensikit.statistics.streaming import Float, Moments
 
-COLUMNS = ("task", "group", "language", "batches", "reliability", "reliability_low", "reliability_high")
+COLUMNS = ("task", "subset", "group", "batches", "reliability", "reliability_low", "reliability_high")
 
 ENOUGH = (0.95, 0.99)
 """Reliabilities of S that the number of batches is given for."""
 
 
 def convergence_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.DataFrame:
-    """Return the PCC between S of two disjoint sets of batches, by their number, for each language and group, tidy.
+    """Return the PCC between S of two disjoint sets of batches, by their number, for each language and subset, tidy.
 
     The sets are of 1, 2, … blocks, up to half of them. `reliability` speaks for every way of drawing two such sets:
     it is the mean covariance of the two over their mean variance. The interval is 95 % over batches, a jackknife of
     Fisher's z over blocks; it does not shrink with the number of ways, for they share their batches.
     """
-    is_high = in_sample(run, high_group(run, task, high)())
+    is_high = in_sample(run, high_subset(run, task, high)())
     rows = []
     for language in run.languages(task):
         blocks = block_batches(run, (task, language))
         moments = block_moments(run, [(task, language)], is_high, len(blocks))
         sizes = [round(blocks.sum() * count / len(blocks)) for count in range(1, len(blocks) // 2 + 1)]
-        for group in GROUPS:
-            means = moments[group].combined(np.diag(1 / blocks))
+        for subset in SUBSETS:
+            means = moments[subset].combined(np.diag(1 / blocks))
             found = reliability(means, blocks, sizes)
             others = [np.delete(np.arange(len(blocks)), block) for block in range(len(blocks))]
             without = [reliability(means.combined(np.eye(len(blocks))[kept]), blocks[kept], sizes) for kept in others]
             centre, width = fisher(found), half_width(fisher(np.stack(without)))
             columns = zip(sizes, found, np.tanh(centre - width), np.tanh(centre + width), strict=True)
-            rows += [(task, group, language, *column) for column in columns]
+            rows += [(task, subset, language, *column) for column in columns]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -65,35 +65,35 @@ def reliability(means: Moments, batches: np.ndarray, sizes: Sequence[int]) -> Fl
 def needed(frame: pd.DataFrame) -> pd.DataFrame:
     """Return how reliable S is over all batches of a language, and how many it would take to be more so.
 
-    task, group, language, batches, reliability, and for each level of `ENOUGH` the batches it takes, by Spearman and
+    task, subset, language, batches, reliability, and for each level of `ENOUGH` the batches it takes, by Spearman and
     Brown; NaN where no number would do.
 
     Args:
         frame: as of `convergence_table`.
     """
-    last = frame.sort_values("batches", kind="stable").groupby(["task", "group", "language"], sort=False).tail(1)
+    last = frame.sort_values("batches", kind="stable").groupby(["task", "subset", "group"], sort=False).tail(1)
     half = last["reliability"].where(last["reliability"] > 0)
     facts = {"batches": 2 * last["batches"], "reliability": 2 * half / (1 + half)}
     levels = {str(level): np.ceil(last["batches"] * (1 - half) / half * level / (1 - level)) for level in ENOUGH}
-    return last[["task", "group", "language"]].assign(**facts, **levels).sort_index(ignore_index=True)
+    return last[["task", "subset", "group"]].assign(**facts, **levels).sort_index(ignore_index=True)
 
 
-def answer(frame: pd.DataFrame, task: str = "mt", group: str = "low") -> str:
-    """Return in words whether there were enough batches, for the group of parameters whose S is the noisiest.
+def answer(frame: pd.DataFrame, task: str = "mt", subset: str = "low") -> str:
+    """Return in words whether there were enough batches, for the subset of parameters whose S is the noisiest.
 
     Args:
         frame: as of `convergence_table`.
         task: mt or denoise.
-        group: all, high or low.
+        subset: all, high or low.
     """
-    found = needed(frame[(frame["task"] == task) & (frame["group"] == group)]).dropna(subset="reliability")
+    found = needed(frame[(frame["task"] == task) & (frame["subset"] == subset)]).dropna(subset="reliability")
     if found.empty:
         return "Whether there were enough batches cannot be told: the sensitivities do not agree with themselves."
     least, most = (found.loc[found["reliability"].agg(of)] for of in ("idxmin", "idxmax"))
     text = (
         f"Two measurements of S with the batches at hand would correlate at {least['reliability']:.3f} "
         f"({least['language']}, {least['batches']:.0f} batches) to {most['reliability']:.3f} ({most['language']}, "
-        f"{most['batches']:.0f} batches) over the {group} group"
+        f"{most['batches']:.0f} batches) over the {subset} subset"
     )
     for level in map(str, ENOUGH):
         short = found[found[level] > found["batches"]]

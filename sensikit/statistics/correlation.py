@@ -19,15 +19,15 @@ from sensikit.statistics.noise import Set, interval, left_out
 from sensikit.statistics.streaming import Float, Keys, Moments, keys, selected, smallest
 
 HIGH = 0.1
-"""The share of the parameters in the high group (section 3.2 of the paper)."""
+"""The share of the parameters in the high subset (section 3.2 of the paper)."""
 
-GROUPS = ("all", "high", "low")
+SUBSETS = ("all", "high", "low")
 
 COLUMNS = (
     "task",
-    "group",
-    "language_a",
-    "language_b",
+    "subset",
+    "group_a",
+    "group_b",
     "pcc",
     "pcc_low",
     "pcc_high",
@@ -44,7 +44,7 @@ Masks = Callable[[], Iterator[NDArray[np.bool_]]]
 
 @dataclass(frozen=True)
 class Correlation:
-    """What the stored vectors of N sets say over one group of parameters: their PCC (N, N), and the reliability r (N,).
+    """What the vectors of N sets say over one subset of the parameters: their PCC (N, N), and the reliability r (N,).
 
     r is the PCC between the two halves of one set, stepped up to its full number of batches (Spearman-Brown).
     """
@@ -66,9 +66,9 @@ class Correlation:
 
 
 def correlation_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.DataFrame:
-    """Return the PCC of every ordered pair of languages in each group, tidy.
+    """Return the PCC of every ordered pair of languages in each subset, tidy.
 
-    The high group is the share `high` of the parameters with the largest mean over languages of S_l scaled to sum
+    The high subset is the share `high` of the parameters with the largest mean over languages of S_l scaled to sum
     one: one set for every pair. `ceiling` is √(r_a·r_b), r the PCC between the two halves of one language, stepped
     up to the full number of batches (Spearman-Brown, 2r/(1+r)). `disattenuated` is pcc / ceiling, the estimate of the
     PCC of endless batches: as it comes out, which may be above 1. `pcc_low` and `pcc_high` bound the PCC at 95 % over
@@ -76,11 +76,11 @@ def correlation_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.Data
     """
     languages = run.languages(task)
     sets = [(task, language) for language in languages]
-    masks = high_group(run, task, high)
+    masks = high_subset(run, task, high)
     without = left_out(run, sets, in_sample(run, masks()))
     rows = []
-    for group, found in correlations(run, sets, masks()).items():
-        low, upper = interval(found.pcc, without[group])
+    for subset, found in correlations(run, sets, masks()).items():
+        low, upper = interval(found.pcc, without[subset])
         for a, first in enumerate(languages):
             for b, second in enumerate(languages):
                 # of a language with itself, over the same batches, there is nothing to bound or to correct
@@ -88,17 +88,17 @@ def correlation_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.Data
                 if a == b:
                     noise = (np.nan, np.nan, found.ceiling[a, b], np.nan)
                 pair = (found.reliability[a], found.reliability[b])
-                rows.append((task, group, first, second, found.pcc[a, b], *noise, *pair, found.parameters))
+                rows.append((task, subset, first, second, found.pcc[a, b], *noise, *pair, found.parameters))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def correlations(run: Run, sets: Sequence[Set], masks: Iterable[NDArray[np.bool_]]) -> dict[str, Correlation]:
-    """Return the correlations between sets by group, in one pass.
+    """Return the correlations between sets by subset, in one pass.
 
     Args:
         run: with the vectors and the halves of the sets.
         sets: N of them.
-        masks: which parameters are in the high group, of the stream `high_group` returns.
+        masks: which parameters are in the high subset, of the stream `high_subset` returns.
     """
     count = len(sets)
     full = [run.vector(*each) for each in sets]
@@ -106,7 +106,7 @@ def correlations(run: Run, sets: Sequence[Set], masks: Iterable[NDArray[np.bool_
     entries = [run.manifest["sets"]["/".join(each)] for each in sets]
     n = np.array([entry["batches"] for entry in entries], dtype=float)
     n1 = np.array([entry["half_batches"] for entry in entries], dtype=float)
-    moments = {group: Moments.zero(2 * count) for group in GROUPS}
+    moments = {subset: Moments.zero(2 * count) for subset in SUBSETS}
     for block, is_high in zip(run.stream(full + half), masks, strict=True):
         own, first = block[:count].astype(np.float64), block[count:].astype(np.float64)
         second = (n[:, None] * own - n1[:, None] * first) / (n - n1)[:, None]
@@ -118,13 +118,13 @@ def correlations(run: Run, sets: Sequence[Set], masks: Iterable[NDArray[np.bool_
     # S over all batches is the mean of the halves, each as often as it has batches
     whole = np.hstack([np.diag(n1 / n), np.diag(1 - n1 / n)])
     return {
-        group: Correlation(of.combined(whole).pearson(), _spearman_brown(np.diag(of.pearson(), count)), of.count)
-        for group, of in moments.items()
+        subset: Correlation(of.combined(whole).pearson(), _spearman_brown(np.diag(of.pearson(), count)), of.count)
+        for subset, of in moments.items()
     }
 
 
-def high_group(run: Run, task: str, high: float = HIGH) -> Masks:
-    """Return a stream of which parameters are in the high group of a task: ⌊high·P⌋ of them, ties by index."""
+def high_subset(run: Run, task: str, high: float = HIGH) -> Masks:
+    """Return a stream of which parameters are in the high subset of a task: ⌊high·P⌋ of them, ties by index."""
     vectors = [run.vector(task, language) for language in run.languages(task)]
     sums = np.zeros((len(vectors), 1))
     for block in run.stream(vectors):
@@ -159,13 +159,13 @@ def _spearman_brown(r: Float) -> Float:
 
 TASKS = ("mt", "denoise")
 
-SIMILARITY_COLUMNS = ("task_a", "task_b", "group", "language", "pcc", "pcc_low", "pcc_high", "ceiling")
+SIMILARITY_COLUMNS = ("task_a", "task_b", "subset", "group", "pcc", "pcc_low", "pcc_high", "ceiling")
 
 
 def similarity_table(run: Run, high: float = HIGH) -> pd.DataFrame:
     """Return the PCC between S of the two tasks for each language that has both, tidy; empty where none has.
 
-    The high group is that of translation, over all its languages, so that it is the one of correlation.csv.
+    The high subset is that of translation, over all its languages, so that it is the one of correlation.csv.
     `ceiling` is √(r_mt·r_denoise), r the reliability of each task's S; `pcc_low` and `pcc_high` bound the PCC at 95 %
     over batches (see `sensikit.statistics.noise`).
     """
@@ -173,14 +173,14 @@ def similarity_table(run: Run, high: float = HIGH) -> pd.DataFrame:
     languages = [code for code in run.languages(first) if code in run.languages(second)]
     if not languages:
         return pd.DataFrame(columns=list(SIMILARITY_COLUMNS))
-    masks = high_group(run, first, high)
+    masks = high_subset(run, first, high)
     is_high = in_sample(run, masks())
     found = correlations(run, [(task, code) for task in TASKS for code in languages], masks())
     rows = []
     for a, code in enumerate(languages):
         b = a + len(languages)
         without = left_out(run, [(first, code), (second, code)], is_high)
-        for group, of in found.items():
-            low, upper = interval(of.pcc[a, b], without[group][:, 0, 1])
-            rows.append((first, second, group, code, of.pcc[a, b], float(low), float(upper), of.ceiling[a, b]))
+        for subset, of in found.items():
+            low, upper = interval(of.pcc[a, b], without[subset][:, 0, 1])
+            rows.append((first, second, subset, code, of.pcc[a, b], float(low), float(upper), of.ceiling[a, b]))
     return pd.DataFrame(rows, columns=list(SIMILARITY_COLUMNS))

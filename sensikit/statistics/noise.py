@@ -24,7 +24,7 @@ Set = tuple[str, str]
 
 
 def left_out(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Float]:
-    """Return the PCC between N sets without each of the G blocks, by group of parameters: (G, N, N).
+    """Return the PCC between N sets without each of the G blocks, by subset of parameters: (G, N, N).
 
     Block g is left out of every set at once, which keeps what paired blocks share. Where the sets differ in their
     number of blocks, neighbours are joined until all have as many as the one with the fewest.
@@ -32,18 +32,18 @@ def left_out(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Fl
     Args:
         run: with block means of M sampled parameters.
         sets: N of them.
-        is_high: (M,) bool, which of the parameters are in the high group; the rest are the low group.
+        is_high: (M,) bool, which of the parameters are in the high subset; the rest are the low subset.
     """
     count = min(len(block_batches(run, each)) for each in sets)
     moments = block_moments(run, sets, is_high, count)
     # S is a mean, but the sum of the blocks that are left will do: a correlation does not see the scale
     weights = [np.asarray(np.kron(np.eye(len(sets)), kept[None]), dtype=float) for kept in 1 - np.eye(count)]
-    return {group: np.stack([of.combined(w).pearson() for w in weights]) for group, of in moments.items()}
+    return {subset: np.stack([of.combined(w).pearson() for w in weights]) for subset, of in moments.items()}
 
 
 def block_moments(run: Run, sets: Sequence[Set], is_high: np.ndarray, count: int) -> dict[str, Moments]:
-    """Return the moments of the block sums of N sets, each in `count` blocks, by group: N·count vectors, set by set."""
-    moments = {group: Moments.zero(len(sets) * count) for group in ("all", "high", "low")}
+    """Return the moments of the block sums of N sets, each in `count` blocks, by subset: N·count vectors."""
+    moments = {subset: Moments.zero(len(sets) * count) for subset in ("all", "high", "low")}
     for start, sums in _block_sums(run, sets, len(is_high), count):
         inside = is_high[start : start + sums.shape[1]]
         moments["high"].add(sums[:, inside])

@@ -69,7 +69,7 @@ def specificity_table(run: Run, task: str = "mt") -> pd.DataFrame:
             **dict(zip(LEVELS, quantiles(scores, moments.count, list(LEVELS.values())), strict=True)),
         }
         rows += [(task, language, statistic, value) for statistic, value in facts.items()]
-    return pd.DataFrame(rows, columns=["task", "language", "statistic", "value"])
+    return pd.DataFrame(rows, columns=["task", "group", "statistic", "value"])
 
 
 def sigma_of(run: Run, language: str, task: str = "mt") -> float:
@@ -79,7 +79,7 @@ def sigma_of(run: Run, language: str, task: str = "mt") -> float:
 
 SHARES = (0.01, 0.05, 0.1)
 
-OVERLAP_COLUMNS = ("task", "share", "language_a", "language_b", "jaccard", "expected")
+OVERLAP_COLUMNS = ("task", "share", "group_a", "group_b", "jaccard", "expected")
 
 
 def overlap_table(run: Run, task: str = "mt", shares: Sequence[float] = SHARES) -> pd.DataFrame:

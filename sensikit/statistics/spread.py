@@ -49,7 +49,7 @@ def balance_table(run: Run, task: str = "mt") -> pd.DataFrame:
             **dict(zip(LEVELS, quantiles(values, moments.count, list(LEVELS.values())), strict=True)),
         }
         rows += [(task, language, statistic, value) for statistic, value in facts.items()]
-    return pd.DataFrame(rows, columns=["task", "language", "statistic", "value"])
+    return pd.DataFrame(rows, columns=["task", "group", "statistic", "value"])
 
 
 def distribution_table(run: Run, task: str = "mt") -> pd.DataFrame:
@@ -70,7 +70,7 @@ def distribution_table(run: Run, task: str = "mt") -> pd.DataFrame:
         # of those equal to the largest, some may belong to the top
         counts[-1] -= counts.sum() - _kept(count)
         rows += [(task, language, *row) for row in zip(edges[:-1], edges[1:], counts, strict=True)]
-    return pd.DataFrame(rows, columns=["task", "language", "low", "high", "count"])
+    return pd.DataFrame(rows, columns=["task", "group", "low", "high", "count"])
 
 
 def _measured(run: Run, task: str) -> list[str]:

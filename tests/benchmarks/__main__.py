@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from sensikit.parameters import Parameter, registry
 from sensikit.run import Run
 from sensikit.sensitivity.taylor import measure, sample_of
-from sensikit.statistics.correlation import GROUPS
+from sensikit.statistics.correlation import SUBSETS
 from sensikit.statistics.streaming import Moments, keys, selected, smallest
 from tests.benchmarks import training
 from tests.benchmarks.models import batches, collate, loss_of, translator
@@ -109,7 +109,7 @@ def memory_against_whole() -> None:
     """Peak memory above that of the imports: correlation in chunks, against all vectors in memory."""
     base, ours, whole = (memory_of(kind) for kind in ("nothing", "chunks", "whole"))
     print(
-        f"memory of {len(GROUPS)} groups' PCC of 8 vectors of 8 M: {(ours - base) / 1e6:.0f} MB in chunks against "
+        f"memory of {len(SUBSETS)} groups' PCC of 8 vectors of 8 M: {(ours - base) / 1e6:.0f} MB in chunks against "
         f"{(whole - base) / 1e6:.0f} MB in memory: {(ours - base) / (whole - base):.2f} times"
     )
 
@@ -117,7 +117,7 @@ def memory_against_whole() -> None:
 def memory_probe(kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parameter = Parameter("weight", (8000, 1000), 0, "other", "shared", None, True)
-        run = Run.create(Path(folder) / "run", {"languages": {}}, [parameter])
+        run = Run.create(Path(folder) / "run", {"groups": {}}, [parameter])
         paths = []
         for i in range(8):
             path = run.vector("mt", f"x{i}")

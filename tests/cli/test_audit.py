@@ -75,7 +75,7 @@ def test_cross_reaches_the_sweep(run: Path) -> None:
     done = call("prune", run, "--cross", "--ratios", "0.5", "--languages", "cat,nso", "--tokenizer", "none")
     assert done.code == 0, done.error
     table = Run.open(run).read_table("pruning-cross.csv")
-    assert set(zip(table["language"], table["evaluated"], strict=True)) == {
+    assert set(zip(table["group"], table["evaluated"], strict=True)) == {
         (one, other) for one in ("cat", "nso") for other in ("cat", "nso")
     }
 

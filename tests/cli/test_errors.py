@@ -218,7 +218,7 @@ def test_a_manifest_that_is_damaged(run: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["parameters", "sets", "languages", "provenance", "direction", "analyses", "prunable_count"]
+    "field", ["parameters", "sets", "groups", "provenance", "direction", "analyses", "prunable_count"]
 )
 def test_a_manifest_that_lacks_a_field(run: Path, field: str) -> None:
     from sensikit.files import read_json, write_json

@@ -35,7 +35,7 @@ def test_two_checkpoints_side_by_side(evaluated: tuple[Path, str], tiny_checkpoi
     out, printed = evaluated
     backend = open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
     found = backend.translate("nob", "test", Decoding(beam=2))
-    scores = pd.read_csv(out / "evaluation.csv").set_index(["system", "language", "metric"])["score"]
+    scores = pd.read_csv(out / "evaluation.csv").set_index(["system", "group", "metric"])["score"]
     assert scores["long", "nob", "bleu"] == evaluate(found.hypotheses, found.references, "none").bleu
     assert (out / "references" / "nob.txt").read_text() == (tiny_data / "text" / "test.nob-eng.eng").read_text()
     tiers = pd.read_csv(out / "tiers.csv").set_index(["system", "tier", "metric"])["score"]

@@ -67,7 +67,7 @@ def test_scores_are_those_of_evaluate_on_what_each_system_translates(straight: P
             assert (straight / f"hypotheses/{label}.{code}.txt").read_text().splitlines() == found.hypotheses
             assert (straight / f"references/{code}.txt").read_text().splitlines() == found.references
             quality = evaluate(found.hypotheses, found.references, "none", bootstrap=40)
-            rows = table[(table["system"] == label) & (table["language"] == code)].set_index("metric")
+            rows = table[(table["system"] == label) & (table["group"] == code)].set_index("metric")
             assert rows.loc["bleu", "score"] == quality.bleu
             assert rows.loc["bleu", "score_low"] == pytest.approx(quality.bleu_low, abs=1e-4)
             assert rows.loc["bleu", "score_high"] == pytest.approx(quality.bleu_high, abs=1e-4)
@@ -85,7 +85,7 @@ def test_a_tier_is_the_mean_of_its_languages_and_all_of_all(straight: Path) -> N
         of = scores[(scores["system"] == row["system"]) & (scores["metric"] == row["metric"])]
         of = of if row["tier"] == "All" else of[of["tier"] == row["tier"]]
         assert row["score"] == pytest.approx(of["score"].mean(), abs=1e-9)
-        assert row["languages"] == len(of) == {"High": 2, "Low": 1, "Very Low": 1, "All": 4}[row["tier"]]
+        assert row["groups"] == len(of) == {"High": 2, "Low": 1, "Very Low": 1, "All": 4}[row["tier"]]
         if len(of) == 1:
             assert row["score_low"] == of["score_low"].iloc[0]
         elif row["metric"] == "chrf":  # languages are independent: their mean is surer than they are
@@ -97,11 +97,11 @@ def test_differences_are_of_the_same_scores_and_against_the_baseline(straight: P
     assert set(tests["system_a"]) == {"one"}
     assert set(tests["system_b"]) == {"two"}
     assert len(tests) == (4 + 4) * 2
-    assert ((tests["language"] == "") != (tests["tier"] == "")).all()
+    assert ((tests["group"] == "") != (tests["tier"] == "")).all()
     tiers = pd.read_csv(straight / "tiers.csv").set_index(["system", "tier", "metric"])["score"]
-    scores = pd.read_csv(straight / "evaluation.csv").set_index(["system", "language", "metric"])["score"]
+    scores = pd.read_csv(straight / "evaluation.csv").set_index(["system", "group", "metric"])["score"]
     for _, row in tests.iterrows():
-        known, name = (tiers, row["tier"]) if row["tier"] else (scores, row["language"])
+        known, name = (tiers, row["tier"]) if row["tier"] else (scores, row["group"])
         expected = known["two", name, row["metric"]] - known["one", name, row["metric"]]
         assert row["difference"] == pytest.approx(expected, abs=1e-9)
         assert row["difference_low"] <= row["difference_high"] < 0
@@ -110,14 +110,14 @@ def test_differences_are_of_the_same_scores_and_against_the_baseline(straight: P
 
 def test_columns_are_those_that_others_read(straight: Path) -> None:
     assert list(pd.read_csv(straight / "evaluation.csv")) == [
-        "system", "direction", "language", "tier", "metric", "score", "score_low", "score_high", "sentences",
+        "system", "direction", "group", "tier", "metric", "score", "score_low", "score_high", "sentences",
         "signature",
     ]  # fmt: skip
     assert list(pd.read_csv(straight / "tiers.csv")) == [
-        "system", "direction", "tier", "metric", "score", "score_low", "score_high", "languages",
+        "system", "direction", "tier", "metric", "score", "score_low", "score_high", "groups",
     ]  # fmt: skip
     assert list(pd.read_csv(straight / "significance.csv")) == [
-        "system_a", "system_b", "direction", "language", "tier", "metric", "difference", "difference_low",
+        "system_a", "system_b", "direction", "group", "tier", "metric", "difference", "difference_low",
         "difference_high", "p",
     ]  # fmt: skip
 
@@ -130,7 +130,7 @@ def test_manifest_tells_of_what_and_how(straight: Path) -> None:
     assert manifest["data"] == {"path": origin.data, "sha256": origin.data_sha256}
     assert manifest["systems"]["one"]["sha256"] == origin.checkpoint_sha256
     assert manifest["systems"]["two"]["sha256"] == untrained().provenance.checkpoint_sha256
-    assert manifest["languages"]["nso"] == {
+    assert manifest["groups"]["nso"] == {
         "name": "Northern Sotho", "family": "Bantu", "tier": "Very Low",
         "sizes": {"train": 150, "valid": 30, "test": 24},
     }  # fmt: skip
@@ -158,7 +158,7 @@ def test_languages_settings_and_baseline_are_as_asked(tmp_path: Path) -> None:
     one, two = translating(), prepared(untrained())
     decoding = Decoding(beam=2, max_sentences=5)
     settings = replace(SETTINGS, split="valid", decoding=decoding)
-    asked = {"languages": ["nso", "cat"], "baseline": "two"}
+    asked = {"groups": ["nso", "cat"], "baseline": "two"}
     found = evaluate_systems(opened(one, two), tmp_path / "e", settings, **asked)
     assert one.calls == two.calls == [("cat", "valid", decoding), ("nso", "valid", decoding)]
     assert set(found.tables["evaluation.csv"]["sentences"]) == {5}
@@ -216,7 +216,7 @@ def test_a_text_that_is_not_what_was_written_is_made_again(name: str, how: str, 
 
 def test_systems_and_languages_may_be_added_and_nothing_is_decoded_twice(straight: Path, tmp_path: Path) -> None:
     one, two = translating(), prepared(untrained())
-    evaluate_systems(opened(one), tmp_path / "e", SETTINGS, languages=["cat"])
+    evaluate_systems(opened(one), tmp_path / "e", SETTINGS, groups=["cat"])
     evaluate_systems(opened(one, two), tmp_path / "e", SETTINGS, resume=True, command="sensikit evaluate")
     assert [code for code, *_ in one.calls] == CODES
     assert snapshot(tmp_path / "e") == snapshot(straight)
@@ -308,7 +308,7 @@ def test_systems_that_do_not_belong_together_are_told_of_before_anything_is_deco
         def provenance(self) -> Provenance:
             return replace(super().provenance, checkpoint="c.pt")
 
-    fewer = prepared(Named(languages={code: toy.LANGUAGES[code] for code in ("cat", "nob")}))
+    fewer = prepared(Named(groups={code: toy.LANGUAGES[code] for code in ("cat", "nob")}))
     other = prepared(Elsewhere(seed=3))
     back = prepared(Named(seed=3, direction="eng-xxx"))
     one = translating()
@@ -345,7 +345,7 @@ def test_options_that_cannot_be_are_told_of_before_a_checkpoint_is_opened(tmp_pa
         EvaluationSettings(decoding=Decoding(beam=0))
     for languages, problem in ((["cat", "deu"], "deu is no language"), ([], "names no language")):
         systems = opened(translating())
-        assert problem in refused(OptionError, "--languages: ", systems, out, languages=languages)
+        assert problem in refused(OptionError, "--languages: ", systems, out, groups=languages)
     assert not out.exists()
 
 

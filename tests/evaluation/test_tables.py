@@ -129,7 +129,7 @@ def test_what_is_printed_says_what_marks_and_intervals_are_and_are_not() -> None
     assert text.index("BLEU, mean over languages\n") < text.index("BLEU by language") < text.index("chrF++ by language")
 
 
-@pytest.mark.parametrize("name", ["tiers", "languages", "differences"])
+@pytest.mark.parametrize("name", ["tiers", "groups", "differences"])
 def test_every_table_is_written_as_text_csv_and_latex(name: str, tmp_path: Path) -> None:
     quality_tables.save(tmp_path, MANIFEST, frames())
     for metric in METRICS:

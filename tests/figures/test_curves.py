@@ -16,7 +16,7 @@ from tests.support.drawn import LANGUAGES, ORDER, lines, two
 
 def row(order: str, language: str, ratio: float, bleu: float, seed: str = "") -> dict[str, Any]:
     bounds = {"bleu_low": bleu - 1, "bleu_high": bleu + 2, "chrf": bleu + 20}
-    return {"order": order, "seed": seed, "language": language, "ratio": ratio, "bleu": bleu, **bounds, "sentences": 9}
+    return {"order": order, "seed": seed, "group": language, "ratio": ratio, "bleu": bleu, **bounds, "sentences": 9}
 
 
 def test_curve_is_the_mean_over_languages_and_starts_at_the_unpruned_model() -> None:
@@ -82,7 +82,7 @@ def test_each_small_panel_shows_its_own_language() -> None:
     frame = synthetic_run.pruning(LANGUAGES)
     figure = figures.pruning_curves_by_language(frame, LANGUAGES)
     for ax, code in zip(figure.axes, ORDER, strict=True):
-        at = frame[(frame["language"] == code) & (frame["order"].isin(["none", "specificity"]))]
+        at = frame[(frame["group"] == code) & (frame["order"].isin(["none", "specificity"]))]
         np.testing.assert_allclose(lines(ax)["least specific first"], at[["ratio", "bleu"]].sort_values("ratio"))
 
 

@@ -24,8 +24,8 @@ def test_languages_stand_by_family_then_tier_then_size() -> None:
 def test_heat_map_cells_are_the_pcc_of_the_frame_with_the_reliability_on_the_diagonal() -> None:
     frame = synthetic_run.correlation(LANGUAGES).sample(frac=1, random_state=3)  # the order of rows does not matter
     figure = figures.correlation_heatmaps(frame, LANGUAGES, ("high", "low"))
-    for ax, group in zip(maps(figure), ("high", "low"), strict=True):
-        at = frame[frame["group"] == group].set_index(["language_a", "language_b"])
+    for ax, subset in zip(maps(figure), ("high", "low"), strict=True):
+        at = frame[frame["subset"] == subset].set_index(["group_a", "group_b"])
         wanted = [[at.loc[(a, b), "pcc" if a != b else "reliability_a"] for b in ORDER] for a in ORDER]
         np.testing.assert_allclose(cells(ax), wanted)
         assert [label.get_text() for label in ax.get_xticklabels()] == ORDER
@@ -39,26 +39,26 @@ def test_heat_maps_of_runs_share_one_scale_in_each_group_and_not_between_groups(
     assert len(scales) == 6
     assert scales[0::2] == scales[1::2]
     assert scales[0] != scales[2]
-    for (low, high), group in zip(scales[0::2], heatmaps.GROUPS, strict=True):
-        at = frame[frame["group"] == group]
-        shown = at["pcc"].where(at["language_a"] != at["language_b"], at["ceiling"])
+    for (low, high), subset in zip(scales[0::2], heatmaps.GROUPS, strict=True):
+        at = frame[frame["subset"] == subset]
+        shown = at["pcc"].where(at["group_a"] != at["group_b"], at["ceiling"])
         assert low <= shown.min() < low + 0.05
         assert high - 0.05 < shown.max() <= high
-        assert f"{low:.2f} to {high:.2f} for {heatmaps.GROUPS[group]}" in heatmaps.caption(frame, LANGUAGES)
+        assert f"{low:.2f} to {high:.2f} for {heatmaps.GROUPS[subset]}" in heatmaps.caption(frame, LANGUAGES)
 
 
 def test_runs_keep_their_order_and_stand_above_their_column() -> None:
     frame = two(lambda seed: synthetic_run.correlation(LANGUAGES, seed))
     figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",))
     assert [ax.get_title() for ax in maps(figure)] == ["regular", "distilled"]
-    of_first = heatmaps.matrix(frame[(frame["run"] == "regular") & (frame["group"] == "low")], ORDER)
+    of_first = heatmaps.matrix(frame[(frame["run"] == "regular") & (frame["subset"] == "low")], ORDER)
     np.testing.assert_allclose(cells(maps(figure)[0]), of_first)
 
 
 def test_dots_mark_the_pairs_whose_interval_reaches_the_ceiling_and_no_others() -> None:
-    frame = synthetic_run.correlation(LANGUAGES).query("group == 'low'").copy()
+    frame = synthetic_run.correlation(LANGUAGES).query("subset == 'low'").copy()
     frame["pcc_high"] = frame["ceiling"] - 0.01
-    reached = frame["language_a"].isin(["cat", "nso"]) & frame["language_b"].isin(["cat", "nso"])
+    reached = frame["group_a"].isin(["cat", "nso"]) & frame["group_b"].isin(["cat", "nso"])
     frame.loc[reached, "pcc_high"] = frame["ceiling"]
     figure = figures.correlation_heatmaps(frame, LANGUAGES)
     (dots,) = (each for each in maps(figure)[0].collections if isinstance(each, PathCollection))
@@ -92,7 +92,7 @@ def test_a_correlation_is_never_rounded_up_to_one(value: float, decimals: int, s
 
 
 def test_values_near_one_get_a_third_digit() -> None:
-    frame = synthetic_run.correlation(LANGUAGES).query("group == 'high'").copy()
+    frame = synthetic_run.correlation(LANGUAGES).query("subset == 'high'").copy()
     frame["ceiling"], frame["pcc"] = 0.9912, 0.9942
     assert numbers(figures.correlation_heatmaps(frame, LANGUAGES)).count("0.99") == 8 * 8
     frame["ceiling"], frame["pcc"] = 0.9988, 0.9881  # two digits would show a pair at its ceiling that is far below it
@@ -113,7 +113,7 @@ def test_many_languages_get_short_numbers_that_fit_their_cells() -> None:
 
 def test_a_pair_that_was_not_measured_is_an_empty_cell() -> None:
     frame = synthetic_run.correlation(LANGUAGES)
-    frame = frame[~((frame["language_a"] == "cat") & (frame["language_b"] == "fao"))]
+    frame = frame[~((frame["group_a"] == "cat") & (frame["group_b"] == "fao"))]
     values = cells(maps(figures.correlation_heatmaps(frame, LANGUAGES, ("all",)))[0])
     assert np.argwhere(np.isnan(values)).tolist() == [[ORDER.index("cat"), ORDER.index("fao")]]
 
@@ -165,11 +165,11 @@ def test_ticks_of_the_colour_scale_are_evenly_apart(low: float, high: float, tic
 
 
 def compared(half: float = 0.02) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two runs, the low group of the second 0.05 lower in every pair, cat and fao 0.01; and their difference."""
+    """Two runs, the low subset of the second 0.05 lower in every pair, cat and fao 0.01; and their difference."""
     first = synthetic_run.correlation(LANGUAGES)
     second = first.copy()
-    fell = (first["language_a"] != first["language_b"]) & (first["group"] == "low")
-    spared = first["language_a"].isin(["cat", "fao"]) & first["language_b"].isin(["cat", "fao"])
+    fell = (first["group_a"] != first["group_b"]) & (first["subset"] == "low")
+    spared = first["group_a"].isin(["cat", "fao"]) & first["group_b"].isin(["cat", "fao"])
     second["pcc"] -= 0.05 * (fell & ~spared) + 0.01 * (fell & spared)
     return two(lambda place: (first, second)[place]), synthetic_tables.comparison(first, second, half)
 
@@ -202,7 +202,7 @@ def test_a_turned_corner_marks_the_pairs_whose_interval_excludes_zero_and_no_oth
 
 def test_the_mean_over_pairs_is_no_pair() -> None:
     frame, difference = compared()
-    mean = difference.iloc[:1].assign(group="low", language_a=np.nan, language_b=np.nan, difference=-0.9)
+    mean = difference.iloc[:1].assign(subset="low", language_a=np.nan, language_b=np.nan, difference=-0.9)
     both = pd.concat([difference, mean], ignore_index=True)
     figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",), difference=both)
     assert maps(figure)[2].collections[0].get_clim() == (-0.05, 0.05)
@@ -231,11 +231,11 @@ def test_a_difference_has_its_sign_and_nothing_has_none(value: float, decimals: 
 
 def test_the_disattenuated_correlation_may_exceed_one_and_has_no_diagonal() -> None:
     frame = synthetic_run.correlation(LANGUAGES)
-    frame.loc[(frame["group"] == "low") & (frame["language_a"] == "nso") & (frame["language_b"] == "fao"),
+    frame.loc[(frame["subset"] == "low") & (frame["group_a"] == "nso") & (frame["group_b"] == "fao"),
               "disattenuated"] = 1.07  # fmt: skip
     figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",), value="disattenuated")
     (ax,) = maps(figure)
-    at = frame[frame["group"] == "low"].set_index(["language_a", "language_b"])["disattenuated"]
+    at = frame[frame["subset"] == "low"].set_index(["group_a", "group_b"])["disattenuated"]
     wanted = np.array([[np.nan if a == b else at[a, b] for b in ORDER] for a in ORDER])
     np.testing.assert_allclose(cells(ax), wanted)
     assert "1.07" in numbers(figure)

@@ -47,14 +47,14 @@ def test_each_language_has_a_column_and_all_layers_are_together() -> None:
     frame = synthetic_tables.components(FEW)
     (ax,) = maps(figures.specificity_by_component(frame, FEW))
     assert [label.get_text() for label in ax.get_xticklabels()] == ["nob", "fao", "cat"]
-    at = frame[frame["layer"] == "all"].set_index(["stack", "component", "language"])["specificity_median"]
+    at = frame[frame["layer"] == "all"].set_index(["stack", "component", "group"])["specificity_median"]
     np.testing.assert_allclose(cells(ax)[3], [at["encoder", "fc", code] for code in ("nob", "fao", "cat")])
 
 
 def test_correlation_within_components_is_the_mean_over_pairs_with_its_span() -> None:
     frame = synthetic_tables.components_correlation(FEW)
     (ax,) = figures.component_correlation(frame).axes
-    once = frame[frame["language_a"] < frame["language_b"]]
+    once = frame[frame["group_a"] < frame["group_b"]]
     of_fc = once[(once["stack"] == "decoder") & (once["component"] == "fc")]["pcc"]
     place = [label.get_text() for label in ax.get_yticklabels()].index("decoder fc")
     assert ax.lines[0].get_xdata()[place] == pytest.approx(of_fc.mean())
@@ -67,10 +67,10 @@ def test_correlation_within_components_is_the_mean_over_pairs_with_its_span() ->
 
 def test_overlap_is_drawn_both_ways_round_on_one_scale_with_what_chance_gives() -> None:
     frame = synthetic_tables.overlap(FEW)
-    once = frame[frame["language_a"] < frame["language_b"]]
+    once = frame[frame["group_a"] < frame["group_b"]]
     figure = figures.overlap_heatmaps(once, FEW)
     first, second = maps(figure)
-    at = once[once["share"] == 0.1].set_index(["language_a", "language_b"])["jaccard"]
+    at = once[once["share"] == 0.1].set_index(["group_a", "group_b"])["jaccard"]
     wanted = [[np.nan if a == b else at[min(a, b), max(a, b)] for b in ("nob", "fao", "cat")] for a in
               ("nob", "fao", "cat")]  # fmt: skip
     np.testing.assert_allclose(cells(second), wanted)
@@ -81,7 +81,7 @@ def test_overlap_is_drawn_both_ways_round_on_one_scale_with_what_chance_gives() 
 def test_small_overlaps_keep_three_digits() -> None:
     frame = synthetic_tables.overlap(FEW, shares=(0.01,))
     text = numbers(figures.overlap_heatmaps(frame, FEW))
-    at = frame.set_index(["language_a", "language_b"])["jaccard"]
+    at = frame.set_index(["group_a", "group_b"])["jaccard"]
     assert f"{at['nob', 'fao']:.3f}"[1:] in text
     assert overlap.written(frame)(np.nan) == ""
 
@@ -91,7 +91,7 @@ def test_small_overlaps_keep_three_digits() -> None:
 
 def correlations(pcc: dict[tuple[str, str], float]) -> pd.DataFrame:
     both = {**pcc, **{(b, a): value for (a, b), value in pcc.items()}}
-    frame = synthetic_run.correlation(FEW).query("group == 'low'").set_index(["language_a", "language_b"])
+    frame = synthetic_run.correlation(FEW).query("subset == 'low'").set_index(["group_a", "group_b"])
     for pair, value in both.items():
         frame.loc[pair, "pcc"] = value
     return frame.reset_index()
@@ -123,8 +123,8 @@ def test_a_language_keeps_a_share_of_its_own_unpruned_score() -> None:
     rows = [("none", code, code, 0.0, bleu) for code, bleu in (("cat", 20.0), ("fao", 10.0), ("nob", 0.0))]
     rows += [("specificity", "cat", "cat", 0.5, 15.0), ("specificity", "cat", "fao", 0.5, 2.0),
              ("specificity", "fao", "cat", 0.5, 4.0), ("specificity", "fao", "nob", 0.5, 0.0)]  # fmt: skip
-    frame = pd.DataFrame(rows, columns=["order", "language", "evaluated", "ratio", "bleu"])
-    found = cross.bleu_kept(frame).set_index(["language", "evaluated"])["kept"]
+    frame = pd.DataFrame(rows, columns=["order", "group", "evaluated", "ratio", "bleu"])
+    found = cross.bleu_kept(frame).set_index(["group", "evaluated"])["kept"]
     assert found["cat", "cat"] == 0.75
     assert found["cat", "fao"] == 0.2
     assert found["fao", "cat"] == 0.2
@@ -133,7 +133,7 @@ def test_a_language_keeps_a_share_of_its_own_unpruned_score() -> None:
 
 def test_the_cross_matrix_has_the_language_pruned_for_in_its_rows() -> None:
     frame = cross.bleu_kept(synthetic_tables.cross(FEW))
-    frame.loc[(frame["language"] == "cat") & (frame["evaluated"] == "nob") & (frame["ratio"] == 0.3), "kept"] = 0.11
+    frame.loc[(frame["group"] == "cat") & (frame["evaluated"] == "nob") & (frame["ratio"] == 0.3), "kept"] = 0.11
     figure = figures.cross_matrix(frame, FEW)
     first, second = maps(figure)
     assert cells(first)[2, 0] == 0.11  # cat is last, nob is first
@@ -149,7 +149,7 @@ def test_the_ratios_shown_are_those_where_the_language_itself_stands_out() -> No
         for ratio, own, others in ((0.1, 1.0, 0.99), (0.3, 0.9, 0.5), (0.5, 0.7, 0.2), (0.7, 0.3, 0.1), (0.9, 0, 0))
         for other, kept in (("cat", own), ("fao", others))
     ]
-    cells_ = pd.DataFrame(rows, columns=["language", "evaluated", "ratio", "kept"])
+    cells_ = pd.DataFrame(rows, columns=["group", "evaluated", "ratio", "kept"])
     assert cross.telling(cells_) == [0.3, 0.5, 0.7]
 
 
@@ -161,10 +161,10 @@ def test_similarity_of_the_tasks_has_a_mark_for_each_run_on_one_scale() -> None:
     figure = figures.task_similarity(frame, LANGUAGES)
     assert len({ax.get_xlim() for ax in figure.axes}) == 1
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ORDER
-    for ax, group in zip(figure.axes, ("high", "low", "all"), strict=True):
+    for ax, subset in zip(figure.axes, ("high", "low", "all"), strict=True):
         for label in ("regular", "distilled"):
             (marks,) = (line for line in ax.lines if line.get_label() == label)
-            at = frame[(frame["run"] == label) & (frame["group"] == group)].set_index("language")
+            at = frame[(frame["run"] == label) & (frame["subset"] == subset)].set_index("group")
             np.testing.assert_allclose(marks.get_xdata(), at["pcc"].reindex(ORDER))
     assert "translation and denoising" in similarity.caption(frame)
 

@@ -31,7 +31,7 @@ def test_gains_are_differences_to_the_baseline_by_tier_and_filled_where_they_are
 
 def test_gains_are_of_one_metric_and_of_tiers_alone() -> None:
     tests = synthetic_tables.evaluation(LANGUAGES)["significance.csv"]
-    found = quality.gains(tests.replace({"language": {"": np.nan}, "tier": {"": np.nan}}))
+    found = quality.gains(tests.replace({"group": {"": np.nan}, "tier": {"": np.nan}}))
     assert found["tier"].tolist() == ["High", "Low", "Very Low", "All"]
     assert set(found["metric"]) == {"bleu"}
 
@@ -43,7 +43,7 @@ def ratios(
     rows = [
         (name, of[2], "All", "bleu", 10.0 + place, 9.0, 11.0, 3) for place, (name, of) in enumerate(systems.items())
     ]
-    columns = ["system", "direction", "tier", "metric", "score", "score_low", "score_high", "languages"]
+    columns = ["system", "direction", "tier", "metric", "score", "score_low", "score_high", "groups"]
     facts: dict[str, dict[str, object]] = {
         name: {"method": method, "mask_ratio": ratio} for name, (method, ratio, _) in systems.items()
     }
@@ -66,7 +66,7 @@ def test_systems_that_differ_in_something_else_are_no_points_of_one_line() -> No
     assert quality.by_ratio(tiers, systems)["system"].tolist() == ["a", "b"]
     systems["b"]["separate_projection"] = True
     rows = quality.by_ratio(tiers, systems)
-    assert [group["system"].tolist() for _, group in rows.groupby("design")] == [["a", "again"], ["own", "b"]]
+    assert [subset["system"].tolist() for _, subset in rows.groupby("design")] == [["a", "again"], ["own", "b"]]
 
 
 def test_quality_against_the_masking_ratio_has_a_line_for_each_tier_with_its_band() -> None:
@@ -143,10 +143,10 @@ def test_the_caption_counts_what_is_predicted() -> None:
 def test_of_several_sentences_and_runs_one_is_chosen() -> None:
     frames = [layout().assign(language=code, run=run) for run in ("b", "a") for code in ("fao", "cat")]
     frame = pd.concat(frames).sample(frac=1, random_state=1)
-    first = frame["language"].iloc[0]
+    first = frame["group"].iloc[0]
     for language, wanted in ((None, first), ("cat", "cat"), ("fao", "fao")):
         rows = tokens.sentence(frame, language)
-        assert rows["language"].unique().tolist() == [wanted]
+        assert rows["group"].unique().tolist() == [wanted]
         assert rows["run"].nunique() == 1
         assert rows["source"].tolist() == SOURCE
     assert f"({first})" in tokens.caption(tokens.sentence(frame))

@@ -15,7 +15,7 @@ from tests.support.drawn import LANGUAGES, ORDER, two
 def test_boxes_are_the_quantiles_of_the_table() -> None:
     frame = synthetic_run.specificity(LANGUAGES)
     left, right = figures.specificity(frame, LANGUAGES).axes[:2]
-    table = distributions.wide(frame).set_index("language").loc[ORDER]
+    table = distributions.wide(frame).set_index("group").loc[ORDER]
     boxes = [patch.get_path().vertices[:, 0] for patch in left.patches]
     np.testing.assert_allclose([box.min() for box in boxes], table["q25"])
     np.testing.assert_allclose([box.max() for box in boxes], table["q75"])
@@ -30,7 +30,7 @@ def test_boxes_are_the_quantiles_of_the_table() -> None:
 def test_balance_is_relative_to_the_mean_of_each_language() -> None:
     frame = synthetic_run.balance(LANGUAGES)
     scaled = frame.copy()
-    sized = scaled["statistic"].isin(["mean", *distributions.QUANTILES]) & (scaled["language"] == "cat")
+    sized = scaled["statistic"].isin(["mean", *distributions.QUANTILES]) & (scaled["group"] == "cat")
     scaled.loc[sized, "value"] *= 1000
     axes = [figures.balance(each, LANGUAGES).axes[0] for each in (frame, scaled)]
     first, second = ([patch.get_path().vertices[:, 0].tolist() for patch in ax.patches] for ax in axes)
@@ -49,7 +49,7 @@ def test_bars_are_training_pairs_in_descending_order_coloured_by_tier() -> None:
     heights = [bar.get_height() for bar in ax.patches]
     assert heights == sorted((each["sizes"]["train"] for each in LANGUAGES.values()), reverse=True)
     codes = [label.get_text() for label in ax.get_xticklabels()]
-    assert codes == sizes.sizes(LANGUAGES)["language"].tolist()
+    assert codes == sizes.sizes(LANGUAGES)["group"].tolist()
     assert ax.get_yscale() == "log"
     for bar, code in zip(ax.patches, codes, strict=True):
         assert matplotlib.colors.to_hex(bar.get_facecolor()) == style.TIERS[LANGUAGES[code]["tier"]]
@@ -73,13 +73,13 @@ def shapes(counts: dict[str, list[int]], edges: list[float]) -> pd.DataFrame:
         for code, of in counts.items()
         for low, high, count in zip(edges[:-1], edges[1:], of, strict=True)
     ]
-    return pd.DataFrame(rows, columns=["task", "language", "low", "high", "count"])
+    return pd.DataFrame(rows, columns=["task", "group", "low", "high", "count"])
 
 
 def test_violins_have_one_area_whatever_the_count_and_the_width_of_the_bins() -> None:
     found = violins.densities(shapes({"cat": [30, 10], "fao": [2, 2]}, [0.0, 1.0, 4.0]))
     assert found["density"].tolist() == [0.75, 0.25 / 3, 0.5, 0.5 / 3]
-    area = (found["density"] * (found["high"] - found["low"])).groupby(found["language"]).sum()
+    area = (found["density"] * (found["high"] - found["low"])).groupby(found["group"]).sum()
     np.testing.assert_allclose(area, 1.0)
 
 
@@ -115,7 +115,7 @@ def test_the_deviation_stands_on_an_axis_of_its_own_and_its_ratio_to_the_mean_be
     statistics = synthetic_run.balance(LANGUAGES)
     figure = figures.sensitivity_violins(synthetic_tables.distribution(LANGUAGES), statistics, LANGUAGES)
     _, lower, second = figure.axes
-    wanted = distributions.wide(statistics).set_index("language").loc[[*ORDER, "all"]]
+    wanted = distributions.wide(statistics).set_index("group").loc[[*ORDER, "all"]]
     np.testing.assert_allclose(second.lines[0].get_ydata(), wanted["std_below_top1"] / 1e-4)
     np.testing.assert_allclose(lower.lines[0].get_ydata(), wanted["cv_below_top1"])
     assert second.get_ylim()[1] > max(second.lines[0].get_ydata())

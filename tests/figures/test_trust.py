@@ -24,13 +24,13 @@ def test_growth_as_of_independent_batches_is_a_straight_line() -> None:
         x, y = np.log(np.asarray(line.get_xdata())), logit(np.asarray(line.get_ydata()))
         np.testing.assert_allclose(np.diff(y) / np.diff(x), 1.0)
     (line,) = (line for line in figure.axes[1].lines if line.get_gid() == "cat")
-    at = frame[(frame["language"] == "cat") & (frame["group"] == "low")]
+    at = frame[(frame["group"] == "cat") & (frame["subset"] == "low")]
     np.testing.assert_allclose(line.get_data(), at[["batches", "reliability"]].T)
 
 
 def test_names_at_the_ends_of_lines_do_not_cover_each_other() -> None:
     frame = synthetic_tables.convergence(LANGUAGES)
-    frame["reliability"] = frame.groupby(["group", "batches"])["reliability"].transform("mean")  # all end as one
+    frame["reliability"] = frame.groupby(["subset", "batches"])["reliability"].transform("mean")  # all end as one
     figure = figures.convergence_curves(frame, LANGUAGES)
     for ax in figure.axes:
         names = [each for each in ax.texts if isinstance(each, Annotation)]
@@ -42,8 +42,8 @@ def test_names_at_the_ends_of_lines_do_not_cover_each_other() -> None:
 
 def test_a_reliability_that_is_not_positive_or_not_defined_is_not_drawn() -> None:
     frame = synthetic_tables.convergence(LANGUAGES)
-    frame.loc[frame["language"] == "fao", "reliability"] = -0.1
-    frame.loc[frame["language"] == "nso", "reliability"] = np.nan
+    frame.loc[frame["group"] == "fao", "reliability"] = -0.1
+    frame.loc[frame["group"] == "nso", "reliability"] = np.nan
     figure = figures.convergence_curves(frame, LANGUAGES)
     assert "fao" not in [text.get_text() for text in figure.axes[0].texts]
     assert "nso" not in [text.get_text() for text in figure.axes[0].texts]
@@ -71,7 +71,7 @@ def test_points_are_estimate_and_exact_value_on_one_scale_with_their_agreement()
     assert [ax.get_title() for ax in figure.axes] == ["fao", "cat"]
     for ax in figure.axes:
         (points,) = (each for each in ax.collections if isinstance(each, PathCollection))
-        at = frame[frame["language"] == ax.get_title()]
+        at = frame[frame["group"] == ax.get_title()]
         np.testing.assert_allclose(points.get_offsets(), at[["taylor", "exact"]])
         assert ax.get_xlim() == ax.get_ylim()
         assert "Spearman .970 (.960–.975)" in ax.texts[0].get_text()
@@ -108,7 +108,7 @@ def test_very_many_points_are_an_image_inside_the_vector_file(count: int) -> Non
 
 def test_the_caption_counts_what_was_sampled() -> None:
     frame, summary = synthetic_tables.audit(FEW), synthetic_tables.audit_summary(FEW)
-    summary.loc[summary["language"] == "cat", "sampled"] = 1200
+    summary.loc[summary["group"] == "cat", "sampled"] = 1200
     text = audit.caption(frame, summary)
     assert "60 to 1,200 parameters were sampled; batches: 20" in text
     assert "correlation is 0.970." in text

@@ -22,7 +22,7 @@ from tests.support import toy
 from tests.support.watched import SCORING, bits, snapshot, translating
 
 LANGUAGES = ["cat", "fur", "nso"]
-CROSS: dict[str, Any] = {"ratios": [0.5], "languages": LANGUAGES, "settings": SCORING, "cross": True}
+CROSS: dict[str, Any] = {"ratios": [0.5], "groups": LANGUAGES, "settings": SCORING, "cross": True}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_a_cell_is_the_other_language_translated_by_what_the_order_of_the_first_
     table = run.read_table("pruning-cross.csv")
     assert len(table) == 3 + 9
     for row in table[table["order"] == "specificity"].to_dict("records"):
-        plan = make_plan(run, backend.module, Order("specificity", row["language"]), [0.5])
+        plan = make_plan(run, backend.module, Order("specificity", row["group"]), [0.5])
         with pruned(run, backend.module, plan, 0.5) as count:
             found = backend.translate(row["evaluated"], "test", Decoding())
         quality = evaluate(found.hypotheses, found.references, "none", bootstrap=10)
@@ -63,36 +63,36 @@ def test_a_cell_is_the_other_language_translated_by_what_the_order_of_the_first_
 def test_the_matrix_has_the_columns_that_others_read_and_the_unpruned_model(straight: Path) -> None:
     table = Run.open(straight).read_table("pruning-cross.csv")
     assert table.columns.tolist() == [
-        "order", "seed", "language", "evaluated", "ratio", "pruned", "prunable", "bleu", "bleu_low", "bleu_high",
+        "order", "seed", "group", "evaluated", "ratio", "pruned", "prunable", "bleu", "bleu_low", "bleu_high",
         "chrf", "sentences", "truncated", "mean_length_ratio", "bleu_signature", "chrf_signature", "signature",
         "hypotheses", "sha256",
     ]  # fmt: skip
     unpruned = table[table["order"] == "none"]
-    assert unpruned["evaluated"].tolist() == unpruned["language"].tolist() == LANGUAGES
-    assert not table.duplicated(["order", "language", "evaluated", "ratio"]).any()
+    assert unpruned["evaluated"].tolist() == unpruned["group"].tolist() == LANGUAGES
+    assert not table.duplicated(["order", "group", "evaluated", "ratio"]).any()
 
 
 def test_curves_hold_the_own_languages_alone(straight: Path) -> None:
     run = Run.open(straight)
     curves, matrix = run.read_table("pruning.csv"), run.read_table("pruning-cross.csv")
     assert "evaluated" not in curves
-    own = matrix[matrix["language"] == matrix["evaluated"]].drop(columns="evaluated").reset_index(drop=True)
+    own = matrix[matrix["group"] == matrix["evaluated"]].drop(columns="evaluated").reset_index(drop=True)
     pd.testing.assert_frame_equal(curves, own)
 
 
 def test_a_sweep_without_it_writes_no_matrix(run: Run) -> None:
-    prune(run, translating(), [0, 0.5], languages=["cat"], settings=SCORING)
+    prune(run, translating(), [0, 0.5], groups=["cat"], settings=SCORING)
     assert not (run.path / "pruning-cross.csv").exists()
 
 
 def test_a_matrix_shares_the_ledger_of_the_curves_and_decodes_nothing_twice(run: Run, straight: Path) -> None:
-    prune(run, translating(), [0, 0.3, 0.5], languages=["cat", "nso"], settings=SCORING)
+    prune(run, translating(), [0, 0.3, 0.5], groups=["cat", "nso"], settings=SCORING)
     backend = translating()
     prune(run, backend, **CROSS, resume=True)
     # fur: 0 and its own; and every other of each
     assert len(backend.calls) == 2 + 3 * 2
     matrix, whole = (Run.open(path).read_table("pruning-cross.csv") for path in (run.path, straight))
-    key = ["order", "language", "evaluated", "ratio"]
+    key = ["order", "group", "evaluated", "ratio"]
     pd.testing.assert_frame_equal(
         matrix.sort_values(key).reset_index(drop=True), whole.sort_values(key).reset_index(drop=True)
     )
@@ -134,7 +134,7 @@ def test_a_model_is_pruned_once_for_all_that_it_decodes(run: Run, monkeypatch: p
 
 def test_random_orders_are_crossed_by_seed(run: Run) -> None:
     table = prune(
-        run, translating(), [0.5], ["random"], seeds=[1, 2], languages=["cat", "nso"], settings=SCORING, cross=True
+        run, translating(), [0.5], ["random"], seeds=[1, 2], groups=["cat", "nso"], settings=SCORING, cross=True
     )
     matrix = run.read_table("pruning-cross.csv")
     assert len(table) == 2 * (1 + 2)
@@ -145,11 +145,11 @@ def test_random_orders_are_crossed_by_seed(run: Run) -> None:
 def test_another_length_penalty_is_another_sweep(run: Run) -> None:
     # a penalty moves BLEU as much as a beam does
     other = replace(SCORING, decoding=Decoding(lenpen=0.6))
-    one = prune(run, translating(), [0], languages=["cat"], settings=SCORING)
+    one = prune(run, translating(), [0], groups=["cat"], settings=SCORING)
     with pytest.raises(RunError, match="was made with other settings: decoding"):
-        prune(run, translating(), [0], languages=["cat"], settings=other, resume=True)
+        prune(run, translating(), [0], groups=["cat"], settings=other, resume=True)
     shutil.rmtree(run.path / "pruning")
-    two = prune(run, translating(), [0], languages=["cat"], settings=other)
+    two = prune(run, translating(), [0], groups=["cat"], settings=other)
     assert one["signature"][0] != two["signature"][0]
     assert "|lenpen:0.6|" in two["signature"][0]
 

@@ -27,7 +27,7 @@ SWEEP = {"ratios": [0, 0.3, 0.7], "orders": ["specificity", "reverse", "random"]
 
 def swept(path: Path, backend: toy.ToyBackend, settings: SweepSettings = SETTINGS) -> Path:
     run = analyze(backend, path, Settings(batches=4, tokens=64))
-    prune(run, backend, **SWEEP, languages=["cat", "nso"], settings=settings)  # type: ignore[arg-type]
+    prune(run, backend, **SWEEP, groups=["cat", "nso"], settings=settings)  # type: ignore[arg-type]
     return path
 
 
@@ -54,7 +54,7 @@ def stored(run: Run, order: str, ratio: float, seed: int | None = None) -> Sampl
     return mean(
         [
             resampled(bleu_metric("none"), (run.path / file).read_text().splitlines(), references[code], 60)
-            for file, code in zip(rows["hypotheses"], rows["language"], strict=True)
+            for file, code in zip(rows["hypotheses"], rows["group"], strict=True)
         ]
     )
 
@@ -153,7 +153,7 @@ def test_sweeps_that_are_not_of_the_same_are_not_compared(
 def test_a_ratio_at_which_a_language_is_missing_is_left_out(paths: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(paths["regular"], tmp_path / "run")
     run, backend = Run.open(tmp_path / "run"), toy.backend()
-    prune(run, backend, [0.5], ["specificity"], languages=["cat"], settings=SETTINGS, resume=True)
+    prune(run, backend, [0.5], ["specificity"], groups=["cat"], settings=SETTINGS, resume=True)
     assert 0.5 in set(run.read_table("pruning.csv")["ratio"])
     assert set(curve_bands({"run": run})["ratio"]) == {0.0, 0.3, 0.7}
 

@@ -39,7 +39,7 @@ GREEDY = Decoding(beam=1)
 def analysed(tiny_checkpoint: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("analysed") / "run"
     backend = open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
-    analyze(backend, path, Settings(batches=4, tokens=60), languages=["cat"])
+    analyze(backend, path, Settings(batches=4, tokens=60), groups=["cat"])
     return path
 
 

@@ -48,7 +48,7 @@ def measured(of: Any, backend: Any, batches: Sequence[Batch], **options: Any) ->
 @pytest.mark.parametrize("loss", ["nll", "train"])
 def test_fisher_is_the_mean_over_batches_of_the_squared_gradient_of_a_whole_batch(loss: str, reduction: str) -> None:
     backend = toy.backend()
-    batches = batches_of(backend, 3, pieces=2, languages=["cat"])
+    batches = batches_of(backend, 3, pieces=2, groups=["cat"])
     found = measured(fisher, backend, batches, loss=loss, reduction=reduction)
     named = {p.name: t for p, t in tensors(backend.module, registry(backend.module, backend.ghosts))}
     assert found.keys() == named.keys()
@@ -64,7 +64,7 @@ def test_fisher_is_the_mean_over_batches_of_the_squared_gradient_of_a_whole_batc
 
 def test_fisher_is_not_the_square_of_the_mean_nor_the_mean_over_sentences() -> None:
     backend = toy.backend()
-    batches = batches_of(backend, 4, languages=["cat"])
+    batches = batches_of(backend, 4, groups=["cat"])
     whole = measured(fisher, backend, batches)["encoder.layers.0.fc1.weight"]
     sentences = [Batch((((item),),), int(backend.sizes("cat")[item[1], 1])) for b in batches for item in b.items]
     one_by_one = measured(fisher, backend, sentences)["encoder.layers.0.fc1.weight"]
@@ -95,7 +95,7 @@ def test_fisher_of_dropout_is_the_same_again_and_another_by_seed() -> None:
 
 
 def test_fisher_refuses_a_batch_that_is_not_finite_or_leaves_it_out() -> None:
-    batches = batches_of(Watched(), 3, languages=["cat"])
+    batches = batches_of(Watched(), 3, groups=["cat"])
     with pytest.raises(NonFiniteError, match="batch 1"):
         measured(fisher, Watched(before=infinite_at(1)), batches)
     found = measured(fisher, Watched(before=infinite_at(1)), batches, skip_nonfinite=True)
@@ -158,7 +158,7 @@ def ranked(rows: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("make", [toy.backend, transformer, untied], ids=["tokens", "transformer", "untied"])
 def test_wanda_is_its_definition_one_sentence_and_one_row_at_a_time(make: Any) -> None:
     backend = make()
-    batches = batches_of(backend, 3, pieces=2, languages=["cat"])
+    batches = batches_of(backend, 3, pieces=2, groups=["cat"])
     found = measured(wanda, backend, batches)
     expected = obvious_wanda(backend, [item for batch in batches for item in batch.items])
     assert found.keys() == expected.keys()
@@ -222,7 +222,7 @@ def test_wanda_of_queries_in_fairseq_is_that_of_the_normed_states(tiny_backend: 
 
 def test_wanda_prunes_the_same_share_of_every_output() -> None:
     backend = toy.backend()
-    score = measured(wanda, backend, batches_of(backend, 2, languages=["cat"]))["encoder.layers.0.fc1.weight"]
+    score = measured(wanda, backend, batches_of(backend, 2, groups=["cat"]))["encoder.layers.0.fc1.weight"]
     for ratio in (0.25, 0.5):
         lost = (score < ratio).sum(axis=1)
         assert lost.max() - lost.min() <= 1

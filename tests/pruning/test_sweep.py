@@ -59,7 +59,7 @@ def test_ratio_0_is_decoded_once_per_language_whatever_the_orders(run: Run) -> N
     table = prune(run, backend, [0, 0.5], ["specificity", "reverse", "random"], seeds=[1, 2], settings=SCORING)
     assert len(backend.calls) == len(table) == 4 * (1 + 1 + 1 + 2)
     unpruned = table[table["ratio"] == 0]
-    assert unpruned["language"].tolist() == ["cat", "fur", "nob", "nso"]
+    assert unpruned["group"].tolist() == ["cat", "fur", "nob", "nso"]
     assert (unpruned["order"] == "none").all()
     assert (unpruned["pruned"] == 0).all()
     assert unpruned["seed"].isna().all()
@@ -71,7 +71,7 @@ def test_ratio_0_is_decoded_once_per_language_whatever_the_orders(run: Run) -> N
 def test_cells_are_what_plan_apply_decode_and_score_give_one_by_one(straight: Path) -> None:
     run, backend = Run.open(straight), toy.backend()
     for line in ledger(straight):
-        cell = Cell(line["order"], line["seed"], line["language"], line["ratio"])
+        cell = Cell(line["order"], line["seed"], line["group"], line["ratio"])
         if cell.order == "none":
             found = backend.translate(cell.language, "test", Decoding())
         else:
@@ -105,7 +105,7 @@ def test_the_curve_is_alive(straight: Path) -> None:
 def test_table_is_the_ledger_and_has_the_columns_that_others_read(straight: Path) -> None:
     table = Run.open(straight).read_table("pruning.csv")
     assert table.columns[:15].tolist() == [
-        "order", "seed", "language", "ratio", "pruned", "prunable", "bleu", "bleu_low", "bleu_high", "chrf",
+        "order", "seed", "group", "ratio", "pruned", "prunable", "bleu", "bleu_low", "bleu_high", "chrf",
         "sentences", "truncated", "mean_length_ratio", "bleu_signature", "chrf_signature",
     ]  # fmt: skip
     lines = ledger(straight)
@@ -151,18 +151,18 @@ def test_signature_tells_checkpoint_data_direction_and_references(run: Run) -> N
 def test_decoding_settings_and_split_reach_the_backend(run: Run) -> None:
     backend, decoding = translating(), Decoding(beam=3, max_sentences=5)
     settings = replace(SCORING, split="valid", decoding=decoding)
-    table = prune(run, backend, [0], languages=["cat"], settings=settings)
+    table = prune(run, backend, [0], groups=["cat"], settings=settings)
     assert backend.calls == [("cat", "valid", decoding)]
     assert table["sentences"].tolist() == [5]
 
 
 def test_protect_reaches_the_plan(run: Run) -> None:
-    table = prune(run, translating(), [0.95], languages=["cat"], settings=replace(SCORING, protect=0.05))
+    table = prune(run, translating(), [0.95], groups=["cat"], settings=replace(SCORING, protect=0.05))
     assert table["pruned"].tolist() == [0, round(0.95 * run.manifest["prunable_count"])]
 
 
 def test_a_caption_says_where_all_orders_have_pruned_the_same(run: Run) -> None:
-    table = prune(run, translating(), [0, 0.4, 0.9], ["specificity", "reverse"], languages=["cat"], settings=SCORING)
+    table = prune(run, translating(), [0, 0.4, 0.9], ["specificity", "reverse"], groups=["cat"], settings=SCORING)
     same = "so that at 90% all orders have pruned the same"
     assert same in caption(table)
     assert same not in caption(table[table["ratio"] < 0.9])
@@ -177,7 +177,7 @@ def test_the_model_is_bit_identical_after_a_sweep(run: Run) -> None:
     backend = translating()
     backend.module.train()
     before = bits(backend.module)
-    prune(run, backend, [0, 0.9], ["specificity", "magnitude"], languages=["cat"], settings=SCORING)
+    prune(run, backend, [0, 0.9], ["specificity", "magnitude"], groups=["cat"], settings=SCORING)
     assert bits(backend.module) == before
     assert not backend.module.training
 

@@ -50,7 +50,7 @@ def test_a_sweep_from_python_notes_nothing(tmp_path: Path) -> None:
     from tests.support.watched import Watched
 
     run = Run.open(undisturbed(tmp_path / "run"))
-    prune(run, Watched(), [0], languages=["cat"], settings=SCORING)
+    prune(run, Watched(), [0], groups=["cat"], settings=SCORING)
     assert recorded(run.path / "pruning") == []
     assert not (run.path / "pruning" / "commands.json").exists()
 

@@ -95,20 +95,20 @@ def test_another_spm_model_under_the_same_path_is_refused(run: Run, tmp_path: Pa
     model = tmp_path / "spm.model"
     with_model = replace(SCORING, spm_model=str(model))
     write_model(model, 36)
-    prune(run, translating(), [0], languages=["cat"], settings=with_model)
+    prune(run, translating(), [0], groups=["cat"], settings=with_model)
     write_model(model, 30)
     clear()
     with pytest.raises(RunError, match=r"other settings: .*spm-"):
-        prune(run, translating(), [0, 0.5], languages=["cat"], settings=with_model, resume=True)
+        prune(run, translating(), [0, 0.5], groups=["cat"], settings=with_model, resume=True)
 
 
 def test_the_same_spm_model_at_another_place_goes_on(run: Run, tmp_path: Path) -> None:
     write_model(tmp_path / "one.model", 36)
     shutil.copy(tmp_path / "one.model", tmp_path / "two.model")
     settings = [replace(SCORING, spm_model=str(tmp_path / name)) for name in ("one.model", "two.model")]
-    prune(run, translating(), [0], languages=["cat"], settings=settings[0])
+    prune(run, translating(), [0], groups=["cat"], settings=settings[0])
     backend = translating()
-    prune(run, backend, [0, 0.5], languages=["cat"], settings=settings[1], resume=True)
+    prune(run, backend, [0, 0.5], groups=["cat"], settings=settings[1], resume=True)
     assert len(backend.calls) == 1
 
 
@@ -167,7 +167,7 @@ def test_a_later_sweep_adds_orders_ratios_and_languages_and_decodes_nothing_twic
         backend,
         [0.4, 0.6],
         ["specificity", "reverse"],
-        languages=["cat", "nob"],
+        groups=["cat", "nob"],
         settings=SCORING,
         resume=True,
     )
@@ -175,7 +175,7 @@ def test_a_later_sweep_adds_orders_ratios_and_languages_and_decodes_nothing_twic
     assert [language for language, _, _ in backend.calls] == ["cat"] * 3 + ["nob"] * 5
     assert (run.path / "pruning" / "ledger.jsonl").read_bytes().startswith(before)
     assert len(table) == len(ledger(run)) == CELLS + 8
-    assert len(table.drop_duplicates(["order", "seed", "language", "ratio"])) == CELLS + 8
+    assert len(table.drop_duplicates(["order", "seed", "group", "ratio"])) == CELLS + 8
 
 
 def test_a_resume_with_nothing_left_to_do_writes_a_lost_table_again(run: Run, straight: Path) -> None:
@@ -301,7 +301,7 @@ def test_nothing_asked_for_is_refused(run: Run, options: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("codes", [["xyz"], ["cat", "eng"], []])
 def test_a_language_that_was_not_measured_is_refused(run: Run, codes: list[str]) -> None:
-    refused(run, OptionError, "--languages.*choose among cat, fur, nob, nso", languages=codes)
+    refused(run, OptionError, "--languages.*choose among cat, fur, nob, nso", groups=codes)
 
 
 def test_an_unknown_tokenizer_is_refused(run: Run) -> None:
@@ -343,5 +343,5 @@ def test_damaged_sensitivities_are_refused_before_anything_is_decoded(run: Run, 
     path.write_bytes(content)
     backend = translating()
     with pytest.raises(RunError, match=f"{name}.safetensors: is missing or damaged"):
-        prune(run, backend, [0.5], languages=["cat"], settings=SCORING)
+        prune(run, backend, [0.5], groups=["cat"], settings=SCORING)
     assert backend.calls == []

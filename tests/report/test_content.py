@@ -18,9 +18,9 @@ FIGURES = {
     "correlation-mt", "correlation-mt-disattenuated", "tree-mt", "similarity", "specificity-mt", "components-mt",
     "components-languages-mt", "components-correlation-mt", "overlap-mt", "pruning", "pruning-change",
     "pruning-by-language", "pruning-cross-specificity", "distribution-mt", "balance-mt", "convergence-mt", "audit-mt",
-    "languages", "layout",
+    "groups", "layout",
 }  # fmt: skip
-TABLES = {"quality", "quality-by-language", "correlation", "specificity", "pruning", "balance", "languages"}
+TABLES = {"quality", "quality-by-language", "correlation", "specificity", "pruning", "balance", "groups"}
 
 
 def test_one_run_is_reported_into_itself_and_loses_nothing(reported: Path) -> None:
@@ -39,8 +39,8 @@ def test_one_run_is_reported_into_itself_and_loses_nothing(reported: Path) -> No
 def test_the_headline_numbers_are_those_of_the_tables(reported: Path) -> None:
     text = Page(reported / "report.html").text
     frame = pd.read_csv(reported / "correlation.csv")
-    for group, words in (("high", "10% high-sensitive"), ("low", "90% low-sensitive")):
-        at = frame[(frame["group"] == group) & (frame["language_a"] != frame["language_b"])]
+    for subset, words in (("high", "10% high-sensitive"), ("low", "90% low-sensitive")):
+        at = frame[(frame["subset"] == subset) & (frame["group_a"] != frame["group_b"])]
         assert f"{words} parameters: {at['pcc'].mean():.3f} over 6 pairs" in text
         assert f"with a noise ceiling of {at['ceiling'].mean():.3f}" in text
     pruning = pd.read_csv(reported / "pruning.csv")
@@ -123,8 +123,8 @@ def test_a_run_of_which_nothing_was_pruned_yet_shows_its_quality_and_no_curve(
     frame = pd.read_csv(first / "pruning.csv").query("order == 'none'")
     write_text(first / "pruning.csv", frame.to_csv(index=False))
     report([first])
-    assert {path.stem for path in (first / "figures").iterdir()} == {"languages"}
-    assert {path.stem for path in (first / "tables").iterdir()} == {"quality", "quality-by-language", "languages"}
+    assert {path.stem for path in (first / "figures").iterdir()} == {"groups"}
+    assert {path.stem for path in (first / "tables").iterdir()} == {"quality", "quality-by-language", "groups"}
     second = synthetic_run.write_run(tmp_path / "b", FEW, only=["pruning"])
     headline = tables.headline(material.gather([first, second]).tables).shown()
     assert headline.iloc[0].tolist() == ["a", "16.60", "–"]
@@ -192,14 +192,14 @@ def test_sources_longer_than_the_model_are_told_of(tmp_path: Path) -> None:
 
     assert "longer than the model" not in said()
     frame = pd.read_csv(run / "pruning.csv")
-    frame.loc[(frame["order"] == "none") & (frame["language"] == "fao"), "truncated"] = 7
+    frame.loc[(frame["order"] == "none") & (frame["group"] == "fao"), "truncated"] = 7
     write_text(run / "pruning.csv", frame.to_csv(index=False))
     assert "Sources longer than the model takes were translated in part: fao 7." in said()
 
 
 def test_the_summary_says_whether_there_were_enough_batches_and_whether_the_estimate_holds(reported: Path) -> None:
     text = Page(reported / "report.html").text
-    frame = pd.read_csv(reported / "convergence.csv").query("group == 'low'").set_index(["language", "batches"])
+    frame = pd.read_csv(reported / "convergence.csv").query("subset == 'low'").set_index(["group", "batches"])
     half = frame.loc[("fao", 10), "reliability"]
     assert f"S would correlate with itself at {2 * half / (1 + half):.3f} (fao, 20 batches) to" in text
     assert "0.95 takes more batches than there are of fao." in text

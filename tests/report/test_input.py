@@ -50,10 +50,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another format": (manifest_of(format=1), "manifest.json: is not of format 2"),
     "no analysis": (manifest_of(analyses={}), "manifest.json: lacks any analyses"),
     "no signature": (manifest_of(analyses={"mt": {}}), "manifest.json: lacks the mt analysis's signature"),
-    "no languages": (manifest_of(languages={}), "manifest.json: lacks any languages"),
-    "a language without a family": (manifest_of(languages={"cat": {"name": "C"}}), "lacks cat's family"),
+    "no languages": (manifest_of(groups={}), "manifest.json: lacks any languages"),
+    "a language without a family": (manifest_of(groups={"cat": {"name": "C"}}), "lacks cat's family"),
     "a size in words": (
-        manifest_of(languages={"cat": {**FEW["cat"], "sizes": {"train": "many"}}}), "lacks cat's sizes"
+        manifest_of(groups={"cat": {**FEW["cat"], "sizes": {"train": "many"}}}), "lacks cat's sizes"
     ),
     "a set without tokens": (
         manifest_of(sets={"mt/cat": {"batches": 3, "files": {}}}), "manifest.json: lacks the tokens of mt/cat"
@@ -85,21 +85,21 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         edited("pruning.csv", cell(3, "ratio", None)), "pruning.csv:3: has nothing for ratio"
     ),
     "a language that is not there": (
-        edited("pruning.csv", cell(3, "language", None)), "pruning.csv:3: has nothing for language"
+        edited("pruning.csv", cell(3, "group", None)), "pruning.csv:3: has nothing for language"
     ),
     "a language of another run": (
-        edited("specificity.csv", cell(3, "language", "zul")), "specificity.csv: names zul, which is no language"
+        edited("specificity.csv", cell(3, "group", "zul")), "specificity.csv: names zul, which is no language"
     ),
     "a row twice": (edited("correlation.csv", repeated), "correlation.csv:7: says again"),
     "a statistic that is not there": (
-        edited("specificity.csv", lambda frame: frame[(frame["statistic"] != "q75") | (frame["language"] != "fao")]),
+        edited("specificity.csv", lambda frame: frame[(frame["statistic"] != "q75") | (frame["group"] != "fao")]),
         "specificity.csv: lacks the statistic q75 of fao",
     ),
     "a component without its stack": (
         edited("components.csv", cell(3, "stack", None)), "components.csv:3: has nothing for stack"
     ),
     "an unpruned score that the cross matrix needs": (
-        edited("pruning-cross.csv", lambda frame: frame[(frame["order"] != "none") | (frame["language"] != "fur")]),
+        edited("pruning-cross.csv", lambda frame: frame[(frame["order"] != "none") | (frame["group"] != "fur")]),
         "pruning-cross.csv: lacks the unpruned score of fur",
     ),
     "an audit without a statistic": (
@@ -107,7 +107,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "audit-summary.csv: lacks the statistic pearson of cat",
     ),
     "no unpruned score": (
-        edited("pruning.csv", lambda frame: frame[(frame["order"] != "none") | (frame["language"] != "fur")]),
+        edited("pruning.csv", lambda frame: frame[(frame["order"] != "none") | (frame["group"] != "fur")]),
         "pruning.csv: lacks the unpruned score of fur",
     ),
 }  # fmt: skip
@@ -181,7 +181,7 @@ def systems_of(**facts: Any) -> Callable[[Path], None]:
 EVALUATION: dict[str, tuple[Callable[[Path], object], str]] = {
     "another format": (manifest_of(format=2), "manifest.json: is not of format 1"),
     "not finished": (manifest_of(signature=None), "manifest.json: lacks signature"),
-    "a language without a tier": (manifest_of(languages={"cat": {"name": "C"}}), "family, tier or sizes of cat"),
+    "a language without a tier": (manifest_of(groups={"cat": {"name": "C"}}), "family, tier or sizes of cat"),
     "no hash of a checkpoint": (systems_of(sha256=None), "lacks the checkpoint of regular"),
     "no hash of the data": (manifest_of(data={"path": "x"}), "lacks the data's path or sha256"),
     "no scores": (removed("tiers.csv"), "has no tiers.csv"),
@@ -190,7 +190,7 @@ EVALUATION: dict[str, tuple[Callable[[Path], object], str]] = {
         edited("evaluation.csv", cell(3, "system", "mass")), "evaluation.csv: names mass, which is no system"
     ),
     "a language of another evaluation": (
-        edited("evaluation.csv", cell(3, "language", "zul")), "evaluation.csv: names zul, which is no language"
+        edited("evaluation.csv", cell(3, "group", "zul")), "evaluation.csv: names zul, which is no language"
     ),
     "a difference twice": (edited("significance.csv", repeated), "significance.csv:7: says again"),
 }  # fmt: skip

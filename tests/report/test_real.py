@@ -28,7 +28,7 @@ def out(real_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_difference_of_two_runs_is_in_the_summary_and_in_a_table(real_runs: Path, out: Path) -> None:
     runs = [Run.open(real_runs / name) for name in ("first", "second")]
     found = correlation_difference(*runs)
-    mean = found[(found["language_a"] == "") & (found["group"] == "low")].iloc[0]
+    mean = found[(found["group_a"] == "") & (found["subset"] == "low")].iloc[0]
     table = pd.read_csv(out / "tables" / "difference.csv").set_index("Group")
     assert table.loc["90% low-sensitive parameters", "Change"] == pytest.approx(mean["difference"])
     text = Page(out / "report.html").text

@@ -98,8 +98,8 @@ def test_nothing_is_missing_from_a_run_that_has_everything_but_what_other_direct
 def test_orders_languages_and_points_that_were_not_decoded_are_listed(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=synthetic_run.EVERY)
     frame = pd.read_csv(run / "pruning.csv")
-    frame = frame[~frame["order"].isin(["reverse", "random"]) & (frame["language"] != "nob")]
-    frame = frame[~((frame["language"] == "cat") & (frame["ratio"] == 0.9) & (frame["order"] == "specificity"))]
+    frame = frame[~frame["order"].isin(["reverse", "random"]) & (frame["group"] != "nob")]
+    frame = frame[~((frame["group"] == "cat") & (frame["ratio"] == 0.9) & (frame["order"] == "specificity"))]
     write_text(run / "pruning.csv", frame.to_csv(index=False))
     found, resume = absent(run), f"sensikit prune {run} --resume"
     others = f"sensikit prune {run} --order reverse,fisher,wanda,random --resume"
@@ -122,7 +122,7 @@ def test_the_headline_table_holds_both_runs(reported_pair: Path) -> None:
     text = Page(reported_pair / "report.html").text
     for label in ("regular", "distilled"):
         frame = pd.read_csv(reported_pair.parent / label / "correlation.csv").query(
-            "group == 'low' and language_a != language_b"
+            "subset == 'low' and language_a != language_b"
         )
         assert re.search(
             rf"{label} ?0\.\d+ ?0\.\d+ ?{frame['pcc'].mean():.3f}", text.replace("BLEU, 90% pruned", "")
@@ -218,9 +218,9 @@ def test_curves_without_the_scores_of_their_resamples_are_shown_without_tests(tm
 
 
 def compared(difference: float, half: float) -> material.Material:
-    """Two runs with the mean difference of their low group, and its interval."""
+    """Two runs with the mean difference of their low subset, and its interval."""
     run = material.Subject("a", "a", None, {})  # type: ignore[arg-type]
-    row = {"task": "mt", "group": "low", "language_a": np.nan, "language_b": np.nan, "difference": difference,
+    row = {"task": "mt", "subset": "low", "group_a": np.nan, "group_b": np.nan, "difference": difference,
            "difference_low": difference - half, "difference_high": difference + half}  # fmt: skip
     found = material.Comparison(run, replace(run, label="b"), "mt", pd.DataFrame([row]))
     return material.Material([], {}, {}, comparisons=[found])

@@ -74,11 +74,11 @@ def test_the_table_of_systems_says_what_each_is_and_leaves_out_what_none_has() -
 
 
 def test_the_mean_change_stands_with_its_interval_and_the_pairs_that_moved_by_more_than_theirs() -> None:
-    first = synthetic_run.correlation(FEW).query("group == 'low'")
+    first = synthetic_run.correlation(FEW).query("subset == 'low'")
     second = first.assign(pcc=first["pcc"] - 0.05)
-    second.loc[(second["language_a"] == "cat") & (second["language_b"] == "fao"), "pcc"] += 0.15
+    second.loc[(second["group_a"] == "cat") & (second["group_b"] == "fao"), "pcc"] += 0.15
     frame = synthetic_tables.comparison(first, second)
-    mean = {"task": "mt", "group": "low", "pcc_a": 0.7, "pcc_b": 0.65, "difference": -0.05, "difference_low": -0.07,
+    mean = {"task": "mt", "subset": "low", "pcc_a": 0.7, "pcc_b": 0.65, "difference": -0.05, "difference_low": -0.07,
             "difference_high": -0.03, "paired": True}  # fmt: skip
     frame = pd.concat([frame, pd.DataFrame([mean])], ignore_index=True).assign(run="b − a")
     (row,) = tables.differences(frame).shown().to_dict("records")

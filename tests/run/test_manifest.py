@@ -23,7 +23,7 @@ def test_a_run_is_opened_as_it_was_made(run: Run) -> None:
     again = Run.open(run.path)
     assert again.parameters == PARAMETERS
     assert again.manifest == json.loads(json.dumps(run.manifest))
-    assert list(again.manifest["languages"]) == ["nob", "cat"]
+    assert list(again.manifest["groups"]) == ["nob", "cat"]
     assert again.manifest["sets"]["mt/cat"]["loss"] == 2.5
     assert again.manifest["format"] == 2
 
@@ -69,10 +69,10 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "with a set that is none": (lambda m: m["sets"].update({"mt/cat": 3}), "lacks mt/cat's files"),
     "with a set without files": (without("files", of=lambda m: m["sets"]["mt/cat"]), "lacks mt/cat's files"),
     "with a rest without σ": (lambda m: m["sets"].update({"mt/rest-cat": {"files": {}}}), "lacks mt/rest-cat's sigma"),
-    "with no language": (lambda m: m.update(languages={}), "lacks any languages"),
-    "with a language that is none": (lambda m: m["languages"].update(cat="Catalan"), "lacks cat's name"),
-    "with a size in words": (lambda m: m["languages"]["cat"]["sizes"].update(test="many"), "lacks cat's sizes"),
-    "without a training size": (without("train", of=lambda m: m["languages"]["cat"]["sizes"]), "lacks cat's sizes"),
+    "with no language": (lambda m: m.update(groups={}), "lacks any languages"),
+    "with a language that is none": (lambda m: m["groups"].update(cat="Catalan"), "lacks cat's name"),
+    "with a size in words": (lambda m: m["groups"]["cat"]["sizes"].update(test="many"), "lacks cat's sizes"),
+    "without a training size": (without("train", of=lambda m: m["groups"]["cat"]["sizes"]), "lacks cat's sizes"),
     "with no analysis": (lambda m: m.update(analyses={}), "lacks any analyses"),
     "with an analysis that is none": (lambda m: m.update(analyses={"mt": "S"}), "lacks the mt analysis's signature"),
     "with a count in words": (lambda m: m.update(prunable_count="8"), "lacks prunable_count"),

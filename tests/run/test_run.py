@@ -182,7 +182,7 @@ def test_block_means_are_read_from_anywhere(run: Run) -> None:
 
 def test_a_table_comes_back_as_it_was_written(run: Run) -> None:
     frame = pd.DataFrame(
-        {"task": ["mt", "mt"], "language": ["nan", "NA"], "pcc": [0.1, np.nan], "seed": [1, 2], "note": ["a,b", 'x"y']}
+        {"task": ["mt", "mt"], "group": ["nan", "NA"], "pcc": [0.1, np.nan], "seed": [1, 2], "note": ["a,b", 'x"y']}
     )
     path = run.write_table("correlation.csv", frame)
     assert path == run.path / "correlation.csv"

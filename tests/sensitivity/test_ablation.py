@@ -167,7 +167,7 @@ def test_float32_cannot_tell_what_float64_can() -> None:
 
 def test_an_audit_is_in_float64(run: Run) -> None:
     backend = toy.backend()
-    audit(run, backend, languages=["cat"], parameters=150)
+    audit(run, backend, groups=["cat"], parameters=150)
     exact = run.read_table("audit.csv")["exact"]
     step = np.spacing(np.float32(run.manifest["sets"]["mt/cat"]["loss"]))
     assert ((exact > 0) & (exact < step / 10)).any()
@@ -249,9 +249,9 @@ def run(analysed: Path, tmp_path: Path) -> Run:
 
 def test_a_census_of_a_run_is_S_of_its_first_batches(tmp_path: Path) -> None:
     backend = toy.backend()
-    run = analyze(backend, tmp_path / "run", Settings(batches=2, tokens=20, pieces=1), languages=["nso"])
+    run = analyze(backend, tmp_path / "run", Settings(batches=2, tokens=20, pieces=1), groups=["nso"])
     size = run.manifest["parameter_count"]
-    summary = audit(run, backend, languages=["nso"], parameters=size, batches=9)
+    summary = audit(run, backend, groups=["nso"], parameters=size, batches=9)
     table = run.read_table("audit.csv")
     assert len(table) == size
     assert (table["weight"] == 1).all()
@@ -274,15 +274,15 @@ def test_an_audit_writes_both_tables_with_the_signature_of_each_choice(run: Run)
     assert not backend.module.training
     table, again = run.read_table("audit.csv"), run.read_table("audit-summary.csv")
     assert table.columns.tolist() == [
-        "task", "language", "parameter", "index", "stratum", "weight", "taylor", "exact",
+        "task", "group", "parameter", "index", "stratum", "weight", "taylor", "exact",
     ]  # fmt: skip
     assert again.columns.tolist() == [
-        "task", "language", "statistic", "value", "value_low", "value_high", "sampled", "batches", "signature",
+        "task", "group", "statistic", "value", "value_low", "value_high", "sampled", "batches", "signature",
         "command",
     ]  # fmt: skip
     pd.testing.assert_frame_equal(again, summary)
-    assert table.groupby("language", sort=False).size().to_dict() == dict.fromkeys(["cat", "fur", "nob", "nso"], 60)
-    np.testing.assert_allclose(table.groupby("language")["weight"].sum(), run.manifest["parameter_count"])
+    assert table.groupby("group", sort=False).size().to_dict() == dict.fromkeys(["cat", "fur", "nob", "nso"], 60)
+    np.testing.assert_allclose(table.groupby("group")["weight"].sum(), run.manifest["parameter_count"])
     assert summary["statistic"].tolist() == ["spearman", "pearson", "top10_agreement"] * 4
     assert set(summary["sampled"]) == {60}
     assert set(summary["batches"]) == {2}
@@ -303,9 +303,9 @@ def test_an_audit_is_on_the_first_batches_of_the_run_with_its_loss_and_its_mode(
     settings = Settings(batches=4, tokens=64, loss="train", reduction="sum", mode="train", pieces=1)
     run = analyze(Watched({"nob": 90, "cat": 80}), tmp_path / "run", settings)
     first = Watched({"nob": 90, "cat": 80})
-    analyze(first, tmp_path / "again", settings, languages=["cat"])
+    analyze(first, tmp_path / "again", settings, groups=["cat"])
     backend = Watched({"nob": 90, "cat": 80})
-    audit(run, backend, languages=["cat"], parameters=60, batches=2)
+    audit(run, backend, groups=["cat"], parameters=60, batches=2)
     used = [call.items for call in first.calls[:2]]
     # one forward pass for the gradient, one for the loss, one for each parameter
     assert [call.items for call in backend.calls] == [used[0]] * 62 + [used[1]] * 62
@@ -314,21 +314,21 @@ def test_an_audit_is_on_the_first_batches_of_the_run_with_its_loss_and_its_mode(
 
 
 def test_an_audit_is_the_same_again_to_the_last_byte(run: Run) -> None:
-    audit(run, toy.backend(), languages=["cat", "nso"], parameters=60)
+    audit(run, toy.backend(), groups=["cat", "nso"], parameters=60)
     whole = snapshot(run.path)
-    audit(run, toy.backend(), languages=["cat", "nso"], parameters=60)
+    audit(run, toy.backend(), groups=["cat", "nso"], parameters=60)
     assert snapshot(run.path) == whole
 
 
 def test_the_audit_of_another_task_stays(run: Run) -> None:
-    audit(run, toy.backend(), languages=["cat"], parameters=60)
+    audit(run, toy.backend(), groups=["cat"], parameters=60)
     for name in ("audit.csv", "audit-summary.csv"):
         run.write_table(name, run.read_table(name).assign(task="denoise"))
-    audit(run, toy.backend(), languages=["nso"], parameters=60)
-    audit(run, toy.backend(), languages=["fur"], parameters=60)
+    audit(run, toy.backend(), groups=["nso"], parameters=60)
+    audit(run, toy.backend(), groups=["fur"], parameters=60)
     for name in ("audit.csv", "audit-summary.csv"):
         table = run.read_table(name)
-        assert table.groupby("task")["language"].unique().map(list).to_dict() == {"denoise": ["cat"], "mt": ["fur"]}
+        assert table.groupby("task")["group"].unique().map(list).to_dict() == {"denoise": ["cat"], "mt": ["fur"]}
 
 
 def test_what_moves_an_audit_is_in_its_signature(run: Run) -> None:
@@ -340,7 +340,7 @@ def test_what_moves_an_audit_is_in_its_signature(run: Run) -> None:
 
 
 def test_the_taylor_estimate_of_the_toy_is_good(run: Run) -> None:
-    summary = audit(run, toy.backend(), languages=["cat"], parameters=150, batches=4).set_index("statistic")
+    summary = audit(run, toy.backend(), groups=["cat"], parameters=150, batches=4).set_index("statistic")
     assert summary.loc["spearman", "value_low"] > 0.9
     assert summary.loc["top10_agreement", "value"] > 0.6
 
@@ -353,8 +353,8 @@ def test_the_taylor_estimate_of_the_toy_is_good(run: Run) -> None:
     [
         ({"batches": 0}, "^--batches: 0 is too few"),
         ({"parameters": 3}, "^--parameters: 3 is too few for .* strata"),
-        ({"languages": ["xyz"]}, "^--languages: xyz was not measured; choose among cat, fur, nob, nso"),
-        ({"languages": []}, "^--languages: names no language"),
+        ({"groups": ["xyz"]}, "^--languages: xyz was not measured; choose among cat, fur, nob, nso"),
+        ({"groups": []}, "^--languages: names no language"),
         ({"task": "denoise"}, "denoise"),
     ],
 )
@@ -380,7 +380,7 @@ def test_another_checkpoint_other_batches_and_damage_are_refused(run: Run) -> No
         audit(run, toy.backend())
     run.manifest["sets"]["mt/cat"]["drawn"] = "0" * 64
     with pytest.raises(RunError, match="was measured on other batches of cat"):
-        audit(run, toy.backend(), languages=["cat"])
+        audit(run, toy.backend(), groups=["cat"])
     assert not (run.path / "audit.csv").exists()
 
 

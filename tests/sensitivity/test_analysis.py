@@ -53,7 +53,7 @@ def test_batches_of_the_others_hold_all_training_languages_whatever_is_asked_for
 
 
 def test_a_language_is_measured_the_same_whichever_others_are_asked_for(straight: Path, tmp_path: Path) -> None:
-    run = analyze(Watched(), tmp_path / "run", QUICK, languages=["cat"])
+    run = analyze(Watched(), tmp_path / "run", QUICK, groups=["cat"])
     for name in ("cat", "rest-cat", "all"):
         assert run.vector("mt", name).read_bytes() == Run.open(straight).vector("mt", name).read_bytes()
     assert run.languages() == ["cat"]
@@ -107,7 +107,7 @@ def test_pooled_sigma_is_that_of_the_tokens_of_the_others(tmp_path: Path) -> Non
 
 def test_pooled_measures_every_language_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     backend = Watched()
-    run = analyze(backend, tmp_path / "run", replace(QUICK, rest="pooled"), languages=["cat"])
+    run = analyze(backend, tmp_path / "run", replace(QUICK, rest="pooled"), groups=["cat"])
     assert run.languages() == list(SIZES)
     assert any("--rest pooled" in note for note in run.analysis()["notes"])
     assert "--rest pooled" in capsys.readouterr().err
@@ -232,7 +232,7 @@ def test_training_mode_is_the_same_after_a_resume(tmp_path: Path) -> None:
 
 def test_dropout_of_each_set_is_its_own(tmp_path: Path) -> None:
     run = analyze(Watched(), tmp_path / "run", replace(QUICK, mode="train"))
-    other = analyze(Watched(), tmp_path / "other", replace(QUICK, mode="train"), languages=["cat"])
+    other = analyze(Watched(), tmp_path / "other", replace(QUICK, mode="train"), groups=["cat"])
     assert np.array_equal(handmade.flat(run, "cat"), handmade.flat(other, "cat"))
     assert np.array_equal(handmade.flat(run, "rest-cat"), handmade.flat(other, "rest-cat"))
 

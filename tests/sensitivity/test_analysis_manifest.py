@@ -53,8 +53,8 @@ def test_manifest_says_what_was_measured_of_what_and_how(straight: Path) -> None
     assert analysis["tokens"] == QUICK.tokens
     assert analysis["notes"] == []
     assert found["provenance"] == asdict(backend.provenance)
-    assert list(found["languages"]) == found["training_languages"] == list(SIZES)
-    assert found["languages"]["cat"] == {
+    assert list(found["groups"]) == found["training_languages"] == list(SIZES)
+    assert found["groups"]["cat"] == {
         "name": "Cat", "family": "Romance", "tier": "Low", "sizes": {"train": 60, "test": 5},
     }  # fmt: skip
     parameters = registry(backend.module, backend.ghosts)
@@ -157,7 +157,7 @@ def test_a_dry_run_knows_the_disk_and_the_batches_a_run_takes(
     tmp_path: Path, settings: Settings, asked: list[str] | None
 ) -> None:
     cost = estimate(Watched(), settings, asked)
-    run = analyze(Watched(), tmp_path / "run", settings, languages=asked)
+    run = analyze(Watched(), tmp_path / "run", settings, groups=asked)
     taken = 0
     for path in (tmp_path / "run").rglob("*.safetensors"):
         content = path.read_bytes()

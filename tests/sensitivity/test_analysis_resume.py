@@ -124,7 +124,7 @@ def test_a_resume_with_another_checkpoint_other_data_or_other_languages_is_refus
     shutil.copytree(straight, tmp_path / "run")
     for backend in (Watched(seed=1), Watched({**SIZES, "fur": 51}), Watched(direction="eng-xxx")):
         refused(tmp_path / "run", RunError, "was made with another signature", backend, resume=True)
-    refused(tmp_path / "run", RunError, "was made with another", languages=["cat"], resume=True)
+    refused(tmp_path / "run", RunError, "was made with another", groups=["cat"], resume=True)
 
 
 @pytest.mark.parametrize("kind", ["run", "directory", "file"])
@@ -159,11 +159,11 @@ def test_a_run_that_another_process_writes_is_refused(tmp_path: Path, straight: 
 @pytest.mark.parametrize("codes", [["xyz"], ["cat", "eng"]])
 def test_an_unknown_language_is_refused_with_the_known_ones(tmp_path: Path, codes: list[str]) -> None:
     expected = f"--languages: {codes[-1]} is not a training language; choose among nob, cat, fur"
-    refused(tmp_path / "run", OptionError, expected, languages=codes)
+    refused(tmp_path / "run", OptionError, expected, groups=codes)
 
 
 def test_no_language_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "run", OptionError, "--languages", languages=[])
+    refused(tmp_path / "run", OptionError, "--languages", groups=[])
 
 
 def test_a_language_with_no_data_is_refused(tmp_path: Path) -> None:

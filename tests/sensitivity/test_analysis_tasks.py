@@ -146,12 +146,12 @@ def test_tables_hold_both_tasks_and_the_first_as_it_was(straight: Path, whole: P
 def test_the_tasks_are_compared_only_in_a_run_that_holds_both(straight: Path, whole: Path) -> None:
     assert not (straight / "similarity.csv").exists()
     found = Run.open(whole).read_table("similarity.csv")
-    assert set(found["language"]) == set(SIZES)
-    assert {"high", "low"} <= set(found["group"])
+    assert set(found["group"]) == set(SIZES)
+    assert {"high", "low"} <= set(found["subset"])
     run = Run.open(whole)
     vectors = [run.vector(task, "cat") for task in ("mt", "denoise")]
     a, b = np.concatenate(list(run.stream(vectors)), axis=1).astype(np.float64)
-    row = found[(found["language"] == "cat") & (found["group"] == "all")]
+    row = found[(found["group"] == "cat") & (found["subset"] == "all")]
     assert float(row["pcc"].iloc[0]) == pytest.approx(np.corrcoef(a, b)[0, 1], rel=1e-9)
 
 
@@ -200,7 +200,7 @@ def test_tables_wait_for_a_task_that_is_not_measured_whole(tmp_path: Path) -> No
         (lambda: Watched(seed=1), {}, "provenance .*checkpoint_sha256"),
         (lambda: Watched({**SIZES, "fur": 51}), {}, "provenance .*data_sha256"),
         (lambda: Watched(direction="eng-xxx"), {}, "direction .xxx-eng, not eng-xxx"),
-        (Watched, {"languages": ["cat"]}, "languages .*nob"),
+        (Watched, {"groups": ["cat"]}, "languages .*nob"),
     ],
 )
 def test_a_task_of_something_else_is_refused_and_the_run_left_as_it_is(

@@ -43,7 +43,7 @@ def test_the_same_batches_under_two_names_have_no_specificity_and_correlate_perf
     monkeypatch.setattr("sensikit.sensitivity.planning.draw", in_order)
     run = analyze(Twins(), tmp_path / "run", QUICK)
     assert handmade.flat(run, "cat").max() > 0
-    table = run.read_table("specificity.csv").set_index(["language", "statistic"])["value"].unstack()
+    table = run.read_table("specificity.csv").set_index(["group", "statistic"])["value"].unstack()
     assert (table["share_ties_at_zero"] == 1).all()
     assert (table[["mean", "q01", "median", "q99", "share_positive"]] == 0).all(axis=None)
     correlation = run.read_table("correlation.csv")

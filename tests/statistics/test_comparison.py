@@ -17,7 +17,7 @@ from sensikit.statistics.correlation import correlation_table
 from tests.support import handmade
 from tests.support.batched import CODES, SHAPES, batches, groups_of
 
-KEY = ["group", "language_a", "language_b"]
+KEY = ["subset", "group_a", "group_b"]
 
 
 def two(path: Path) -> tuple[Run, Run, list[dict[str, np.ndarray]]]:
@@ -62,13 +62,13 @@ def test_interval_is_that_of_the_difference_without_each_block(tmp_path: Path, t
         b.manifest["sets"]["mt/cat"]["drawn"] = "other sentences"
     found = correlation_difference(a, b).set_index(KEY)
     assert (found["paired"] == together).all()
-    groups = [groups_of([handmade.flat(run, code) for code in CODES]) for run in (a, b)]
-    for group, first, second in itertools.product(("all", "high", "low"), CODES, CODES):
+    subsets = [groups_of([handmade.flat(run, code) for code in CODES]) for run in (a, b)]
+    for subset, first, second in itertools.product(("all", "high", "low"), CODES, CODES):
         if first == second:
             continue
-        sides = [left(each, first, second, of[group]) for each, of in zip(drawn, groups, strict=True)]
+        sides = [left(each, first, second, of[subset]) for each, of in zip(drawn, subsets, strict=True)]
         spread = error(sides[1] - sides[0]) if together else np.hypot(error(sides[0]), error(sides[1]))
-        row = found.loc[(group, first, second)]
+        row = found.loc[(subset, first, second)]
         width = stats.t.ppf(0.975, 19) * spread
         assert row["difference_high"] - row["difference"] == pytest.approx(width, rel=1e-4)
         assert row["difference"] - row["difference_low"] == pytest.approx(width, rel=1e-4)

@@ -94,7 +94,7 @@ def test_table_is_the_obvious_computation(
     monkeypatch.setattr("sensikit.statistics.components.HELD", held)
     monkeypatch.setattr("sensikit.run.CHUNK", chunk)
     run, own, rest = made(tmp_path / "run")
-    found = component_table(run).set_index(["language", "stack", "layer", "component"])
+    found = component_table(run).set_index(["group", "stack", "layer", "component"])
     where = {p.name: np.arange(p.start, p.stop) for p in run.parameters}
     first, second = (np.concatenate([where[f"encoder.layers.0.self_attn.q_proj.{k}"] for k in ("weight", "bias")]),
                      where["encoder.layers.1.self_attn.q_proj.weight"])  # fmt: skip
@@ -126,9 +126,9 @@ def test_table_is_the_obvious_computation(
 def test_shares_of_the_parts_add_up_to_one(tmp_path: Path) -> None:
     found = component_table(made(tmp_path / "run")[0])
     parts = found[(found["layer"] != "all") & (found["component"] != "all")]
-    assert parts.groupby("language")["sensitivity_share"].sum().to_numpy() == pytest.approx(1, rel=1e-12)
+    assert parts.groupby("group")["sensitivity_share"].sum().to_numpy() == pytest.approx(1, rel=1e-12)
     stacks = found[(found["layer"] == "all") & (found["component"] == "all")]
-    assert stacks.groupby("language")["sensitivity_share"].sum().to_numpy() == pytest.approx(1, rel=1e-12)
+    assert stacks.groupby("group")["sensitivity_share"].sum().to_numpy() == pytest.approx(1, rel=1e-12)
 
 
 def test_layers_survive_the_table_as_they_are(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_correlation_is_that_of_the_parameters_of_the_cell(
 ) -> None:
     monkeypatch.setattr("sensikit.run.CHUNK", chunk)
     run, own, _ = made(tmp_path / "run")
-    found = component_correlation_table(run).set_index(["stack", "layer", "component", "language_a", "language_b"])
+    found = component_correlation_table(run).set_index(["stack", "layer", "component", "group_a", "group_b"])
     where = {p.name: slice(p.start, p.stop) for p in run.parameters}
 
     def expected(a: str, b: str, *names: str) -> float:

@@ -14,7 +14,7 @@ from sensikit.statistics.streaming import Moments
 from tests.support import handmade
 from tests.support.batched import CODES, SHAPES, batches, groups_of
 
-KEY = ["group", "language", "batches"]
+KEY = ["subset", "group", "batches"]
 
 
 def over_all_ways(means: np.ndarray, size: int) -> float:
@@ -79,12 +79,12 @@ def test_table_is_the_obvious_computation(tmp_path: Path, monkeypatch: pytest.Mo
     drawn = batches(4)
     run = handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES)
     found = convergence_table(run).set_index(KEY)
-    assert (found.groupby(["group", "language"]).size() == 10).all()
-    for group, inside in groups_of([handmade.flat(run, code) for code in CODES]).items():
+    assert (found.groupby(["subset", "group"]).size() == 10).all()
+    for subset, inside in groups_of([handmade.flat(run, code) for code in CODES]).items():
         # forty batches of nob in twenty blocks of two
         means = drawn["nob"].reshape(20, 2, -1).mean(axis=1)[:, inside]
         for size in (1, 7, 10):
-            row = found.loc[(group, "nob", 2 * size)]
+            row = found.loc[(subset, "nob", 2 * size)]
             without = [obvious(np.delete(means, block, axis=0), size) for block in range(20)]
             z = np.arctanh(without)
             width = stats.t.ppf(0.975, 19) * np.sqrt(19 / 20 * ((z - z.mean()) ** 2).sum())
@@ -127,7 +127,7 @@ def frame(**reliabilities: float) -> pd.DataFrame:
         for code, value in reliabilities.items()
         for batches in (10, 20)
     ]
-    return pd.DataFrame(rows, columns=["task", "group", "language", "batches", "reliability"])
+    return pd.DataFrame(rows, columns=["task", "subset", "group", "batches", "reliability"])
 
 
 def test_batches_needed_by_hand() -> None:

@@ -14,7 +14,7 @@ from tests.support.batched import CODES, SHAPES, SIZE, batches, groups_of, high_
 
 
 def table(run: handmade.Run, **options: float) -> pd.DataFrame:
-    return correlation_table(run, **options).set_index(["group", "language_a", "language_b"]).sort_index()
+    return correlation_table(run, **options).set_index(["subset", "group_a", "group_b"]).sort_index()
 
 
 # the correlation itself
@@ -30,16 +30,16 @@ def test_pcc_is_that_of_the_concatenated_vectors_in_every_group(
     stored = {code: handmade.flat(run, code).astype(np.float64) for code in CODES}
     found = table(run, high=share)
     assert len(found) == 3 * 9
-    for group, members in groups_of(list(stored.values()), share).items():
+    for subset, members in groups_of(list(stored.values()), share).items():
         for a, b in itertools.product(CODES, repeat=2):
             expected = np.corrcoef(stored[a][members], stored[b][members])[0, 1]
-            assert found.at[(group, a, b), "pcc"] == pytest.approx(expected, abs=1e-12)
-            assert found.at[(group, a, b), "parameters"] == members.sum()
+            assert found.at[(subset, a, b), "pcc"] == pytest.approx(expected, abs=1e-12)
+            assert found.at[(subset, a, b), "parameters"] == members.sum()
 
 
 def test_high_group_is_one_common_set_of_a_tenth_rounded_down(tmp_path: Path) -> None:
     run = handmade.run_of_batches(tmp_path / "run", batches(2), shapes=SHAPES)
-    counts = table(run)["parameters"].unstack("group")
+    counts = table(run)["parameters"].unstack("subset")
     assert (counts["high"] == 7).all()
     assert (counts["low"] == 64).all()
     assert (counts["all"] == 71).all()
@@ -132,9 +132,9 @@ def test_ceiling_of_every_group_is_that_of_its_own_parameters(tmp_path: Path) ->
     for code, rows in drawn.items():
         middle = int(np.cumsum(blocks_of(len(rows)))[9]) if len(rows) >= 20 else len(rows) // 2
         first, second = rows[:middle].mean(axis=0), rows[middle:].mean(axis=0)
-        for group, inside in members.items():
+        for subset, inside in members.items():
             r = np.corrcoef(first[inside], second[inside])[0, 1]
-            assert found.at[(group, code, code), "reliability_a"] == pytest.approx(2 * r / (1 + r), abs=1e-5)
+            assert found.at[(subset, code, code), "reliability_a"] == pytest.approx(2 * r / (1 + r), abs=1e-5)
 
 
 def test_ceiling_of_a_language_that_does_not_agree_with_itself_is_zero_not_imaginary(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """How often a 95 % interval holds what it speaks of, by simulation: the mean over many measurements of so many batches.
 
-Each measurement chooses its own high group, as a real one does, while the jackknife takes the group as given.
+Each measurement chooses its own high subset, as a real one does, while the jackknife takes the subset as given.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Ends = tuple[float, float, float]
 
 def single(runs: list[Run]) -> dict[str, Ends]:
     table = correlation_table(runs[0])
-    rows = table[(table["language_a"] == "cat") & (table["language_b"] == "fao")].set_index("group")
+    rows = table[(table["group_a"] == "cat") & (table["group_b"] == "fao")].set_index("subset")
     ends = fisher(rows[["pcc", "pcc_low", "pcc_high"]].to_numpy())
-    return {f"pcc {group}": tuple(row) for group, row in zip(rows.index, ends, strict=True)}
+    return {f"pcc {subset}": tuple(row) for subset, row in zip(rows.index, ends, strict=True)}
 
 
 def difference(runs: list[Run]) -> dict[str, Ends]:
     table = correlation_difference(*runs)
     found = {}
     for name, (a, b) in {"pair": ("cat", "fao"), "mean": ("", "")}.items():
-        rows = table[(table["language_a"] == a) & (table["language_b"] == b)].set_index("group")
+        rows = table[(table["group_a"] == a) & (table["group_b"] == b)].set_index("subset")
         ends = rows[["difference", "difference_low", "difference_high"]].to_numpy()
-        found |= {f"{name} {group}": tuple(row) for group, row in zip(rows.index, ends, strict=True)}
+        found |= {f"{name} {subset}": tuple(row) for subset, row in zip(rows.index, ends, strict=True)}
     return found
 
 
@@ -73,8 +73,8 @@ def too_few(found: int, trials: int, least: float) -> bool:
 def least(name: str) -> float:
     """Return the coverage below which a kind of interval is wrong.
 
-    The difference between two models over the low group covers less than the rest (.88 at 200 batches): each model
-    draws its own border between the groups, and the jackknife takes the border as given. Drawing it anew without each
+    The difference between two models over the low subset covers less than the rest (.88 at 200 batches): each model
+    draws its own border between the subsets, and the jackknife takes the border as given. Drawing it anew without each
     block makes intervals 1.7 times too wide.
     """
     return 0.85 if name in ("pair low", "mean low") else 0.93

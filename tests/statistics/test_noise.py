@@ -20,7 +20,7 @@ from tests.support.batched import CODES, SHAPES, SIZE, batches, groups_of, high_
 
 
 def table(run: handmade.Run) -> pd.DataFrame:
-    return correlation_table(run).set_index(["group", "language_a", "language_b"]).sort_index()
+    return correlation_table(run).set_index(["subset", "group_a", "group_b"]).sort_index()
 
 
 def obvious_interval(
@@ -50,9 +50,9 @@ def test_interval_is_the_obvious_leave_one_block_out(
     drawn = batches(9)
     run = handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES)
     found = table(run)
-    for group, inside in groups_of([handmade.flat(run, code) for code in CODES]).items():
+    for subset, inside in groups_of([handmade.flat(run, code) for code in CODES]).items():
         for a, b in itertools.permutations(CODES, 2):
-            row = found.loc[(group, a, b)]
+            row = found.loc[(subset, a, b)]
             low, high = obvious_interval(drawn, a, b, np.flatnonzero(inside), row["pcc"])
             assert row["pcc_low"] == pytest.approx(low, abs=1e-5)
             assert row["pcc_high"] == pytest.approx(high, abs=1e-5)
@@ -77,8 +77,8 @@ def test_interval_of_a_sample_stands_around_the_pcc_of_all_parameters(
         run.write_set("mt", code, {**vectors, "blocks": {handmade.BLOCK_KEY: blocks}}, facts)
     monkeypatch.setattr("sensikit.statistics.correlation.sample_of", every_second)
     found = table(run)
-    for group, inside in groups_of([handmade.flat(run, code) for code in CODES]).items():
-        row = found.loc[(group, "nob", "cat")]
+    for subset, inside in groups_of([handmade.flat(run, code) for code in CODES]).items():
+        row = found.loc[(subset, "nob", "cat")]
         low, high = obvious_interval(drawn, "nob", "cat", sample[inside[sample]], row["pcc"])
         assert row["pcc_low"] == pytest.approx(low, abs=1e-5)
         assert row["pcc_high"] == pytest.approx(high, abs=1e-5)

@@ -11,7 +11,7 @@ from tests.support import handmade
 
 SHAPES = {"a.weight": (20, 10), "a.bias": (7,), "b.weight": (13, 1)}
 CODES = ("cat", "nob", "fao")
-KEY = ["share", "language_a", "language_b"]
+KEY = ["share", "group_a", "group_b"]
 
 
 def tops(own: np.ndarray, rest: np.ndarray, sigma: float, share: float) -> set[int]:

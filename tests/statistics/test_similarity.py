@@ -19,7 +19,7 @@ def both(path: Path) -> tuple[Run, dict[str, np.ndarray], dict[str, np.ndarray]]
     """A run of two tasks: fur is translated alone, isl denoised alone; the two have cat and nob in another order."""
     translated, denoised = batches(6), batches(7, DENOISED, (30, 40, 40))
     run = handmade.run_of_batches(path, translated, shapes=SHAPES)
-    run.manifest["languages"]["isl"] = run.manifest["languages"]["cat"]
+    run.manifest["groups"]["isl"] = run.manifest["groups"]["cat"]
     return handmade.add_task(run, "denoise", denoised), translated, denoised
 
 
@@ -30,14 +30,14 @@ def stored(rows: np.ndarray) -> np.ndarray:
 def test_similarity_is_the_pcc_between_the_tasks_of_one_language(tmp_path: Path) -> None:
     run, translated, denoised = both(tmp_path / "run")
     found = similarity_table(run)
-    assert list(found["language"].unique()) == ["nob", "cat"]
+    assert list(found["group"].unique()) == ["nob", "cat"]
     assert (found[["task_a", "task_b"]] == ["mt", "denoise"]).all(axis=None)
-    found = found.set_index(["group", "language"])
-    # the high group is that of translation, of all its languages
-    for group, inside in groups_of([stored(translated[code]) for code in CODES]).items():
+    found = found.set_index(["subset", "group"])
+    # the high subset is that of translation, of all its languages
+    for subset, inside in groups_of([stored(translated[code]) for code in CODES]).items():
         for code in ("nob", "cat"):
             expected = np.corrcoef(stored(translated[code])[inside], stored(denoised[code])[inside])[0, 1]
-            assert found.at[(group, code), "pcc"] == pytest.approx(expected, abs=1e-12)
+            assert found.at[(subset, code), "pcc"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_high_group_is_neither_that_of_denoising_nor_of_the_languages_in_common(tmp_path: Path) -> None:
@@ -49,10 +49,10 @@ def test_the_high_group_is_neither_that_of_denoising_nor_of_the_languages_in_com
 
 def test_interval_is_the_obvious_leave_one_block_out_of_both_tasks(tmp_path: Path) -> None:
     run, translated, denoised = both(tmp_path / "run")
-    found = similarity_table(run).set_index(["group", "language"])
-    for group, inside in groups_of([stored(translated[code]) for code in CODES]).items():
+    found = similarity_table(run).set_index(["subset", "group"])
+    for subset, inside in groups_of([stored(translated[code]) for code in CODES]).items():
         for code in ("nob", "cat"):
-            row = found.loc[(group, code)]
+            row = found.loc[(subset, code)]
             drawn = {"mt": translated[code], "denoise": denoised[code]}
             low, high = obvious_interval(drawn, "mt", "denoise", np.flatnonzero(inside), row["pcc"])
             assert row["pcc_low"] == pytest.approx(low, abs=1e-5)
@@ -64,7 +64,7 @@ def test_ceiling_by_hand_is_of_the_reliabilities_of_the_two_tasks(tmp_path: Path
     translated = {"cat": np.array([[1.0, 2, 3, 4], [2.0, 1, 4, 3]])}
     denoised = {"cat": np.array([[1.0, 2, 3, 4], [1.0, 3, 2, 4]])}
     run = handmade.add_task(handmade.run_of_batches(tmp_path / "run", translated), "denoise", denoised)
-    found = similarity_table(run).set_index("group").loc["all"]
+    found = similarity_table(run).set_index("subset").loc["all"]
     assert found["pcc"] == pytest.approx(3 / np.sqrt(18), rel=1e-12)
     assert found["ceiling"] == pytest.approx(np.sqrt(0.75 * 1.6 / 1.8), rel=1e-12)
 

@@ -19,7 +19,7 @@ QUANTILES = {"q01": 0.01, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "
 
 
 def table(run: handmade.Run) -> pd.DataFrame:
-    return specificity_table(run).set_index(["language", "statistic"])["value"].unstack()
+    return specificity_table(run).set_index(["group", "statistic"])["value"].unstack()
 
 
 def vectors(seed: int, *names: str) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ QUANTILES = {"q01": 0.01, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "
 
 
 def table(run: handmade.Run) -> pd.DataFrame:
-    return balance_table(run).set_index(["language", "statistic"])["value"].unstack()
+    return balance_table(run).set_index(["group", "statistic"])["value"].unstack()
 
 
 def vectors(seed: int) -> dict[str, np.ndarray]:
@@ -146,7 +146,7 @@ def test_distribution_is_the_histogram_of_what_is_left(
 
 def test_a_language_whose_sensitivities_are_all_zero_has_no_histogram(tmp_path: Path) -> None:
     run = handmade.run(tmp_path / "run", {"cat": [0] * 20, "nob": [1] * 20})
-    assert set(distribution_table(run)["language"]) == {"nob"}
+    assert set(distribution_table(run)["group"]) == {"nob"}
 
 
 def test_the_mixed_batches_stand_beside_the_languages_where_there_are_some(tmp_path: Path) -> None:
@@ -156,4 +156,4 @@ def test_the_mixed_batches_stand_beside_the_languages_where_there_are_some(tmp_p
     found = table(run)
     assert sorted(found.index) == ["all", "cat"]
     assert found.at["all", "mean"] == pytest.approx(4 * found.at["cat", "mean"], rel=1e-6)
-    assert set(distribution_table(run)["language"]) == {"cat", "all"}
+    assert set(distribution_table(run)["group"]) == {"cat", "all"}

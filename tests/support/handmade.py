@@ -65,7 +65,7 @@ def run(
     parameters = parameters_of(shapes or {"layer.weight": (size,)}, spared)
     assert parameters[-1].stop == size
     facts = {
-        "languages": {
+        "groups": {
             code: {"name": code.title(), "family": "Romance", "tier": "High", "sizes": {"train": 100}} for code in flat
         },
         "version": "0",

@@ -1,10 +1,10 @@
 """Runs of which the truth is known: block means drawn from models whose gradients look like those of real ones.
 
 What was copied from a translation model of 1.4M parameters, before any interval was looked at: S spreads over orders
-of magnitude (its 99th percentile is some twenty times its median); languages correlate at about .9 over the high group
+of magnitude (its 99th percentile is some twenty times its median); languages correlate at about .9 over the high subset
 and .8 over the low one; a batch shows more noise than it shows of S (its reliability is .2 to .3); and the noise of an
 interval is mostly shared, as parameters of a module move together: shuffling the blocks of each parameter by itself
-leaves a sixth of the jackknife's variance over the low group and half of it over the high one.
+leaves a sixth of the jackknife's variance over the low subset and half of it over the high one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Held(Run):
                 self.vectors[self.vector("mt", code, kind)] = mean.astype(np.float32)
         noted = {"batches": sum(layout), "half_batches": sum(layout[:middle]), "block_batches": list(layout)}
         self.manifest = {
-            "languages": {code: {} for code in blocks}, "direction": "xxx-eng", "provenance": {"data_sha256": ""},
+            "groups": {code: {} for code in blocks}, "direction": "xxx-eng", "provenance": {"data_sha256": ""},
             "analyses": {"mt": {"tokens": 4096, "settings": {}}},
             "sets": {f"mt/{code}": {**noted, "drawn": code} for code in blocks},
         }  # fmt: skip

@@ -32,7 +32,7 @@ MANIFEST = {
     "provenance": {
         "framework": "none", "checkpoint": "a.pt", "checkpoint_sha256": "0" * 64, "data": "d", "data_sha256": "1" * 64,
     },
-    "languages": {
+    "groups": {
         code: {"name": name, "family": "", "tier": "Low", "sizes": {"train": 9}}
         for code, name in (("nob", "Norwegian"), ("cat", "Catalan"))
     },

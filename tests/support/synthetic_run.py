@@ -56,21 +56,21 @@ def correlation(languages: dict[str, dict[str, Any]], seed: int = 0, drop: float
     rng = np.random.default_rng(seed)
     centre = {"high": 0.955 - drop / 5, "low": 0.66 - drop, "all": 0.968 - drop / 6}
     rows = []
-    for group, parameters in (("high", 100_000), ("low", 900_000), ("all", 1_000_000)):
+    for subset, parameters in (("high", 100_000), ("low", 900_000), ("all", 1_000_000)):
         small = {code: language["sizes"]["train"] for code, language in languages.items()}
-        spread = 1 - centre[group]
+        spread = 1 - centre[subset]
         reliable = {code: 1 - spread * 0.25 * (4.5 / np.log10(size)) ** 3 for code, size in small.items()}
         value: dict[tuple[str, str], float] = {}
         for a in languages:
             for b in languages:
                 kin = 0.3 * spread * (languages[a]["family"] == languages[b]["family"])
-                pcc = 1.0 if a == b else value.get((b, a), centre[group] + kin + spread * rng.normal(0, 0.12))
+                pcc = 1.0 if a == b else value.get((b, a), centre[subset] + kin + spread * rng.normal(0, 0.12))
                 value[a, b] = pcc
                 ceiling = float(np.sqrt(reliable[a] * reliable[b]))
                 half = 0.0 if a == b else spread * 0.06
                 bounds = (pcc - half, pcc + half, ceiling, pcc / ceiling)
-                rows.append(("mt", group, a, b, pcc, *bounds, reliable[a], reliable[b], parameters))
-    columns = "task group language_a language_b pcc pcc_low pcc_high ceiling disattenuated"
+                rows.append(("mt", subset, a, b, pcc, *bounds, reliable[a], reliable[b], parameters))
+    columns = "task subset language_a language_b pcc pcc_low pcc_high ceiling disattenuated"
     return pd.DataFrame(rows, columns=[*columns.split(), "reliability_a", "reliability_b", "parameters"])
 
 
@@ -86,7 +86,7 @@ def specificity(languages: dict[str, dict[str, Any]], seed: int = 0) -> pd.DataF
             "share_positive": (scores > 0).mean(), **levels,
         }  # fmt: skip
         rows += [("mt", code, name, float(value)) for name, value in statistics.items()]
-    return pd.DataFrame(rows, columns=["task", "language", "statistic", "value"])
+    return pd.DataFrame(rows, columns=["task", "group", "statistic", "value"])
 
 
 LEVELS = {"q01": 0.01, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "q99": 0.99}
@@ -106,7 +106,7 @@ def balance(languages: dict[str, dict[str, Any]], seed: int = 0, width: float = 
             "cv_below_top1": scores[:-40].std() / scores[:-40].mean(),
         }  # fmt: skip
         rows += [("mt", code, name, float(value)) for name, value in statistics.items()]
-    return pd.DataFrame(rows, columns=["task", "language", "statistic", "value"])
+    return pd.DataFrame(rows, columns=["task", "group", "statistic", "value"])
 
 
 def pruning(
@@ -120,7 +120,7 @@ def pruning(
         bleu = BLEU.get(code, 14.0) * strength * keep
         rows.append(
             {
-                "order": order, "seed": seed, "language": code, "ratio": ratio,
+                "order": order, "seed": seed, "group": code, "ratio": ratio,
                 "pruned": round(ratio * 9e5), "prunable": 900_000,
                 "bleu": bleu, "bleu_low": bleu * 0.94, "bleu_high": bleu * 1.06, "chrf": 18 + bleu * 1.2,
                 "sentences": languages[code]["sizes"]["test"], "truncated": 0, "mean_length_ratio": 1.0 + ratio,
@@ -156,7 +156,7 @@ def manifest(languages: dict[str, dict[str, Any]], **changes: Any) -> dict[str, 
             "framework": "fairseq", "checkpoint": "synthetic/checkpoint_best.pt", "checkpoint_sha256": "5e1fca5e" * 8,
             "data": "synthetic/data", "data_sha256": "0ddba115" * 8,
         },
-        "languages": languages,
+        "groups": languages,
         "parameters": [
             {"name": "encoder.embed_tokens.weight", "shape": [1000, 1000], "start": 0, "component": "embedding",
              "stack": "shared", "layer": None, "prunable": True, "aliases": ["decoder.embed_tokens.weight"]},

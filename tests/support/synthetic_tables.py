@@ -18,7 +18,7 @@ def evaluation(languages: Languages, gain: float = 1.0) -> dict[str, pd.DataFram
     """Return the tables of an evaluation of regular and of cd+id, which is `gain` better in every language."""
     bleu = {code: 8.0 + 2 * place for place, code in enumerate(languages)}
     tiers = {tier: [code for code in languages if languages[code]["tier"] == tier] for tier in TIERS}
-    groups = {tier: codes for tier, codes in tiers.items() if codes} | {"All": list(languages)}
+    subsets = {tier: codes for tier, codes in tiers.items() if codes} | {"All": list(languages)}
     better = {"regular": 0.0, "cd+id": gain}
     signature = {"bleu": "nrefs:1|tok:13a|v:2.6.0", "chrf": "nrefs:1|nc:6|v:2.6.0"}
     scored, by_tier, tests = [], [], []
@@ -29,10 +29,10 @@ def evaluation(languages: Languages, gain: float = 1.0) -> dict[str, pd.DataFram
                 score, tier = bleu[code] + plus + more, languages[code]["tier"]
                 row = (name, "xxx-eng", code, tier, metric, score, score - 1, score + 1, 100, signature[metric])
                 scored.append(row)
-            for tier, codes in groups.items():
+            for tier, codes in subsets.items():
                 mean = sum(bleu[code] for code in codes) / len(codes) + plus + more
                 by_tier.append((name, "xxx-eng", tier, metric, mean, mean - 0.6, mean + 0.6, len(codes)))
-        places = [("", tier) for tier in groups] + [(code, "") for code in languages]
+        places = [("", tier) for tier in subsets] + [(code, "") for code in languages]
         for code, tier in places:
             p = 0.2 if tier == "Very Low" else 0.002
             tests.append(("regular", "cd+id", "xxx-eng", code, tier, metric, gain, gain - 0.7, gain + 0.7, p))
@@ -60,7 +60,7 @@ def evaluation_manifest(languages: Languages, **changes: Any) -> dict[str, Any]:
     return {
         "format": 1, "kind": "evaluation", "version": "0.1.0", "direction": "xxx-eng", "baseline": "regular",
         "command": "sensikit evaluate a.pt b.pt --data data --out eval", "signature": "E|dir:xxx-eng|beam:5|v:0.1.0",
-        "notes": [], "settings": {"split": "test"}, "files": {}, "languages": dict(languages),
+        "notes": [], "settings": {"split": "test"}, "files": {}, "groups": dict(languages),
         "data": {"path": "synthetic/data", "sha256": "0ddba115" * 8},
         "systems": {
             name: {"checkpoint": f"synthetic/{name}.pt", "sha256": f"{place}" * 64, "framework": "fairseq", **facts}
@@ -80,24 +80,24 @@ def write_evaluation(path: Path, languages: Languages, gain: float = 1.0, **chan
 
 def comparison(first: pd.DataFrame, second: pd.DataFrame, half: float = 0.02) -> pd.DataFrame:
     """Return the comparison of two correlation.csv: second minus first, `half` the width of each interval."""
-    key = ["task", "group", "language_a", "language_b"]
+    key = ["task", "subset", "group_a", "group_b"]
     both = first[[*key, "pcc"]].merge(second[[*key, "pcc"]], on=key, suffixes=("_a", "_b"))
     both["difference"] = both["pcc_b"] - both["pcc_a"]
-    own = both["language_a"] == both["language_b"]
+    own = both["group_a"] == both["group_b"]
     both["difference_low"] = (both["difference"] - half).mask(own)
     both["difference_high"] = (both["difference"] + half).mask(own)
     return both.assign(paired=True)
 
 
 def similarity(languages: Languages, seed: int = 0) -> pd.DataFrame:
-    """Return similarity.csv: the tasks agree more on the high group than on the low one."""
+    """Return similarity.csv: the tasks agree more on the high subset than on the low one."""
     rng = np.random.default_rng(seed)
     rows = []
-    for group, centre in (("all", 0.9), ("high", 0.88), ("low", 0.6)):
+    for subset, centre in (("all", 0.9), ("high", 0.88), ("low", 0.6)):
         for code in languages:
             pcc = centre + rng.normal(0, 0.02) + seed / 20
-            rows.append(("mt", "denoise", group, code, pcc, pcc - 0.01, pcc + 0.01, 0.98))
-    columns = "task_a task_b group language pcc pcc_low pcc_high ceiling"
+            rows.append(("mt", "denoise", subset, code, pcc, pcc - 0.01, pcc + 0.01, 0.98))
+    columns = "task_a task_b subset language pcc pcc_low pcc_high ceiling"
     return pd.DataFrame(rows, columns=columns.split())
 
 
@@ -105,14 +105,14 @@ def convergence(languages: Languages, seed: int = 0) -> pd.DataFrame:
     """Return convergence.csv: reliability grows with the batches as Spearman and Brown have it."""
     rng = np.random.default_rng(seed)
     rows = []
-    for group, one in (("all", 0.5), ("high", 0.45), ("low", 0.15)):
+    for subset, one in (("all", 0.5), ("high", 0.45), ("low", 0.15)):
         for code, language in languages.items():
             single = one + rng.uniform(-0.05, 0.05)
             largest = 250 if language["sizes"]["train"] > 10_000 else 20
             for batches in (n for n in (5, 10, 25, 50, 100, 250) if n <= largest):
                 r = batches * single / (1 + (batches - 1) * single)
-                rows.append(("mt", group, code, batches, r, r - (1 - r) / 5, r + (1 - r) / 5))
-    columns = "task group language batches reliability reliability_low reliability_high"
+                rows.append(("mt", subset, code, batches, r, r - (1 - r) / 5, r + (1 - r) / 5))
+    columns = "task subset language batches reliability reliability_low reliability_high"
     return pd.DataFrame(rows, columns=columns.split())
 
 
@@ -163,7 +163,7 @@ def overlap(languages: Languages, seed: int = 0, shares: tuple[float, ...] = (0.
             for b in (code for code in languages if code != a):
                 kin = languages[a]["family"] == languages[b]["family"]
                 rows.append(("mt", share, a, b, chance * (3 if kin else 1.5) * rng.uniform(0.9, 1.1), chance))
-    return pd.DataFrame(rows, columns=["task", "share", "language_a", "language_b", "jaccard", "expected"])
+    return pd.DataFrame(rows, columns=["task", "share", "group_a", "group_b", "jaccard", "expected"])
 
 
 def distribution(languages: Languages, seed: int = 0, width: float = 0.8) -> pd.DataFrame:
@@ -174,7 +174,7 @@ def distribution(languages: Languages, seed: int = 0, width: float = 0.8) -> pd.
     for code in (*languages, "all"):
         counts, _ = np.histogram(rng.gamma(width, 5e-5, 20_000), bins=edges)
         rows += [("mt", code, low, high, int(n)) for low, high, n in zip(edges[:-1], edges[1:], counts, strict=True)]
-    return pd.DataFrame(rows, columns=["task", "language", "low", "high", "count"])
+    return pd.DataFrame(rows, columns=["task", "group", "low", "high", "count"])
 
 
 def audit(languages: Languages, seed: int = 0, count: int = 60) -> pd.DataFrame:
@@ -187,9 +187,7 @@ def audit(languages: Languages, seed: int = 0, count: int = 60) -> pd.DataFrame:
         strata = np.where(taylor > np.exp(-12), "high", "low")
         for index, (t, e, stratum) in enumerate(zip(taylor, exact, strata, strict=True)):
             rows.append(("mt", code, "decoder.layers.0.fc1.weight", index, stratum, 10.0, t, e))
-    return pd.DataFrame(
-        rows, columns=["task", "language", "parameter", "index", "stratum", "weight", "taylor", "exact"]
-    )
+    return pd.DataFrame(rows, columns=["task", "group", "parameter", "index", "stratum", "weight", "taylor", "exact"])
 
 
 AUDITED = "sensikit audit synthetic/run --parameters 60 --batches 20"
@@ -226,7 +224,7 @@ def cross(languages: Languages, ratios: tuple[float, ...] = (0.3, 0.5)) -> pd.Da
         bleu = 14 * keeps
         rows.append(
             {
-                "order": order, "seed": "", "language": code, "evaluated": other, "ratio": ratio,
+                "order": order, "seed": "", "group": code, "evaluated": other, "ratio": ratio,
                 "pruned": round(ratio * 9e5), "prunable": 900_000, "bleu": bleu, "bleu_low": bleu - 1,
                 "bleu_high": bleu + 1, "chrf": 30.0, "sentences": 100, "truncated": 0, "mean_length_ratio": 1.0,
                 "bleu_signature": "nrefs:1|tok:13a|v:2.6.0", "chrf_signature": "nrefs:1|v:2.6.0",

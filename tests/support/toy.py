@@ -310,7 +310,7 @@ class ToyDenoising:
             for position, (word, masked) in enumerate(zip(words, mark, strict=True)):
                 read, said = f"w{FILLER if masked else word}", f"w{word}" if masked else ""
                 rows.append((code, position, read, said, f"w{word}", f"w{word}"))
-        columns = ["language", "position", "source", "encoder_target", "decoder_input", "decoder_target"]
+        columns = ["group", "position", "source", "encoder_target", "decoder_input", "decoder_target"]
         return pd.DataFrame(rows, columns=columns)
 
     def left_out(self, language: str, split: str = "train") -> int:

@@ -44,7 +44,7 @@ class Watched(toy.ToyBackend):
     def __init__(
         self, sizes: Mapping[str, int] = SIZES, before: Callable[[int], float | None] = lambda _: None, **options: Any
     ) -> None:
-        super().__init__(languages=languages(sizes), **options)
+        super().__init__(groups=languages(sizes), **options)
         self.calls: list[Noted] = []
         self.before = before
         self.items: tuple[Item, ...] = ()
@@ -133,7 +133,7 @@ SMALL: dict[str, Any] = {
     "ratios": [0, 0.4, 0.8],
     "orders": ["specificity", "random"],
     "seeds": [1, 2],
-    "languages": ["cat", "nso"],
+    "groups": ["cat", "nso"],
 }
 CELLS = 2 * (1 + 2 + 2 * 2)
 

@@ -13,7 +13,7 @@ compat.load()
 
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss  # noqa: E402
 
-from sensikit.training import losses  # noqa: E402
+from sensikit.training import losses as objectives  # noqa: E402
 from sensikit.training.losses import Term, term, weights  # noqa: E402
 
 PAD = 1
@@ -40,7 +40,7 @@ def slow_term(logits, target, smoothing, alpha):
 
 @pytest.fixture(params=[1, 4, 1000], ids=["slices of one", "slices of two", "one slice"])
 def slices(request, monkeypatch):
-    spans = losses._spans
+    spans = objectives._spans
 
     def cut(logits, target):
         for start in range(0, logits.shape[1], request.param):
@@ -93,7 +93,7 @@ def test_a_part_without_any_target_is_zero_and_has_a_gradient():
 
 def test_spans_cover_every_position_once():
     logits, target = torch.zeros(2, 1000, 4000), torch.arange(1000)
-    spans = list(losses._spans(logits, target))
+    spans = list(objectives._spans(logits, target))
     assert len(spans) > 10
     assert torch.equal(torch.cat([wanted[0, :, 0] for _, wanted in spans]), target)
     assert [span.start for span, _ in spans][1:] == [span.stop for span, _ in spans][:-1]
@@ -127,8 +127,8 @@ class TestWeights:
 
 def slow_losses(system, sample):
     """Each term's summed cross-entropy and its tokens, sentence by sentence, without padding or our forward."""
-    sums = {name: torch.zeros(()) for name in losses.TERMS}
-    counts = dict.fromkeys(losses.TERMS, 0)
+    sums = {name: torch.zeros(()) for name in objectives.TERMS}
+    counts = dict.fromkeys(objectives.TERMS, 0)
     model = system.model
     for part in sample["parts"]:
         inputs = part["net_input"]
@@ -231,7 +231,7 @@ def test_x_is_added_with_alpha_per_token(tiny_data):
     assert torch.allclose(gradients["5"] - gradients["0"], 5 * (gradients["1"] - gradients["0"]), rtol=1e-2, atol=1e-5)
     assert (gradients["1"] - gradients["0"]).norm() > 0.01
     total = sum(
-        (log[f"{name}_loss"].item() + 5 * log[f"{name}_x"].item()) / log[f"{name}_tokens"] for name in losses.TERMS
+        (log[f"{name}_loss"].item() + 5 * log[f"{name}_x"].item()) / log[f"{name}_tokens"] for name in objectives.TERMS
     )
     assert log["loss"].item() / size == pytest.approx(total, rel=1e-5)
 

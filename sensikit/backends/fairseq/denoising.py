@@ -200,7 +200,7 @@ class Denoising:
             source, encoder, previous, decoder = (self._pieces(part) for part in parts)
             if MASK in source:
                 return pd.DataFrame(
-                    {"language": language, "position": range(len(source)), "source": source, "encoder_target": encoder,
+                    {"group": language, "position": range(len(source)), "source": source, "encoder_target": encoder,
                      "decoder_input": previous, "decoder_target": decoder}
                 )  # fmt: skip
         return None

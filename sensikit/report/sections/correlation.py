@@ -26,7 +26,7 @@ def exhibits(material: Material) -> Iterator[Exhibit]:
             "the pairs' noise ceilings, At ceiling how many of them the 95% interval reaches."
         )
         yield Exhibit(
-            "correlation", "Correlation by group", caption, SOURCE, tables.correlation(material.tables[SOURCE])
+            "correlation", "Correlation by subset", caption, SOURCE, tables.correlation(material.tables[SOURCE])
         )
     yield from _differences(material)
     for task, frame in by_task(material, SOURCE):

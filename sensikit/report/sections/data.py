@@ -15,9 +15,9 @@ def exhibits(material: Material) -> Iterator[Exhibit]:
     """Yield how much data each language has, and one sentence under concurrent denoising."""
     known = material.languages
     content = (sizes.data_statistics(known, width=WIDE), sizes.sizes(known))
-    yield Exhibit("languages", "Training data", sizes.caption(known), MANIFEST, content)
+    yield Exhibit("groups", "Training data", sizes.caption(known), MANIFEST, content)
     caption = "Sentence pairs with English in each split."
-    yield Exhibit("languages", "Languages", caption, MANIFEST, tables.languages(known))
+    yield Exhibit("groups", "Languages", caption, MANIFEST, tables.languages(known))
     if LAYOUT in material.tables:
         rows = tokens.sentence(material.tables[LAYOUT])
         title = "Concurrent denoising, token by token"

@@ -108,8 +108,8 @@ def test_the_layout_is_a_short_masked_sentence_of_each_language_as_collate_gives
     task = denoising(backend)
     layout = task.layout(["cat", "nob"])
     assert layout is not None
-    assert list(dict.fromkeys(layout["language"])) == ["cat", "nob"]
-    for code, rows in layout.groupby("language"):
+    assert list(dict.fromkeys(layout["group"])) == ["cat", "nob"]
+    for code, rows in layout.groupby("group"):
         assert rows["position"].tolist() == list(range(len(rows)))
         assert 5 <= len(rows) <= 10
         assert "<mask>" in list(rows["source"])
