@@ -120,6 +120,6 @@ def caption(languages: Mapping[str, Mapping[str, Any]], subset: str = "low") -> 
     kin = ", ".join(f"{initials} {family}" for initials, family in families_.items())
     return (
         f"Languages clustered by how alike their sensitivities are ({SUBSETS[subset]}): average linkage of 1 − PCC; "
-        "two branches meet at the mean distance of their languages. Noise takes small languages out to the root: read it "
-        f"beside the ceilings of the heat maps. Families, with a colour each: {kin}."
+        "two branches meet at the mean distance of their languages. Noise takes small languages out to the root: read "
+        f"it beside the ceilings of the heat maps. Families, with a colour each: {kin}."
     )

@@ -47,7 +47,7 @@ def repeated(frame: pd.DataFrame) -> pd.DataFrame:
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda run: (run / "manifest.json").unlink(), "is not a run directory"),
-    "another format": (manifest_of(format=1), "manifest.json: is not of format 2"),
+    "another format": (manifest_of(format=1), "manifest.json: is not of format 3"),
     "no analysis": (manifest_of(analyses={}), "manifest.json: lacks any analyses"),
     "no signature": (manifest_of(analyses={"mt": {}}), "manifest.json: lacks the mt analysis's signature"),
     "no languages": (manifest_of(groups={}), "manifest.json: lacks any languages"),

@@ -25,7 +25,7 @@ def test_a_run_is_opened_as_it_was_made(run: Run) -> None:
     assert again.manifest == json.loads(json.dumps(run.manifest))
     assert list(again.manifest["groups"]) == ["nob", "cat"]
     assert again.manifest["sets"]["mt/cat"]["loss"] == 2.5
-    assert again.manifest["format"] == 2
+    assert again.manifest["format"] == 3
 
 
 def test_languages_come_in_the_order_of_the_manifest_and_only_once_measured(run: Run) -> None:
@@ -58,8 +58,8 @@ def without(
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "of an earlier format": (lambda m: m.update(format=1), "is not of format 2"),
-    "of a later format": (lambda m: m.update(format=3), "is not of format 2"),
+    "of an earlier format": (lambda m: m.update(format=2), "is not of format 3"),
+    "of a later format": (lambda m: m.update(format=4), "is not of format 3"),
     "without a format": (without("format"), "is not of format 2"),
     "a list": (lambda m: [m], "is not of format 2"),
     "with parameters that are none": (lambda m: m.update(parameters=[3]), "damaged list of parameters"),

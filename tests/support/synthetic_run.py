@@ -145,7 +145,7 @@ def manifest(languages: dict[str, dict[str, Any]], **changes: Any) -> dict[str, 
     tokens = changes.pop("tokens", 4096)
     analysis = {name: changes.pop(name) for name in ("signature", "notes", "command") if name in changes}
     return {
-        "format": 2, "version": "0.1.0", "direction": "xxx-eng",
+        "format": 3, "version": "0.2.0", "direction": "xxx-eng",
         "analyses": {
             "mt": {
                 "signature": SIGNATURE.format(tokens=tokens), "tokens": tokens, "notes": [], "command": COMMAND,
