@@ -16,6 +16,7 @@ def analyze(
     data: options.Data,
     out: Annotated[Path, typer.Option(help="The run directory to write.")],
     direction: options.Direction = None,
+    pairs: options.Pairs = None,
     languages: options.Languages = None,
     batches: Annotated[int, typer.Option(help="Batches of each set, at most.")] = 500,
     tokens: Annotated[
@@ -37,11 +38,12 @@ def analyze(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, and stop.")] = False,
 ) -> None:
     """Measure S(θ,B_l), D(θ,l) and the correlations of a checkpoint, per language."""
-    from sensikit.backends import open_checkpoint
+    from sensikit.backends import open_model
+    from sensikit.backends.base import task_of
     from sensikit.errors import OptionError, RunError
     from sensikit.sensitivity.analysis import analyze as run_analysis
     from sensikit.sensitivity.analysis import estimate
-    from sensikit.sensitivity.planning import RELEASED, Settings, examples_of
+    from sensikit.sensitivity.planning import RELEASED, Settings
 
     if preset not in (None, "released"):
         raise OptionError("--preset", f"{preset} is unknown", "the only one is released")
@@ -60,21 +62,21 @@ def analyze(
         **({"loss": loss} if preset is None else RELEASED),
     )
     wanted = [replace(common, task=name) for name in dict.fromkeys(tasks)]
-    backend = open_checkpoint(checkpoint, data, direction, device)
+    model = open_model(checkpoint, data, direction, device, options.names(pairs))
     for settings in wanted:
-        examples_of(backend, settings)  # a task that it cannot do is told of before another is begun
+        task_of(model, settings.task)  # a task that it cannot do is refused before another is begun
     chosen = options.names(languages)
     if dry_run:
-        first, *rest_of = (estimate(backend, settings, chosen) for settings in wanted)
+        first, *rest_of = (estimate(model, settings, chosen) for settings in wanted)
         cost = sum(rest_of, first)
         typer.echo(
-            f"{cost.batches} batches, about {cost.seconds / 60:.1f} minutes on {backend.device}; "
+            f"{cost.batches} batches, about {cost.seconds / 60:.1f} minutes on {model.device}; "
             f"{cost.memory / 1e9:.2f} GB of memory for the vectors, beside the activations of one piece; "
             f"{cost.disk / 1e9:.2f} GB of disk"
         )
         return
     for settings in wanted:
-        run = run_analysis(backend, out, settings, groups=chosen, resume=resume, command=options.command_line())
+        run = run_analysis(model, out, settings, groups=chosen, resume=resume, command=options.command_line())
         typer.echo(run.analysis(settings.task)["signature"])
         resume = True
     typer.echo(str(out))

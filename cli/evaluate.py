@@ -23,6 +23,7 @@ def evaluate(
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="The label that others are tested against: the first.")] = None,
     direction: options.Direction = None,
+    pairs: options.Pairs = None,
     languages: options.Languages = None,
     max_sentences: options.MaxSentences = None,
     beam: options.Beam = 5,
@@ -39,7 +40,7 @@ def evaluate(
     from functools import partial
     from tempfile import TemporaryDirectory
 
-    from sensikit.backends import open_checkpoint
+    from sensikit.backends import open_model
     from sensikit.errors import OptionError
     from sensikit.evaluation.systems import EvaluationSettings, evaluate_systems, labels_of
     from sensikit.evaluation.tables import text
@@ -57,7 +58,7 @@ def evaluate(
         where = out or Path(stack.enter_context(TemporaryDirectory()))
         found = evaluate_systems(
             {
-                name: partial(open_checkpoint, path, data, direction, device)
+                name: partial(open_model, path, data, direction, device, options.names(pairs))
                 for name, path in zip(names, checkpoints, strict=True)
             },
             where,

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sensikit.backends.base import Backend, Decoding
+    from sensikit.backends.base import Decoding, Model
     from sensikit.run import Run
 
 Data = Annotated[Path, typer.Option("--data", help="What `sensikit corpus` wrote, or a fairseq data directory.")]
-Direction = Annotated[str | None, typer.Option(help="xxx-eng or eng-xxx; by default the one that was trained.")]
+Direction = Annotated[
+    str | None, typer.Option(help="xxx-eng, eng-xxx, or with another language; by default the one that was trained.")
+]
+Pairs = Annotated[str | None, typer.Option(help="Instead of a direction: cat-fra,spa-fra.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Languages = Annotated[str | None, typer.Option(help="Comma-separated codes; all by default.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call left.")]
@@ -36,13 +39,13 @@ def names(text: str | None) -> list[str] | None:
     return [part.strip() for part in text.split(",") if part.strip()] if text is not None else None
 
 
-def opened(run: Run, checkpoint: Path | None, data: Path | None, device: str) -> Backend:
+def opened(run: Run, checkpoint: Path | None, data: Path | None, device: str) -> Model:
     """Return the checkpoint and data of a run, from where they were unless they are said to be elsewhere now."""
-    from sensikit.backends import open_checkpoint
+    from sensikit.backends import open_model
 
     noted = run.manifest["provenance"]
     places = checkpoint or Path(noted["checkpoint"]), data or Path(noted["data"])
-    return open_checkpoint(*places, run.manifest["direction"], device)
+    return open_model(*places, run.manifest["direction"], device)
 
 
 def decoding(beam: int, lenpen: float, max_len: str, max_sentences: int | None, max_tokens: int) -> Decoding:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from sensikit.version import __version__
 
 _HOME = {
-    "Backend": "sensikit.backends.base",
+    "Model": "sensikit.backends.base",
     "Decoding": "sensikit.backends.base",
-    "Language": "sensikit.backends.base",
-    "open_checkpoint": "sensikit.backends",
+    "Group": "sensikit.languages",
+    "open_model": "sensikit.backends",
     "Settings": "sensikit.sensitivity.planning",
     "analyze": "sensikit.sensitivity.analysis",
     "audit": "sensikit.sensitivity.ablation",
@@ -39,13 +39,13 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from sensikit.backends import open_checkpoint as open_checkpoint
-    from sensikit.backends.base import Backend as Backend
+    from sensikit.backends import open_model as open_model
     from sensikit.backends.base import Decoding as Decoding
-    from sensikit.backends.base import Language as Language
+    from sensikit.backends.base import Model as Model
     from sensikit.errors import SensikitError as SensikitError
     from sensikit.evaluation.metrics import evaluate as evaluate
     from sensikit.evaluation.systems import evaluate_systems as evaluate_systems
+    from sensikit.languages import Group as Group
     from sensikit.parameters import registry as registry
     from sensikit.pruning.export import export as export
     from sensikit.pruning.masks import Order as Order

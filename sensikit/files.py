@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from sensikit.errors import SensikitError
+from sensikit.errors import DataError, SensikitError
 
 CHUNK = 1 << 20
 
@@ -131,3 +131,17 @@ def sha256_of(*parts: str) -> str:
     for part in parts:
         digest.update(f"{len(part)}:{part}".encode())
     return digest.hexdigest()
+
+
+def lines(path: Path) -> list[str]:
+    """Return the lines of a text file; only a line feed ends a line, as in the tools that made it.
+
+    Raises:
+        DataError: if it is not UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(path, "is not UTF-8 text", "make the data again") from error
+    parts = text.split("\n")
+    return parts[:-1] if parts[-1] == "" else parts

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from sensikit.backends.base import Language
 from sensikit.errors import OptionError
 
 ENGLISH = "eng"
@@ -168,6 +169,172 @@ def read_name(text: str) -> tuple[str, tuple[str, str, str]]:
             "--name", f"{text!r} is not CODE=NAME:FAMILY or CODE=NAME:FAMILY:TIER", "as in cat=Catalan:Romance"
         )
     return canonical(code) or code, (name, family, tiers[level.lower()])
+
+
+@dataclass(frozen=True)
+class Group:
+    """What sensitivities are compared over: the pairs of two languages, or the sentences of one.
+
+    Attributes:
+        key: its name in files and tables: the language that tells it from the others, or SOURCE-TARGET.
+        source: code of the source language, as the model has it; None of a language alone.
+        target: code of the target language.
+        name: in words, such as Catalan, or Catalan→French.
+        family: of the language that tells it from the others; of the source, where both do.
+        tier: High, Low or Very Low.
+        sizes: examples by split.
+    """
+
+    key: str
+    source: str | None
+    target: str | None
+    name: str
+    family: str
+    tier: str
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a manifest says of the group under its key."""
+        return {name: value for name, value in asdict(self).items() if name != "key"}
+
+
+Pair = tuple[str, str]
+"""(source, target)."""
+
+
+def keyed(pairs: Sequence[Pair]) -> dict[str, Pair]:
+    """Return pairs by the keys of their groups: the side that tells them apart, or SOURCE-TARGET where both do.
+
+    >>> keyed([("cat", "eng"), ("fao", "eng")])
+    {'cat': ('cat', 'eng'), 'fao': ('fao', 'eng')}
+    >>> list(keyed([("cat", "fra"), ("cat", "eng"), ("spa", "fra")]))
+    ['cat-fra', 'cat-eng', 'spa-fra']
+    """
+    sources, targets = (len({pair[side] for pair in pairs}) for side in (0, 1))
+    if targets == 1:
+        return {source: (source, target) for source, target in pairs}
+    if sources == 1:
+        return {target: (source, target) for source, target in pairs}
+    return {"-".join(pair): pair for pair in pairs}
+
+
+def direction_of(pairs: Sequence[Pair], trained: Sequence[Pair]) -> str:
+    """Return what `select` finds some pairs again by: "xxx-eng", "eng-xxx", or the pairs themselves, joined by +.
+
+    >>> trained = [("cat", "eng"), ("fao", "eng"), ("isl", "eng")]
+    >>> direction_of(trained, trained), direction_of(trained[:2], trained)
+    ('xxx-eng', 'cat-eng+fao-eng')
+    """
+    named = (name for name, those in views(trained).items() if those == list(pairs))
+    return next(named, "+".join("-".join(pair) for pair in pairs))
+
+
+def select(trained: Sequence[Pair], direction: str | None = None, pairs: Sequence[str] | None = None) -> list[Pair]:
+    """Return those of the pairs that a model was trained on that are asked for, in the order of training.
+
+    Args:
+        trained: (source, target) of each.
+        direction: "xxx-LANG" or "LANG-xxx": all pairs into or out of one language; or pairs, joined by +. None takes
+            the pairs into the language that all have in common, else those out of it; where there is none, all pairs.
+        pairs: "cat-fra" and so on.
+
+    Raises:
+        OptionError: if the model was not trained on one of them.
+    """
+    if pairs is None and direction is not None and ("+" in direction or "xxx" not in direction.split("-")):
+        pairs = direction.split("+")
+    if pairs is not None:
+        known = {"-".join(pair): pair for pair in trained}
+        known |= {"-".join(map(_shown, pair)): pair for pair in trained if "-".join(map(_shown, pair)) not in known}
+        for pair in pairs:
+            if pair not in known:
+                raise OptionError("--pairs", f"the model was not trained on {pair}", f"choose among {', '.join(known)}")
+        wanted = {known[pair] for pair in pairs}
+        return [pair for pair in trained if pair in wanted]
+    found = views(trained)
+    if direction is None:
+        return next(iter(found.values())) if hub_of(trained) else list(trained)
+    if direction not in found:
+        raise OptionError("--direction", f"the model was not trained on {direction}", f"give {' or '.join(found)}")
+    return found[direction]
+
+
+def views(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """Return the pairs into, and out of, each language that has several of them (or is common to all), by direction.
+
+    Those of the language that all pairs have in common come first.
+    """
+    hub = hub_of(pairs)
+    languages = sorted(dict.fromkeys(code for pair in pairs for code in pair), key=lambda code: code != hub)
+    found: dict[str, list[Pair]] = {}
+    for code in languages:
+        for name, side in ((f"xxx-{_shown(code)}", 1), (f"{_shown(code)}-xxx", 0)):
+            those = [pair for pair in pairs if pair[side] == code]
+            if len(those) > 1 or (those and code == hub):
+                found[name] = those
+    return found
+
+
+def hub_of(pairs: Sequence[Pair]) -> str:
+    """Return the language that all pairs have in common, the target of a single pair; or nothing."""
+    common = set.intersection(*(set(pair) for pair in pairs))
+    return (common & {pairs[0][1]} or common or {""}).pop()
+
+
+def _shown(code: str) -> str:
+    """Return the code that a direction is written with: ISO 639-3 where it is known."""
+    return canonical(code) or code
+
+
+def chosen_groups(known: Sequence[str], groups: Sequence[str] | None) -> list[str]:
+    """Return the groups that are asked for (all by default), in the order of `known`.
+
+    Raises:
+        OptionError: if one is unknown, or none is named.
+    """
+    unknown = [key for key in groups or () if key not in known]
+    if unknown or (groups is not None and not groups):
+        problem = f"{unknown[0]} is no group here" if unknown else "names no group"
+        raise OptionError("--groups", problem, f"choose among {', '.join(known)}")
+    return [key for key in known if groups is None or key in groups]
+
+
+def grouped(
+    key: str,
+    pair: Pair | None,
+    sizes: Mapping[str, int],
+    noted: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Group:
+    """Return the group of a pair, or of a language alone.
+
+    Args:
+        key: see `keyed`.
+        pair: (source, target); None where `key` is a language.
+        sizes: examples by split; the tier follows from `train`.
+        noted: name, family and tier by language, where the data's manifest has them.
+    """
+    codes = [key] if pair is None or key in pair else list(pair)
+    found = [{**asdict(language(_shown(code), sizes)), **(noted or {}).get(code, {})} for code in codes]
+    return Group(
+        key=key,
+        source=pair[0] if pair else None,
+        target=pair[1] if pair else None,
+        name="→".join(str(each["name"]) for each in found),
+        family=str(found[0]["family"]),
+        tier=str(found[0]["tier"]) if len(found) == 1 else tier(sizes.get("train", 0)),
+        sizes=dict(sizes),
+    )
+
+
+@dataclass(frozen=True)
+class Language:
+    """What is known of a language: its ISO 639-3 code, name, family and tier, and examples by split."""
+
+    code: str
+    name: str
+    family: str
+    tier: str
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 def language(

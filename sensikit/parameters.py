@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from sensikit.errors import CheckpointError
+
+SAMPLED = 1_000_000
+"""Block means are kept for a sample of at most this many parameters."""
+
+FLOAT = 4
+"""Bytes of a float32, in which everything is held and stored."""
+
+VECTORS_IN_MEMORY = 5
+"""Vectors of all parameters that an analysis holds: weights, two levels of sums, S and its half on their way to disk.
+
+The gradient makes one more where a batch is computed in pieces, or must be judged before it counts.
+"""
+
+VECTORS_PER_GROUP = 3
+"""Vectors of all parameters that it stores for each group: S(θ,B_l), its first half, S(θ,B_-l)."""
 
 _LAYER = re.compile(r"\b(?:layers|layer|block|blocks|h)\.(\d+)\b")
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)  # T5 writes SelfAttention
@@ -137,3 +153,35 @@ def layer_of(name: str) -> int | None:
     """Return the layer's number in its stack, from 0, or None outside the layers."""
     match = _LAYER.search(name)
     return int(match.group(1)) if match else None
+
+
+def sample_of(parameters: Sequence[Parameter], limit: int = SAMPLED) -> dict[str, np.ndarray]:
+    """Return the flat indices (sorted int64) of each tensor whose block means are kept: all, or `limit` in all.
+
+    Stratified by tensor, in proportion to its size. The seed is fixed: two models of one shape give the same
+    sample, so that their blocks can be paired.
+    """
+    total = sum(parameter.numel for parameter in parameters)
+    if total <= limit:
+        return {parameter.name: np.arange(parameter.numel) for parameter in parameters}
+    generator = np.random.default_rng(0)
+    chosen = {}
+    for parameter in parameters:
+        count = limit * parameter.stop // total - limit * parameter.start // total
+        chosen[parameter.name] = np.sort(generator.choice(parameter.numel, size=count, replace=False))
+    return chosen
+
+
+def memory_of(count: int, held_gradient: bool = True) -> int:
+    """Return the bytes of memory that an analysis of `count` parameters takes, beside what a micro-batch takes.
+
+    Args:
+        count: scalars.
+        held_gradient: a whole gradient is held, for a batch is computed in several parts, or judged before it counts.
+    """
+    return FLOAT * count * (VECTORS_IN_MEMORY + held_gradient)
+
+
+def disk_per_group(count: int) -> int:
+    """Return the bytes that the vectors of one group and task take on disk, beside its block means."""
+    return FLOAT * VECTORS_PER_GROUP * count

@@ -60,7 +60,7 @@ def check(manifest: Any, where: Path) -> None:
         _hold(analysis, _ANALYSIS, f"the {task} analysis's ", where)
     for name, noted in manifest["sets"].items():
         _hold(noted, {"files": dict}, f"{name}'s ", where)
-        if "/rest-" in name:
+        if name.partition("/")[2].startswith(_REST):
             _hold(noted, {"sigma": float}, f"{name}'s ", where)
     for field in ("groups", "analyses"):
         if not manifest[field]:
@@ -82,8 +82,18 @@ CHUNK = 1 << 18
 
 BLOCK_KEY = "blocks"
 
-TASKS = ("mt", "denoise")
+TASKS = ("mt", "denoise", "lm")
 """Whose sensitivities are measured; a vector of anything else is a score of another pruning method."""
+
+MIXED = "all.groups"
+"""The set of mixed batches of all groups, B. No group has a dot in its key: no name of a set is that of a group."""
+
+_REST = "rest."
+
+
+def rest_of(group: str) -> str:
+    """Return the name of the set B_-l of a group l."""
+    return f"{_REST}{group}"
 
 
 class Run:
@@ -165,7 +175,7 @@ class Run:
 
     def complete(self, task: str) -> bool:
         """Return whether every set of a task is measured."""
-        names = ["all", *(f"{rest}{code}" for code in self.manifest["groups"] for rest in ("", "rest-"))]
+        names = [MIXED, *(name for key in self.manifest["groups"] for name in (key, rest_of(key)))]
         return all(f"{task}/{name}" in self.manifest["sets"] for name in names)
 
     # vectors
@@ -199,8 +209,8 @@ class Run:
         paths = {self.path / file: digest for file, digest in entry["files"].items()}
         return all(path.is_file() and sha256(path) == digest for path, digest in paths.items())
 
-    def languages(self, task: str = "mt") -> list[str]:
-        """Return the languages measured, in the order of the manifest."""
+    def groups(self, task: str = "mt") -> list[str]:
+        """Return the groups measured, in the order of the manifest."""
         return [code for code in self.manifest["groups"] if f"{task}/{code}" in self.manifest["sets"]]
 
     def check(self, task: str, names: Sequence[str]) -> None:

@@ -14,7 +14,9 @@ from sensikit.errors import RunError
 
 QUANTILES = ("q01", "q10", "q25", "median", "q75", "q90", "q99")
 LAYOUT = "layout.csv"  # the one table of a run that is made of its data, not of what it stores
-MIXED = "all"  # batches of all languages together, which a table may hold beside the languages
+MIXED = (
+    "all.groups"  # `sensikit.run.MIXED`: batches of all languages together, which a table may hold beside the languages
+)
 
 
 @dataclass(frozen=True)

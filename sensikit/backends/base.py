@@ -1,17 +1,18 @@
-"""The protocol between sensikit and a framework: a module, its languages, sentences, a loss, and translations.
+"""The protocol between sensikit and a framework: a `Model` has tasks, a `Task` has groups, sentences and a loss.
 
-Everything else (which sentences make a batch, sensitivities, D, PCC, masks, sweeps, figures) is written once
-against this.
+Everything else (which sentences make a batch, S, D, PCC, masks, sweeps, scores, figures) is written once against this.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sensikit.errors import OptionError
+from sensikit.languages import Group
 
 if TYPE_CHECKING:
     # the command line reads languages from here, and must answer before torch is loaded
@@ -21,21 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Item = tuple[str, int]
-"""A sentence pair: its language, and its row in `Backend.sizes` of that language and split."""
-
-
-@dataclass(frozen=True)
-class Language:
-    """One of the languages that English is paired with.
-
-    `sizes` counts sentence pairs by split; `tier` is High, Low or Very Low.
-    """
-
-    code: str
-    name: str
-    family: str
-    tier: str
-    sizes: dict[str, int] = field(default_factory=dict)
+"""An example of a task: the key of its group, and its row in `Task.sizes` of that group and split."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +92,35 @@ class Provenance:
     data_sha256: str
 
 
-class Examples(Protocol):
-    """The sentences of one task, and what the model loses on them."""
+class Task(Protocol):
+    """What a model was trained to do: the examples of its groups, and what the model loses on them.
 
-    def choices(self) -> dict[str, str]:
-        """Return what belongs into a signature because of this task alone."""
+    Attributes:
+        name: "mt", "denoise" or "lm".
+        groups: by key, in a fixed order; only those that there are data of.
+        direction: what the groups have in common: "xxx-eng", "eng-xxx", or the pairs themselves.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that --task takes."""
         ...
 
-    def sizes(self, language: str, split: str = "train") -> np.ndarray:
+    @property
+    def groups(self) -> Mapping[str, Group]:
+        """The groups, by key."""
+        ...
+
+    @property
+    def direction(self) -> str:
+        """What the groups have in common."""
+        ...
+
+    def choices(self) -> dict[str, str]:
+        """Return what belongs in a signature because of this task alone."""
+        ...
+
+    def sizes(self, group: str, split: str = "train") -> np.ndarray:
         """Return the tokens of every example, (n, 1 + K) int64: of the source, and targets of each of the K terms.
 
         What is a target is what the loss counts; translation has one term. Examples longer than the model's positions
@@ -120,64 +128,108 @@ class Examples(Protocol):
         """
         ...
 
-    def left_out(self, language: str, split: str = "train") -> int:
+    def left_out(self, group: str, split: str = "train") -> int:
         """Return how many examples of the split are longer than the model's positions, and so have no row."""
         ...
 
     def collate(self, items: Sequence[Item], split: str = "train") -> Any:
-        """Return one padded piece of a batch, its languages mixed as they come, on `device`."""
+        """Return some examples, whatever their groups, as one padded micro-batch on the model's device."""
         ...
 
-    def layout(self, languages: Sequence[str], split: str = "train") -> pd.DataFrame | None:
-        """Return how one sentence of each language looks to the model, token by token (Figure 4); None of translation.
+    def loss(self, micro_batch: Any, kind: str = "nll") -> tuple[torch.Tensor, int | tuple[int, ...]]:
+        """Return the *summed* loss of a micro-batch (nats) and the number of target tokens in it, of each term.
 
-        One row for each position: language, position, what the encoder reads (`source`) and predicts
-        (`encoder_target`), what the decoder reads (`decoder_input`) and predicts (`decoder_target`), as they are
-        written in the dictionary. A target is empty where nothing is to be predicted.
+        A scalar and a number for one term, a (K,) tensor and K numbers for several: what is minimised is the sum of
+        the terms, each divided by its own tokens in the whole batch. In the module's own dtype and mode. `kind`: "nll"
+        (cross-entropy without label smoothing) or "train" (the criterion of the training run).
         """
         ...
 
-    def loss(self, piece: Any, kind: str = "nll") -> tuple[torch.Tensor, int | tuple[int, ...]]:
-        """Return the *summed* loss of a piece (nats) and the number of target tokens in it, of each term.
+    def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
+        """Return the loss of each of some examples, in their order: (n, 2·K) float64, nats and targets of each term."""
+        ...
 
-        A scalar and a number for one term, a (K,) tensor and K numbers for several: what is to be minimised is the sum
-        of the terms, each divided by its own tokens in the whole batch. In the module's own dtype and mode. `kind`:
-        "nll" (cross-entropy without label smoothing) or "train" (the criterion of the training run).
+    def layout(self, groups: Sequence[str], split: str = "train") -> pd.DataFrame | None:
+        """Return how one sentence of each group looks to the model, token by token (Figure 4); None of translation.
+
+        One row for each position: group, position, what the encoder reads (`source`) and predicts (`encoder_target`),
+        what the decoder reads (`decoder_input`) and predicts (`decoder_target`), as they are written in the dictionary.
+        A target is empty where nothing is to be predicted.
         """
         ...
 
 
-class Backend(Examples, Protocol):
-    """A trained model and its data, in one direction; as `Examples`, it has those of translation.
+@runtime_checkable
+class Translation(Task, Protocol):
+    """The task of translation."""
 
-    `direction` is "xxx-eng" or "eng-xxx"; a language l then means the pairs l→eng or eng→l.
-    """
-
-    module: nn.Module
-    languages: dict[str, Language]
-    """Every training language of the direction, English left out, in a fixed order."""
-    direction: str
-    english: str
-    """The code that the checkpoint has for English: `eng`, `en`, `en_XX`."""
-    device: torch.device
-    ghosts: frozenset[str]
-    """Names of parameters that exist but never take part in translation; left out of everything, in every task."""
-    provenance: Provenance
-    training: Mapping[str, Any]
-    """How it was trained, as far as the checkpoint says: its method, its updates; empty if it does not say."""
-    tasks: tuple[str, ...]
-    """What it was trained to do: "mt", and "denoise" where it was."""
-
-    def examples(self, task: str, seed: int) -> Examples:
-        """Return the examples of one of its tasks, the same at every call; `seed` decides their noise.
-
-        A language l then means, for denoising, the monolingual sentences of l, whatever the direction.
-        """
-        ...
-
-    def translate(self, language: str, split: str, decoding: Decoding) -> Translations:
+    def translate(self, group: str, split: str, decoding: Decoding) -> Translations:
         """Return a translation of every sentence of the split (its first `max_sentences`), none missing, in order.
 
         A sentence is translated even when `sizes` has no row for it. The module keeps its weights and its mode.
         """
         ...
+
+
+class Model(Protocol):
+    """A trained model with its data, in one selection of groups.
+
+    Attributes:
+        module: in evaluation mode.
+        ghosts: names of parameters that never take part in any task; left out of everything.
+        device: where the module is.
+        provenance: the checkpoint and the data, by SHA-256.
+        training: how it was trained, as far as the checkpoint says: its method, its updates; empty if it does not say.
+        tasks: what it was trained to do, the first of them first: "mt", "denoise", "lm".
+        notes: what a user should know of the opening, such as groups that there are no data of.
+    """
+
+    module: nn.Module
+    ghosts: frozenset[str]
+    device: torch.device
+    provenance: Provenance
+    training: Mapping[str, Any]
+    tasks: tuple[str, ...]
+    notes: Sequence[str]
+
+    def task(self, name: str, seed: int = 1) -> Task:
+        """Return one of its tasks, the same at every call; `seed` decides the noise of its examples.
+
+        Raises:
+            OptionError: if the model was not trained on it.
+        """
+        ...
+
+    def write_pruned(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
+        """Write the model to `out` in its own format with what `masks` say set to zero; return how many scalars went.
+
+        Args:
+            out: where to.
+            masks: parameter name → bool of its shape, true where it goes to zero; a tied tensor counts once.
+            note: kept in the file.
+        """
+        ...
+
+
+def task_of(model: Model, name: str, seed: int = 1) -> Task:
+    """Return one of a model's tasks.
+
+    Raises:
+        OptionError: if the model was not trained on it.
+    """
+    if name not in model.tasks:
+        problem = f"the model was not trained on {name} (it was trained on {' and '.join(model.tasks)})"
+        raise OptionError("--task", problem, "choose one of those, or give another checkpoint")
+    return model.task(name, seed)
+
+
+def translation_of(model: Model, name: str = "mt") -> Translation:
+    """Return a task of a model that translates.
+
+    Raises:
+        OptionError: if the model was not trained on the task, or it is none of translation.
+    """
+    task = task_of(model, name)
+    if not isinstance(task, Translation):
+        raise OptionError("--metric", f"{name} has no translations to score", "give --metric loss")
+    return task

@@ -22,7 +22,7 @@ from sensikit.progress import say
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sensikit.backends.base import Backend
+    from sensikit.backends.base import Model
     from sensikit.run import Run
 
 NOTE = "demo.json"
@@ -85,15 +85,15 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
         say("2 of 5: training")
         arguments = training.flags(recipe.languages, recipe.updates, recipe.seed)
         training.train(data / "bin", out / "training", arguments, recipe.updates).replace(checkpoint)
-    from sensikit.backends import open_checkpoint
+    from sensikit.backends import open_model
     from sensikit.report.page import report
 
-    backend = open_checkpoint(checkpoint, data)
+    model = open_model(checkpoint, data)
     say("3 of 5: how much each parameter matters to each language")
-    run = analyzed(backend, out / "run", recipe, ("mt",), command)
-    audited(run, backend, recipe, command)
+    run = analyzed(model, out / "run", recipe, ("mt",), command)
+    audited(run, model, recipe, command)
     say("4 of 5: pruning")
-    table = pruned(run, backend, recipe)
+    table = pruned(run, model, recipe)
     say("5 of 5: report")
     page = report([run.path], out, labels=["demo"], command=command)
     unpruned = table[table["ratio"] == 0].set_index("language")["bleu"]
@@ -126,31 +126,31 @@ def prepared(out: Path, recipe: Recipe, steps: int, **more: object) -> Path:
     return data
 
 
-def analyzed(backend: Backend, out: Path, recipe: Recipe, tasks: Sequence[str], command: str) -> Run:
+def analyzed(model: Model, out: Path, recipe: Recipe, tasks: Sequence[str], command: str) -> Run:
     """Return the run in `out` with the analyses of some tasks; what is there is not done again."""
     from sensikit.sensitivity.analysis import analyze
     from sensikit.sensitivity.planning import Settings
 
     for task in tasks:
         settings = Settings(task=task, batches=recipe.batches, seed=recipe.seed)
-        run = analyze(backend, out, settings, resume=True, command=command)
+        run = analyze(model, out, settings, resume=True, command=command)
     return run
 
 
-def audited(run: Run, backend: Backend, recipe: Recipe, command: str) -> None:
+def audited(run: Run, model: Model, recipe: Recipe, command: str) -> None:
     """Compare S of a run's first task with exact ablation; what is there is not done again."""
     from sensikit.sensitivity.ablation import SUMMARY, audit
 
     if not (run.path / SUMMARY).exists():
-        audit(run, backend, parameters=recipe.audited, command=command)
+        audit(run, model, parameters=recipe.audited, command=command)
 
 
-def pruned(run: Run, backend: Backend, recipe: Recipe) -> pd.DataFrame:
+def pruned(run: Run, model: Model, recipe: Recipe) -> pd.DataFrame:
     """Return the pruning curves of a run; what is there is not done again."""
     from sensikit.pruning.sweep import SweepSettings, prune
 
     settings = SweepSettings(tokenizer=TOKENIZER)
-    return prune(run, backend, recipe.ratios, recipe.orders, seeds=(recipe.seed,), settings=settings, resume=True)
+    return prune(run, model, recipe.ratios, recipe.orders, seeds=(recipe.seed,), settings=settings, resume=True)
 
 
 def catalogues(package: str) -> Path:

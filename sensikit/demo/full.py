@@ -49,23 +49,23 @@ def demo_full(
     data = prepared(out, recipe, steps=6, full=DESIGN.split())
     say("2 of 6: training")
     checkpoints = {label: _trained(system.method, data, out, recipe, command) for label, system in SYSTEMS.items()}
-    from sensikit.backends import open_checkpoint
+    from sensikit.backends import open_model
     from sensikit.evaluation.systems import EvaluationSettings, evaluate_systems
     from sensikit.evaluation.tables import text
     from sensikit.report.page import report
 
     say("3 of 6: BLEU and chrF++ of both")
-    openers = {label: partial(open_checkpoint, path, data) for label, path in checkpoints.items()}
+    openers = {label: partial(open_model, path, data) for label, path in checkpoints.items()}
     scored = EvaluationSettings(tokenizer=TOKENIZER)
     evaluation = evaluate_systems(openers, out / "evaluation", scored, resume=True, command=command)
     runs = []
     for label, system in SYSTEMS.items():
-        backend = openers[label]()
+        model = openers[label]()
         say(f"4 of 6: how much each parameter of {label} matters to each language")
-        runs.append(analyzed(backend, out / "runs" / system.method, recipe, system.tasks, command))
-        audited(runs[-1], backend, recipe, command)
+        runs.append(analyzed(model, out / "runs" / system.method, recipe, system.tasks, command))
+        audited(runs[-1], model, recipe, command)
         say(f"5 of 6: pruning {label}")
-        pruned(runs[-1], backend, recipe)
+        pruned(runs[-1], model, recipe)
     say("6 of 6: report")
     page = report([*(run.path for run in runs), out / "evaluation"], out, labels=[*SYSTEMS, "test"], command=command)
     say(text(evaluation.manifest, evaluation.tables))

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sensikit.backends.base import Translations
-from sensikit.backends.fairseq.data import lines
 from sensikit.errors import DataError, RunError
-from sensikit.files import partials, read_json, sha256, write_json, write_text
+from sensikit.files import lines, partials, read_json, sha256, write_json, write_text
 
 FORMAT = 1
 KIND = "evaluation"

@@ -9,18 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from sensikit.backends.base import Backend, Decoding
+from sensikit.backends.base import Decoding, Model, translation_of
 from sensikit.errors import DataError, OptionError, RunError
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.folder import Translated
 from sensikit.evaluation.resampling import BOOTSTRAP, resampled
 from sensikit.evaluation.scoring import METRICS, Scores, evaluation_table, metrics, significance_table, tiers_table
 from sensikit.files import locked, write_text
+from sensikit.languages import chosen_groups
 from sensikit.progress import progress
 from sensikit.signature import signature
 from sensikit.version import __version__
 
-Opener = Callable[[], Backend]
+Opener = Callable[[], Model]
 
 
 @dataclass(frozen=True)
@@ -133,52 +134,44 @@ def _facts(
     systems: Mapping[str, Opener], settings: EvaluationSettings, languages: Sequence[str] | None
 ) -> dict[str, Any]:
     """Open every checkpoint; return what the manifest says of them, their data and languages."""
-    first: Backend | None = None
+    first: Model | None = None
     noted: dict[str, dict[str, Any]] = {}
     for label, opener in systems.items():
-        backend = opener()
-        origin = backend.provenance
+        model = opener()
+        origin = model.provenance
         if first is None:
-            first, chosen = backend, _chosen(backend, languages)
+            first, chosen = model, chosen_groups(list(model.task("mt").groups), languages)
             for code in chosen:
-                backend.sizes(code, settings.split)  # a test set that is missing is told of here
-        _check_alike(backend, first, noted)
+                model.task("mt").sizes(code, settings.split)  # a test set that is missing is told of here
+        _check_alike(model, first, noted)
         noted[label] = {
             "checkpoint": origin.checkpoint, "sha256": origin.checkpoint_sha256, "framework": origin.framework,
-            **backend.training,
+            **model.training,
         }  # fmt: skip
     if first is None:
         raise OptionError("CHECKPOINT", "there is none", "give at least one")
-    known = {code: asdict(first.languages[code]) for code in chosen}
+    known = {code: first.task("mt").groups[code].facts() for code in chosen}
     return {
         "version": __version__,
-        "direction": first.direction,
+        "direction": first.task("mt").direction,
         "data": {"path": first.provenance.data, "sha256": first.provenance.data_sha256},
         "settings": {"split": settings.split, **asdict(settings.decoding)},
-        "groups": {code: {k: v for k, v in entry.items() if k != "code"} for code, entry in known.items()},
+        "groups": known,
         "systems": noted,
     }
 
 
-def _chosen(backend: Backend, languages: Sequence[str] | None) -> list[str]:
-    unknown = [code for code in languages or () if code not in backend.languages]
-    if unknown or (languages is not None and not languages):
-        problem = f"{unknown[0]} is no language of the checkpoint" if unknown else "names no language"
-        raise OptionError("--languages", problem, f"choose among {', '.join(backend.languages)}")
-    return [code for code in backend.languages if languages is None or code in languages]
-
-
-def _check_alike(backend: Backend, first: Backend, before: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_alike(model: Model, first: Model, before: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse a checkpoint that was given already, or whose test sets are not those of the first."""
-    where, origin = backend.provenance.checkpoint, backend.provenance
+    where, origin = model.provenance.checkpoint, model.provenance
     other = first.provenance.checkpoint
     for label, facts in before.items():
         if facts["sha256"] == origin.checkpoint_sha256:
             raise OptionError(where, f"is the checkpoint of {label} once more", "give each checkpoint once")
-    if backend.direction != first.direction:
-        problem = f"translates {backend.direction} and {other} {first.direction}"
+    if model.task("mt").direction != first.task("mt").direction:
+        problem = f"translates {model.task('mt').direction} and {other} {first.task('mt').direction}"
         raise OptionError(where, problem, "give a --direction that both were trained on")
-    alone = sorted(set(backend.languages) ^ set(first.languages))
+    alone = sorted(set(model.task("mt").groups) ^ set(first.task("mt").groups))
     if alone:
         problem = f"was trained on other languages than {other}: {', '.join(alone)} in one alone"
         raise DataError(where, problem, "evaluate them apart")
@@ -196,11 +189,11 @@ def _decode(folder: Translated, systems: Mapping[str, Opener], settings: Evaluat
         for label, codes in todo.items():
             if not codes:
                 continue
-            backend = systems[label]()
-            if backend.provenance.checkpoint_sha256 != folder.manifest["systems"][label]["sha256"]:
-                raise RunError(backend.provenance.checkpoint, "is being written", "evaluate a copy of it")
+            model = systems[label]()
+            if model.provenance.checkpoint_sha256 != folder.manifest["systems"][label]["sha256"]:
+                raise RunError(model.provenance.checkpoint, "is being written", "evaluate a copy of it")
             for code in codes:
-                found = backend.translate(code, settings.split, settings.decoding)
+                found = translation_of(model).translate(code, settings.split, settings.decoding)
                 folder.keep(label, code, found)
                 bar.advance(len(found.hypotheses))
 

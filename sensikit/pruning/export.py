@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 
-from sensikit.backends import write_pruned
-from sensikit.backends.base import Backend
+from sensikit.backends.base import Model
 from sensikit.errors import OptionError
 from sensikit.files import replacing
 from sensikit.pruning.masks import Order, chosen, make_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
-from sensikit.run import Run, save_vector
+from sensikit.run import Run, rest_of, save_vector
 from sensikit.sensitivity.planning import check_source, measured_groups
 from sensikit.sensitivity.taylor import Tensors
 from sensikit.signature import signature
@@ -28,12 +27,12 @@ class Exported:
     signature: str
 
 
-def export(run: Run, backend: Backend, order: Order, ratio: float, out: Path, mask: Path | None = None) -> Exported:
+def export(run: Run, model: Model, order: Order, ratio: float, out: Path, mask: Path | None = None) -> Exported:
     """Write the checkpoint of a run with what `order` prunes at `ratio` set to zero, and the mask where it is wanted.
 
     Args:
         run: with the sensitivities of the order's language.
-        backend: the checkpoint and data that the run was measured on.
+        model: the checkpoint and data that the run was measured on.
         order: the order.
         ratio: pruned / prunable, in [0, 1 - protect].
         out: the checkpoint to write; it translates, and has no state of an optimizer.
@@ -48,18 +47,17 @@ def export(run: Run, backend: Backend, order: Order, ratio: float, out: Path, ma
         if path is not None and path.exists():
             raise OptionError(f"{option} {path}", "already exists", "choose another name")
     scorer_of(order.name)
-    check_source(run, backend)
+    check_source(run, model)
     (language,) = measured_groups(run, [order.language])
     with run.locked():
-        run.check("mt", [language, f"rest-{language}"])
-        measure_missing(run, backend, [(order.name, language)])
-    plan = make_plan(run, backend.module, order, [ratio])
+        run.check("mt", [language, rest_of(language)])
+        measure_missing(run, model, [(order.name, language)])
+    plan = make_plan(run, model.module, order, [ratio])
     masks: Tensors = {p.name: torch.zeros(p.shape, dtype=torch.bool, device="cpu") for p in run.parameters}
-    for parameter, offset, inside in chosen(run, backend.module, plan, ratio):
+    for parameter, offset, inside in chosen(run, model.module, plan, ratio):
         masks[parameter.name].view(-1)[offset : offset + len(inside)] = torch.from_numpy(inside)
     signed = export_signature(run, order, ratio)
-    provenance = backend.provenance
-    count = write_pruned(Path(provenance.checkpoint), provenance.checkpoint_sha256, out, masks, signed)
+    count = model.write_pruned(out, masks, signed)
     if mask is not None:
         with replacing(mask) as partial:
             save_vector(masks, partial, {"signature": signed})

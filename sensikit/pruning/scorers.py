@@ -18,28 +18,28 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sensikit.backends.base import Backend, Item
+from sensikit.backends.base import Item, Model, Task
 from sensikit.errors import NonFiniteError, OptionError
 from sensikit.files import sha256_of
-from sensikit.parameters import Parameter, tensors
+from sensikit.parameters import tensors
 from sensikit.progress import progress
-from sensikit.run import Run
+from sensikit.run import Run, rest_of
 from sensikit.sensitivity.batches import Batch, fingerprint
-from sensikit.sensitivity.planning import Settings, redrawn
+from sensikit.sensitivity.planning import Plan, Settings, redrawn
 from sensikit.sensitivity.taylor import Tensors, added
 from sensikit.statistics.specificity import specificity
 from sensikit.statistics.streaming import Float, Keys, keys
 
-Measure = Callable[[Backend, Sequence[Parameter], Settings, Sequence[Batch], Callable[[float], None]], Tensors]
-"""(backend, parameters, settings of the run, batches of one language, told of batches done) → float32 scores."""
+Measure = Callable[[nn.Module, Plan, Settings, Sequence[Batch], Callable[[float], None]], Tensors]
+"""(module, plan and settings of the run, batches of one group, called with the batches done) → float32 scores."""
 
 TOKENS = 4096
 """Tokens of the longer side that one forward pass of `wanda` takes."""
 
 
 def fisher(
-    backend: Backend,
-    parameters: Sequence[Parameter],
+    module: nn.Module,
+    plan: Plan,
     settings: Settings,
     batches: Sequence[Batch],
     advance: Callable[[float], None] = lambda _: None,
@@ -53,7 +53,7 @@ def fisher(
     Raises:
         NonFiniteError: for a batch whose gradient is not finite, unless the run skips them.
     """
-    module, named = backend.module, dict(tensors(backend.module, parameters))
+    named = dict(tensors(module, plan.parameters))
     total = {p: torch.zeros(p.shape, dtype=_wide(tensor), device=tensor.device) for p, tensor in named.items()}
     done = 0
     module.train(settings.mode == "train")
@@ -63,7 +63,7 @@ def fisher(
             torch.manual_seed(int(sha256_of(str(settings.seed), "fisher", str(number))[:15], 16))
             loss = 0.0
             for items in batch.pieces:
-                terms, _ = backend.loss(backend.collate(items, settings.split), settings.loss)
+                terms, _ = plan.task.loss(plan.task.collate(items, settings.split), settings.loss)
                 value = added(terms, batch, settings.reduction == "token")
                 value.backward()  # type: ignore[no-untyped-call]
                 loss += float(value.detach())
@@ -94,8 +94,8 @@ def _wide(tensor: torch.Tensor) -> torch.dtype:
 
 
 def wanda(
-    backend: Backend,
-    parameters: Sequence[Parameter],
+    module: nn.Module,
+    plan: Plan,
     settings: Settings,
     batches: Sequence[Batch],
     advance: Callable[[float], None] = lambda _: None,
@@ -116,16 +116,15 @@ def wanda(
     Raises:
         OptionError: if the inputs of a tensor cannot be seen.
     """
-    module = backend.module
     items = [item for batch in batches for item in batch.items]
     module.eval()
     with torch.no_grad(), _inputs_of(module) as seen:
-        for group in _without_padding(backend, settings.split, items):
-            backend.loss(backend.collate(group, settings.split), "nll")
+        for group in _without_padding(plan.task, settings.split, items):
+            plan.task.loss(plan.task.collate(group, settings.split), "nll")
             advance(len(group) / len(items) * len(batches))
     ranks = dict(_ranked(module, seen))
     found: Tensors = {}
-    for parameter, tensor in tensors(module, parameters):
+    for parameter, tensor in tensors(module, plan.parameters):
         rank = ranks.get(id(tensor))
         if rank is None and parameter.prunable:
             raise OptionError("--order wanda", f"the inputs of {parameter.name} cannot be seen", "choose other orders")
@@ -134,13 +133,12 @@ def wanda(
     return found
 
 
-def _without_padding(backend: Backend, split: str, items: Sequence[Item]) -> Iterator[list[Item]]:
+def _without_padding(task: Task, split: str, items: Sequence[Item]) -> Iterator[list[Item]]:
     """Yield all sentences, those of the very same lengths together: no piece of them is padded."""
-    groups: dict[tuple[int, int], list[Item]] = defaultdict(list)
-    sizes = {code: backend.sizes(code, split) for code in {code for code, _ in items}}
-    for code, row in items:
-        source, target = sizes[code][row]
-        groups[int(source), int(target)].append((code, row))
+    groups: dict[tuple[int, ...], list[Item]] = defaultdict(list)
+    sizes = {key: task.sizes(key, split) for key in {key for key, _ in items}}
+    for key, row in items:
+        groups[tuple(sizes[key][row].tolist())].append((key, row))
     for lengths, group in sorted(groups.items()):
         step = max(1, TOKENS // max(lengths))
         yield from (group[start : start + step] for start in range(0, len(group), step))
@@ -291,7 +289,7 @@ def random_keys(seed: int, start: int, size: int) -> Keys:
         return np.minimum(z ^ (z >> np.uint64(31)), LAST - np.uint64(1))
 
 
-_S, _BOTH = (("mt", "{}"),), (("mt", "{}"), ("mt", "rest-{}"))
+_S, _BOTH = (("mt", "{}"),), (("mt", "{}"), ("mt", rest_of("{}")))
 
 SCORERS = {
     "specificity": Scorer(
@@ -324,14 +322,14 @@ def scorer_of(name: str) -> Scorer:
     return SCORERS[name]
 
 
-def measure_missing(run: Run, backend: Backend, wanted: Sequence[tuple[str, str]]) -> None:
+def measure_missing(run: Run, model: Model, wanted: Sequence[tuple[str, str]]) -> None:
     """Measure what the orders of `wanted` need beside S and D, on the run's own batches, and store it in the run.
 
     Each score is stored as soon as it is there; what the run has whole is not measured again.
 
     Args:
-        run: to be written; of the backend's checkpoint and data.
-        backend: the model and its data.
+        run: to be written; of the model's checkpoint and data.
+        model: with its data.
         wanted: (order, language); "none" is no order.
 
     Raises:
@@ -344,12 +342,12 @@ def measure_missing(run: Run, backend: Backend, wanted: Sequence[tuple[str, str]
     ]
     if not missing:
         return
-    settings, sets = redrawn(run, backend, sorted({code for _, code in missing}))
+    settings, plan = redrawn(run, model, sorted({code for _, code in missing}))
     for name, code in missing:
-        measure, batches = SCORERS[name].measure, sets[code]
+        measure, batches = SCORERS[name].measure, plan.sets[code]
         assert measure is not None
         with progress(len(batches), f"{name} {code}") as bar:
-            found = measure(backend, run.parameters, settings, batches, bar.advance)
+            found = measure(model.module, plan, settings, batches, bar.advance)
         tokens = [batch.tokens for batch in batches]
         facts = {"batches": len(batches), "tokens_mean": float(np.mean(tokens)), "drawn": fingerprint(batches)}
         run.write_set(name, code, {"": found}, facts)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from sensikit.backends.base import Backend, Decoding
+from sensikit.backends.base import Decoding, Model, translation_of
 from sensikit.errors import OptionError
 from sensikit.evaluation.metrics import bleu_metric, evaluate_resampled, length_ratio
 from sensikit.evaluation.resampling import BOOTSTRAP
@@ -20,7 +20,7 @@ from sensikit.progress import Bar, progress
 from sensikit.pruning.ledger import Cell, Ledger, cells, record
 from sensikit.pruning.masks import PROTECT, Order, check_ratios, make_plan, pruned
 from sensikit.pruning.scorers import measure_missing, scorer_of
-from sensikit.run import Run
+from sensikit.run import Run, rest_of
 from sensikit.sensitivity.planning import check_source, measured_groups
 from sensikit.signature import signature
 
@@ -54,7 +54,7 @@ class SweepSettings:
 
 def prune(
     run: Run,
-    backend: Backend,
+    model: Model,
     ratios: Sequence[float],
     orders: Sequence[str] = ("specificity",),
     *,
@@ -73,7 +73,7 @@ def prune(
 
     Args:
         run: with the sensitivities of the languages.
-        backend: the checkpoint and data that the run was measured on.
+        model: the checkpoint and data that the run was measured on.
         ratios: pruned / prunable, each in [0, 1 - protect].
         orders: names of `scorers.SCORERS`.
         seeds: of the random order, one curve each.
@@ -89,7 +89,7 @@ def prune(
             `resume`).
     """
     settings = settings or SweepSettings()
-    check_source(run, backend)
+    check_source(run, model)
     chosen = measured_groups(run, groups)
     _check_asked(ratios, orders, seeds, settings)
     noted = _noted(settings)  # a tokenizer that cannot be had is told of before anything is decoded
@@ -98,10 +98,10 @@ def prune(
         ledger = Ledger.open(run.path / "pruning", noted, resume)
         record(run.path / "pruning", command)
         todo = [cell for cell in wanted if cell not in ledger.lines]
-        run.check("mt", [name for code in chosen for name in (code, f"rest-{code}")] if todo else [])
-        measure_missing(run, backend, [(cell.order, cell.language) for cell in todo])
+        run.check("mt", [name for code in chosen for name in (code, rest_of(code))] if todo else [])
+        measure_missing(run, model, [(cell.order, cell.language) for cell in todo])
         with progress(len(todo), "pruning", "cells") as bar:
-            for cell, line in _decoded(run, backend, todo, settings, bar):
+            for cell, line in _decoded(run, model, todo, settings, bar):
                 ledger.add(cell, line)
         table, crossed = ledger.table(), ledger.cross_table()
         run.write_table("pruning.csv", table)
@@ -145,7 +145,7 @@ def _noted(settings: SweepSettings) -> dict[str, Any]:
 
 
 def _decoded(
-    run: Run, backend: Backend, todo: Sequence[Cell], settings: SweepSettings, bar: Bar
+    run: Run, model: Model, todo: Sequence[Cell], settings: SweepSettings, bar: Bar
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """Decode cells, making the plan of an order once for all its ratios, and a pruned model once for all languages."""
     for (name, seed, language), of_order in itertools.groupby(
@@ -153,17 +153,17 @@ def _decoded(
     ):
         group = list(of_order)
         order = Order(name, language, seed, settings.protect)
-        plan = None if name == "none" else make_plan(run, backend.module, order, [cell.ratio for cell in group])
+        plan = None if name == "none" else make_plan(run, model.module, order, [cell.ratio for cell in group])
         for ratio, same in itertools.groupby(group, lambda cell: cell.ratio):
-            with pruned(run, backend.module, plan, ratio) if plan else contextlib.nullcontext(0) as count:
+            with pruned(run, model.module, plan, ratio) if plan else contextlib.nullcontext(0) as count:
                 for cell in same:
-                    yield cell, _line(run, backend, cell, count, settings)
+                    yield cell, _line(run, model, cell, count, settings)
                     bar.advance()
 
 
-def _line(run: Run, backend: Backend, cell: Cell, count: int, settings: SweepSettings) -> dict[str, Any]:
-    backend.module.eval()
-    found = backend.translate(cell.evaluated, settings.split, settings.decoding)
+def _line(run: Run, model: Model, cell: Cell, count: int, settings: SweepSettings) -> dict[str, Any]:
+    model.module.eval()
+    found = translation_of(model).translate(cell.evaluated, settings.split, settings.decoding)
     scored_by = settings.tokenizer, settings.spm_model, settings.bootstrap
     quality, resamples = evaluate_resampled(found.hypotheses, found.references, *scored_by)
     resamples.save(run.path / cell.resamples)

@@ -141,7 +141,7 @@ def _comparisons(subjects: Sequence[Subject]) -> list[Comparison]:
 
 def _check_batches(run: Run, task: str) -> None:
     """Refuse a run that does not say of which batches its sensitivities are."""
-    for code in run.languages(task):
+    for code in run.groups(task):
         noted = run.manifest["sets"][f"{task}/{code}"]
         if not isinstance(noted.get("drawn"), str) or not isinstance(noted.get("block_batches"), list):
             raise RunError(run.path, f"does not say of which batches {task}/{code} is", "analyze again")

@@ -15,12 +15,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sensikit.backends.base import Backend
+from sensikit.backends.base import Model
 from sensikit.errors import NonFiniteError, OptionError
 from sensikit.progress import progress
 from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.planning import Settings, check_source, examples_of, measured_groups, redrawn
+from sensikit.sensitivity.planning import Plan, Settings, check_source, measured_groups, redrawn
 from sensikit.sensitivity.strata import LEVELS, RESAMPLES, Sample, intervals, sample
 from sensikit.sensitivity.taylor import added
 from sensikit.signature import signature
@@ -41,7 +41,7 @@ Place = tuple[torch.Tensor, int]
 
 def audit(
     run: Run,
-    backend: Backend,
+    model: Model,
     *,
     groups: Sequence[str] | None = None,
     parameters: int = PARAMETERS,
@@ -57,7 +57,7 @@ def audit(
 
     Args:
         run: with S of the languages, which decides the strata.
-        backend: the checkpoint and data that the run was measured on.
+        model: the checkpoint and data that the run was measured on.
         groups: those of the run by default.
         parameters: how many are ablated, for each language.
         batches: of each language, at most.
@@ -71,18 +71,18 @@ def audit(
     """
     if batches < 1:
         raise OptionError("--batches", f"{batches} is too few", "give 1 or more")
-    check_source(run, backend)
+    check_source(run, model)
     chosen = measured_groups(run, groups, task)
     run.check(task, chosen)
-    settings, sets = redrawn(run, backend, chosen, task)
+    settings, plan = redrawn(run, model, chosen, task)
     samples = {code: sample(run, code, parameters, settings.seed, task) for code in chosen}
-    used = {code: sets[code][:batches] for code in chosen}
+    used = {code: plan.sets[code][:batches] for code in chosen}
     rows: list[pd.DataFrame] = []
     summary: list[dict[str, Any]] = []
     steps = sum(len(samples[code].places) * len(used[code]) for code in chosen)
     with run.locked(), progress(steps, "audit", "ablations") as bar:
         for code in chosen:
-            taylor, exact = _measured(backend, settings, samples[code], used[code], bar.advance)
+            taylor, exact = _measured(model, plan, settings, samples[code], used[code], bar.advance)
             rows.append(_rows(task, code, samples[code], taylor, exact))
             facts = {"sampled": len(taylor), "batches": len(used[code])}
             signed = audit_signature(run, settings, parameters, len(used[code]))
@@ -125,10 +125,10 @@ def audit_signature(run: Run, settings: Settings, parameters: int, batches: int)
 
 
 def _measured(
-    backend: Backend, settings: Settings, drawn: Sample, batches: Sequence[Batch], advance: Callable[[], None]
+    model: Model, plan: Plan, settings: Settings, drawn: Sample, batches: Sequence[Batch], advance: Callable[[], None]
 ) -> tuple[Float, Float]:
     """Return (taylor, exact) of a sample in float64, with the loss and the mode of the run."""
-    module, examples = backend.module, examples_of(backend, settings)
+    module = model.module
     named = dict(module.named_parameters())
     module.train(settings.mode == "train")
     try:
@@ -137,8 +137,8 @@ def _measured(
                 module,
                 [(named[parameter.name], index) for parameter, index in drawn.places],
                 batches,
-                lambda items: examples.collate(items, settings.split),
-                lambda piece: examples.loss(piece, settings.loss),
+                lambda items: plan.task.collate(items, settings.split),
+                lambda micro_batch: plan.task.loss(micro_batch, settings.loss),
                 per_token=settings.reduction == "token",
                 seed=settings.seed,
                 advance=advance,

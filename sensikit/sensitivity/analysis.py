@@ -1,4 +1,4 @@
-"""One checkpoint, one direction → a run directory: S of each language and of the others, and the tables made of it."""
+"""One model, some groups → a run directory: S of each group and of the others, and the tables made of it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensikit.backends.base import Backend, Language
+from sensikit.backends.base import Model
 from sensikit.errors import NonFiniteError, RunError, SensikitError
 from sensikit.files import sha256_of
-from sensikit.parameters import Parameter, registry
+from sensikit.parameters import memory_of, sample_of
 from sensikit.progress import progress, say
-from sensikit.run import BLOCK_KEY, Run
+from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
 from sensikit.sensitivity.batches import Batch, fingerprint
-from sensikit.sensitivity.planning import Plan, Settings, disk_of, examples_of, make_plan, memory_of, run_signature
-from sensikit.sensitivity.taylor import Sensitivity, Tensors, measure, sample_of
+from sensikit.sensitivity.planning import Plan, Settings, disk_of, held_gradient, make_plan, purpose_of, run_signature
+from sensikit.sensitivity.taylor import Sensitivity, Tensors, measure
 from sensikit.statistics.results import write_results
 from sensikit.statistics.specificity import sigma_for
 from sensikit.tables import LAYOUT
@@ -29,7 +29,7 @@ from sensikit.version import __version__
 
 
 def analyze(
-    backend: Backend,
+    model: Model,
     out: Path,
     settings: Settings | None = None,
     *,
@@ -44,10 +44,10 @@ def analyze(
     way: with `resume`. The tables hold both.
 
     Args:
-        backend: the model and its data, in one direction.
+        model: with its data.
         out: the run directory.
         settings: what decides the numbers.
-        groups: those to measure; all by default. B_-l is drawn from all training languages whatever is asked for.
+        groups: those to measure, by key; all that there are data of by default. B_-l are the others of these.
         resume: go on with what stands at `out`, or add a task to it.
         command: the command line, noted in the manifest.
 
@@ -56,52 +56,46 @@ def analyze(
         RunError: if `out` exists (without `resume`), or was made with other settings or of something else (with it).
     """
     settings = settings or Settings()
-    plan = make_plan(backend, settings, groups)
-    parameters = registry(backend.module, backend.ghosts)
+    plan = make_plan(model, settings, groups)
     analysis = {
-        "signature": run_signature(backend, settings, plan),
+        "signature": run_signature(model, settings, plan),
         "settings": asdict(settings),
         "tokens": plan.tokens,
         "notes": plan.notes,
         "command": command,
     }
-    facts = {**_facts(backend, plan, parameters), "analyses": {settings.task: analysis}}
+    facts = {**_facts(model, plan), "analyses": {settings.task: analysis}}
     for note in plan.notes:
         say(note)
     run = _resumed(out, facts, settings.task) if resume and (out / "manifest.json").exists() else None
-    run = run or Run.create(out, facts, parameters)
+    run = run or Run.create(out, facts, plan.parameters)
     with run.locked():
         _check_disk(run, settings.task, disk_of(facts["parameter_count"], plan))
         if settings.task not in run.tasks:
             run.manifest["analyses"][settings.task] = analysis
             run.save()
         try:
-            _measure_all(backend, run, plan, settings)
+            _measure_all(model, run, plan, settings)
         finally:
-            backend.module.eval()
-        layout = examples_of(backend, settings).layout(plan.measured, settings.split)
+            model.module.eval()
+        layout = plan.task.layout(plan.measured, settings.split)
         if layout is not None:
             run.write_table(LAYOUT, layout)
         write_results(run)
     return run
 
 
-def _facts(backend: Backend, plan: Plan, parameters: Sequence[Parameter]) -> dict[str, Any]:
+def _facts(model: Model, plan: Plan) -> dict[str, Any]:
     """Return what all tasks of a run have in common."""
     return {
         "version": __version__,
-        "direction": backend.direction,
-        "provenance": asdict(backend.provenance),
-        "groups": {code: _language(backend.languages[code]) for code in plan.measured},
-        "training_languages": list(backend.languages),
-        "parameter_count": sum(parameter.numel for parameter in parameters),
-        "prunable_count": sum(parameter.numel for parameter in parameters if parameter.prunable),
+        "direction": plan.task.direction,
+        "provenance": asdict(model.provenance),
+        "groups": {key: plan.task.groups[key].facts() for key in plan.measured},
+        "parameter_count": sum(parameter.numel for parameter in plan.parameters),
+        "prunable_count": sum(parameter.numel for parameter in plan.parameters if parameter.prunable),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
-
-
-def _language(language: Language) -> dict[str, Any]:
-    return {"name": language.name, "family": language.family, "tier": language.tier, "sizes": language.sizes}
 
 
 def _resumed(out: Path, facts: dict[str, Any], task: str) -> Run:
@@ -135,7 +129,7 @@ def _difference(was: Any, now: Any) -> str:
 
 
 def _check_disk(run: Run, task: str, wanted: int) -> None:
-    held = sum(path.stat().st_size for path in run.vector(task, "all").parent.glob("*.safetensors"))
+    held = sum(path.stat().st_size for path in run.vector(task, MIXED).parent.glob("*.safetensors"))
     free = shutil.disk_usage(run.path).free
     if free < wanted - held:
         problem = f"the disk has {free / 1e9:.2g} GB free and the run takes {(wanted - held) / 1e9:.2g} GB more"
@@ -145,20 +139,20 @@ def _check_disk(run: Run, task: str, wanted: int) -> None:
 # measuring
 
 
-def _measure_all(backend: Backend, run: Run, plan: Plan, settings: Settings) -> None:
-    sample = sample_of(registry(backend.module, backend.ghosts))
-    backend.module.train(settings.mode == "train")
+def _measure_all(model: Model, run: Run, plan: Plan, settings: Settings) -> None:
+    sample = sample_of(plan.parameters)
+    model.module.train(settings.mode == "train")
     for name, batches in plan.sets.items():
         if run.has(settings.task, name):
             say(f"{name}: already measured")
             continue
         # dropout in train mode: each set has its own, reproducible noise, whichever was measured before it
-        torch.manual_seed(int(sha256_of(str(settings.seed), name)[:15], 16))
+        torch.manual_seed(int(sha256_of(str(settings.seed), purpose_of(name))[:15], 16))
         label = "S(θ,B)" if settings.task == "mt" else f"S(θ,B) {settings.task}"
         with progress(len(batches), f"{label} {name}") as bar:
             try:
                 own = {"sample": sample} if name in plan.measured else {}
-                found = _measured(backend, batches, settings, advance=bar.advance, **own)
+                found = _measured(model, plan, batches, settings, advance=bar.advance, **own)
             except torch.OutOfMemoryError as error:
                 raise SensikitError(
                     "--tokens", "the device ran out of memory", "raise --pieces or lower --tokens"
@@ -166,18 +160,17 @@ def _measure_all(backend: Backend, run: Run, plan: Plan, settings: Settings) -> 
         run.write_set(settings.task, name, _vectors(found, name in plan.measured), _noted(found, batches, settings))
     if settings.rest == "pooled":
         for name in plan.measured:
-            if not run.has(settings.task, f"rest-{name}"):
+            if not run.has(settings.task, rest_of(name)):
                 _pool(run, settings, name, [other for other in plan.measured if other != name])
 
 
-def _measured(backend: Backend, batches: Sequence[Batch], settings: Settings, **options: Any) -> Sensitivity:
-    examples = examples_of(backend, settings)
+def _measured(model: Model, plan: Plan, batches: Sequence[Batch], settings: Settings, **options: Any) -> Sensitivity:
     return measure(
-        backend.module,
-        registry(backend.module, backend.ghosts),
+        model.module,
+        plan.parameters,
         batches,
-        lambda items: examples.collate(items, settings.split),
-        lambda piece: examples.loss(piece, settings.loss),
+        lambda items: plan.task.collate(items, settings.split),
+        lambda micro_batch: plan.task.loss(micro_batch, settings.loss),
         per_token=settings.reduction == "token",
         skip_nonfinite=settings.skip_nonfinite,
         **options,
@@ -195,8 +188,8 @@ def _noted(found: Sensitivity, batches: Sequence[Batch], settings: Settings) -> 
     """Return what the manifest says of a set."""
     tokens = float(np.mean(found.tokens))
     counts: dict[str, int] = {}
-    for language, _ in (item for batch in batches for item in batch.items):
-        counts[language] = counts.get(language, 0) + 1
+    for key, _ in (item for batch in batches for item in batch.items):
+        counts[key] = counts.get(key, 0) + 1
     return {
         "batches": found.batches,
         "half_batches": found.half_batches,
@@ -223,7 +216,7 @@ def _pool(run: Run, settings: Settings, name: str, others: Sequence[str]) -> Non
     tokens = float(np.mean([entry["tokens_mean"] for entry in entries]))
     facts = {"pooled": list(others), "tokens_mean": tokens}
     facts["sigma"] = sigma_for(settings.reduction == "token", tokens, settings.sigma)
-    run.write_set(settings.task, f"rest-{name}", {"": shaped}, facts)
+    run.write_set(settings.task, rest_of(name), {"": shaped}, facts)
 
 
 # what it would take
@@ -244,18 +237,19 @@ class Cost:
         return Cost(memory, self.disk + other.disk, self.seconds + other.seconds, self.batches + other.batches)
 
 
-def estimate(backend: Backend, settings: Settings, groups: Sequence[str] | None = None) -> Cost:
+def estimate(model: Model, settings: Settings, groups: Sequence[str] | None = None) -> Cost:
     """Return what `analyze` would take, after running a few batches to time them; nothing is written."""
-    plan = make_plan(backend, settings, groups)
-    count = sum(parameter.numel for parameter in registry(backend.module, backend.ghosts))
+    plan = make_plan(model, settings, groups)
+    count = sum(parameter.numel for parameter in plan.parameters)
     done: list[float] = []
     try:
         probe = plan.sets[plan.measured[0]][:5]
-        _measured(backend, probe, settings, advance=lambda: done.append(time.monotonic()))
+        _measured(model, plan, probe, settings, advance=lambda: done.append(time.monotonic()))
     except NonFiniteError:
         if not settings.skip_nonfinite:
             raise
     # the first one also pays for what is loaded and allocated once
     seconds = (done[-1] - done[0]) / max(len(done) - 1, 1)
     batches = sum(len(batches) for batches in plan.sets.values())
-    return Cost(memory_of(count, settings), disk_of(count, plan), seconds * batches, batches)
+    memory = memory_of(count, held_gradient(settings))
+    return Cost(memory, disk_of(count, plan), seconds * batches, batches)

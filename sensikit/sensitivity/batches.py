@@ -15,6 +15,7 @@ import numpy as np
 from sensikit.backends.base import Item
 from sensikit.errors import DataError
 from sensikit.files import sha256_of
+from sensikit.signature import rng
 
 MINIMUM_BATCHES = 40
 """T is lowered until the smallest language has this many batches."""
@@ -45,11 +46,6 @@ class Batch:
 def fingerprint(batches: Sequence[Batch]) -> str:
     """Return the SHA-256 of which sentences are in the batches, in their order."""
     return sha256_of(*(f"{language}:{index}" for batch in batches for language, index in batch.items))
-
-
-def rng(seed: int, *names: str) -> np.random.Generator:
-    """Return the generator of one purpose: the same seed gives each name its own, independent stream."""
-    return np.random.default_rng([seed, int(sha256_of(*names)[:15], 16)])
 
 
 def common_tokens(sizes: Mapping[str, np.ndarray], wanted: int, minimum: int = MINIMUM_BATCHES) -> int:

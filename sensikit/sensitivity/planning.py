@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sensikit.backends.base import Backend, Examples
+from sensikit.backends.base import Model, Task, task_of
 from sensikit.errors import DataError, OptionError, RunError
-from sensikit.run import TASKS, Run
+from sensikit.languages import chosen_groups
+from sensikit.parameters import FLOAT, SAMPLED, Parameter, disk_per_group, registry
+from sensikit.run import MIXED, TASKS, Run, rest_of
 from sensikit.sensitivity.batches import MINIMUM_BATCHES, Batch, common_tokens, draw, fingerprint, pack
-from sensikit.sensitivity.taylor import SAMPLED, blocks_of
+from sensikit.sensitivity.taylor import blocks_of
 from sensikit.signature import signature
 from sensikit.statistics.specificity import SIGMA, sigma_for
 
 TOKENS = 4096
 """T, the target tokens of a batch, where nothing else is asked for and the data suffice."""
-
-FLOAT = 4
-"""Bytes of a float32, in which everything is held and stored."""
-
-VECTORS_IN_MEMORY = 5
-"""Vectors of all parameters that an analysis holds: weights, two levels of sums, S and its half on their way to disk.
-
-The gradient makes one more where a batch is computed in pieces, or must be judged before it counts.
-"""
-
-VECTORS_PER_LANGUAGE = 3
-"""Vectors of all parameters that it stores for each language: S(θ,B_l), its first half, S(θ,B_-l)."""
 
 
 @dataclass(frozen=True)
@@ -88,58 +78,57 @@ RELEASED = {"loss": "train", "reduction": "sum", "mode": "train"}
 
 @dataclass(frozen=True)
 class Plan:
-    """The sets of one task, by name, with their batches."""
+    """What will be measured of one task of a model.
 
+    Attributes:
+        task: whose sentences and loss.
+        parameters: of the model.
+        measured: the keys of its groups, in order.
+        tokens: T.
+        sets: batches by the name of their set: B_l under the key of l, B_-l and B.
+        notes: what a user should know.
+    """
+
+    task: Task
+    parameters: tuple[Parameter, ...]
     measured: list[str]
     tokens: int
     sets: dict[str, list[Batch]]
     notes: list[str]
 
 
-def examples_of(backend: Backend, settings: Settings) -> Examples:
-    """Return the sentences and the loss of the task that is asked for.
+def make_plan(model: Model, settings: Settings, groups: Sequence[str] | None = None) -> Plan:
+    """Draw the batches of every set. B_-l are the other groups of `groups`.
+
+    Groups without a sentence in the split are left out and noted, unless they are asked for by name.
+
+    Args:
+        model: with its data.
+        settings: what decides the numbers.
+        groups: keys; by default all that there are data of.
 
     Raises:
-        OptionError: if the model was never trained on it.
+        OptionError: for a task that the model was not trained on, or a group that it does not have.
+        DataError: for a group without data that is asked for, or where B_-l has no other group.
     """
-    if settings.task not in backend.tasks:
-        known = " and ".join(backend.tasks)
-        problem = f"{settings.task} is nothing that this model was trained to do (it was trained on {known})"
-        raise OptionError("--task", problem, "give a checkpoint of sensikit train --method cd, or of another with DAE")
-    return backend.examples(settings.task, settings.seed)
-
-
-def make_plan(backend: Backend, settings: Settings, groups: Sequence[str] | None = None) -> Plan:
-    """Draw the batches of every set.
-
-    Raises:
-        OptionError: for a language the model was not trained on, or a task.
-        DataError: for a language without data, or where B_-l has no other language.
-    """
-    known = list(backend.languages)
-    measured = _measured(known, groups)
-    examples = examples_of(backend, settings)
-    notes = []
-    if settings.rest == "pooled" and measured != known:
-        notes.append("--rest pooled takes the mean over all other training languages: all of them are measured")
-        measured = known
-    sizes = {code: examples.sizes(code, settings.split) for code in known}
-    for code, size in sizes.items():
-        if not size[:, 1].sum():
-            remedy = "B_-l needs every training language: give the data that the checkpoint was trained on"
-            raise DataError(code, f"has no sentence in the {settings.split} split", remedy)
+    task = task_of(model, settings.task, settings.seed)
+    measured, without = _with_data(task, settings.split, groups)
+    notes = [*model.notes]
+    if without:
+        notes.append(f"{', '.join(without)}: left out, for the {settings.split} split has no sentence of them")
+    sizes = {key: task.sizes(key, settings.split) for key in measured}
 
     def packed(name: str, members: Sequence[str], tokens: int, count: int = settings.batches) -> list[Batch]:
-        pool = {code: sizes[code] for code in members}
-        items = draw(pool, settings.seed, f"{settings.task}/{name}", settings.rest_temperature)
+        pool = {key: sizes[key] for key in members}
+        items = draw(pool, settings.seed, f"{settings.task}/{purpose_of(name)}", settings.rest_temperature)
         return pack(items, pool, tokens, count, settings.pieces)
 
-    left_out = {code: examples.left_out(code, settings.split) for code in known}
+    left_out = {key: task.left_out(key, settings.split) for key in measured}
     what = "pairs" if settings.task == "mt" else "sentences"
-    notes += [f"{code}: {n} {what} longer than the model takes are left out" for code, n in left_out.items() if n]
+    notes += [f"{key}: {n} {what} longer than the model takes are left out" for key, n in left_out.items() if n]
     tokens = settings.tokens or common_tokens(sizes, TOKENS)
     if not settings.tokens and tokens < TOKENS:
-        smallest = _smallest(sizes)
+        smallest = min(sizes, key=lambda key: int(sizes[key][:, 1].sum()))
         # a batch closes between sentences, so the last of the 40 may be a few tokens short
         while tokens > 1 and len(packed(smallest, [smallest], tokens, MINIMUM_BATCHES)) < MINIMUM_BATCHES:
             tokens -= math.ceil(tokens / 200)
@@ -147,44 +136,43 @@ def make_plan(backend: Backend, settings: Settings, groups: Sequence[str] | None
             f"T lowered from {TOKENS} to {tokens} target tokens a batch, so that {smallest} fills "
             f"{MINIMUM_BATCHES} batches"
         )
-
-    members = {code: [code] for code in measured}
+    sets = {key: packed(key, [key], tokens) for key in measured}
     if settings.rest == "mixed":
-        members |= {f"rest-{code}": [other for other in known if other != code] for code in measured}
-    members["all"] = known
-    sets = {name: packed(name, codes, tokens) for name, codes in members.items()}
-    short = [code for code in measured if len(sets[code]) < settings.batches]
-    notes += [
-        f"{code} has {len(sets[code])} batches of {tokens} target tokens, not {settings.batches}" for code in short
-    ]
-    return Plan(measured, tokens, sets, notes)
+        others = {key: [other for other in measured if other != key] for key in measured}
+        sets |= {rest_of(key): packed(rest_of(key), others[key], tokens) for key in measured}
+    sets[MIXED] = packed(MIXED, measured, tokens)
+    short = [key for key in measured if len(sets[key]) < settings.batches]
+    notes += [f"{key} has {len(sets[key])} batches of {tokens} target tokens, not {settings.batches}" for key in short]
+    return Plan(task, registry(model.module, model.ghosts), measured, tokens, sets, notes)
 
 
-def _measured(known: list[str], languages: Sequence[str] | None) -> list[str]:
-    """Return the languages that are asked for, in the order of training."""
-    unknown = [code for code in languages or () if code not in known]
-    if unknown:
-        raise OptionError("--languages", f"{unknown[0]} is not a training language", f"choose among {', '.join(known)}")
-    if languages is not None and not languages:
-        raise OptionError("--languages", "names no language", f"choose among {', '.join(known)}")
-    if len(known) < 2:
-        raise DataError(known[0] if known else "data", "is the only language", "B_-l needs at least two languages")
-    return [code for code in known if languages is None or code in languages]
+def purpose_of(name: str) -> str:
+    """Return what the random streams of a set are called: its name in version 0.1, so that a seed draws the same."""
+    return "all" if name == MIXED else name.replace(rest_of(""), "rest-", 1) if name.startswith(rest_of("")) else name
 
 
-def _smallest(sizes: Mapping[str, np.ndarray]) -> str:
-    return min(sizes, key=lambda code: int(sizes[code][:, 1].sum()))
+def _with_data(task: Task, split: str, groups: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Return the groups that are asked for in the order of the task, and those left out for want of data."""
+    chosen = chosen_groups(list(task.groups), groups)
+    empty = [key for key in chosen if not task.groups[key].sizes.get(split) or not task.sizes(key, split)[:, 1].sum()]
+    if empty and groups is not None:
+        raise DataError(empty[0], f"has no sentence in the {split} split", "leave it out of --groups")
+    measured = [key for key in chosen if key not in empty]
+    if len(measured) < 2:
+        alone = measured[0] if measured else "data"
+        raise DataError(alone, f"is the only group with a {split} split", "B_-l needs at least two groups")
+    return measured, empty
 
 
-def run_signature(backend: Backend, settings: Settings, plan: Plan) -> str:
+def run_signature(model: Model, settings: Settings, plan: Plan) -> str:
     """Return the signature of a task of a run: every choice that moves S or D."""
-    whole = plan.measured == list(backend.languages)
+    whole = plan.measured == list(plan.task.groups)
     return signature(
         "S",
         task=settings.task,
-        **examples_of(backend, settings).choices(),
-        dir=backend.direction,
-        langs=len(plan.measured) if whole else "+".join(plan.measured),
+        **plan.task.choices(),
+        dir=plan.task.direction,
+        groups=len(plan.measured) if whole else "+".join(plan.measured),
         split=settings.split,
         loss=f"{settings.loss}/{settings.reduction}",
         mode=settings.mode,
@@ -197,49 +185,38 @@ def run_signature(backend: Backend, settings: Settings, plan: Plan) -> str:
         nonfinite="skipped" if settings.skip_nonfinite else None,
         pieces=settings.pieces if settings.mode == "train" else None,  # each piece draws its own dropout
         dtype="fp32",
-        ckpt=backend.provenance.checkpoint_sha256[:8],
-        data=backend.provenance.data_sha256[:8],
+        ckpt=model.provenance.checkpoint_sha256[:8],
+        data=model.provenance.data_sha256[:8],
     )
 
 
-def memory_of(count: int, settings: Settings | None = None) -> int:
-    """Return the bytes of memory that an analysis of `count` parameters takes, beside what a batch takes."""
-    chosen = settings or Settings()
-    return FLOAT * count * (VECTORS_IN_MEMORY + (chosen.pieces > 1 or chosen.skip_nonfinite))
-
-
-def disk_per_language(count: int) -> int:
-    """Return the bytes that the vectors of one language and task take on disk, beside its block means."""
-    return FLOAT * VECTORS_PER_LANGUAGE * count
+def held_gradient(settings: Settings) -> bool:
+    """Return whether a whole gradient is held: of several parts, or to be judged before it counts."""
+    return settings.pieces > 1 or settings.skip_nonfinite
 
 
 def disk_of(count: int, plan: Plan) -> int:
-    """Return the bytes of disk that a task takes: the vectors of each language and of all, and the block means."""
+    """Return the bytes of disk that a task takes: the vectors of each group and of all, and the block means."""
     blocks = sum(len(blocks_of(len(plan.sets[code]))) for code in plan.measured)
-    return disk_per_language(count) * len(plan.measured) + FLOAT * (count + min(count, SAMPLED) * blocks)
+    return disk_per_group(count) * len(plan.measured) + FLOAT * (count + min(count, SAMPLED) * blocks)
 
 
-def measured_groups(run: Run, languages: Sequence[str] | None, task: str = "mt") -> list[str]:
-    """Return the languages asked for (all by default) in the order of the run.
+def measured_groups(run: Run, groups: Sequence[str] | None, task: str = "mt") -> list[str]:
+    """Return the groups asked for (all by default) that a run measured, in its order.
 
     Raises:
         OptionError: if one was not measured, or none is named.
     """
-    measured = run.languages(task)
-    unknown = [code for code in languages or () if code not in measured]
-    if unknown or (languages is not None and not languages):
-        problem = f"{unknown[0]} was not measured" if unknown else "names no language"
-        raise OptionError("--languages", problem, f"choose among {', '.join(measured)}")
-    return [code for code in measured if languages is None or code in languages]
+    return chosen_groups(run.groups(task), groups)
 
 
-def check_source(run: Run, backend: Backend) -> None:
+def check_source(run: Run, model: Model) -> None:
     """Refuse a checkpoint or data that are not what the run was measured on.
 
     Raises:
         RunError: saying which.
     """
-    noted, found = run.manifest["provenance"], backend.provenance
+    noted, found = run.manifest["provenance"], model.provenance
     if found.checkpoint_sha256 != noted["checkpoint_sha256"]:
         problem = f"was measured on another checkpoint ({noted['checkpoint_sha256'][:8]}) than {found.checkpoint}"
         raise RunError(run.path, problem, "give that one with --checkpoint")
@@ -248,21 +225,19 @@ def check_source(run: Run, backend: Backend) -> None:
         raise RunError(run.path, problem, "give those with --data")
 
 
-def redrawn(
-    run: Run, backend: Backend, languages: Sequence[str], task: str = "mt"
-) -> tuple[Settings, dict[str, list[Batch]]]:
-    """Return the settings of a run's analysis and the batches B_l of `languages`, drawn again.
+def redrawn(run: Run, model: Model, groups: Sequence[str], task: str = "mt") -> tuple[Settings, Plan]:
+    """Return the settings of a run's analysis and its plan, drawn again.
 
     Raises:
-        RunError: if they are not the sentences that S(θ, B_l) was measured on.
+        RunError: if the sentences of B_l of one of `groups` are not those that S(θ, B_l) was measured on.
     """
     settings = _settings(run, task)
-    plan = make_plan(backend, settings, run.languages(task))
-    for code in languages:
-        if fingerprint(plan.sets[code]) != run.manifest["sets"][f"{task}/{code}"].get("drawn"):
-            problem = f"was measured on other batches of {code} than its settings give"
+    plan = make_plan(model, settings, run.groups(task))
+    for key in groups:
+        if fingerprint(plan.sets[key]) != run.manifest["sets"][f"{task}/{key}"].get("drawn"):
+            problem = f"was measured on other batches of {key} than its settings give"
             raise RunError(run.path, problem, "another version made it; analyze again")
-    return settings, {code: plan.sets[code] for code in languages}
+    return settings, plan
 
 
 def _settings(run: Run, task: str) -> Settings:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sensikit.errors import OptionError
 from sensikit.parameters import Parameter
 from sensikit.run import Run
-from sensikit.sensitivity.batches import rng
+from sensikit.signature import rng
 from sensikit.statistics.streaming import Float, order_statistics
 
 LEVELS = (0.5, 0.8, 0.9, 0.99, 0.999)

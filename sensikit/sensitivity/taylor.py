@@ -25,9 +25,6 @@ from sensikit.sensitivity.batches import Batch
 BLOCKS = 20
 """G: the batches are averaged in this many consecutive blocks, for the halves and the intervals."""
 
-SAMPLED = 1_000_000
-"""Block means are kept for a sample of at most this many parameters."""
-
 Tensors = dict[str, torch.Tensor]
 
 
@@ -57,23 +54,6 @@ def blocks_of(batches: int, blocks: int = BLOCKS) -> list[int]:
     count = min(blocks, batches - batches % 2)
     edges = [batches * i // count for i in range(count + 1)]
     return [after - before for before, after in itertools.pairwise(edges)]
-
-
-def sample_of(parameters: Sequence[Parameter], limit: int = SAMPLED) -> dict[str, np.ndarray]:
-    """Return the flat indices (sorted int64) of each tensor whose block means are kept: all, or `limit` in all.
-
-    Stratified by tensor, in proportion to its size. The seed is fixed: two models of one shape give the same
-    sample, so that their blocks can be paired.
-    """
-    total = sum(parameter.numel for parameter in parameters)
-    if total <= limit:
-        return {parameter.name: np.arange(parameter.numel) for parameter in parameters}
-    generator = np.random.default_rng(0)
-    chosen = {}
-    for parameter in parameters:
-        count = limit * parameter.stop // total - limit * parameter.start // total
-        chosen[parameter.name] = np.sort(generator.choice(parameter.numel, size=count, replace=False))
-    return chosen
 
 
 def measure(

@@ -44,7 +44,7 @@ def correlation_difference(run_a: Run, run_b: Run, task: str = "mt", high: float
             with each of them.
     """
     check_comparable(run_a, run_b, task)
-    languages, same = run_a.languages(task), paired(run_a, run_b, task)
+    languages, same = run_a.groups(task), paired(run_a, run_b, task)
     names = [(a, b) for a in languages for b in languages if a != b]
     side_a, side_b = (_pccs(run, task, languages, high) for run in (run_a, run_b))
     rows = []
@@ -62,7 +62,7 @@ def paired(run_a: Run, run_b: Run, task: str = "mt") -> bool:
     """Return whether two runs measured the same sentences of every language, in the same blocks of batches."""
 
     def measured(run: Run) -> list[object]:
-        sets = [run.manifest["sets"][f"{task}/{code}"] for code in run_a.languages(task)]
+        sets = [run.manifest["sets"][f"{task}/{code}"] for code in run_a.groups(task)]
         return [run.manifest["provenance"]["data_sha256"], *((of["drawn"], of["block_batches"]) for of in sets)]
 
     return measured(run_a) == measured(run_b)
@@ -75,7 +75,7 @@ def check_comparable(run_a: Run, run_b: Run, task: str = "mt") -> None:
         RunError: naming the first thing that differs.
     """
     there, here = _conditions(run_a, task), _conditions(run_b, task)
-    if len(run_a.languages(task)) < 2:
+    if len(run_a.groups(task)) < 2:
         raise RunError(run_a.path, "holds a single language, which makes no pair", "analyze it with more --languages")
     for name, value in there.items():
         if here[name] != value:
@@ -84,7 +84,7 @@ def check_comparable(run_a: Run, run_b: Run, task: str = "mt") -> None:
 
 
 def _conditions(run: Run, task: str) -> dict[str, object]:
-    analysis, languages = run.analysis(task), sorted(run.languages(task))
+    analysis, languages = run.analysis(task), sorted(run.groups(task))
     sets = [run.manifest["sets"][f"{task}/{code}"] for code in languages]
     return {
         "the languages are": ", ".join(languages),

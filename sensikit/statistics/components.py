@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sensikit.parameters import Parameter
-from sensikit.run import Run
+from sensikit.run import Run, rest_of
 from sensikit.statistics.specificity import sigma_of, specificity
 from sensikit.statistics.streaming import Float, Moments, quantiles
 
@@ -58,7 +58,7 @@ def component_table(run: Run, task: str = "mt") -> pd.DataFrame:
     """
     parts = cells(run)
     rows = []
-    for language in run.languages(task):
+    for language in run.groups(task):
         sums = _sums(run, task, language)
         whole = sums["sensitivity"].sum()
         for key, members in parts.items():
@@ -75,7 +75,7 @@ def component_correlation_table(run: Run, task: str = "mt") -> pd.DataFrame:
 
     A row is of a component in all layers of a stack, of a layer with all its components, or of the stack.
     """
-    languages = run.languages(task)
+    languages = run.groups(task)
     by_parameter = {parameter.name: Moments.zero(len(languages)) for parameter in run.parameters}
     for (parameter, _), block in run.pieces([run.vector(task, language) for language in languages]):
         by_parameter[parameter.name].add(block)
@@ -101,14 +101,14 @@ def _sums(run: Run, task: str, language: str) -> pd.DataFrame:
     columns = ["parameters", "sensitivity", "specificity", "positive"]
     sums = {name: np.zeros(len(columns)) for name in names}
     sigma = sigma_of(run, language, task)
-    for (parameter, _), (own, rest) in run.pieces([run.vector(task, language), run.vector(task, f"rest-{language}")]):
+    for (parameter, _), (own, rest) in run.pieces([run.vector(task, language), run.vector(task, rest_of(language))]):
         score = specificity(own, rest, sigma)
         sums[parameter.name] += (own.size, own.sum(dtype=np.float64), score.sum(), (score > 0).sum())
     return pd.DataFrame.from_dict(sums, orient="index", columns=columns)
 
 
 def _scores(run: Run, task: str, language: str, members: list[Parameter]) -> Callable[[], Iterator[Float]]:
-    vectors, sigma = [run.vector(task, language), run.vector(task, f"rest-{language}")], sigma_of(run, language, task)
+    vectors, sigma = [run.vector(task, language), run.vector(task, rest_of(language))], sigma_of(run, language, task)
     return lambda: (specificity(own, rest, sigma) for own, rest in run.stream(vectors, members))
 
 

@@ -27,7 +27,7 @@ def convergence_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.Data
     """
     is_high = in_sample(run, high_subset(run, task, high)())
     rows = []
-    for language in run.languages(task):
+    for language in run.groups(task):
         blocks = block_batches(run, (task, language))
         moments = block_moments(run, [(task, language)], is_high, len(blocks))
         sizes = [round(blocks.sum() * count / len(blocks)) for count in range(1, len(blocks) // 2 + 1)]

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sensikit.parameters import sample_of
 from sensikit.run import Run
-from sensikit.sensitivity.taylor import sample_of
 from sensikit.statistics.noise import Set, interval, left_out
 from sensikit.statistics.streaming import Float, Keys, Moments, keys, selected, smallest
 
@@ -74,7 +74,7 @@ def correlation_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.Data
     PCC of endless batches: as it comes out, which may be above 1. `pcc_low` and `pcc_high` bound the PCC at 95 % over
     batches (see `sensikit.statistics.noise`).
     """
-    languages = run.languages(task)
+    languages = run.groups(task)
     sets = [(task, language) for language in languages]
     masks = high_subset(run, task, high)
     without = left_out(run, sets, in_sample(run, masks()))
@@ -125,7 +125,7 @@ def correlations(run: Run, sets: Sequence[Set], masks: Iterable[NDArray[np.bool_
 
 def high_subset(run: Run, task: str, high: float = HIGH) -> Masks:
     """Return a stream of which parameters are in the high subset of a task: ⌊high·P⌋ of them, ties by index."""
-    vectors = [run.vector(task, language) for language in run.languages(task)]
+    vectors = [run.vector(task, language) for language in run.groups(task)]
     sums = np.zeros((len(vectors), 1))
     for block in run.stream(vectors):
         sums += block.sum(axis=1, keepdims=True, dtype=np.float64)
@@ -170,7 +170,7 @@ def similarity_table(run: Run, high: float = HIGH) -> pd.DataFrame:
     over batches (see `sensikit.statistics.noise`).
     """
     first, second = TASKS
-    languages = [code for code in run.languages(first) if code in run.languages(second)]
+    languages = [code for code in run.groups(first) if code in run.groups(second)]
     if not languages:
         return pd.DataFrame(columns=list(SIMILARITY_COLUMNS))
     masks = high_subset(run, first, high)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sensikit.run import Run
+from sensikit.run import Run, rest_of
 from sensikit.statistics.streaming import Float, Keys, Moments, keys, quantiles, selected, smallest
 
 SIGMA = 1e-8
@@ -46,9 +46,9 @@ def specificity_table(run: Run, task: str = "mt") -> pd.DataFrame:
     share at exactly D = 0, which no order by D can tell apart.
     """
     rows = []
-    for language in run.languages(task):
+    for language in run.groups(task):
         sigma = sigma_of(run, language, task)
-        vectors = [run.vector(task, language), run.vector(task, f"rest-{language}")]
+        vectors = [run.vector(task, language), run.vector(task, rest_of(language))]
         moments, small, zero, positive = Moments.zero(1), 0, 0, 0
         for own, rest in run.stream(vectors):
             score = specificity(own, rest, sigma)
@@ -74,7 +74,7 @@ def specificity_table(run: Run, task: str = "mt") -> pd.DataFrame:
 
 def sigma_of(run: Run, language: str, task: str = "mt") -> float:
     """Return σ of one language's D, as the run noted it when B_-l was measured."""
-    return float(run.manifest["sets"][f"{task}/rest-{language}"]["sigma"])
+    return float(run.manifest["sets"][f"{task}/{rest_of(language)}"]["sigma"])
 
 
 SHARES = (0.01, 0.05, 0.1)
@@ -88,7 +88,7 @@ def overlap_table(run: Run, task: str = "mt", shares: Sequence[float] = SHARES) 
     A and B are the ⌊share·P⌋ parameters with the largest D of each language, ties by index. `expected` is the overlap
     of two such sets drawn independently: they would have k²/P parameters in common.
     """
-    languages = run.languages(task)
+    languages = run.groups(task)
     count = sum(parameter.numel for parameter in run.parameters)
     sizes = [int(share * count) for share in shares]
     common = np.zeros((len(shares), len(languages), len(languages)))
@@ -109,7 +109,7 @@ def overlap_table(run: Run, task: str = "mt", shares: Sequence[float] = SHARES) 
 
 def _tops(run: Run, task: str, language: str, sizes: Sequence[int]) -> Iterator[NDArray[np.bool_]]:
     """Yield, chunk by chunk, which parameters are among the `sizes` largest of D: (len(sizes), n) bool."""
-    vectors, sigma = [run.vector(task, language), run.vector(task, f"rest-{language}")], sigma_of(run, language, task)
+    vectors, sigma = [run.vector(task, language), run.vector(task, rest_of(language))], sigma_of(run, language, task)
 
     def scores() -> Iterator[Keys]:
         # the largest D is the smallest key

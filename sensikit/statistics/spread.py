@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from sensikit.run import Run
+from sensikit.run import MIXED, Run
 from sensikit.statistics.specificity import LEVELS
 from sensikit.statistics.streaming import Moments, order_statistics, quantiles
 
@@ -17,9 +17,6 @@ REMOVED = 0.01
 """The share of the parameters, those of the largest S, that Figure 10 leaves out."""
 
 BINS = 100
-
-MIXED = "all"
-"""The batches of all languages together, which are a set of their own."""
 
 Values = Callable[[], Iterator[np.ndarray]]
 
@@ -75,7 +72,7 @@ def distribution_table(run: Run, task: str = "mt") -> pd.DataFrame:
 
 def _measured(run: Run, task: str) -> list[str]:
     """Return the languages, and last the set of all of them mixed, where there is one."""
-    return run.languages(task) + [MIXED] * (f"{task}/{MIXED}" in run.manifest["sets"])
+    return run.groups(task) + [MIXED] * (f"{task}/{MIXED}" in run.manifest["sets"])
 
 
 def _values(run: Run, task: str, name: str) -> Values:

@@ -6,7 +6,7 @@ import contextlib
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,19 +14,17 @@ from torch import nn
 
 from sensikit.backends.base import Decoding
 from sensikit.backends.fairseq import compat
-from sensikit.backends.fairseq.data import lines
-from sensikit.backends.fairseq.model import Pair, detokenizer_of, tags_of
+from sensikit.backends.fairseq.model import Opened, detokenizer_of, tags_of
 from sensikit.errors import DataError, OptionError
-
-if TYPE_CHECKING:
-    from sensikit.backends.fairseq.translation import FairseqBackend
+from sensikit.files import lines
+from sensikit.languages import Pair
 
 LARGEST_LOGIT = 1e4
 """Logits are kept within ± this while decoding: far beyond any that a model has, and what NaN and infinity become."""
 
 
 def translations(
-    backend: FairseqBackend, pair: Pair, dataset: Any, lengths: np.ndarray, decoding: Decoding
+    opened: Opened, pair: Pair, dataset: Any, lengths: np.ndarray, decoding: Decoding
 ) -> tuple[list[str], int]:
     """Return the translation of every sentence (of the first `max_sentences`), in order, and how many were truncated.
 
@@ -34,25 +32,25 @@ def translations(
     the longest source of the batch, as in fairseq-generate; batches hold sentences of like length.
 
     Args:
-        backend: of the model.
+        opened: the model and its data.
         pair: (source, target) language.
         dataset: fairseq's dataset of the pair.
         lengths: (N,) int64, source tokens.
         decoding: beam, penalties and limits.
     """
-    limit = backend.limits[0]
+    limit = opened.limits[0]
     count = len(lengths) if decoding.max_sentences is None else min(len(lengths), decoding.max_sentences)
     kept = np.minimum(lengths[:count], limit)
     _check(decoding, int(kept.min()) if count else 0)
     found: list[str | None] = [None] * count
-    text = _text(backend)
-    with _decoding(backend.module), compat.quiet():
-        backend.task.args.source_lang, backend.task.args.target_lang = pair
-        generator = backend.task.build_generator([backend.module], _arguments(decoding))
-        for rows in _batches(backend, kept, decoding.max_tokens):
+    text = _text(opened)
+    with _decoding(opened.module), compat.quiet():
+        opened.task.args.source_lang, opened.task.args.target_lang = pair
+        generator = opened.task.build_generator([opened.module], _arguments(decoding))
+        for rows in _batches(opened, kept, decoding.max_tokens):
             sample = dataset.collater([_source(dataset, int(row), limit) for row in rows])
-            sample["net_input"] = {name: tensor.to(backend.device) for name, tensor in sample["net_input"].items()}
-            hypotheses = backend.task.inference_step(generator, [backend.module], sample)
+            sample["net_input"] = {name: tensor.to(opened.device) for name, tensor in sample["net_input"].items()}
+            hypotheses = opened.task.inference_step(generator, [opened.module], sample)
             for row, beam in zip(sample["id"].tolist(), hypotheses, strict=True):
                 found[row] = text(beam[0]["tokens"].tolist()) if beam else ""
     missing = [row for row, hypothesis in enumerate(found) if hypothesis is None]
@@ -68,11 +66,11 @@ def _check(decoding: Decoding, shortest: int) -> None:
         raise OptionError("--max-len-b", "leaves no room for a single token", "give a longer limit")
 
 
-def _batches(backend: FairseqBackend, lengths: np.ndarray, max_tokens: int) -> Sequence[np.ndarray]:
+def _batches(opened: Opened, lengths: np.ndarray, max_tokens: int) -> Sequence[np.ndarray]:
     """Return the rows of each batch: like lengths together, at most `max_tokens` source tokens, none left out."""
     order = np.argsort(lengths, kind="stable")
     counted = np.minimum(lengths, max_tokens)
-    batches: Sequence[np.ndarray] = backend.parts.batch_by_size(order, None, counted[order], max_tokens, None, 1)
+    batches: Sequence[np.ndarray] = opened.parts.batch_by_size(order, None, counted[order], max_tokens, None, 1)
     return batches
 
 
@@ -116,11 +114,11 @@ def _finite(module: nn.Module, inputs: Any, logits: torch.Tensor) -> torch.Tenso
     return torch.nan_to_num(logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
 
 
-def _text(backend: FairseqBackend) -> Any:
+def _text(opened: Opened) -> Any:
     """Return the function from target tokens to text, without language tags."""
-    dictionary = backend.task.target_dictionary
-    ignored = tags_of(backend.parts, backend.task) | {dictionary.pad()}
-    pieces = detokenizer_of(Path(backend.data.bin), dictionary.symbols)
+    dictionary = opened.task.target_dictionary
+    ignored = tags_of(opened.parts, opened.task) | {dictionary.pad()}
+    pieces = detokenizer_of(Path(opened.data.bin), dictionary.symbols)
 
     def text(tokens: list[int], escape_unk: bool = False) -> str:
         return str(dictionary.string(tokens, pieces, escape_unk=escape_unk, extra_symbols_to_ignore=ignored))
@@ -128,15 +126,15 @@ def _text(backend: FairseqBackend) -> Any:
     return text
 
 
-def references(backend: FairseqBackend, split: str, pair: Pair, dataset: Any) -> tuple[list[str], str]:
+def references(opened: Opened, split: str, pair: Pair, dataset: Any) -> tuple[list[str], str]:
     """Return the target side as text, and whether it comes from "text" beside the data or is decoded from "binarised".
 
     Raises:
         DataError: if the text has another number of lines than the binarised split.
     """
-    path = backend.data.text(split, *pair, pair[1])
+    path = opened.data.text(split, *pair, pair[1])
     if path is None:
-        text = _text(backend)
+        text = _text(opened)
         return [text(dataset[row]["target"].tolist(), escape_unk=True) for row in range(len(dataset))], "binarised"
     found = lines(path)
     if len(found) != len(dataset):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,14 +16,13 @@ from torch.utils.data import ConcatDataset
 from sensikit.backends.base import Item
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.data import files_of
-from sensikit.errors import DataError
+from sensikit.backends.fairseq.model import Opened
+from sensikit.errors import DataError, OptionError
 from sensikit.files import sha256_of
+from sensikit.languages import Group, Pair, grouped
 from sensikit.progress import progress
-from sensikit.sensitivity.batches import rng
+from sensikit.signature import rng
 from sensikit.training.noise import MASK, OBJECTIVES, Example, Vocabulary
-
-if TYPE_CHECKING:
-    from sensikit.backends.fairseq.translation import FairseqBackend
 
 MOST = 300_000
 """Sentences of a language that are drawn from: more than 500 batches take; the noise of each is drawn to count it."""
@@ -63,6 +62,27 @@ class Part:
     targets: dict[str, torch.Tensor]
 
 
+def _pairs(opened: Opened) -> dict[str, Pair]:
+    """Return, by language, the first pair that has its sentences: of each group's own, or of either side of a pair."""
+    alone = all(key in pair for key, pair in opened.pairs.items())
+    sides = ((key, pair) for key, pair in opened.pairs.items()) if alone else _sides(opened.pairs.values())
+    found: dict[str, Pair] = {}
+    for language, pair in sides:
+        found.setdefault(language, pair)
+    return found
+
+
+def _sides(pairs: Iterable[Pair]) -> Iterator[tuple[str, Pair]]:
+    return ((language, pair) for pair in pairs for language in pair)
+
+
+def _groups(opened: Opened, pairs: Mapping[str, Pair]) -> dict[str, Group]:
+    """Return the groups of translation, where they are languages; the languages themselves, where they are pairs."""
+    if list(pairs) == list(opened.groups):
+        return dict(opened.groups)
+    return {language: grouped(language, None, opened.data.counts(*pair)) for language, pair in pairs.items()}
+
+
 class Denoising:
     """The self-supervised task of a fairseq checkpoint, one term for each side that predicts; see `base.Examples`.
 
@@ -74,26 +94,30 @@ class Denoising:
     translation, and S is of the parameters of translation in either task, so that the two can be compared.
     """
 
-    def __init__(self, backend: FairseqBackend, seed: int) -> None:
-        names = backend.settings.training["denoise"].split(",")
-        ratio = backend.settings.training["mask_ratio"]
-        self.backend, self.seed = backend, seed
+    name = "denoise"
+
+    def __init__(self, opened: Opened, seed: int) -> None:
+        names = opened.settings.training["denoise"].split(",")
+        ratio = opened.settings.training["mask_ratio"]
+        self.opened, self.seed = opened, seed
         self.ratios = {name: ratio or OBJECTIVES[name].ratio for name in names}
         self.terms = tuple(side for side in SIDES if any(side in OBJECTIVES[name].sides for name in names))
-        tags = {code: backend.parts.get_lang_tok(code, backend.task.args.lang_tok_style) for code in backend.task.langs}
-        self.dictionary = backend.task.source_dictionary
+        tags = {code: opened.parts.get_lang_tok(code, opened.task.args.lang_tok_style) for code in opened.task.langs}
+        self.dictionary = opened.task.source_dictionary
         self.tags = {code: self.dictionary.index(tag) for code, tag in tags.items()}
         self.vocabulary = Vocabulary.of(self.dictionary, list(tags.values()))
         if self.vocabulary.mask == self.dictionary.unk():
-            raise DataError(backend.data.root, f"{MASK} is in no dictionary", "give the data of this checkpoint")
-        self.extra = {} if backend.settings.mono == "bitext" else backend.data.monolingual(backend.languages)
-        self.digest = sha256_of(*(backend.data.digest(path) for stem in self.extra.values() for path in files_of(stem)))
+            raise DataError(opened.data.root, f"{MASK} is in no dictionary", "give the data of this checkpoint")
+        self.pairs = _pairs(opened)
+        self.groups, self.direction = _groups(opened, self.pairs), opened.direction
+        self.extra = {} if opened.settings.mono == "bitext" else opened.data.monolingual(self.groups)
+        self.digest = sha256_of(*(opened.data.digest(path) for stem in self.extra.values() for path in files_of(stem)))
         self._texts: dict[tuple[str, str], Text] = {}
 
     def choices(self) -> dict[str, str]:
         """Return the objectives with the share that they mask, and what text: extra files by their SHA-256."""
         noise = "+".join(f"{name}{ratio:g}" for name, ratio in self.ratios.items())
-        mono = self.backend.settings.mono
+        mono = self.opened.settings.mono
         return {"noise": noise, "mono": f"{mono}/{self.digest[:8]}" if self.extra else mono}
 
     def sizes(self, language: str, split: str = "train") -> np.ndarray:
@@ -110,21 +134,31 @@ class Denoising:
         rows = [(code, split, text.data, int(text.rows[row])) for code, text, row in found]
         return [self._part([self._noised(name, *row) for row in rows]) for name in self.ratios]
 
-    def loss(self, piece: list[Part], kind: str = "nll") -> tuple[torch.Tensor, tuple[int, ...]]:
+    def loss(self, micro_batch: list[Part], kind: str = "nll") -> tuple[torch.Tensor, tuple[int, ...]]:
         """Return the summed loss (nats) and the targets of each term, in the module's dtype and mode.
 
         "train" has label smoothing in every term, as in training.
         """
         losses: dict[str, list[torch.Tensor]] = {side: [] for side in self.terms}
         counts = dict.fromkeys(self.terms, 0)
-        with compat.quiet():
-            for side, logits, target in (each for part in piece for each in self._predicted(part)):
-                smoothing = self.backend.smoothing(kind, logits.shape[-1])
-                losses[side].append(
-                    functional.cross_entropy(logits, target, reduction="sum", label_smoothing=smoothing)
-                )
-                counts[side] += len(target)
+        for side, logits, target, _ in self._predicted(micro_batch):
+            losses[side].append(self._cross_entropy(logits, target, kind, "sum"))
+            counts[side] += len(target)
         return torch.stack([torch.stack(each).sum() for each in losses.values()]), tuple(counts.values())
+
+    def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
+        """Return the loss of each sentence, in order: (n, 2·K) float64, nats and targets of each term in turn."""
+        found = torch.zeros(len(items), 2 * len(self.terms), dtype=torch.float64)
+        for side, logits, target, rows in self._predicted(self.collate(items, split)):
+            nats = self._cross_entropy(logits, target, kind, "none")
+            both = torch.stack([nats.double(), torch.ones_like(nats, dtype=torch.float64)], dim=1).cpu()
+            place = 2 * self.terms.index(side)
+            found[:, place : place + 2].index_add_(0, rows.cpu(), both)
+        return found.numpy()
+
+    def _cross_entropy(self, logits: torch.Tensor, target: torch.Tensor, kind: str, reduction: str) -> torch.Tensor:
+        smoothing = self.opened.smoothing(kind, logits.shape[-1])
+        return functional.cross_entropy(logits, target, reduction=reduction, label_smoothing=smoothing)
 
     def layout(self, languages: Sequence[str], split: str = "train") -> pd.DataFrame | None:
         """Return a sentence of each language as concurrent denoising has it; see `base.Examples`.
@@ -143,6 +177,8 @@ class Denoising:
             OptionError: if the checkpoint was not trained on the language.
             DataError: if the text is missing, damaged, or belongs to another dictionary.
         """
+        if language not in self.pairs:
+            raise OptionError(language, "is no group of the checkpoint here", f"it has {', '.join(self.pairs)}")
         if (language, split) not in self._texts:
             self._texts[language, split] = self._read(language, split)
         return self._texts[language, split]
@@ -151,7 +187,7 @@ class Denoising:
         datasets = self._datasets(language, split)
         data: Any = ConcatDataset(datasets) if datasets else []
         lengths = np.concatenate([np.empty(0, np.int64), *(np.asarray(each.sizes) for each in datasets)])
-        longest = min(self.backend.limits)
+        longest = min(self.opened.limits)
         rows = np.flatnonzero((lengths > 1) & (lengths <= longest))
         if len(rows) > MOST:
             rows = np.sort(rng(self.seed, "text", language, split).choice(rows, MOST, replace=False))
@@ -165,19 +201,19 @@ class Denoising:
 
     def _datasets(self, language: str, split: str) -> list[Any]:
         """Return fairseq's datasets of the language's side of the bitext, and of its extra text."""
-        backend = self.backend
+        opened = self.opened
         stems = []
-        if backend.settings.mono != "extra" or split != "train":
-            pair = backend.pair_of(language)
-            prefix = backend.data.prefix(split, *pair)
+        if opened.settings.mono != "extra" or split != "train":
+            pair = self.pairs[language]
+            prefix = opened.data.prefix(split, *pair)
             if prefix is None:
-                raise DataError(backend.data.root, f"has no {split} set of {'-'.join(pair)}", "choose another split")
+                raise DataError(opened.data.root, f"has no {split} set of {'-'.join(pair)}", "choose another split")
             stems.append(prefix.with_name(prefix.name + language))
         if split == "train" and language in self.extra:
             stems.append(self.extra[language])
         for stem in stems:
-            backend.data.check(stem, len(self.dictionary))
-        return [backend.task.data_manager.load_data(str(stem), self.dictionary, None) for stem in stems]
+            opened.data.check(stem, len(self.dictionary))
+        return [opened.task.data_manager.load_data(str(stem), self.dictionary, None) for stem in stems]
 
     def _noised(self, objective: str, language: str, split: str, data: Any, row: int) -> Example:
         chance = rng(self.seed, "noise", objective, language, split, str(row))
@@ -212,7 +248,7 @@ class Denoising:
 
     def _part(self, examples: Sequence[Example]) -> Part:
         source, previous, encoder, decoder = (self._padded(rows) for rows in zip(*examples, strict=True))
-        lengths = torch.tensor([len(example.source) for example in examples], device=self.backend.device)
+        lengths = torch.tensor([len(example.source) for example in examples], device=self.opened.device)
         targets = {side: each for side, each in (("decoder", decoder), ("encoder", encoder)) if each is not None}
         assert source is not None
         return Part(source, lengths, previous, targets)
@@ -220,18 +256,22 @@ class Denoising:
     def _padded(self, rows: Sequence[np.ndarray | None]) -> torch.Tensor | None:
         tensors = [torch.from_numpy(row) for row in rows if row is not None]
         padded = pad_sequence(tensors, batch_first=True, padding_value=self.vocabulary.pad) if tensors else None
-        return None if padded is None else padded.to(self.backend.device)
+        return None if padded is None else padded.to(self.opened.device)
 
-    def _predicted(self, part: Part) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-        """Yield each side with its logits (N, V) and targets (N,), of the positions that bear a loss alone."""
-        model: Any = self.backend.module
-        encoded = model.encoder(part.source, part.lengths)
-        for side, target in part.targets.items():
-            scored = target.ne(self.vocabulary.pad)
-            if side == "decoder":
-                states = model.decoder(part.previous, encoder_out=encoded, features_only=True)[0][scored]
-            else:
-                states = encoded["encoder_out"][0].transpose(0, 1)[scored]
-            own = self.backend.projection if side == "encoder" else None
-            logits = model.decoder.output_layer(states) if own is None else functional.linear(states, own.to(states))
-            yield side, logits, target[scored]
+    def _predicted(self, parts: Sequence[Part]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Yield each side with its logits (N, V), targets (N,) and rows (N,), of positions that bear a loss alone."""
+        model: Any = self.opened.module
+        with compat.quiet():
+            for part in parts:
+                encoded = model.encoder(part.source, part.lengths)
+                for side, target in part.targets.items():
+                    scored = target.ne(self.vocabulary.pad)
+                    if side == "decoder":
+                        states = model.decoder(part.previous, encoder_out=encoded, features_only=True)[0][scored]
+                    else:
+                        states = encoded["encoder_out"][0].transpose(0, 1)[scored]
+                    own = self.opened.projection if side == "encoder" else None
+                    project = (
+                        model.decoder.output_layer if own is None else lambda x, w=own: functional.linear(x, w.to(x))
+                    )
+                    yield side, project(states), target[scored], scored.nonzero()[:, 0]

@@ -11,11 +11,10 @@ import torch
 
 from sensikit.backends.fairseq.checkpoint import Checkpoint, read
 from sensikit.backends.fairseq.compat import GHOSTS
-from sensikit.backends.fairseq.model import DIRECTIONS, pairs_of
 from sensikit.backends.fairseq.settings import OTHER_TASKS, Trained, ties_of, trained
-from sensikit.errors import CheckpointError, OptionError
-from sensikit.parameters import component_of, layer_of, stack_of
-from sensikit.sensitivity.planning import disk_per_language, memory_of
+from sensikit.errors import CheckpointError
+from sensikit.languages import hub_of, keyed, views
+from sensikit.parameters import component_of, disk_per_group, layer_of, memory_of, stack_of
 
 _BUFFERS = ("version", "_float_tensor", "weights")
 
@@ -34,7 +33,6 @@ class Contents:
     problem: str
     task: str
     arch: str
-    english: str
     directions: dict[str, list[str]]
     language_tags: str
     criterion: str
@@ -50,7 +48,7 @@ class Contents:
     tied: list[list[str]]
     ghosts: int
     memory: int
-    disk_per_language: int
+    disk_per_group: int
 
 
 def inspect(path: Path) -> Contents:
@@ -84,7 +82,7 @@ def inspect(path: Path) -> Contents:
         tied=tied,
         ghosts=sum(state[name].numel() for name in ghosts),
         memory=memory_of(total),
-        disk_per_language=disk_per_language(total),
+        disk_per_group=disk_per_group(total),
     )
 
 
@@ -92,29 +90,22 @@ def _settings(checkpoint: Checkpoint) -> tuple[Trained | None, str]:
     """Return the settings, or None and why they cannot be used."""
     try:
         settings = trained(checkpoint)
-        pairs_of(settings, None)
-    except (CheckpointError, OptionError) as error:
+    except CheckpointError as error:
         return None, f"{error.problem}; {error.remedy}"
     return settings, ""
 
 
 def _trained(settings: Trained | None) -> dict[str, Any]:
     if settings is None:
-        known = {"task": "", "arch": "", "english": "", "directions": {}, "language_tags": "", "criterion": ""}
+        known = {"task": "", "arch": "", "directions": {}, "language_tags": "", "criterion": ""}
         return {**known, "updates": None}
-    directions = {}
-    for direction in DIRECTIONS:
-        try:
-            _, _, pairs = pairs_of(settings, direction)
-        except OptionError:
-            continue
-        directions[direction] = list(pairs)
+    hub = hub_of(settings.pairs)
+    directions = {name: list(keyed(pairs)) for name, pairs in views(settings.pairs).items() if hub in pairs[0]}
     criterion = settings.criterion or "unknown"
     return {
         "task": settings.task,
         "arch": settings.arch,
-        "english": pairs_of(settings, None)[1],
-        "directions": directions,
+        "directions": directions or {"pairs": list(keyed(settings.pairs))},
         "language_tags": _tags(settings),
         "criterion": f"{criterion}, smoothing {settings.label_smoothing:g}" if settings.label_smoothing else criterion,
         "updates": settings.updates,
@@ -171,7 +162,7 @@ def _rows(contents: Contents) -> Iterator[tuple[str, str]]:
         yield "task", contents.task
         yield "architecture", f"{contents.arch}, {contents.layers['encoder']}+{contents.layers['decoder']} layers"
         for direction, languages in contents.directions.items():
-            yield direction.replace("eng", contents.english), ", ".join(languages)
+            yield direction, ", ".join(languages)
         yield "language tags", contents.language_tags
         yield "criterion", contents.criterion
     yield "updates", "unknown" if contents.updates is None else f"{contents.updates:,}"
@@ -189,7 +180,7 @@ def _rows(contents: Contents) -> Iterator[tuple[str, str]]:
     if contents.ghosts:
         yield "unread", f"{contents.ghosts:,} values that translation never reads, left out"
     yield "to analyze", f"{_size(contents.memory)} of memory beside what a batch takes"
-    yield "on disk", f"{_size(contents.disk_per_language)} for each language"
+    yield "on disk", f"{_size(contents.disk_per_group)} for each group"
 
 
 def _size(count: int) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,54 +15,69 @@ from torch import nn
 
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.checkpoint import Checkpoint
-from sensikit.backends.fairseq.data import DataBin, lines
+from sensikit.backends.fairseq.data import DataBin
 from sensikit.backends.fairseq.settings import ARCHITECTURES, OTHER_TASKS, Trained, check_shapes
 from sensikit.errors import CheckpointError, DataError, OptionError
-
-DIRECTIONS = ("xxx-eng", "eng-xxx")
-_ENGLISH = re.compile(r"en|eng|en_XX|en_US|en_GB|eng_Latn")
-
-Pair = tuple[str, str]
+from sensikit.files import lines
+from sensikit.languages import Group, Pair
 
 
-def english_of(pairs: Sequence[Pair]) -> str:
-    """Return the language that all pairs have in common; where that leaves a choice, the one whose code is English's.
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint with its data, as all of its tasks share it.
 
-    Raises:
-        OptionError: if no language is in all pairs and none has a code of English.
+    Attributes:
+        module: fairseq's model, on `device`, in evaluation mode.
+        task: fairseq's task, which has the dictionaries.
+        parts: of fairseq (see `compat.load`).
+        settings: of the checkpoint.
+        data: its data.
+        pairs: (source, target) by the key of its group.
+        groups: by key.
+        direction: what the pairs have in common; see `sensikit.languages.direction_of`.
+        device: where the module is.
+        projection: (V, D) what the encoder predicts through; None where it is the decoder's.
     """
-    common = set.intersection(*({source, target} for source, target in pairs))
-    if len(common) == 1:
-        return common.pop()
-    named = {code for pair in pairs for code in pair if _ENGLISH.fullmatch(code) and (not common or code in common)}
-    if len(named) == 1:
-        return named.pop()
-    shown = ", ".join("-".join(pair) for pair in pairs[:4])
-    raise OptionError("--direction", f"no language of the checkpoint's pairs ({shown}) is English", "none is possible")
 
+    module: Any
+    task: Any
+    parts: SimpleNamespace
+    settings: Trained
+    data: DataBin
+    pairs: Mapping[str, Pair]
+    groups: Mapping[str, Group]
+    direction: str
+    device: torch.device
+    projection: torch.Tensor | None = None
 
-def pairs_of(trained: Trained, direction: str | None) -> tuple[str, str, dict[str, Pair]]:
-    """Return the direction, the code of English, and the pair of every training language of that direction.
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The most tokens of a source and of a target that the model has positions for."""
+        source, target = self.module.max_positions()
+        return int(source), int(target)
 
-    Args:
-        trained: of the checkpoint.
-        direction: "xxx-eng", "eng-xxx", or None for what the checkpoint was trained on (xxx-eng if both).
+    def pair_of(self, group: str) -> Pair:
+        """Return (source, target) of a group.
 
-    Raises:
-        OptionError: if the direction is unknown, or not one that the checkpoint was trained on.
-    """
-    if direction not in (None, *DIRECTIONS):
-        raise OptionError("--direction", f"{direction!r} is unknown", "give xxx-eng or eng-xxx")
-    english = english_of(trained.pairs)
-    found: dict[str, dict[str, Pair]] = {
-        "xxx-eng": {pair[0]: pair for pair in trained.pairs if pair[1] == english},
-        "eng-xxx": {pair[1]: pair for pair in trained.pairs if pair[0] == english},
-    }
-    chosen = direction or next(each for each in DIRECTIONS if found[each])
-    if not found[chosen]:
-        other = next(each for each in DIRECTIONS if found[each])
-        raise OptionError("--direction", f"the checkpoint was not trained on {chosen}", f"give {other}")
-    return chosen, english, found[chosen]
+        Raises:
+            OptionError: if there is none of that key.
+        """
+        if group not in self.pairs:
+            raise OptionError(group, "is no group of the checkpoint here", f"it has {', '.join(self.pairs)}")
+        return self.pairs[group]
+
+    def smoothing(self, kind: str, vocabulary: int) -> float:
+        """Return torch's smoothing that is fairseq's ε over the other words: ε·V/(V-1), or 0 without.
+
+        Raises:
+            OptionError: if `kind` is unknown, or the checkpoint was trained with a criterion that is.
+        """
+        if kind not in ("nll", "train"):
+            raise OptionError("--loss", f"{kind!r} is unknown", "give nll or train")
+        if kind == "train" and not self.settings.criterion:
+            raise OptionError("--loss", "the criterion that the checkpoint was trained with is unknown", "give nll")
+        smoothed = kind == "train" and self.settings.criterion != "cross_entropy"
+        return self.settings.label_smoothing * vocabulary / (vocabulary - 1) if smoothed else 0.0
 
 
 def build_task(parts: SimpleNamespace, trained: Trained, pairs: Sequence[Pair], data: DataBin) -> Any:

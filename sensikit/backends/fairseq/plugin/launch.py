@@ -14,8 +14,9 @@ from sensikit.backends.fairseq import checkpoint
 from sensikit.backends.fairseq.data import DataBin
 from sensikit.backends.fairseq.plugin import log as journal
 from sensikit.backends.fairseq.train import train
-from sensikit.errors import CheckpointError, DataError, RunError
+from sensikit.errors import CheckpointError, DataError, OptionError, RunError
 from sensikit.files import read_json, sha256_of, write_json
+from sensikit.languages import ENGLISH, Pair, canonical, hub_of
 from sensikit.progress import say
 from sensikit.version import __version__
 
@@ -34,17 +35,31 @@ def directions(data: DataBin, direction: str) -> tuple[list[tuple[str, str]], li
     Raises:
         DataError: if the data have no training pairs, or none in common with one language.
     """
-    from sensikit.backends.fairseq.model import english_of
-
     names = [path.name.split(".")[1] for path in sorted(data.bin.glob("train.*-*.*.idx"))]
     found = [(first, second) for first, _, second in (name.partition("-") for name in dict.fromkeys(names))]
     if not found:
         raise DataError(data.bin, "has no binarised training pairs", "make it with sensikit corpus")
-    english = str(data.manifest.get("english") or english_of(found))
+    english = str(data.manifest.get("english") or _english(found))
     others = [first if second == english else second for first, second in found]
     into = [(other, english) for other in others]
     pairs = {"xxx-eng": into, "eng-xxx": [(b, a) for a, b in into], "both": [*into, *((b, a) for a, b in into)]}
     return pairs[direction], [*others, english]
+
+
+def _english(pairs: Sequence[Pair]) -> str:
+    """Return the language that all pairs have in common; of a single pair, English, or else the target.
+
+    Raises:
+        OptionError: if there is none.
+    """
+    named = {code for code in pairs[0] if canonical(code) == ENGLISH}
+    english = named.pop() if len(pairs) == 1 and named else hub_of(pairs)
+    if not english:
+        shown = ", ".join("-".join(pair) for pair in pairs[:4])
+        raise OptionError(
+            "--direction", f"the pairs of the data ({shown}) have no language in common", "train by pairs"
+        )
+    return english
 
 
 def start(data: DataBin, out: Path, flags: Sequence[str], command: str, resume: bool = False) -> Path:

@@ -1,0 +1,111 @@
+"""Checkpoints of fairseq-train: the transformer family, trained on translation_multi_simple_epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sensikit.backends.base import Provenance, Task
+from sensikit.backends.fairseq import checkpoint as checkpoints
+from sensikit.backends.fairseq import compat
+from sensikit.backends.fairseq.data import DataBin, open_data
+from sensikit.backends.fairseq.denoising import Denoising
+from sensikit.backends.fairseq.model import Opened, build_model, build_task, encoder_projection, pick_device
+from sensikit.backends.fairseq.pruned import write_pruned
+from sensikit.backends.fairseq.settings import trained
+from sensikit.backends.fairseq.translation import Translation
+from sensikit.errors import DataError
+from sensikit.languages import Group, Pair, direction_of, grouped, keyed, select
+
+
+class FairseqModel:
+    """A fairseq model with its data; see `sensikit.backends.base.Model`."""
+
+    def __init__(self, opened: Opened, provenance: Provenance, notes: Sequence[str] = ()) -> None:
+        self.opened, self.provenance, self.notes = opened, provenance, notes
+        self.module, self.device = opened.module, opened.device
+        self.ghosts = compat.ghosts(opened.module)
+        self.training: Mapping[str, Any] = opened.settings.training
+        self.tasks: tuple[str, ...] = ("mt", "denoise") if self.training["denoise"] else ("mt",)
+        self._translation = Translation(opened)
+        self._denoising: dict[int, Denoising] = {}
+
+    def task(self, name: str, seed: int = 1) -> Task:
+        """Return translation, or the denoising that the checkpoint was trained on."""
+        if name == "mt":
+            return self._translation
+        if seed not in self._denoising:
+            self._denoising[seed] = Denoising(self.opened, seed)
+        return self._denoising[seed]
+
+    def write_pruned(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
+        """Write the checkpoint with what `masks` say set to zero; see `sensikit.backends.fairseq.pruned`."""
+        return write_pruned(Path(self.provenance.checkpoint), self.provenance.checkpoint_sha256, out, masks, note)
+
+
+def open_checkpoint(
+    checkpoint: Path,
+    data: Path,
+    direction: str | None = None,
+    device: str = "auto",
+    pairs: Sequence[str] | None = None,
+) -> FairseqModel:
+    """Return the model of `checkpoint` with its data; nothing inside the checkpoint is run.
+
+    Pairs that there are no data of are left out, and noted.
+
+    Args:
+        checkpoint: a file that fairseq-train wrote.
+        data: what `sensikit corpus` wrote, or a fairseq data directory.
+        direction: see `sensikit.languages.select`.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        pairs: see `sensikit.languages.select`.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be read safely, or is not one of these.
+        DataError: if the data do not belong to it.
+        OptionError: if the direction, a pair or the device does not exist.
+        MissingDependencyError: if fairseq is not installed.
+    """
+    where = pick_device(device)
+    directory = open_data(Path(data))
+    file = checkpoints.read(Path(checkpoint))
+    settings = trained(file)
+    selected = select(settings.pairs, direction, pairs)
+    chosen = keyed(selected)
+    groups = {key: _group(key, pair, directory) for key, pair in chosen.items()}
+    there = {key: group for key, group in groups.items() if group.sizes}
+    if not there:
+        shown = ", ".join(map("-".join, list(chosen.values())[:4]))
+        raise DataError(directory.root, f"has no binarised {shown}", "give the data that the checkpoint was trained on")
+    without = [key for key in groups if key not in there]
+    notes = [f"{', '.join(without)}: left out, for {directory.root} has no data of them"] if without else []
+    held = {key: chosen[key] for key in there}
+    parts = compat.load()
+    task = build_task(parts, settings, list(held.values()), directory)
+    provenance = Provenance(
+        framework=f"fairseq ({settings.task}, {settings.arch})",
+        checkpoint=str(checkpoint),
+        checkpoint_sha256=file.sha256,
+        data=str(data),
+        data_sha256=directory.fingerprint(held.values()),
+    )
+    module = build_model(settings, file, task, directory).to(where)
+    own = encoder_projection(settings, file)
+    projection = None if own is None else own.to(where)
+    view = direction_of(selected, settings.pairs)
+    opened = Opened(module, task, parts, settings, directory, held, there, view, where, projection)
+    return FairseqModel(opened, provenance, notes)
+
+
+def _group(key: str, pair: Pair, data: DataBin) -> Group:
+    """Return what the data's manifest, or else our own table, knows of a group, with its pairs counted."""
+    noted = {
+        code: {name: str(entry[name]) for name in ("name", "family", "tier") if entry.get(name)}
+        for code, entry in data.manifest.get("languages", {}).items()
+        if isinstance(entry, dict)
+    }
+    return grouped(key, pair, data.counts(*pair), noted)
