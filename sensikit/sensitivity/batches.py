@@ -76,7 +76,7 @@ def draw(sizes: Mapping[str, np.ndarray], seed: int, purpose: str, temperature: 
     languages = list(sizes)
     orders = {language: rng(seed, purpose, language).permutation(len(sizes[language])) for language in languages}
     counts = np.array([len(sizes[language]) for language in languages], dtype=float)
-    chooser = rng(seed, purpose, "groups", *languages)
+    chooser = rng(seed, purpose, "languages", *languages)  # the stream of version 0.1
     if temperature == 1.0:
         turns = chooser.permutation(np.repeat(np.arange(len(languages)), counts.astype(int)))
     else:
