@@ -35,7 +35,7 @@ def test_the_run_directory_holds_what_its_manifest_lists(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     assert set(manifest["groups"]) == {"cat", "nob", "fao"}
     assert set(manifest["sets"]) == {f"mt/{p}{code}" for code in ("cat", "nob", "fao") for p in ("", "rest-")} | {
-        "mt/all"
+        "mt/all.groups"
     }
     for entry in manifest["sets"].values():
         for name, digest in entry["files"].items():

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sensikit.backends.base import Backend, Item
+from sensikit.backends.base import Item, Model
 from sensikit.errors import NonFiniteError, OptionError, RunError
 from sensikit.parameters import registry, tensors
 from sensikit.pruning.scorers import SCORERS, _without_padding, fisher, measure_missing, scorer_of, wanda
@@ -178,7 +178,7 @@ def test_wanda_reads_no_padding() -> None:
         assert (piece.target != toy.PAD).all()
 
 
-def test_wanda_reads_no_padding_of_fairseq_and_sees_what_attention_multiplies(any_design: Backend) -> None:
+def test_wanda_reads_no_padding_of_fairseq_and_sees_what_attention_multiplies(any_design: Model) -> None:
     items = [("cat", row) for row in range(30)]
     task: Any = any_design
     for group in _without_padding(any_design, "train", items):
@@ -196,7 +196,7 @@ def test_wanda_reads_no_padding_of_fairseq_and_sees_what_attention_multiplies(an
         np.testing.assert_allclose(np.sort(rows, axis=1), [(np.arange(width) + 0.5) / width] * len(rows), rtol=1e-6)
 
 
-def test_wanda_of_queries_in_fairseq_is_that_of_the_normed_states(tiny_backend: Backend) -> None:
+def test_wanda_of_queries_in_fairseq_is_that_of_the_normed_states(tiny_backend: Model) -> None:
     # fairseq hands the weights of attention to a function, and never calls its layers
     items = [("cat", row) for row in range(8)]
     found = measured(wanda, tiny_backend, [Batch((tuple(items),), 1)])
@@ -284,7 +284,7 @@ def test_what_is_measured_is_not_measured_again_and_what_is_damaged_is(run: Run)
     path = run.vector("fisher", "nso")
     path.write_bytes(path.read_bytes()[:-3])
     backend = Watched()  # would be refused: it has no such sentences
-    backend.languages, backend.pairs, backend.module = (each := toy.backend()).languages, each.pairs, each.module
+    backend.groups, backend.pairs, backend.module = (each := toy.backend()).languages, each.pairs, each.module
     measure_missing(run, backend, [("fisher", "cat"), ("fisher", "nso")])
     assert {language for call in backend.calls for language, _ in call.items} == {"nso"}
     assert snapshot(run.path) == whole

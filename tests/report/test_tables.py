@@ -18,7 +18,7 @@ def test_quality_is_averaged_by_tier_and_a_tier_without_languages_is_a_dash(repo
     table = pd.read_csv(reported / "tables" / "quality.csv", index_col="Score")
     assert table.loc["BLEU"].round(6).to_dict() == {"High": 19.45, "Low": 15.1, "Very Low": 12.4, "All": 16.6}
     found = material.gather([synthetic_run.write_run(reported.parent / "high", {"cat": FEW["cat"], "nob": FEW["nob"]})])
-    shown = tables.quality_by_tier(found.tables["pruning.csv"], found.languages).shown()
+    shown = tables.quality_by_tier(found.tables["pruning.csv"], found.groups).shown()
     assert shown.iloc[0].tolist() == ["BLEU", "19.45", "–", "–", "19.45"]
 
 

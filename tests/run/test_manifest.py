@@ -32,7 +32,7 @@ def test_languages_come_in_the_order_of_the_manifest_and_only_once_measured(run:
     assert Run.open(run.path).languages() == ["nob", "cat"]
     assert Run.open(run.path).languages("denoise") == []
     del run.manifest["sets"]["mt/nob"]
-    assert run.languages() == ["cat"]
+    assert run.groups() == ["cat"]
 
 
 def test_a_task_that_was_not_analysed_is_one_line(run: Run) -> None:
@@ -68,7 +68,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "with sets that are none": (lambda m: m.update(sets=[]), "lacks sets"),
     "with a set that is none": (lambda m: m["sets"].update({"mt/cat": 3}), "lacks mt/cat's files"),
     "with a set without files": (without("files", of=lambda m: m["sets"]["mt/cat"]), "lacks mt/cat's files"),
-    "with a rest without σ": (lambda m: m["sets"].update({"mt/rest-cat": {"files": {}}}), "lacks mt/rest-cat's sigma"),
+    "with a rest without σ": (lambda m: m["sets"].update({"mt/rest.cat": {"files": {}}}), "lacks mt/rest.cat's sigma"),
     "with no language": (lambda m: m.update(groups={}), "lacks any languages"),
     "with a language that is none": (lambda m: m["groups"].update(cat="Catalan"), "lacks cat's name"),
     "with a size in words": (lambda m: m["groups"]["cat"]["sizes"].update(test="many"), "lacks cat's sizes"),

@@ -15,7 +15,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from sensikit.backends.base import Backend
+from sensikit.backends.base import Model
 from sensikit.errors import NonFiniteError, OptionError, RunError
 from sensikit.parameters import registry
 from sensikit.run import Run
@@ -173,7 +173,7 @@ def test_an_audit_is_in_float64(run: Run) -> None:
     assert ((exact > 0) & (exact < step / 10)).any()
 
 
-def test_fairseq_is_in_float64_from_end_to_end(tiny_backend: Backend) -> None:
+def test_fairseq_is_in_float64_from_end_to_end(tiny_backend: Model) -> None:
     # fairseq's own log_softmax, and the softmax of its cross-attention, cast to float32
     batch = Batch(((("cat", 0), ("cat", 3)),), sum(int(tiny_backend.sizes("cat")[row, 1]) for row in (0, 3)))
     piece = tiny_backend.collate(batch.items)

@@ -39,24 +39,24 @@ def test_batches_of_a_language_hold_that_language_alone(drawn: dict[str, list[Ba
 
 def test_batches_of_the_others_never_hold_the_language_and_hold_every_other_one(drawn: dict[str, list[Batch]]) -> None:
     for code in SIZES:
-        inside = {language for batch in drawn[f"rest-{code}"] for language, _ in batch.items}
+        inside = {language for batch in drawn[f"rest.{code}"] for language, _ in batch.items}
         assert inside == set(SIZES) - {code}
 
 
 @pytest.mark.parametrize("asked", [["cat"], ["cat", "nob"]])
 def test_batches_of_the_others_hold_all_training_languages_whatever_is_asked_for(asked: list[str]) -> None:
     found = make_plan(Watched(), QUICK, asked)
-    assert set(found.sets) == {*asked, *(f"rest-{code}" for code in asked), "all"}
-    inside = {language for batch in found.sets["rest-cat"] for language, _ in batch.items}
+    assert set(found.sets) == {*asked, *(f"rest.{code}" for code in asked), "all"}
+    inside = {language for batch in found.sets["rest.cat"] for language, _ in batch.items}
     assert inside == {"nob", "fur"}
     assert {language for batch in found.sets["all"] for language, _ in batch.items} == set(SIZES)
 
 
 def test_a_language_is_measured_the_same_whichever_others_are_asked_for(straight: Path, tmp_path: Path) -> None:
     run = analyze(Watched(), tmp_path / "run", QUICK, groups=["cat"])
-    for name in ("cat", "rest-cat", "all"):
+    for name in ("cat", "rest.cat", "all"):
         assert run.vector("mt", name).read_bytes() == Run.open(straight).vector("mt", name).read_bytes()
-    assert run.languages() == ["cat"]
+    assert run.groups() == ["cat"]
 
 
 def test_others_are_mixed_in_proportion_to_their_data_or_flatter() -> None:
@@ -65,7 +65,7 @@ def test_others_are_mixed_in_proportion_to_their_data_or_flatter() -> None:
 
     def share(temperature: float) -> float:
         plan = make_plan(Watched(sizes), replace(settings, rest_temperature=temperature))
-        codes = [language for batch in plan.sets["rest-cat"] for language, _ in batch.items]
+        codes = [language for batch in plan.sets["rest.cat"] for language, _ in batch.items]
         return codes.count("nob") / len(codes)
 
     # 1000 : 100, and √1000 : √100; some three hundred sentences know a share to within 2 to 3 points
@@ -94,28 +94,28 @@ def test_pooled_is_the_plain_mean_of_the_other_languages(tmp_path: Path, straigh
     for code in SIZES:
         assert np.array_equal(own[code], handmade.flat(Run.open(straight), code))
         expected = np.mean([own[other] for other in SIZES if other != code], axis=0).astype(np.float32)
-        assert np.array_equal(handmade.flat(run, f"rest-{code}"), expected)
-        assert run.manifest["sets"][f"mt/rest-{code}"]["pooled"] == [other for other in SIZES if other != code]
+        assert np.array_equal(handmade.flat(run, f"rest.{code}"), expected)
+        assert run.manifest["sets"][f"mt/rest.{code}"]["pooled"] == [other for other in SIZES if other != code]
 
 
 def test_pooled_sigma_is_that_of_the_tokens_of_the_others(tmp_path: Path) -> None:
     run = analyze(Watched(), tmp_path / "run", replace(QUICK, rest="pooled"))
     sets = run.manifest["sets"]
     tokens = (sets["mt/nob"]["tokens_mean"] + sets["mt/fur"]["tokens_mean"]) / 2
-    assert sets["mt/rest-cat"]["sigma"] == pytest.approx(1e-8 / tokens, rel=1e-15)
+    assert sets["mt/rest.cat"]["sigma"] == pytest.approx(1e-8 / tokens, rel=1e-15)
 
 
 def test_pooled_measures_every_language_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     backend = Watched()
     run = analyze(backend, tmp_path / "run", replace(QUICK, rest="pooled"), groups=["cat"])
-    assert run.languages() == list(SIZES)
+    assert run.groups() == list(SIZES)
     assert any("--rest pooled" in note for note in run.analysis()["notes"])
     assert "--rest pooled" in capsys.readouterr().err
 
 
 def test_mixed_and_pooled_are_not_the_same_and_their_signatures_tell_them_apart(straight: Path, tmp_path: Path) -> None:
     mixed, pooled = Run.open(straight), analyze(Watched(), tmp_path / "run", replace(QUICK, rest="pooled"))
-    assert handmade.flat(pooled, "rest-cat").mean() > handmade.flat(mixed, "rest-cat").mean()  # by Jensen
+    assert handmade.flat(pooled, "rest.cat").mean() > handmade.flat(mixed, "rest.cat").mean()  # by Jensen
     assert "rest:pooled" in pooled.analysis()["signature"]
     assert "rest:mixed" in mixed.analysis()["signature"]
 
@@ -150,14 +150,14 @@ def test_every_language_has_as_many_batches_as_it_can_fill_up_to_the_wanted_numb
     sets = run.manifest["sets"]
     assert sets["mt/nob"]["batches"] == 9
     assert sets["mt/cat"]["batches"] < 9
-    assert sets["mt/rest-nob"]["batches"] < 9
+    assert sets["mt/rest.nob"]["batches"] < 9
     expected = [f"cat has {sets['mt/cat']['batches']} batches of 40 target tokens, not 9"]
     assert run.analysis()["notes"] == expected
 
 
 def test_pairs_that_the_model_cannot_take_are_counted_in_the_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Watched()
-    longer = next(iter(backend.languages))
+    longer = next(iter(backend.groups))
     monkeypatch.setattr(backend, "left_out", lambda code, split: 7 if code == longer else 0, raising=False)
     notes = make_plan(backend, Settings(batches=6, tokens=40)).notes
     assert [note for note in notes if "left out" in note] == [
@@ -203,10 +203,10 @@ def test_preset_released_is_the_summed_training_loss_in_training_mode(tmp_path: 
     assert {(call.training, call.kind) for call in backend.calls} == {(True, "train")}
     # without dropout the loop needs no random state to be the same
     batches = make_plan(backend, QUICK).sets
-    for name in ("cat", "rest-cat"):
+    for name in ("cat", "rest.cat"):
         expected = obvious(backend, batches[name], kind="train", per_token=False)
         np.testing.assert_allclose(handmade.flat(run, name), expected, rtol=2e-4, atol=1e-9 * expected.max())
-    assert run.manifest["sets"]["mt/rest-cat"]["sigma"] == 1e-8  # as in the paper
+    assert run.manifest["sets"]["mt/rest.cat"]["sigma"] == 1e-8  # as in the paper
     assert "loss:train/sum|mode:train" in run.analysis()["signature"]
 
 
@@ -234,7 +234,7 @@ def test_dropout_of_each_set_is_its_own(tmp_path: Path) -> None:
     run = analyze(Watched(), tmp_path / "run", replace(QUICK, mode="train"))
     other = analyze(Watched(), tmp_path / "other", replace(QUICK, mode="train"), groups=["cat"])
     assert np.array_equal(handmade.flat(run, "cat"), handmade.flat(other, "cat"))
-    assert np.array_equal(handmade.flat(run, "rest-cat"), handmade.flat(other, "rest-cat"))
+    assert np.array_equal(handmade.flat(run, "rest.cat"), handmade.flat(other, "rest.cat"))
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
@@ -263,7 +263,7 @@ def test_a_gradient_that_is_not_finite_is_refused_with_its_batch_and_can_be_resu
     backend = Watched(before=infinite_at(2))
     with pytest.raises(NonFiniteError, match=r"batch 2 of nob: its gradient is not finite .*--skip-nonfinite"):
         analyze(backend, tmp_path / "run", settings)
-    assert Run.open(tmp_path / "run").languages() == []
+    assert Run.open(tmp_path / "run").groups() == []
     analyze(Watched(), tmp_path / "run", settings, resume=True)
     other = analyze(Watched(), tmp_path / "other", settings)
     assert snapshot(tmp_path / "run") == snapshot(other.path)

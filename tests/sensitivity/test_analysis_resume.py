@@ -45,7 +45,7 @@ def test_a_resume_measures_only_what_is_missing(tmp_path: Path, straight: Path) 
     backend = Watched()
     analyze(backend, tmp_path / "run", QUICK, resume=True)
     assert backend.calls == []
-    Run.open(straight).vector("mt", "rest-cat")
+    Run.open(straight).vector("mt", "rest.cat")
     (tmp_path / "run" / "sensitivity" / "mt" / "rest-cat.safetensors").unlink()
     analyze(backend, tmp_path / "run", QUICK, resume=True)
     assert {language for call in backend.calls for language, _ in call.items} == {"nob", "fur"}

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sensikit.backends.base import Examples
+from sensikit.backends.base import Task
 from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.files import sha256
 from sensikit.parameters import registry
@@ -50,8 +50,8 @@ class Breaking(Watched):
         super().__init__()
         self.left = call
 
-    def examples(self, task: str, seed: int) -> Examples:
-        found = super().examples(task, seed)
+    def task(self, name: str, seed: int = 1) -> Task:
+        found = super().task(name, seed)
         if isinstance(found, toy.ToyDenoising):
             inner = found.loss
 
@@ -68,7 +68,7 @@ class Breaking(Watched):
 
 def obvious(backend: toy.ToyBackend, batches: Sequence[Batch], seed: int, per_token: bool = True) -> np.ndarray:
     """|θ| times the mean over batches of |∇(L_1/n_1 + L_2/n_2)|, with a whole gradient, (P,) float64."""
-    task = backend.examples("denoise", seed)
+    task = backend.task("denoise", seed)
     tensors = [p for name, p in backend.module.named_parameters() if name not in backend.ghosts]
     total = np.zeros(sum(tensor.numel() for tensor in tensors))
     for batch in batches:
@@ -85,7 +85,7 @@ def test_S_of_two_terms_is_that_of_each_by_its_own_tokens(tmp_path: Path, settin
     backend = Watched()
     run = analyze(backend, tmp_path / "run", settings)
     sets = make_plan(backend, settings).sets
-    for name in ("cat", "rest-cat", "all"):
+    for name in ("cat", "rest.cat", "all"):
         found = np.concatenate([block[0] for block in run.stream([run.vector("denoise", name)])])
         expected = obvious(backend, sets[name], settings.seed, settings.reduction == "token")
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())
@@ -105,7 +105,7 @@ def test_a_count_of_any_term_that_disagrees_between_plan_and_loss_is_caught() ->
     from sensikit.sensitivity.taylor import measure
 
     backend = Watched()
-    task = backend.examples("denoise", 1)
+    task = backend.task("denoise", 1)
     first, second, *_ = make_plan(backend, DENOISE).sets["cat"]
     wrong = [first, replace(second, others=(second.others[0] + 1,))]
     with pytest.raises(AssertionError, match=rf"packed to {second.tokens}, {second.others[0] + 1} target tokens"):
@@ -318,6 +318,6 @@ def test_an_unknown_task_is_one_line(tmp_path: Path, task: str) -> None:
 def test_denoising_leaves_a_sentence_of_each_language_and_translation_none(straight: Path, whole: Path) -> None:
     assert not (straight / "layout.csv").exists()
     table = pd.read_csv(whole / "layout.csv")
-    expected = Watched().examples("denoise", DENOISE.seed).layout(list(SIZES))
+    expected = Watched().task("denoise", DENOISE.seed).layout(list(SIZES))
     assert expected is not None
     pd.testing.assert_frame_equal(table.fillna(""), expected)

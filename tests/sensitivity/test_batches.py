@@ -34,12 +34,12 @@ def items_of(batches: list[Batch]) -> list[Item]:
 
 
 def test_at_temperature_1_every_sentence_of_the_pool_comes_exactly_once() -> None:
-    drawn = list(draw(POOL, 1, "mt/all"))
+    drawn = list(draw(POOL, 1, "mt/all.groups"))
     assert Counter(drawn) == Counter((code, i) for code, size in POOL.items() for i in range(len(size)))
 
 
 def test_at_temperature_1_languages_come_in_proportion_all_along() -> None:
-    drawn = [code for code, _ in draw(POOL, 1, "mt/all")]
+    drawn = [code for code, _ in draw(POOL, 1, "mt/all.groups")]
     for start in (0, 400, 800):
         share = np.mean([code == "cat" for code in drawn[start : start + 400]])
         # without replacement, 400 of 1300, 900 of them Catalan: the standard deviation of the share
@@ -53,7 +53,7 @@ def test_at_another_temperature_the_share_of_a_language_is_its_size_to_the_power
 ) -> None:
     pool = {"cat": lengths(9000), "fur": lengths(3000), "nso": lengths(1000)}
     sizes = np.array([9000.0, 3000.0, 1000.0]) ** (1 / temperature)
-    drawn = Counter(code for code, _ in itertools.islice(draw(pool, 7, "mt/all", temperature), 1000))
+    drawn = Counter(code for code, _ in itertools.islice(draw(pool, 7, "mt/all.groups", temperature), 1000))
     for code, expected in zip(pool, sizes / sizes.sum(), strict=True):
         deviation = np.sqrt(expected * (1 - expected) / 1000)
         assert abs(drawn[code] / 1000 - expected) < 4 * deviation, code
@@ -61,7 +61,7 @@ def test_at_another_temperature_the_share_of_a_language_is_its_size_to_the_power
 
 @pytest.mark.parametrize("temperature", [0.3, 5.0])
 def test_the_stream_ends_when_the_language_whose_turn_it_is_has_none_left(temperature: float) -> None:
-    drawn = list(draw(POOL, 3, "mt/all", temperature))
+    drawn = list(draw(POOL, 3, "mt/all.groups", temperature))
     taken = Counter(code for code, _ in drawn)
     assert len(set(drawn)) == len(drawn) < sum(map(len, POOL.values()))
     emptied = [code for code, size in POOL.items() if taken[code] == len(size)]
@@ -87,16 +87,16 @@ def test_a_seed_gives_the_same_draw_again_and_another_seed_another() -> None:
 
 
 def test_two_purposes_of_one_seed_draw_differently() -> None:
-    assert list(draw(POOL, 1, "mt/cat")) != list(draw(POOL, 1, "mt/rest-cat"))
+    assert list(draw(POOL, 1, "mt/cat")) != list(draw(POOL, 1, "mt/rest.cat"))
     first, second = (
-        [index for code, index in draw(POOL, 1, purpose) if code == "cat"] for purpose in ("mt/cat", "mt/rest-cat")
+        [index for code, index in draw(POOL, 1, purpose) if code == "cat"] for purpose in ("mt/cat", "mt/rest.cat")
     )
     assert first != second
 
 
 def test_two_languages_of_one_size_do_not_draw_the_same_rows() -> None:
     pool = {"cat": POOL["fur"], "fur": POOL["fur"]}
-    orders = {code: [index for other, index in draw(pool, 1, "mt/all") if other == code] for code in pool}
+    orders = {code: [index for other, index in draw(pool, 1, "mt/all.groups") if other == code] for code in pool}
     assert sorted(orders["cat"]) == sorted(orders["fur"])
     assert orders["cat"] != orders["fur"]
 
@@ -115,10 +115,10 @@ def test_streams_of_names_that_run_together_are_kept_apart() -> None:
 
 def test_a_draw_leaves_numpys_global_state_alone() -> None:
     np.random.seed(0)  # noqa: NPY002  (the state that must not be read)
-    first = list(draw(POOL, 1, "mt/all", 2.0))
+    first = list(draw(POOL, 1, "mt/all.groups", 2.0))
     np.random.seed(1)  # noqa: NPY002
     state = np.random.get_state()[1].copy()  # noqa: NPY002  # type: ignore[index]
-    assert list(draw(POOL, 1, "mt/all", 2.0)) == first
+    assert list(draw(POOL, 1, "mt/all.groups", 2.0)) == first
     assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
@@ -126,12 +126,12 @@ def test_a_draw_leaves_numpys_global_state_alone() -> None:
 
 
 def test_a_batch_counts_the_target_tokens_of_its_sentences() -> None:
-    for batch in pack(draw(POOL, 1, "mt/all"), POOL, 200, 50, pieces=3):
+    for batch in pack(draw(POOL, 1, "mt/all.groups"), POOL, 200, 50, pieces=3):
         assert batch.tokens == sum(POOL[code][index, 1] for code, index in batch.items)
 
 
 def test_every_batch_is_as_near_to_T_as_its_last_sentence_allows() -> None:
-    batches = pack(draw(POOL, 1, "mt/all"), POOL, 200, 10**6)
+    batches = pack(draw(POOL, 1, "mt/all.groups"), POOL, 200, 10**6)
     assert max(abs(batch.tokens - 200) for batch in batches) <= 60 / 2
 
 
@@ -144,7 +144,7 @@ def test_batches_hold_T_tokens_on_average() -> None:
 
 
 def test_no_sentence_comes_twice_and_none_but_the_unfilled_tail_is_lost() -> None:
-    drawn = list(draw(POOL, 1, "mt/all"))
+    drawn = list(draw(POOL, 1, "mt/all.groups"))
     batches = pack(iter(drawn), POOL, 200, 10**6, pieces=4)
     packed = items_of(batches)
     assert len(set(packed)) == len(packed)
@@ -154,7 +154,7 @@ def test_no_sentence_comes_twice_and_none_but_the_unfilled_tail_is_lost() -> Non
 
 
 def test_batches_follow_the_draw() -> None:
-    drawn = list(draw(POOL, 1, "mt/all"))
+    drawn = list(draw(POOL, 1, "mt/all.groups"))
     assert items_of(pack(iter(drawn), POOL, 200, 5))[:10] != drawn[:10], "sorted by length within a batch"
     at = 0
     for batch in pack(iter(drawn), POOL, 200, 5):
@@ -178,7 +178,7 @@ def test_a_crossing_sentence_goes_where_it_brings_the_batch_nearer_to_T() -> Non
 
 
 def test_at_most_so_many_batches_as_asked_for() -> None:
-    assert len(pack(draw(POOL, 1, "mt/all"), POOL, 100, 7)) == 7
+    assert len(pack(draw(POOL, 1, "mt/all.groups"), POOL, 100, 7)) == 7
 
 
 def test_the_last_batch_is_left_out_when_it_is_not_full() -> None:
@@ -196,7 +196,7 @@ def test_too_little_data_is_refused_in_one_line_that_says_what_to_do(sentences: 
 
 
 def test_the_halves_of_the_batches_share_no_sentence() -> None:
-    batches = pack(draw(POOL, 1, "mt/all"), POOL, 150, 500, pieces=4)
+    batches = pack(draw(POOL, 1, "mt/all.groups"), POOL, 150, 500, pieces=4)
     layout = blocks_of(len(batches))
     edge = sum(layout[: len(layout) // 2])
     first, second = items_of(batches[:edge]), items_of(batches[edge:])
@@ -210,7 +210,7 @@ def test_the_halves_of_the_batches_share_no_sentence() -> None:
 
 @pytest.mark.parametrize("pieces", [1, 2, 4, 7, 100])
 def test_the_pieces_of_a_batch_hold_each_of_its_sentences_once(pieces: int) -> None:
-    drawn = list(draw(POOL, 1, "mt/all"))
+    drawn = list(draw(POOL, 1, "mt/all.groups"))
     whole = pack(iter(drawn), POOL, 300, 10)
     cut = pack(iter(drawn), POOL, 300, 10, pieces=pieces)
     for one, several in zip(whole, cut, strict=True):
@@ -228,15 +228,15 @@ def padded(batches: list[Batch]) -> int:
 
 
 def test_more_pieces_mean_less_padding() -> None:
-    cells = [padded(pack(draw(POOL, 1, "mt/all"), POOL, 600, 20, pieces=pieces)) for pieces in (1, 2, 4, 8)]
+    cells = [padded(pack(draw(POOL, 1, "mt/all.groups"), POOL, 600, 20, pieces=pieces)) for pieces in (1, 2, 4, 8)]
     assert cells == sorted(cells, reverse=True)
-    real = sum(int(POOL[c][i].sum()) for c, i in items_of(pack(draw(POOL, 1, "mt/all"), POOL, 600, 20)))
+    real = sum(int(POOL[c][i].sum()) for c, i in items_of(pack(draw(POOL, 1, "mt/all.groups"), POOL, 600, 20)))
     assert cells[0] > 2 * real, "a batch of random sentences is mostly padding"
     assert cells[2] - real < (cells[0] - real) / 2
 
 
 def test_a_piece_holds_sentences_of_like_length_and_about_its_share_of_the_tokens() -> None:
-    for batch in pack(draw(POOL, 1, "mt/all"), POOL, 600, 10, pieces=4):
+    for batch in pack(draw(POOL, 1, "mt/all.groups"), POOL, 600, 10, pieces=4):
         sizes = [np.array([POOL[code][index] for code, index in piece]) for piece in batch.pieces]
         for shorter, longer in itertools.pairwise(sizes):
             assert shorter.max() <= longer.max(axis=1).min()
@@ -266,7 +266,7 @@ def test_T_is_at_least_one_token() -> None:
 
 def test_the_toy_languages_all_fill_their_batches_at_the_common_T() -> None:
     backend = toy.ToyBackend()
-    sizes = {code: backend.sizes(code) for code in backend.languages}
+    sizes = {code: backend.sizes(code) for code in backend.groups}
     tokens = common_tokens(sizes, 4096)
     assert tokens == int(sizes["nso"][:, 1].sum()) // 40
     for code in sizes:

@@ -11,8 +11,8 @@ import pytest
 from torch import nn
 
 from sensikit.backends.base import Item
-from sensikit.parameters import registry
-from sensikit.sensitivity.taylor import BLOCKS, blocks_of, sample_of
+from sensikit.parameters import registry, sample_of
+from sensikit.sensitivity.taylor import BLOCKS, blocks_of
 from tests.support import toy
 from tests.support.measured import (
     ROUNDING,

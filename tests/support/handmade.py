@@ -96,7 +96,7 @@ def run(
             made.write_set("mt", code, vectors, noted)
         for code in flat:
             noted = {"sigma": float(sigma if isinstance(sigma, float | int) else sigma[code])}
-            made.write_set("mt", f"rest-{code}", {"": shaped(parameters, rest[code] if rest else flat[code])}, noted)
+            made.write_set("mt", f"rest.{code}", {"": shaped(parameters, rest[code] if rest else flat[code])}, noted)
     made.save()
     return made
 

@@ -168,7 +168,7 @@ def manifest(languages: dict[str, dict[str, Any]], **changes: Any) -> dict[str, 
                 "drawn": name, "tokens_mean": tokens - 11.5, "sentences": {name: 40_000}, "skipped": 0,
                 "loss": 3.1, "sigma": 2.4e-12, "files": {},
             }
-            for name in (*languages, *(f"rest-{code}" for code in languages), "all")
+            for name in (*languages, *(f"rest.{code}" for code in languages), "all")
         },
         "versions": {"python": "3.11", "torch": "2.13.0", "numpy": "2.4"},
         **changes,

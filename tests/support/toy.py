@@ -15,15 +15,18 @@ import copy
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from sensikit.backends.base import Decoding, Examples, Item, Language, Provenance, Translations
+from sensikit.backends.base import Decoding, Item, Provenance, Task, Translations
+from sensikit.languages import Group
 
 PAD, EOS, FILLER = 0, 1, 2
 FIRST = 3
@@ -35,11 +38,17 @@ WORDS = 10
 SLIPS = 0.1
 """The share of target words that are drawn anew."""
 
+
+def group(key: str, name: str, family: str, tier: str, sizes: dict[str, int]) -> Group:
+    """A language paired with English."""
+    return Group(key, key, "eng", name, family, tier, sizes)
+
+
 LANGUAGES = {
-    "cat": Language("cat", "Catalan", "Romance", "High", {"train": 600, "valid": 30, "test": 24}),
-    "fur": Language("fur", "Friulian", "Romance", "Low", {"train": 240, "valid": 30, "test": 24}),
-    "nob": Language("nob", "Norwegian", "Germanic", "High", {"train": 420, "valid": 30, "test": 24}),
-    "nso": Language("nso", "Northern Sotho", "Bantu", "Very Low", {"train": 150, "valid": 30, "test": 24}),
+    "cat": group("cat", "Catalan", "Romance", "High", {"train": 600, "valid": 30, "test": 24}),
+    "fur": group("fur", "Friulian", "Romance", "Low", {"train": 240, "valid": 30, "test": 24}),
+    "nob": group("nob", "Norwegian", "Germanic", "High", {"train": 420, "valid": 30, "test": 24}),
+    "nso": group("nso", "Northern Sotho", "Bantu", "Very Low", {"train": 150, "valid": 30, "test": 24}),
 }
 """Catalan and Friulian share half of their words, so that their sensitivities are alike."""
 
@@ -52,8 +61,8 @@ class Pair(NamedTuple):
     target: list[int]
 
 
-class Piece(NamedTuple):
-    """A padded piece of a batch: (B, S), (B, T), (B, T) int64."""
+class MicroBatch(NamedTuple):
+    """A padded part of a batch: (B, S), (B, T), (B, T) int64."""
 
     source: torch.Tensor
     previous: torch.Tensor
@@ -168,35 +177,36 @@ class TinyTransformer(nn.Module):
 
 
 class ToyBackend:
-    """A `Backend` of synthetic sentences.
+    """A `Model` of synthetic sentences, and its own `Task` of translation.
 
     Args:
         module: takes (source, previous target) and returns logits; a fresh `TokenModel` by default.
-        languages: with the sizes of their splits.
+        groups: with the sizes of their splits.
         seed: of the weights of the default module.
         device: of everything.
         dtype: of the module.
         ghosts: names of parameters that take no part; those of `TokenModel` by default.
     """
 
-    english = "eng"
+    name = "mt"
     training: Mapping[str, object] = {}
+    notes: Sequence[str] = ()
     tasks: tuple[str, ...] = ("mt", "denoise")
 
     def __init__(
         self,
         module: nn.Module | None = None,
-        languages: Mapping[str, Language] = LANGUAGES,
+        groups: Mapping[str, Group] = LANGUAGES,
         seed: int = 0,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         direction: str = "xxx-eng",
         ghosts: Sequence[str] | None = None,
     ) -> None:
-        self.languages = dict(languages)
+        self.groups = dict(groups)
         self.direction = direction
         self.device = torch.device(device)
-        self.pairs = corpora(self.languages)
+        self.pairs = corpora(self.groups)
         fresh = module if module is not None else initialised(TokenModel(vocabulary_size()), seed)
         self.module: nn.Module = fresh.to(self.device, dtype).eval()
         self.ghosts = frozenset(ghosts if ghosts is not None else [GHOST] if module is None else [])
@@ -210,8 +220,13 @@ class ToyBackend:
         data = hashlib.sha256(repr(sorted(self.pairs.items())).encode()).hexdigest()
         return Provenance("toy", "toy/checkpoint.pt", digest.hexdigest(), "toy/data", data)
 
-    def examples(self, task: str, seed: int) -> Examples:
-        return self if task == "mt" else ToyDenoising(self, seed)
+    def task(self, name: str, seed: int = 1) -> Task:
+        return self if name == "mt" else ToyDenoising(self, seed)
+
+    def write_pruned(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
+        named = dict(self.module.named_parameters())
+        save_file({name: named[name].detach().masked_fill(mask, 0) for name, mask in masks.items()}, out)
+        return sum(int(mask.sum()) for mask in masks.values())
 
     def choices(self) -> dict[str, str]:
         return {}
@@ -226,21 +241,31 @@ class ToyBackend:
     def left_out(self, language: str, split: str = "train") -> int:
         return 0
 
-    def collate(self, items: Sequence[Item], split: str = "train") -> Piece:
+    def collate(self, items: Sequence[Item], split: str = "train") -> MicroBatch:
         pairs = [self.pairs[language, split][index] for language, index in items]
-        return Piece(
+        return MicroBatch(
             self._padded([p.source for p in pairs]),
             self._padded([[EOS, *p.target[:-1]] for p in pairs]),
             self._padded([p.target for p in pairs]),
         )
 
-    def loss(self, piece: Piece, kind: str = "nll") -> tuple[torch.Tensor, int]:
+    def loss(self, piece: MicroBatch, kind: str = "nll") -> tuple[torch.Tensor, int]:
         logits = self.module(piece.source, piece.previous)
         smoothing = {"nll": 0.0, "train": 0.1}[kind]
         total = functional.cross_entropy(
             logits.flatten(0, 1), piece.target.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=smoothing
         )
         return total, int((piece.target != PAD).sum())
+
+    def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
+        micro_batch = self.collate(items, split)
+        logits = self.module(micro_batch.source, micro_batch.previous).transpose(1, 2)
+        smoothing = {"nll": 0.0, "train": 0.1}[kind]
+        nats = functional.cross_entropy(
+            logits, micro_batch.target, ignore_index=PAD, reduction="none", label_smoothing=smoothing
+        )
+        tokens = (micro_batch.target != PAD).sum(dim=1)
+        return torch.stack([nats.double().sum(dim=1), tokens], dim=1).detach().cpu().numpy()
 
     def translate(self, language: str, split: str, decoding: Decoding) -> Translations:
         """Greedy, whatever the beam; in the order of the split."""
@@ -263,7 +288,7 @@ class ToyBackend:
     def train(self, steps: int = 60, rate: float = 0.02) -> ToyBackend:
         """Fit the module to its training pairs; return the backend."""
         generator = np.random.default_rng(0)
-        pool = [(code, i) for code in self.languages for i in range(len(self.pairs[code, "train"]))]
+        pool = [(code, i) for code in self.groups for i in range(len(self.pairs[code, "train"]))]
         optimizer = torch.optim.Adam(self.module.parameters(), lr=rate)
         for _ in range(steps):
             items = [pool[i] for i in generator.choice(len(pool), 64, replace=False)]
@@ -286,8 +311,11 @@ class Masked(NamedTuple):
 class ToyDenoising:
     """Says each source again after some of its words became FILLER; and, a second term, those words alone."""
 
+    name = "denoise"
+
     def __init__(self, backend: ToyBackend, seed: int) -> None:
         self.backend, self.seed = backend, seed
+        self.groups, self.direction = backend.groups, backend.direction
 
     def choices(self) -> dict[str, str]:
         return {"noise": "toy"}
@@ -336,6 +364,12 @@ class ToyDenoising:
         ]
         return torch.stack(terms), (int((piece.whole != PAD).sum()), int((piece.missing != PAD).sum()))
 
+    def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
+        rows = [self.loss(self.collate([item], split), kind) for item in items]
+        return np.array(
+            [[float(each) for pair in zip(terms, counts, strict=True) for each in pair] for terms, counts in rows]
+        )
+
 
 def backend(seed: int = 0, device: str | torch.device = "cpu") -> ToyBackend:
     """Return a trained toy of its own: what one test does to it no other test sees."""
@@ -370,7 +404,7 @@ def initialised(module: nn.Module, seed: int = 0, scale: float = 0.25) -> nn.Mod
     return module
 
 
-def corpora(languages: Mapping[str, Language]) -> dict[tuple[str, str], list[Pair]]:
+def corpora(languages: Mapping[str, Group]) -> dict[tuple[str, str], list[Pair]]:
     """Return the sentence pairs of each language and split, by (language, split)."""
     return {
         (code, split): _sentences(number, split, size)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sensikit.backends.base import Decoding, Item, Language, Translations
+from sensikit.backends.base import Decoding, Item, Translations
+from sensikit.languages import Group
 from sensikit.pruning.sweep import SweepSettings
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
@@ -26,8 +27,8 @@ QUICK = Settings(batches=6, tokens=40)
 """Of an analysis of those."""
 
 
-def languages(sizes: Mapping[str, int]) -> dict[str, Language]:
-    return {code: Language(code, code.title(), "Romance", "Low", {"train": n, "test": 5}) for code, n in sizes.items()}
+def languages(sizes: Mapping[str, int]) -> dict[str, Group]:
+    return {code: toy.group(code, code.title(), "Romance", "Low", {"train": n, "test": 5}) for code, n in sizes.items()}
 
 
 class Noted(NamedTuple):
@@ -49,11 +50,11 @@ class Watched(toy.ToyBackend):
         self.before = before
         self.items: tuple[Item, ...] = ()
 
-    def collate(self, items: Sequence[Item], split: str = "train") -> toy.Piece:
+    def collate(self, items: Sequence[Item], split: str = "train") -> toy.MicroBatch:
         self.items = tuple(items)
         return super().collate(items, split)
 
-    def loss(self, piece: toy.Piece, kind: str = "nll") -> tuple[torch.Tensor, int]:
+    def loss(self, piece: toy.MicroBatch, kind: str = "nll") -> tuple[torch.Tensor, int]:
         factor = self.before(len(self.calls))
         self.calls.append(Noted(self.module.training, kind, self.items))
         total, tokens = super().loss(piece, kind)

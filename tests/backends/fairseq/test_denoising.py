@@ -122,7 +122,7 @@ def test_S_equals_the_obvious_loop_with_a_full_gradient(tiny_data: Path, tmp_pat
     settings = Settings(task="denoise", batches=5, tokens=24, pieces=3)
     task = examples_of(backend, settings)
     assert isinstance(task, Denoising)
-    batches = make_plan(backend, settings).sets["rest-cat"]
+    batches = make_plan(backend, settings).sets["rest.cat"]
     parameters = registry(backend.module, backend.ghosts)
     found = measure(backend.module, parameters, batches, task.collate, task.loss).mean
     expected = obvious(backend, task, batches)
