@@ -249,7 +249,7 @@ def run(analysed: Path, tmp_path: Path) -> Run:
 
 def test_a_census_of_a_run_is_S_of_its_first_batches(tmp_path: Path) -> None:
     backend = toy.backend()
-    run = analyze(backend, tmp_path / "run", Settings(batches=2, tokens=20, pieces=1), groups=["nso"])
+    run = analyze(backend, tmp_path / "run", Settings(batches=2, tokens=20, pieces=1), groups=["cat", "nso"])
     size = run.manifest["parameter_count"]
     summary = audit(run, backend, groups=["nso"], parameters=size, batches=9)
     table = run.read_table("audit.csv")
@@ -303,7 +303,7 @@ def test_an_audit_is_on_the_first_batches_of_the_run_with_its_loss_and_its_mode(
     settings = Settings(batches=4, tokens=64, loss="train", reduction="sum", mode="train", pieces=1)
     run = analyze(Watched({"nob": 90, "cat": 80}), tmp_path / "run", settings)
     first = Watched({"nob": 90, "cat": 80})
-    analyze(first, tmp_path / "again", settings, groups=["cat"])
+    analyze(first, tmp_path / "again", settings, groups=["cat", "nso"])
     backend = Watched({"nob": 90, "cat": 80})
     audit(run, backend, groups=["cat"], parameters=60, batches=2)
     used = [call.items for call in first.calls[:2]]
@@ -353,8 +353,8 @@ def test_the_taylor_estimate_of_the_toy_is_good(run: Run) -> None:
     [
         ({"batches": 0}, "^--batches: 0 is too few"),
         ({"parameters": 3}, "^--parameters: 3 is too few for .* strata"),
-        ({"groups": ["xyz"]}, "^--languages: xyz was not measured; choose among cat, fur, nob, nso"),
-        ({"groups": []}, "^--languages: names no language"),
+        ({"groups": ["xyz"]}, "^--groups: xyz is no group here; choose among cat, fur, nob, nso"),
+        ({"groups": []}, "^--groups: names no group"),
         ({"task": "denoise"}, "denoise"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sensikit.errors import NonFiniteError
-from sensikit.run import Run
+from sensikit.run import MIXED, Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.planning import RELEASED, Settings, make_plan
@@ -43,20 +43,37 @@ def test_batches_of_the_others_never_hold_the_language_and_hold_every_other_one(
         assert inside == set(SIZES) - {code}
 
 
-@pytest.mark.parametrize("asked", [["cat"], ["cat", "nob"]])
-def test_batches_of_the_others_hold_all_training_languages_whatever_is_asked_for(asked: list[str]) -> None:
-    found = make_plan(Watched(), QUICK, asked)
-    assert set(found.sets) == {*asked, *(f"rest.{code}" for code in asked), "all"}
-    inside = {language for batch in found.sets["rest.cat"] for language, _ in batch.items}
-    assert inside == {"nob", "fur"}
-    assert {language for batch in found.sets["all"] for language, _ in batch.items} == set(SIZES)
+def test_the_others_are_the_other_groups_of_the_run() -> None:
+    found = make_plan(Watched(), QUICK, ["cat", "nob"])
+    assert set(found.sets) == {"nob", "cat", "rest.nob", "rest.cat", MIXED}
+    assert {key for batch in found.sets["rest.cat"] for key, _ in batch.items} == {"nob"}
+    assert {key for batch in found.sets[MIXED] for key, _ in batch.items} == {"nob", "cat"}
 
 
-def test_a_language_is_measured_the_same_whichever_others_are_asked_for(straight: Path, tmp_path: Path) -> None:
-    run = analyze(Watched(), tmp_path / "run", QUICK, groups=["cat"])
-    for name in ("cat", "rest.cat", "all"):
+def test_a_group_is_measured_the_same_whichever_others_are_asked_for(straight: Path, tmp_path: Path) -> None:
+    run = analyze(Watched(), tmp_path / "run", QUICK, groups=["cat", "nob"])
+    for name in ("cat", "nob"):
         assert run.vector("mt", name).read_bytes() == Run.open(straight).vector("mt", name).read_bytes()
-    assert run.groups() == ["cat"]
+    assert run.groups() == ["nob", "cat"]
+
+
+def test_a_group_without_data_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = analyze(Watched({**SIZES, "isl": 0}), tmp_path / "run", QUICK)
+    assert run.groups() == list(SIZES)
+    assert any("isl: left out" in note for note in run.analysis()["notes"])
+    assert "isl: left out" in capsys.readouterr().err
+
+
+def test_no_name_of_a_set_is_that_of_a_group(tmp_path: Path) -> None:
+    # a language may be coded all (Allar, of India): its sentences alone are its set, and the mixed set is another
+    sizes = {"all": 70, "rest_cat": 60, "cat": 50}
+    drawn = make_plan(Watched(sizes), QUICK).sets
+    assert len(drawn) == 7
+    for name in sizes:
+        assert {key for batch in drawn[name] for key, _ in batch.items} == {name}
+    run = analyze(Watched(sizes), tmp_path / "run", QUICK)
+    assert {key: handmade.flat(run, key).sum() for key in sizes}["all"] != handmade.flat(run, MIXED).sum()
+    assert {"all", MIXED} <= set(run.read_table("balance.csv")["group"])
 
 
 def test_others_are_mixed_in_proportion_to_their_data_or_flatter() -> None:
@@ -103,14 +120,6 @@ def test_pooled_sigma_is_that_of_the_tokens_of_the_others(tmp_path: Path) -> Non
     sets = run.manifest["sets"]
     tokens = (sets["mt/nob"]["tokens_mean"] + sets["mt/fur"]["tokens_mean"]) / 2
     assert sets["mt/rest.cat"]["sigma"] == pytest.approx(1e-8 / tokens, rel=1e-15)
-
-
-def test_pooled_measures_every_language_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    backend = Watched()
-    run = analyze(backend, tmp_path / "run", replace(QUICK, rest="pooled"), groups=["cat"])
-    assert run.groups() == list(SIZES)
-    assert any("--rest pooled" in note for note in run.analysis()["notes"])
-    assert "--rest pooled" in capsys.readouterr().err
 
 
 def test_mixed_and_pooled_are_not_the_same_and_their_signatures_tell_them_apart(straight: Path, tmp_path: Path) -> None:
@@ -232,7 +241,7 @@ def test_training_mode_is_the_same_after_a_resume(tmp_path: Path) -> None:
 
 def test_dropout_of_each_set_is_its_own(tmp_path: Path) -> None:
     run = analyze(Watched(), tmp_path / "run", replace(QUICK, mode="train"))
-    other = analyze(Watched(), tmp_path / "other", replace(QUICK, mode="train"), groups=["cat"])
+    other = analyze(Watched(), tmp_path / "other", replace(QUICK, mode="train"), groups=["cat", "nob"])
     assert np.array_equal(handmade.flat(run, "cat"), handmade.flat(other, "cat"))
     assert np.array_equal(handmade.flat(run, "rest.cat"), handmade.flat(other, "rest.cat"))
 

@@ -15,7 +15,7 @@ import torch
 
 from sensikit.files import sha256, sha256_of
 from sensikit.parameters import registry
-from sensikit.run import Run
+from sensikit.run import MIXED, Run
 from sensikit.sensitivity.analysis import analyze, estimate
 from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.planning import Settings, disk_of, make_plan
@@ -53,9 +53,9 @@ def test_manifest_says_what_was_measured_of_what_and_how(straight: Path) -> None
     assert analysis["tokens"] == QUICK.tokens
     assert analysis["notes"] == []
     assert found["provenance"] == asdict(backend.provenance)
-    assert list(found["groups"]) == found["training_languages"] == list(SIZES)
+    assert list(found["groups"]) == list(SIZES)
     assert found["groups"]["cat"] == {
-        "name": "Cat", "family": "Romance", "tier": "Low", "sizes": {"train": 60, "test": 5},
+        "source": "cat", "target": "eng", "name": "Cat", "family": "Romance", "tier": "Low", "sizes": {"train": 60, "test": 5},
     }  # fmt: skip
     parameters = registry(backend.module, backend.ghosts)
     assert [(p["name"], tuple(p["shape"]), p["prunable"]) for p in found["parameters"]] == [
@@ -120,7 +120,7 @@ def test_pieces_draw_other_dropout_and_are_in_the_signature_of_training_mode_alo
 def test_temperature_moves_the_batches_of_all_languages_under_pooled_too() -> None:
     backend, pooled = Watched(), replace(QUICK, rest="pooled")
     flatter = replace(pooled, rest_temperature=5.0)
-    assert make_plan(backend, pooled).sets["all"] != make_plan(backend, flatter).sets["all"]
+    assert make_plan(backend, pooled).sets[MIXED] != make_plan(backend, flatter).sets[MIXED]
     assert signature_of(backend, pooled) != signature_of(backend, flatter)
 
 
@@ -128,7 +128,7 @@ def test_signature_is_written_out_in_full() -> None:
     backend = Watched()
     checkpoint, data = backend.provenance.checkpoint_sha256[:8], backend.provenance.data_sha256[:8]
     assert signature_of(backend, replace(QUICK, mode="train", skip_nonfinite=True)) == (
-        "S|task:mt|dir:xxx-eng|langs:3|split:train|loss:nll/token|mode:train|abs:batch|batches:6|tokens:40|"
+        "S|task:mt|dir:xxx-eng|groups:3|split:train|loss:nll/token|mode:train|abs:batch|batches:6|tokens:40|"
         "rest:mixed/T1|sigma:2.5e-10|seed:1|nonfinite:skipped|pieces:4|dtype:fp32|"
         f"ckpt:{checkpoint}|data:{data}|v:{__version__}"
     )
@@ -139,8 +139,8 @@ def test_signature_tells_checkpoint_data_direction_and_languages() -> None:
     assert whole != signature_of(Watched(seed=1), QUICK)
     assert whole != signature_of(Watched({**SIZES, "fur": 51}), QUICK)
     assert whole != signature_of(Watched(direction="eng-xxx"), QUICK)
-    assert whole != signature_of(Watched(), QUICK, ["cat"])
-    assert signature_of(Watched(), QUICK, ["nob"]) != signature_of(Watched(), QUICK, ["cat"])
+    assert whole != signature_of(Watched(), QUICK, ["cat", "nob"])
+    assert signature_of(Watched(), QUICK, ["nob", "fur"]) != signature_of(Watched(), QUICK, ["cat", "nob"])
     assert whole.startswith("S|task:mt|dir:xxx-eng|")
     assert whole.endswith(f"|v:{__version__}")
     assert f"|ckpt:{Watched().provenance.checkpoint_sha256[:8]}|" in whole
@@ -152,7 +152,7 @@ def test_signature_tells_checkpoint_data_direction_and_languages() -> None:
 @pytest.mark.parametrize(
     "settings", [QUICK, replace(QUICK, rest="pooled"), Settings(batches=44, tokens=9), replace(QUICK, batches=3)]
 )
-@pytest.mark.parametrize("asked", [None, ["cat"]])
+@pytest.mark.parametrize("asked", [None, ["cat", "nob"]])
 def test_a_dry_run_knows_the_disk_and_the_batches_a_run_takes(
     tmp_path: Path, settings: Settings, asked: list[str] | None
 ) -> None:

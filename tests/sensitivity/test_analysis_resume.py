@@ -46,7 +46,7 @@ def test_a_resume_measures_only_what_is_missing(tmp_path: Path, straight: Path) 
     analyze(backend, tmp_path / "run", QUICK, resume=True)
     assert backend.calls == []
     Run.open(straight).vector("mt", "rest.cat")
-    (tmp_path / "run" / "sensitivity" / "mt" / "rest-cat.safetensors").unlink()
+    (tmp_path / "run" / "sensitivity" / "mt" / "rest.cat.safetensors").unlink()
     analyze(backend, tmp_path / "run", QUICK, resume=True)
     assert {language for call in backend.calls for language, _ in call.items} == {"nob", "fur"}
     assert snapshot(tmp_path / "run") == snapshot(straight)
@@ -124,7 +124,7 @@ def test_a_resume_with_another_checkpoint_other_data_or_other_languages_is_refus
     shutil.copytree(straight, tmp_path / "run")
     for backend in (Watched(seed=1), Watched({**SIZES, "fur": 51}), Watched(direction="eng-xxx")):
         refused(tmp_path / "run", RunError, "was made with another signature", backend, resume=True)
-    refused(tmp_path / "run", RunError, "was made with another", groups=["cat"], resume=True)
+    refused(tmp_path / "run", RunError, "was made with another", groups=["cat", "nob"], resume=True)
 
 
 @pytest.mark.parametrize("kind", ["run", "directory", "file"])
@@ -158,25 +158,26 @@ def test_a_run_that_another_process_writes_is_refused(tmp_path: Path, straight: 
 
 @pytest.mark.parametrize("codes", [["xyz"], ["cat", "eng"]])
 def test_an_unknown_language_is_refused_with_the_known_ones(tmp_path: Path, codes: list[str]) -> None:
-    expected = f"--languages: {codes[-1]} is not a training language; choose among nob, cat, fur"
+    expected = f"--groups: {codes[-1]} is no group here; choose among nob, cat, fur"
     refused(tmp_path / "run", OptionError, expected, groups=codes)
 
 
 def test_no_language_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "run", OptionError, "--languages", groups=[])
+    refused(tmp_path / "run", OptionError, "--groups: names no group", groups=[])
 
 
-def test_a_language_with_no_data_is_refused(tmp_path: Path) -> None:
+def test_a_group_with_no_data_that_is_asked_for_is_refused(tmp_path: Path) -> None:
     refused(
         tmp_path / "run",
         DataError,
-        "fur: has no sentence in the train split; B_-l needs every training language",
+        "fur: has no sentence in the train split; leave it out of --groups",
         Watched({**SIZES, "fur": 0}),
+        groups=["cat", "fur"],
     )
 
 
 def test_a_single_language_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "run", DataError, "cat: is the only language.*at least two", Watched({"cat": 60}))
+    refused(tmp_path / "run", DataError, "cat: is the only group.*at least two", Watched({"cat": 60}))
 
 
 def test_a_language_that_does_not_fill_two_batches_is_refused(tmp_path: Path) -> None:

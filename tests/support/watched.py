@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,6 +107,12 @@ def signature_of(backend: toy.ToyBackend, settings: Settings, asked: list[str] |
 
 class Both(Watched):
     """One whose splits are all like the training split."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.groups = {
+            key: replace(group, sizes={**group.sizes, "valid": SIZES[key]}) for key, group in self.groups.items()
+        }
 
     def sizes(self, language: str, split: str = "train") -> np.ndarray:
         return super().sizes(language, "train")
