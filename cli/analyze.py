@@ -40,15 +40,16 @@ def analyze(
     """Measure S(θ,B_l), D(θ,l) and the correlations of a checkpoint, per language."""
     from sensikit.backends import open_model
     from sensikit.backends.base import task_of
-    from sensikit.errors import OptionError, RunError
+    from sensikit.errors import OptionError
+    from sensikit.run import Run
     from sensikit.sensitivity.analysis import analyze as run_analysis
     from sensikit.sensitivity.analysis import estimate
     from sensikit.sensitivity.planning import RELEASED, Settings
 
     if preset not in (None, "released"):
         raise OptionError("--preset", f"{preset} is unknown", "the only one is released")
-    if not resume and not dry_run and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(out, "already exists", "choose another --out, or --resume what is there")
+    if not dry_run:
+        Run.stands(out, resume)
     tasks = options.names(task) or [""]
     common = Settings(
         batches=batches,

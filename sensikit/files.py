@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sensikit.errors import DataError, SensikitError
 
@@ -41,39 +40,6 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def partials(directory: Path) -> list[Path]:
-    """Return what `replacing` has left half written below `directory`, where its process was killed."""
-    # safetensors, too, writes beside the place that it is given, and renames
-    return [*directory.rglob(".*.partial"), *directory.rglob(".tmp??????")]
-
-
-@contextlib.contextmanager
-def locked(directory: Path, kind: type[SensikitError]) -> Iterator[None]:
-    """Hold `directory` for one writer, and clear away what a killed one left half written.
-
-    The lock goes with the process, however it ends.
-
-    Raises:
-        SensikitError: of that kind, if another process holds it.
-    """
-    with _opened(directory / ".lock") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise kind(directory, "is being written by another process", "wait for it to end") from error
-        for left in partials(directory):
-            left.unlink(missing_ok=True)
-        yield
-
-
-def _opened(path: Path) -> IO[str]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w")
-    except OSError as error:
-        raise unwritable(path, error) from error
 
 
 def unwritable(path: Path, error: OSError) -> SensikitError:

@@ -6,16 +6,15 @@ its flat order is that of the registry in the manifest.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -24,10 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sensikit.errors import RunError
-from sensikit.files import locked, partials, read_json, replacing, sha256, write_json, write_text
+from sensikit.files import write_text
+from sensikit.folder import Folder
 from sensikit.parameters import Parameter
-
-FORMAT = 3
 
 _FIELDS = {
     "version": str, "versions": dict, "direction": str, "provenance": dict, "groups": dict, "parameters": list,
@@ -38,8 +36,8 @@ _ANALYSIS = {"signature": str, "settings": dict, "tokens": int, "notes": list, "
 _PROVENANCE = dict.fromkeys(("framework", "checkpoint", "checkpoint_sha256", "data", "data_sha256"), str)
 
 
-def check(manifest: Any, where: Path) -> None:
-    """Refuse what is no manifest of this format, or lacks a field.
+def check(manifest: dict[str, Any], where: Path) -> None:
+    """Refuse a manifest that lacks a field.
 
     Args:
         manifest: what was read.
@@ -48,8 +46,6 @@ def check(manifest: Any, where: Path) -> None:
     Raises:
         RunError: naming the first field that is missing or of another type.
     """
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise RunError(where, f"is not of format {FORMAT}", "analyze again with this version")
     _hold(manifest, _FIELDS, "", where)
     _hold(manifest["provenance"], _PROVENANCE, "the provenance's ", where)
     for code, language in manifest["groups"].items():
@@ -96,64 +92,50 @@ def rest_of(group: str) -> str:
     return f"{_REST}{group}"
 
 
-class Run:
+class Run(Folder):
     """A run directory: its path and its manifest.
 
     Attributes:
         path: the directory.
         manifest: what was measured, of what, how (see `sensikit.run`).
+        parameters: of the model, in flat order.
     """
 
+    KIND, VERB, FORMAT = "a run directory", "analyze", 3
+
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        self.path, self.manifest = path, manifest
+        super().__init__(path, manifest)
         self.parameters = tuple(_parameter(entry) for entry in manifest["parameters"])
 
     @classmethod
-    def create(cls, path: Path, manifest: dict[str, Any], parameters: Sequence[Parameter]) -> Run:
-        """Make `path` a run directory that holds nothing yet.
-
-        Raises:
-            RunError: if something already stands there.
-        """
-        if path.exists() and (not path.is_dir() or set(path.iterdir()) - set(partials(path))):
-            raise RunError(path, "already exists", "choose another --out, or --resume what is there")
-        manifest = {"format": FORMAT, **manifest, "sets": {}, "parameters": [asdict(p) for p in parameters]}
-        run = cls(path, manifest)
-        run.save()
-        return run
-
-    @classmethod
-    def open(cls, path: str | Path) -> Run:
+    def open(cls, path: str | Path) -> Self:
         """Return the run at `path`.
 
         Raises:
             RunError: if it is not a run directory, damaged, or of a format that this version does not read.
         """
-        path = Path(path)
-        if not (path / "manifest.json").is_file():
-            raise RunError(path, "is not a run directory (it has no manifest.json)", "give what analyze wrote to --out")
-        manifest = read_json(path / "manifest.json", RunError)
-        check(manifest, path / "manifest.json")
         try:
-            return cls(path, manifest)
+            return super().open(path)
         except (KeyError, TypeError, AttributeError) as error:
-            raise RunError(
-                path / "manifest.json", f"has a damaged list of parameters ({error})", "analyze again"
-            ) from error
+            problem = f"has a damaged list of parameters ({error})"
+            raise RunError(Path(path) / cls.NOTE, problem, "analyze again") from error
 
-    def save(self) -> None:
-        """Write the manifest, in one step."""
-        write_json(self.path / "manifest.json", self.manifest)
+    @classmethod
+    def validate(cls, manifest: Any, where: Path) -> None:
+        """Refuse what is not a manifest of this format, or lacks a field; see `check`."""
+        super().validate(manifest, where)
+        check(manifest, where)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run for one writer; see `files.locked`.
-
-        Raises:
-            RunError: if another process holds it.
-        """
-        with locked(self.path, RunError):
-            yield
+    def compared(self, facts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        """Yield what must be the same in a run that is resumed; what another task has decided is its own."""
+        noted = self.manifest
+        for task, analysis in facts["analyses"].items():
+            before = noted["analyses"].get(task, analysis)
+            yield from ((field, before[field], analysis[field]) for field in ("signature", "settings"))
+        yield "direction", noted["direction"], facts["direction"]
+        for field in ("checkpoint_sha256", "data_sha256"):
+            yield field, noted["provenance"][field], facts["provenance"][field]
+        yield "groups", noted["groups"], facts["groups"]
 
     # analyses
 
@@ -194,20 +176,15 @@ class Run:
         """
         files = {}
         for kind, vector in tensors.items():
-            path = self.vector(task, name, kind)
-            with replacing(path) as partial:
-                save_vector(vector, partial)
-            files[str(path.relative_to(self.path))] = sha256(path)
+            file = str(self.vector(task, name, kind).relative_to(self.path))
+            files[file] = self.write(file, partial(save_vector, vector))
         self.manifest["sets"][f"{task}/{name}"] = {**facts, "files": files}
         self.save()
 
     def has(self, task: str, name: str) -> bool:
         """Return whether a set is stored whole: listed in the manifest, its files there and of the noted hash."""
         entry = self.manifest["sets"].get(f"{task}/{name}")
-        if entry is None:
-            return False
-        paths = {self.path / file: digest for file, digest in entry["files"].items()}
-        return all(path.is_file() and sha256(path) == digest for path, digest in paths.items())
+        return entry is not None and all(self.whole(file, digest) for file, digest in entry["files"].items())
 
     def groups(self, task: str = "mt") -> list[str]:
         """Return the groups measured, in the order of the manifest."""

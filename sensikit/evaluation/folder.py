@@ -7,66 +7,62 @@ evaluation.csv  tiers.csv  significance.csv  tables/     made of the texts, ever
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sensikit.backends.base import Translations
 from sensikit.errors import DataError, RunError
-from sensikit.files import lines, partials, read_json, sha256, write_json, write_text
+from sensikit.files import lines
+from sensikit.folder import Folder
 
-FORMAT = 1
 KIND = "evaluation"
 
 
-class Translated:
+class Translated(Folder):
     """An evaluation directory: its path and its manifest."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        self.path, self.manifest = path, manifest
+    KIND, VERB, FORMAT = "an evaluation", "evaluate", 1
 
     @classmethod
-    def begin(cls, path: Path, facts: Mapping[str, Any], resume: bool) -> Translated:
-        """Return the directory at `path`: a new one, or with `resume` the one that stands there. Nothing is written.
-
-        Args:
-            path: where.
-            facts: of the manifest. What is resumed must agree in direction, data, settings, and the checkpoint of each
-                system; systems and languages may be added.
-            resume: go on with what an earlier call left, if it left anything.
+    def validate(cls, manifest: Any, where: Path) -> None:
+        """Refuse what is not a manifest of an evaluation, or lacks a field.
 
         Raises:
-            RunError: if something else stands there, or what stands there (without `resume`), or it was made of
-                something else (with it).
+            RunError: saying what is wrong with it.
         """
-        manifest = {"format": FORMAT, "kind": KIND, **facts}
-        if resume and (path / "manifest.json").exists():
-            before = _read(path)
-            _check_same(path, before, manifest)
-            manifest["files"] = before["files"]
-        elif path.exists() and (not path.is_dir() or set(path.iterdir()) - {path / ".lock", *partials(path)}):
-            raise RunError(path, "already exists", "choose another --out, or --resume what is there")
-        else:
-            manifest["files"] = {}
-        return cls(path, manifest)
+        if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+            raise RunError(where.parent, f"is not {cls.KIND}", cls.ELSEWHERE)
+        super().validate(manifest, where)
+        kinds = {"direction": str, "data": dict, "settings": dict, "systems": dict, "files": dict}
+        for field, kind in kinds.items():
+            if type(manifest.get(field)) is not kind:
+                raise RunError(where, f"lacks {field}", "it is damaged; evaluate again")
 
-    @classmethod
-    def open(cls, path: Path) -> Translated:
-        """Return the evaluation at `path`.
+    def take_up(self, facts: Mapping[str, Any]) -> None:
+        """Go on with the same direction, data, settings and checkpoints; systems and groups may be added.
 
         Raises:
-            RunError: if it is none, or damaged.
+            RunError: naming the first that differs.
         """
-        return cls(path, _read(path))
+        for system in self.manifest["systems"]:
+            if system not in facts["systems"]:
+                raise RunError(self.path, f"holds {system} too", f"give its checkpoint as well, or {self.ELSEWHERE}")
+        super().take_up(facts)
+        self.manifest = {"format": self.FORMAT, **facts, "files": self.manifest["files"]}
 
-    def save(self) -> None:
-        """Write the manifest, in one step."""
-        write_json(self.path / "manifest.json", self.manifest)
+    def compared(self, facts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        """Yield what must be the same in an evaluation that is resumed."""
+        noted = self.manifest
+        yield "direction", noted["direction"], facts["direction"]
+        yield "data", noted["data"].get("sha256"), facts["data"]["sha256"]
+        yield from ((name, noted["settings"].get(name), value) for name, value in facts["settings"].items())
+        for system, known in noted["systems"].items():
+            yield f"checkpoint of {system}", known["sha256"], facts["systems"][system]["sha256"]
 
     def has(self, system: str, language: str) -> bool:
         """Return whether a test set was translated, and it and its references are as they were written."""
-        names = _hypotheses(system, language), _references(language)
-        return all(self._whole(name) for name in names)
+        return self._has(_hypotheses(system, language)) and self._has(_references(language))
 
     def keep(self, system: str, language: str, found: Translations) -> None:
         """Store a translated test set and its references, and note both in the manifest, last of all.
@@ -75,13 +71,12 @@ class Translated:
             DataError: if an earlier system has other references.
         """
         name, reference = _hypotheses(system, language), _references(language)
-        if not self._whole(reference):
-            noted = {"from": found.references_from}
-            self._write(reference, found.references, noted)
+        if not self._has(reference):
+            self._keep(reference, found.references, {"from": found.references_from})
         elif lines(self.path / reference) != found.references:
             problem = "are not those that an earlier system was given"
             raise DataError(f"the references of {system}, {language}", problem, "give checkpoints of the same data")
-        self._write(name, found.hypotheses, {"truncated": found.truncated})
+        self._keep(name, found.hypotheses, {"truncated": found.truncated})
         self.save()
 
     def hypotheses(self, system: str, language: str) -> list[str]:
@@ -97,13 +92,11 @@ class Translated:
         files = self.manifest["files"]
         return {"from": files[_references(language)]["from"], **files[_hypotheses(system, language)]}
 
-    def _whole(self, name: str) -> bool:
-        noted, path = self.manifest["files"].get(name), self.path / name
-        return noted is not None and path.is_file() and sha256(path) == noted["sha256"]
+    def _has(self, name: str) -> bool:
+        return self.whole(name, self.manifest["files"].get(name, {}).get("sha256"))
 
-    def _write(self, name: str, text: list[str], facts: dict[str, Any]) -> None:
-        write_text(self.path / name, "".join(f"{line}\n" for line in text))
-        self.manifest["files"][name] = {"sha256": sha256(self.path / name), "sentences": len(text), **facts}
+    def _keep(self, name: str, text: list[str], facts: dict[str, Any]) -> None:
+        self.manifest["files"][name] = {"sha256": self.write_lines(name, text), "sentences": len(text), **facts}
 
 
 def _hypotheses(system: str, language: str) -> str:
@@ -112,37 +105,3 @@ def _hypotheses(system: str, language: str) -> str:
 
 def _references(language: str) -> str:
     return f"references/{language}.txt"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    where = path / "manifest.json"
-    manifest = read_json(where, RunError)
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        raise RunError(path, "is not an evaluation", "choose another --out")
-    if manifest.get("format") != FORMAT:
-        raise RunError(where, f"is not of format {FORMAT}", "evaluate again with this version")
-    kinds = {"direction": str, "data": dict, "settings": dict, "systems": dict, "files": dict}
-    for field, kind in kinds.items():
-        if type(manifest.get(field)) is not kind:
-            raise RunError(where, f"lacks {field}", "it is damaged; evaluate again")
-    return manifest
-
-
-def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    def differ(what: str, was: Any, given: Any) -> RunError:
-        return RunError(path, f"was made with {what} {was}, not {given}", "keep it, or choose another --out")
-
-    if before["direction"] != now["direction"]:
-        raise differ("direction", before["direction"], now["direction"])
-    if before["data"].get("sha256") != now["data"]["sha256"]:
-        raise differ("data", str(before["data"].get("sha256"))[:8], now["data"]["sha256"][:8])
-    for name, value in now["settings"].items():
-        if before["settings"].get(name) != value:
-            raise differ(name, before["settings"].get(name), value)
-    for system, facts in before["systems"].items():
-        if system not in now["systems"]:
-            raise RunError(path, f"holds {system} too", "give its checkpoint as well, or choose another --out")
-        was, given = facts["sha256"], now["systems"][system]["sha256"]
-        if was != given:
-            problem = f"holds {system} of another checkpoint ({was[:8]}, not {given[:8]})"
-            raise RunError(path, problem, "give this one another --label, or choose another --out")

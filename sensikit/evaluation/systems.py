@@ -12,10 +12,10 @@ import pandas as pd
 from sensikit.backends.base import Decoding, Model, translation_of
 from sensikit.errors import DataError, OptionError, RunError
 from sensikit.evaluation import tables as quality_tables
-from sensikit.evaluation.folder import Translated
+from sensikit.evaluation.folder import KIND, Translated
 from sensikit.evaluation.resampling import BOOTSTRAP, resampled
 from sensikit.evaluation.scoring import METRICS, Scores, evaluation_table, metrics, significance_table, tiers_table
-from sensikit.files import locked, write_text
+from sensikit.files import write_text
 from sensikit.languages import chosen_groups
 from sensikit.progress import progress
 from sensikit.signature import signature
@@ -89,9 +89,8 @@ def evaluate_systems(
     if baseline not in systems:
         raise OptionError("--baseline", f"{baseline} is no label", f"choose among {', '.join(systems)}")
     scored_by = metrics(settings.tokenizer, settings.spm_model)  # one that cannot be had is told of at once
-    facts = {**_facts(systems, settings, groups), "baseline": baseline, "command": command}
-    folder = Translated.begin(out, facts, resume)
-    with locked(out, RunError):
+    facts = {"kind": KIND, **_facts(systems, settings, groups), "baseline": baseline, "command": command, "files": {}}
+    with Translated.begun(out, facts, resume) as folder:
         folder.save()
         _decode(folder, systems, settings)
         scores = _scored(folder, scored_by, settings.bootstrap)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 
 from sensikit.errors import RunError
 from sensikit.files import read_json, unwritable, write_json
+from sensikit.folder import Folder
 
 COMMANDS = "commands.json"
 """Beside the ledger, which must not depend on how often a sweep was begun."""
@@ -101,33 +102,36 @@ def cells(
     return list(dict.fromkeys(found))
 
 
-class Ledger:
-    """pruning/ledger.jsonl: one line per finished cell, added and flushed to disk before the next is begun."""
+class Ledger(Folder):
+    """pruning/ledger.jsonl: one line per finished cell, added and flushed to disk before the next is begun.
 
-    def __init__(self, path: Path, lines: dict[Cell, dict[str, Any]]) -> None:
-        self.path, self.lines = path, lines
+    Attributes:
+        manifest: the settings of all its cells.
+        lines: of the cells.
+    """
 
-    @classmethod
-    def open(cls, directory: Path, wanted: dict[str, Any], resume: bool) -> Ledger:
-        """Return the ledger in `directory`, empty if there is none; `wanted` are the settings of all its cells.
+    KIND, VERB, FORMAT = "a pruning sweep", "prune", 2
+    NOTE, ELSEWHERE = "settings.json", "move it away"
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        super().__init__(path, manifest)
+        self.lines: dict[Cell, dict[str, Any]] = {}
+
+    @property
+    def file(self) -> Path:
+        """Where the lines are."""
+        return self.path / "ledger.jsonl"
+
+    def take_up(self, facts: Mapping[str, Any]) -> None:
+        """Go on with the lines of a sweep with the same settings.
 
         A last line that a kill cut short is dropped: its cell is decoded again.
 
         Raises:
-            RunError: if it stands already (without `resume`), was made with other settings, or is damaged.
+            RunError: naming the first setting that differs, or the first line that is damaged.
         """
-        path, noted = directory / "ledger.jsonl", directory / "settings.json"
-        if noted.exists() or path.exists():
-            if not resume:
-                raise RunError(path, "already exists", "--resume goes on with it, or adds to it")
-            was = read_json(noted, RunError)
-            changed = sorted(key for key in {*was, *wanted} if was.get(key) != wanted.get(key))
-            if changed:
-                problem = "; ".join(f"{key} was {was.get(key)}, not {wanted.get(key)}" for key in changed)
-                raise RunError(path, f"was made with other settings: {problem}", "keep them, or move the folder away")
-        else:
-            write_json(noted, wanted)
-        return cls(path, _read_lines(path))
+        super().take_up(facts)
+        self.lines = _read_lines(self.file)
 
     def add(self, cell: Cell, line: dict[str, Any]) -> None:
         """Append a finished cell.
@@ -136,12 +140,12 @@ class Ledger:
             SensikitError: if the disk is full; what was written of the line is dropped when the ledger is next opened.
         """
         try:
-            with self.path.open("a", encoding="utf-8") as file:
+            with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise unwritable(self.file, error) from error
         self.lines[cell] = line
 
     def table(self) -> pd.DataFrame:

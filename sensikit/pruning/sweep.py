@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,7 +14,6 @@ from sensikit.backends.base import Decoding, Model, translation_of
 from sensikit.errors import OptionError
 from sensikit.evaluation.metrics import bleu_metric, evaluate_resampled, length_ratio
 from sensikit.evaluation.resampling import BOOTSTRAP
-from sensikit.files import sha256, write_text
 from sensikit.progress import Bar, progress
 from sensikit.pruning.ledger import Cell, Ledger, cells, record
 from sensikit.pruning.masks import PROTECT, Order, check_ratios, make_plan, pruned
@@ -94,11 +92,11 @@ def prune(
     _check_asked(ratios, orders, seeds, settings)
     noted = _noted(settings)  # a tokenizer that cannot be had is told of before anything is decoded
     wanted = cells(chosen, ratios, orders, seeds, cross)
-    with run.locked():
-        ledger = Ledger.open(run.path / "pruning", noted, resume)
-        record(run.path / "pruning", command)
+    with run.locked(), Ledger.begun(run.path / "pruning", noted, resume) as ledger:
         todo = [cell for cell in wanted if cell not in ledger.lines]
         run.check("mt", [name for code in chosen for name in (code, rest_of(code))] if todo else [])
+        ledger.save()
+        record(ledger.path, command)
         measure_missing(run, model, [(cell.order, cell.language) for cell in todo])
         with progress(len(todo), "pruning", "cells") as bar:
             for cell, line in _decoded(run, model, todo, settings, bar):
@@ -138,7 +136,7 @@ def _check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence
 
 def _noted(settings: SweepSettings) -> dict[str, Any]:
     """Return what a ledger's cells have in common; a SentencePiece model by what is in it, not by where it is."""
-    choices: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    choices = asdict(settings)
     choices["tokenizer"] = bleu_metric(settings.tokenizer, settings.spm_model).tokenizer_signature
     del choices["spm_model"]
     return choices
@@ -167,7 +165,7 @@ def _line(run: Run, model: Model, cell: Cell, count: int, settings: SweepSetting
     scored_by = settings.tokenizer, settings.spm_model, settings.bootstrap
     quality, resamples = evaluate_resampled(found.hypotheses, found.references, *scored_by)
     resamples.save(run.path / cell.resamples)
-    write_text(run.path / cell.file, "".join(f"{line}\n" for line in found.hypotheses))
+    digest = run.write_lines(cell.file, found.hypotheses)
     return {
         "order": cell.order,
         "seed": cell.seed,
@@ -182,7 +180,7 @@ def _line(run: Run, model: Model, cell: Cell, count: int, settings: SweepSetting
         "mean_length_ratio": length_ratio(found.hypotheses, found.references),
         "signature": cell_signature(run, settings, found.references_from),
         "hypotheses": cell.file,
-        "sha256": sha256(run.path / cell.file),
+        "sha256": digest,
     }
 
 

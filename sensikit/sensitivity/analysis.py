@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sensikit.backends.base import Model
-from sensikit.errors import NonFiniteError, RunError, SensikitError
+from sensikit.errors import NonFiniteError, SensikitError
 from sensikit.files import sha256_of
 from sensikit.parameters import memory_of, sample_of
 from sensikit.progress import progress, say
@@ -64,16 +64,14 @@ def analyze(
         "notes": plan.notes,
         "command": command,
     }
-    facts = {**_facts(model, plan), "analyses": {settings.task: analysis}}
+    facts = {**_facts(model, plan), "analyses": {settings.task: analysis}, "sets": {}}
+    facts["parameters"] = [asdict(parameter) for parameter in plan.parameters]
     for note in plan.notes:
         say(note)
-    run = _resumed(out, facts, settings.task) if resume and (out / "manifest.json").exists() else None
-    run = run or Run.create(out, facts, plan.parameters)
-    with run.locked():
+    with Run.begun(out, facts, resume) as run:
         _check_disk(run, settings.task, disk_of(facts["parameter_count"], plan))
-        if settings.task not in run.tasks:
-            run.manifest["analyses"][settings.task] = analysis
-            run.save()
+        run.manifest["analyses"].setdefault(settings.task, analysis)
+        run.save()
         try:
             _measure_all(model, run, plan, settings)
         finally:
@@ -98,34 +96,6 @@ def _facts(model: Model, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _resumed(out: Path, facts: dict[str, Any], task: str) -> Run:
-    """Return the run at `out`, which holds the same task with the same settings, or another task of the same."""
-    run = Run.open(out)
-    noted, wanted = (_identity(manifest, task) for manifest in (run.manifest, facts))
-    for field in wanted:
-        if field in noted and noted[field] != wanted[field]:
-            problem = f"was made with another {field} ({_difference(noted[field], wanted[field])})"
-            raise RunError(out, problem, "choose another --out")
-    return run
-
-
-def _identity(manifest: dict[str, Any], task: str) -> dict[str, Any]:
-    """Return what must be the same in a run that is resumed; what another task has decided is its own."""
-    analysis = manifest["analyses"].get(task, {})
-    return {
-        **{field: analysis[field] for field in ("signature", "settings") if field in analysis},
-        "direction": manifest["direction"],
-        "provenance": {key: manifest["provenance"][key] for key in ("checkpoint_sha256", "data_sha256")},
-        "groups": manifest["groups"],
-    }
-
-
-def _difference(was: Any, now: Any) -> str:
-    if isinstance(was, str):
-        pairs = [pair for pair in zip(was.split("|"), now.split("|"), strict=False) if pair[0] != pair[1]]
-        return ", ".join(f"{a}, not {b}" for a, b in pairs) or f"{was}, not {now}"
-    changed = [key for key in {*was, *now} if was.get(key) != now.get(key)]
-    return ", ".join(f"{key}: {was.get(key)}, not {now.get(key)}" for key in sorted(changed))
 
 
 def _check_disk(run: Run, task: str, wanted: int) -> None:

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save_file
 
 from sensikit.parameters import Parameter, registry, sample_of
-from sensikit.run import Run
 from sensikit.sensitivity.taylor import measure
 from sensikit.statistics.correlation import SUBSETS
 from sensikit.statistics.streaming import Moments, keys, selected, smallest
 from tests.benchmarks import training
 from tests.benchmarks.models import batches, collate, loss_of, translator
+from tests.support.stored import empty
 
 ROUNDS = 3
 
@@ -117,7 +117,7 @@ def memory_against_whole() -> None:
 def memory_probe(kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parameter = Parameter("weight", (8000, 1000), 0, "other", "shared", None, True)
-        run = Run.create(Path(folder) / "run", {"groups": {}}, [parameter])
+        run = empty(Path(folder) / "run", {"groups": {}}, [parameter])
         paths = []
         for i in range(8):
             path = run.vector("mt", f"x{i}")

@@ -16,9 +16,10 @@ import torch
 
 from sensikit.backends.base import Decoding
 from sensikit.errors import OptionError, RunError, SensikitError
+from sensikit.files import read_json, write_json
 from sensikit.pruning.sweep import SweepSettings, prune
 from sensikit.run import Run
-from tests.support.watched import CELLS, SCORING, SMALL, Translating, bits, ledger, snapshot, translating
+from tests.support.watched import CELLS, SCORING, SMALL, Translating, bits, everything, ledger, snapshot, translating
 
 # broken off, and resumed
 
@@ -74,8 +75,8 @@ def test_a_damaged_line_in_the_middle_is_refused_with_its_number_and_left_as_it_
     [
         ("protect", replace(SCORING, protect=0.05)),
         ("split", replace(SCORING, split="valid")),
-        ("decoding", replace(SCORING, decoding=Decoding(beam=1))),
-        ("decoding", replace(SCORING, decoding=Decoding(max_sentences=3))),
+        ("decoding.beam", replace(SCORING, decoding=Decoding(beam=1))),
+        ("decoding.max_sentences", replace(SCORING, decoding=Decoding(max_sentences=3))),
         ("tokenizer", replace(SCORING, tokenizer="13a")),
         ("bootstrap", replace(SCORING, bootstrap=11)),
     ],
@@ -85,7 +86,7 @@ def test_other_settings_are_refused_and_named_and_the_ledger_is_left_as_it_is(
 ) -> None:
     shutil.copytree(straight, run.path, dirs_exist_ok=True)
     before, backend = snapshot(run.path), translating()
-    with pytest.raises(RunError, match=f"was made with other settings: .*{name}"):
+    with pytest.raises(RunError, match=f"was made with another {name} .*; keep to its own, or move it away"):
         prune(run, backend, **SMALL, settings=settings, resume=True)
     assert snapshot(run.path) == before
     assert backend.calls == []
@@ -98,7 +99,7 @@ def test_another_spm_model_under_the_same_path_is_refused(run: Run, tmp_path: Pa
     prune(run, translating(), [0], groups=["cat"], settings=with_model)
     write_model(model, 30)
     clear()
-    with pytest.raises(RunError, match=r"other settings: .*spm-"):
+    with pytest.raises(RunError, match=r"another tokenizer \(spm-"):
         prune(run, translating(), [0, 0.5], groups=["cat"], settings=with_model, resume=True)
 
 
@@ -143,7 +144,8 @@ def test_a_ledger_that_stands_is_refused_without_resume_and_left_as_it_is(
     if lost:
         (run.path / "pruning" / lost).unlink()
     before, backend = snapshot(run.path), translating()
-    with pytest.raises(RunError, match=r"ledger\.jsonl: already exists; --resume"):
+    problem = r"already exists and is not a pruning sweep .*settings\.json" if lost else "already exists; .*--resume"
+    with pytest.raises(RunError, match=f"pruning: {problem}"):
         prune(run, backend, **SMALL, settings=SCORING)
     assert snapshot(run.path) == before
     assert backend.calls == []
@@ -341,7 +343,23 @@ def test_damaged_sensitivities_are_refused_before_anything_is_decoded(run: Run, 
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
-    backend = translating()
+    before, backend = everything(run.path), translating()
     with pytest.raises(RunError, match=f"{name}.safetensors: is missing or damaged"):
-        prune(run, backend, [0.5], groups=["cat"], settings=SCORING)
+        prune(run, backend, [0.5], groups=["cat"], settings=SCORING, command="sensikit prune")
     assert backend.calls == []
+    assert everything(run.path) == before
+
+
+def test_a_ledger_of_an_earlier_format_is_refused(run: Run, straight: Path) -> None:
+    shutil.copytree(straight, run.path, dirs_exist_ok=True)
+    path = run.path / "pruning" / "settings.json"
+    write_json(path, {name: value for name, value in read_json(path).items() if name != "format"})
+    refused(run, RunError, r"settings\.json: is not of format 2; prune again with this version", resume=True)
+
+
+def test_of_two_sweeps_begun_from_what_stood_there_before_neither_loses_its_scores(run: Run) -> None:
+    other = Run.open(run.path)
+    prune(run, translating(), [0.5], ["fisher"], groups=["cat"], settings=SCORING)
+    prune(other, translating(), [0.5], ["wanda"], groups=["cat"], settings=SCORING, resume=True)
+    for order in ("fisher", "wanda"):
+        Run.open(run.path).check(order, ["cat"])

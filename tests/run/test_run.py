@@ -16,7 +16,7 @@ from sensikit.errors import RunError
 from sensikit.files import sha256
 from sensikit.parameters import registry
 from sensikit.run import BLOCK_KEY, Run
-from tests.support.stored import MANIFEST, PARAMETERS, SHAPES, SIZE, Shapes, filled, flat, vector
+from tests.support.stored import PARAMETERS, SHAPES, SIZE, Shapes, empty, filled, flat, vector
 
 
 @pytest.fixture
@@ -37,23 +37,6 @@ def test_the_vectors_are_plain_safetensors_under_the_names_of_the_parameters(run
     stored = load_file(run.path / "sensitivity" / "mt" / "cat.safetensors")
     assert {name: tuple(tensor.shape) for name, tensor in stored.items()} == {p.name: p.shape for p in PARAMETERS}
     assert all(torch.equal(tensor, vector(0)[name]) for name, tensor in stored.items())
-
-
-@pytest.mark.parametrize("place", ["file", "full", "hidden"])
-def test_what_stands_there_already_is_refused(tmp_path: Path, place: str) -> None:
-    path = tmp_path / "run"
-    if place == "file":
-        path.write_text("mine")
-    else:
-        path.mkdir()
-        (path / ("notes.txt" if place == "full" else ".notes")).write_text("mine")
-    with pytest.raises(RunError, match=f"^{path}: already exists; .*--resume"):
-        Run.create(path, MANIFEST, PARAMETERS)
-    assert sum(found.read_text() == "mine" for found in tmp_path.rglob("*") if found.is_file()) == 1
-
-
-def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
-    assert Run.create(tmp_path, MANIFEST, PARAMETERS).path == tmp_path
 
 
 # damage
@@ -163,7 +146,7 @@ def test_some_of_the_parameters_can_be_read_alone(run: Run, monkeypatch: pytest.
 
 def test_a_parameter_without_elements_has_no_piece(tmp_path: Path) -> None:
     parameters = registry(Shapes([(0, 4), (3,), (4, 0)]))
-    run = Run.create(tmp_path / "run", MANIFEST, parameters)
+    run = empty(tmp_path / "run", parameters=parameters)
     run.write_set("mt", "cat", {"": vector(0, parameters)}, {})
     (blocks,) = zip(*run.stream([run.vector("mt", "cat")]), strict=True)
     assert np.array_equal(np.concatenate(blocks), flat(vector(0, parameters), parameters))

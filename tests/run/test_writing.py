@@ -82,11 +82,11 @@ PROGRAM = """
     import sys, time
     from pathlib import Path
     import torch
+    from sensikit import folder
     from sensikit import run as store
     from sensikit.run import Run
 
     run = Run.open(sys.argv[1])
-    hash_of, save_file = store.sha256, store.save_file
 
     def wait(*_):
         print("ready", flush=True)
@@ -99,7 +99,7 @@ PROGRAM = """
     if sys.argv[2] == "in a vector":
         store.save_file = half_written
     elif sys.argv[2] == "between two vectors":
-        store.sha256 = wait
+        folder.sha256 = wait
     else:
         Run.save = wait
     new = {p.name: torch.ones(p.shape) for p in run.parameters}
@@ -133,19 +133,6 @@ def test_a_kill_while_a_set_is_written_leaves_a_run_that_can_go_on(run: Run, mom
     assert not [path for path in run.path.rglob("*") if "partial" in path.name]
 
 
-def test_what_a_killed_writer_left_is_cleared_away_and_nothing_else(run: Run) -> None:
-    folder = run.path / "sensitivity" / "mt"
-    # ours, and the one safetensors writes beside ours before it renames it
-    left = [folder / ".cat.safetensors.123.partial", folder / ".tmpKJONJQ"]
-    mine = [folder / "notes.partial", run.path / ".hidden", folder / ".tmp"]
-    for path in left + mine:
-        path.write_text("x")
-    with run.locked():
-        assert not any(path.exists() for path in left)
-    assert all(path.exists() for path in mine)
-    assert run.has("mt", "cat")
-
-
 def test_the_name_of_safetensors_own_temporary_file_is_the_one_that_is_cleared(tmp_path: Path) -> None:
     program = """
         import os, signal, sys
@@ -162,10 +149,9 @@ def test_the_name_of_safetensors_own_temporary_file_is_the_one_that_is_cleared(t
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(path)], check=False)
     assert done.returncode == -signal.SIGXFSZ
     assert len(list(tmp_path.iterdir())) == 1
-    run = Run(tmp_path, {"parameters": []})
-    with run.locked():
+    with Run.begun(tmp_path, {"parameters": []}, resume=False):
         pass
-    assert [found.name for found in tmp_path.iterdir()] == [".lock"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_refuses_a_vector_is_one_line_and_leaves_the_set_whole(run: Run) -> None:
@@ -194,38 +180,3 @@ def test_a_full_disk_under_a_vector_is_one_line(run: Run, monkeypatch: pytest.Mo
         run.write_set("mt", "cat", {"": vector(7)}, {})
     assert caught.value.exit_code == 2
     assert Run.open(run.path).has("mt", "cat")
-
-
-# one writer
-
-
-def test_a_run_that_another_process_writes_is_refused_until_that_ends(run: Run) -> None:
-    program = """
-        import sys, time
-        from sensikit.run import Run
-
-        with Run.open(sys.argv[1]).locked():
-            print("ready", flush=True)
-            time.sleep(600)
-    """
-    command = [sys.executable, "-c", textwrap.dedent(program), str(run.path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        with (
-            pytest.raises(RunError, match=f"^{run.path}: is being written by another process; wait for it to end$"),
-            run.locked(),
-        ):
-            pass
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    # the lock went with the process
-    with run.locked():
-        pass
-
-
-def test_a_lock_is_let_go_of_after_an_exception(run: Run) -> None:
-    with pytest.raises(Stop), run.locked():
-        raise Stop
-    with run.locked():
-        pass

@@ -138,10 +138,12 @@ def test_an_output_that_exists_is_refused_and_left_as_it_is(tmp_path: Path, stra
     else:
         path.write_text("years of work")
     before = path.read_text() if kind == "file" else ""
-    refused(path, RunError, "already exists; choose another --out")
+    if kind == "run":
+        refused(path, RunError, "already exists; choose another --out, or --resume what is there")
+    else:
+        for resume in (False, True):
+            refused(path, RunError, "already exists and is not a run directory .*another --out", resume=resume)
     assert kind != "file" or path.read_text() == before
-    if kind != "run":
-        refused(path, RunError, "already exists", resume=True)
 
 
 def test_an_empty_output_directory_is_taken(tmp_path: Path, straight: Path) -> None:
@@ -223,6 +225,7 @@ def test_a_disk_that_is_too_full_is_refused_before_anything_is_measured(
     with pytest.raises(SensikitError, match=r"the disk has .* free and the run takes .* more; free some space"):
         analyze(backend, tmp_path / "run", QUICK, command="sensikit analyze")
     assert backend.calls == []
+    assert list(tmp_path.iterdir()) == []
     free = needed
     analyze(backend, tmp_path / "run", QUICK, resume=True)
     assert snapshot(tmp_path / "run") == snapshot(straight)

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from sensikit.parameters import Parameter, component_of, layer_of, stack_of
 from sensikit.run import BLOCK_KEY, Run
 from sensikit.sensitivity.taylor import blocks_of
+from tests.support.stored import empty
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -80,7 +81,7 @@ def run(
         "prunable_count": sum(parameter.numel for parameter in parameters if parameter.prunable),
         **(manifest or {}),
     }  # fmt: skip
-    made = Run.create(path, facts, parameters)
+    made = empty(path, facts, parameters)
     # one manifest at the end, and nothing forced to the disk: these runs have many sets, and need not outlive a crash
     with mock.patch.object(made, "save"), mock.patch("os.fsync"):
         for code, vector in flat.items():

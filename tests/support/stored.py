@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,8 +53,14 @@ def flat(tensors: dict[str, torch.Tensor], parameters: Sequence[Parameter] = PAR
     return np.concatenate([tensors[p.name].reshape(-1).numpy() for p in parameters])
 
 
+def empty(path: Path, facts: Mapping[str, Any] = MANIFEST, parameters: Sequence[Parameter] = PARAMETERS) -> Run:
+    """A run that holds nothing yet, not even on disk."""
+    listed = [asdict(parameter) for parameter in parameters]
+    return Run(path, {"format": Run.FORMAT, **facts, "sets": {}, "parameters": listed})
+
+
 def filled(path: Path) -> Run:
-    run = Run.create(path, MANIFEST, PARAMETERS)
+    run = empty(path)
     for seed, code in enumerate(["cat", "nob"]):
         blocks = torch.rand(4, SIZE, generator=torch.Generator().manual_seed(seed))
         run.write_set(

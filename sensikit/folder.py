@@ -1,0 +1,238 @@
+"""A folder of resumable work: created, locked, resumed, and refused when it was made of something else.
+
+Runs, pruning sweeps, evaluations, training runs and demos are such folders. Each has a note, a JSON file that says of
+what and how it was made; a folder without one is not ours, and is left as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from sensikit.errors import RunError
+from sensikit.files import read_json, replacing, sha256, unwritable, write_json
+
+LOCK = ".lock"
+PARTIAL = (".*.partial", ".tmp??????")
+"""What a killed writer leaves: `files.replacing` and safetensors both write beside a file's place, and then rename."""
+
+
+class Folder:
+    """A directory of resumable work; each kind of work is a subclass.
+
+    Attributes:
+        path: the directory.
+        manifest: what its note holds, from the format on.
+    """
+
+    KIND: ClassVar[str]
+    """What it is, with its article."""
+    NOTE: ClassVar[str] = "manifest.json"
+    FORMAT: ClassVar[int]
+    """Of the note; another one is not read."""
+    VERB: ClassVar[str]
+    """The command that makes it."""
+    ELSEWHERE: ClassVar[str] = "choose another --out"
+    """What to do where something else stands in its place."""
+    BARE: ClassVar[Sequence[str]] = ()
+    """Files, the note among them, that may stand where nothing worth keeping was done: it is then begun anew."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self.manifest = path, manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Return the folder at `path`.
+
+        Raises:
+            RunError: if it is of another kind or format, or damaged.
+        """
+        path = Path(path)
+        if not (path / cls.NOTE).is_file():
+            raise RunError(path, f"is not {cls.KIND} (it has no {cls.NOTE})", f"give what {cls.VERB} wrote to --out")
+        manifest = read_json(path / cls.NOTE, RunError)
+        cls.validate(manifest, path / cls.NOTE)
+        return cls(path, manifest)
+
+    @classmethod
+    def validate(cls, manifest: Any, where: Path) -> None:
+        """Refuse what is not a note of this format.
+
+        Args:
+            manifest: what was read.
+            where: from which file.
+
+        Raises:
+            RunError: saying what is wrong with it.
+        """
+        if not isinstance(manifest, dict) or manifest.get("format") != cls.FORMAT:
+            raise RunError(where, f"is not of format {cls.FORMAT}", f"{cls.VERB} again with this version")
+
+    @classmethod
+    def stands(cls, path: Path, resume: bool) -> bool:
+        """Return whether a folder of this kind stands at `path`; nothing is touched.
+
+        Raises:
+            RunError: if it is not to be resumed, or something else stands there.
+        """
+        if not path.exists():
+            return False
+        names = {each.name for each in path.iterdir()} if path.is_dir() else {path.name}
+        halves = {each.name for pattern in PARTIAL for each in path.glob(pattern)}
+        if not names - {LOCK, *cls.BARE} - halves:
+            return False
+        if cls.NOTE not in names:
+            raise RunError(path, f"already exists and is not {cls.KIND} (it has no {cls.NOTE})", cls.ELSEWHERE)
+        if not resume:
+            raise RunError(path, "already exists", f"{cls.ELSEWHERE}, or --resume what is there")
+        return True
+
+    @classmethod
+    @contextlib.contextmanager
+    def begun(cls, path: Path, facts: Mapping[str, Any], resume: bool) -> Iterator[Self]:
+        """Yield the folder at `path`, locked: a new one, or with `resume` the one that stands there.
+
+        Nothing is written before `save`: where the block ends without it, `path` is as it was.
+
+        Args:
+            path: where.
+            facts: of what and how the work is done; the manifest of a new folder.
+            resume: go on with what stands there, if anything does.
+
+        Raises:
+            RunError: if it is not to be resumed, was made of or with something else, is no folder of this kind, is
+                damaged, or is being written by another process.
+        """
+        cls.stands(path, resume)  # before anything of another's is touched
+        facts = json.loads(json.dumps(facts))  # as it will be read again: tuples become lists
+        with _locked(path):
+            if cls.stands(path, resume):  # another process may have made it, or gone on with it, meanwhile
+                found = cls.open(path)
+                found.take_up(facts)
+            else:
+                found = cls(path, {"format": cls.FORMAT, **facts})
+            yield found
+
+    def take_up(self, facts: Mapping[str, Any]) -> None:
+        """Refuse to go on with other facts than those noted.
+
+        Raises:
+            RunError: naming the first that differs.
+        """
+        for name, was, now in self.compared(facts):
+            if was != now:
+                place, text = _difference(name, was, now)
+                raise RunError(
+                    self.path, f"was made with another {place} ({text})", f"keep to its own, or {self.ELSEWHERE}"
+                )
+
+    def compared(self, facts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        """Yield (name, as noted, as given) of what must be the same: of everything, by default."""
+        for name in {**self.manifest, **facts}:
+            if name != "format":
+                yield name, self.manifest.get(name), facts.get(name)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one writer; the manifest is read again, as another may have written it since.
+
+        Raises:
+            RunError: if another process holds it.
+        """
+        with _locked(self.path):
+            self.manifest = self.open(self.path).manifest
+            yield
+
+    def save(self) -> None:
+        """Write the note, in one step."""
+        write_json(self.path / self.NOTE, self.manifest)
+
+    # files whose hash is noted
+
+    def write(self, name: str, writer: Callable[[Path], object]) -> str:
+        """Write a file below the folder in one step; return its SHA-256, to be noted.
+
+        Args:
+            name: of the file, from the folder on.
+            writer: writes it to the path that it is given.
+        """
+        with replacing(self.path / name) as partial:
+            writer(partial)
+        return sha256(self.path / name)
+
+    def write_lines(self, name: str, lines: Sequence[str]) -> str:
+        """Write a text file below the folder in one step, a sentence each line; return its SHA-256, to be noted."""
+        return self.write(name, lambda path: path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8"))
+
+    def whole(self, name: str, noted: str | None) -> bool:
+        """Return whether a file is there as it was written; `noted` is its SHA-256, or none where it never was."""
+        return noted is not None and (self.path / name).is_file() and sha256(self.path / name) == noted
+
+
+def _difference(name: str, was: Any, now: Any) -> tuple[str, str]:
+    """Return where two values differ first, and how."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        key = next(key for key in {**was, **now} if was.get(key, ...) != now.get(key, ...))
+        return _difference(f"{name}.{key}", was.get(key), now.get(key))
+    if isinstance(was, str) and isinstance(now, str):  # of a signature, all the choices that differ
+        parts = [pair for pair in zip(was.split("|"), now.split("|"), strict=False) if pair[0] != pair[1]]
+        return name, ", ".join(f"{_shown(a)}, not {_shown(b)}" for a, b in parts) or f"{was}, not {now}"
+    return name, f"{_shown(was)}, not {_shown(now)}"
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 50 else f"{text[:20]}…"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a directory for one writer, and clear away what a killed one left half written.
+
+    The lock goes with the process, however it ends; its file, and directories made for it that stay empty, with the
+    block.
+    """
+    made = [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        with _held(path / LOCK):
+            for left in [each for pattern in PARTIAL for each in path.rglob(pattern)]:
+                left.unlink(missing_ok=True)
+            yield
+    finally:
+        for each in made:
+            with contextlib.suppress(OSError):  # not empty
+                each.rmdir()
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            raise unwritable(path, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(path.parent, "is being written by another process", "wait for it to end") from error
+            if not _names(path, file.fileno()):
+                continue  # whoever held it has removed it since it was opened
+            try:
+                yield
+                return
+            finally:
+                path.unlink(missing_ok=True)
+
+
+def _names(path: Path, handle: int) -> bool:
+    """Return whether an open file still stands at `path`."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), path.stat())
+    return False
