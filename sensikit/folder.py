@@ -35,6 +35,8 @@ class Folder:
     NOTE: ClassVar[str] = "manifest.json"
     FORMAT: ClassVar[int]
     """Of the note; another one is not read."""
+    FIELDS: ClassVar[Mapping[str, type]] = {}
+    """That a note must have, beside its format."""
     VERB: ClassVar[str]
     """The command that makes it."""
     ELSEWHERE: ClassVar[str] = "choose another --out"
@@ -61,7 +63,7 @@ class Folder:
 
     @classmethod
     def validate(cls, manifest: Any, where: Path) -> None:
-        """Refuse what is not a note of this format.
+        """Refuse what is not a note of this format, or lacks a field.
 
         Args:
             manifest: what was read.
@@ -72,6 +74,9 @@ class Folder:
         """
         if not isinstance(manifest, dict) or manifest.get("format") != cls.FORMAT:
             raise RunError(where, f"is not of format {cls.FORMAT}", f"{cls.VERB} again with this version")
+        for field, kind in cls.FIELDS.items():
+            if type(manifest.get(field)) is not kind:
+                raise RunError(where, f"lacks {field}", f"it is damaged; {cls.VERB} again")
 
     @classmethod
     def stands(cls, path: Path, resume: bool) -> bool:

@@ -46,7 +46,6 @@ def check(manifest: dict[str, Any], where: Path) -> None:
     Raises:
         RunError: naming the first field that is missing or of another type.
     """
-    _hold(manifest, _FIELDS, "", where)
     _hold(manifest["provenance"], _PROVENANCE, "the provenance's ", where)
     for code, language in manifest["groups"].items():
         _hold(language, _LANGUAGE, f"{code}'s ", where)
@@ -102,6 +101,7 @@ class Run(Folder):
     """
 
     KIND, VERB, FORMAT = "a run directory", "analyze", 3
+    FIELDS = _FIELDS
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         super().__init__(path, manifest)
@@ -133,8 +133,9 @@ class Run(Folder):
             before = noted["analyses"].get(task, analysis)
             yield from ((field, before[field], analysis[field]) for field in ("signature", "settings"))
         yield "direction", noted["direction"], facts["direction"]
-        for field in ("checkpoint_sha256", "data_sha256"):
-            yield field, noted["provenance"][field], facts["provenance"][field]
+        for name in ("checkpoint", "data"):
+            field = f"{name}_sha256"
+            yield f"SHA-256 of the {name}", noted["provenance"][field], facts["provenance"][field]
         yield "groups", noted["groups"], facts["groups"]
 
     # analyses

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -24,6 +25,7 @@ FACTS: dict[str, Any] = {"data": "d", "settings": {"beam": 5, "orders": ("a", "b
 class Work(Folder):
     KIND, VERB, FORMAT = "a work", "toil", 4
     BARE = ("log.txt",)
+    FIELDS: ClassVar[Mapping[str, type]] = {"data": str}
 
 
 class Bare(Work):
@@ -137,7 +139,6 @@ def test_a_file_is_left_alone(tmp_path: Path, resume: bool) -> None:
     ("change", "difference"),
     [
         ({"data": "e"}, r"data \(d, not e\)"),
-        ({"data": None}, r"data \(d, not none\)"),
         ({"more": 1}, r"more \(none, not 1\)"),
         ({"settings": {"beam": 4, "orders": ("a", "b")}}, r"settings\.beam \(5, not 4\)"),
         ({"settings": {"beam": 5}}, r"settings\.orders \(\['a', 'b'\], not none\)"),
@@ -168,6 +169,11 @@ def test_a_note_that_is_something_else_is_refused(tmp_path: Path, text: str) -> 
     made(tmp_path / "w")
     (tmp_path / "w" / "manifest.json").write_text(text)
     refused(tmp_path / "w", "is not of format 4", resume=True)
+
+
+def test_a_note_that_lacks_a_field_is_refused(tmp_path: Path) -> None:
+    made(tmp_path / "w", {**FACTS, "data": 3})
+    refused(tmp_path / "w", r"manifest\.json: lacks data; it is damaged; toil again$", resume=True)
 
 
 def test_a_note_that_is_damaged_is_refused(tmp_path: Path) -> None:

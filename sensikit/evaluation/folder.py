@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sensikit.backends.base import Translations
 from sensikit.errors import DataError, RunError
@@ -23,6 +23,13 @@ class Translated(Folder):
     """An evaluation directory: its path and its manifest."""
 
     KIND, VERB, FORMAT = "an evaluation", "evaluate", 1
+    FIELDS: ClassVar[Mapping[str, type]] = {
+        "direction": str,
+        "data": dict,
+        "settings": dict,
+        "systems": dict,
+        "files": dict,
+    }
 
     @classmethod
     def validate(cls, manifest: Any, where: Path) -> None:
@@ -34,10 +41,6 @@ class Translated(Folder):
         if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
             raise RunError(where.parent, f"is not {cls.KIND}", cls.ELSEWHERE)
         super().validate(manifest, where)
-        kinds = {"direction": str, "data": dict, "settings": dict, "systems": dict, "files": dict}
-        for field, kind in kinds.items():
-            if type(manifest.get(field)) is not kind:
-                raise RunError(where, f"lacks {field}", "it is damaged; evaluate again")
 
     def take_up(self, facts: Mapping[str, Any]) -> None:
         """Go on with the same direction, data, settings and checkpoints; systems and groups may be added.
@@ -45,9 +48,13 @@ class Translated(Folder):
         Raises:
             RunError: naming the first that differs.
         """
-        for system in self.manifest["systems"]:
-            if system not in facts["systems"]:
+        for system, noted in self.manifest["systems"].items():
+            given = facts["systems"].get(system)
+            if given is None:
                 raise RunError(self.path, f"holds {system} too", f"give its checkpoint as well, or {self.ELSEWHERE}")
+            if given["sha256"] != noted["sha256"]:
+                problem = f"holds {system} of another checkpoint ({noted['sha256'][:8]}, not {given['sha256'][:8]})"
+                raise RunError(self.path, problem, f"give this one another --label, or {self.ELSEWHERE}")
         super().take_up(facts)
         self.manifest = {"format": self.FORMAT, **facts, "files": self.manifest["files"]}
 
@@ -55,10 +62,8 @@ class Translated(Folder):
         """Yield what must be the same in an evaluation that is resumed."""
         noted = self.manifest
         yield "direction", noted["direction"], facts["direction"]
-        yield "data", noted["data"].get("sha256"), facts["data"]["sha256"]
+        yield "SHA-256 of the data", noted["data"].get("sha256"), facts["data"]["sha256"]
         yield from ((name, noted["settings"].get(name), value) for name, value in facts["settings"].items())
-        for system, known in noted["systems"].items():
-            yield f"checkpoint of {system}", known["sha256"], facts["systems"][system]["sha256"]
 
     def has(self, system: str, language: str) -> bool:
         """Return whether a test set was translated, and it and its references are as they were written."""

@@ -96,8 +96,6 @@ def _facts(model: Model, plan: Plan) -> dict[str, Any]:
     }
 
 
-
-
 def _check_disk(run: Run, task: str, wanted: int) -> None:
     held = sum(path.stat().st_size for path in run.vector(task, MIXED).parent.glob("*.safetensors"))
     free = shutil.disk_usage(run.path).free

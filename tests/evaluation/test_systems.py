@@ -246,7 +246,9 @@ def test_what_was_decoded_otherwise_is_not_gone_on_with(
 ) -> None:
     before = snapshot(straight)
     systems = opened(translating(), prepared(untrained()))
-    text = refused(RunError, f"{straight}: was made with {field} ", systems, straight, settings=changed, resume=True)
+    text = refused(
+        RunError, f"{straight}: was made with another {field} (", systems, straight, settings=changed, resume=True
+    )
     assert ", not " in text
     assert snapshot(straight) == before
 
@@ -272,8 +274,9 @@ def test_what_exists_is_not_touched(straight: Path, tmp_path: Path) -> None:
     systems = opened(translating(), prepared(untrained()))
     refused(RunError, f"{straight}: already exists; ", systems, straight)
     (tmp_path / "thesis.tex").write_text("years of work")
-    refused(RunError, f"{tmp_path}: already exists; ", systems, tmp_path, resume=True)
-    refused(RunError, f"{tmp_path / 'thesis.tex'}: already exists; ", systems, tmp_path / "thesis.tex")
+    refused(RunError, f"{tmp_path}: already exists and is not an evaluation", systems, tmp_path, resume=True)
+    thesis = tmp_path / "thesis.tex"
+    refused(RunError, f"{thesis}: already exists and is not an evaluation", systems, thesis)
     assert snapshot(straight) == before
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 

@@ -227,7 +227,7 @@ def test_a_disk_that_is_too_full_is_refused_before_anything_is_measured(
     assert backend.calls == []
     assert list(tmp_path.iterdir()) == []
     free = needed
-    analyze(backend, tmp_path / "run", QUICK, resume=True)
+    analyze(backend, tmp_path / "run", QUICK, resume=True, command="sensikit analyze")
     assert snapshot(tmp_path / "run") == snapshot(straight)
     free = 0  # all that it takes is there already
     analyze(backend, tmp_path / "run", QUICK, resume=True)

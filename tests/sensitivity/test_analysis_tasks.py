@@ -197,8 +197,8 @@ def test_tables_wait_for_a_task_that_is_not_measured_whole(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("other", "options", "field"),
     [
-        (lambda: Watched(seed=1), {}, "checkpoint_sha256"),
-        (lambda: Watched({**SIZES, "fur": 51}), {}, "data_sha256"),
+        (lambda: Watched(seed=1), {}, "SHA-256 of the checkpoint"),
+        (lambda: Watched({**SIZES, "fur": 51}), {}, "SHA-256 of the data"),
         (lambda: Watched(direction="eng-xxx"), {}, "direction .xxx-eng, not eng-xxx"),
         (Watched, {"groups": ["cat", "fur"]}, r"groups\.nob"),
     ],

@@ -9,13 +9,15 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 from sensikit.backends.fairseq import checkpoint
 from sensikit.backends.fairseq.data import DataBin
 from sensikit.backends.fairseq.plugin import log as journal
 from sensikit.backends.fairseq.train import train
-from sensikit.errors import CheckpointError, DataError, OptionError, RunError
-from sensikit.files import read_json, sha256_of, write_json
+from sensikit.errors import CheckpointError, DataError, OptionError
+from sensikit.files import sha256_of
+from sensikit.folder import Folder
 from sensikit.languages import ENGLISH, Pair, canonical, hub_of
 from sensikit.progress import say
 from sensikit.version import __version__
@@ -23,6 +25,29 @@ from sensikit.version import __version__
 RECIPE, LOG = "recipe.json", "fairseq.log"
 FREE = ("--max-update", "--patience", "--log-interval", "--validate-interval-updates", "--num-workers", "--user-dir")
 """Flags that a resumed run may have another value of."""
+
+
+class Training(Folder):
+    """The directory of a training run; its note is the recipe, with which a finished run can be made again."""
+
+    KIND, VERB, FORMAT = "a training run", "train", 1
+    FIELDS: ClassVar[Mapping[str, type]] = {"flags": list, "data_sha256": str}
+    NOTE, BARE = RECIPE, (RECIPE, LOG)
+
+    def compared(self, facts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        """Yield the flags that decide what is trained, and the data's hash."""
+        old, new = _named(self.manifest["flags"]), _named(facts["flags"])
+        yield from ((name, old.get(name), new.get(name)) for name in sorted({*old, *new} - {*FREE}))
+        yield "SHA-256 of the data", self.manifest["data_sha256"], facts["data_sha256"]
+
+    def take_up(self, facts: Mapping[str, Any]) -> None:
+        """Go on with the same flags, but for those in `FREE`, and the same data.
+
+        Raises:
+            RunError: naming the first that differs.
+        """
+        super().take_up(facts)
+        self.manifest |= facts
 
 
 def directions(data: DataBin, direction: str) -> tuple[list[tuple[str, str]], list[str]]:
@@ -78,13 +103,17 @@ def start(data: DataBin, out: Path, flags: Sequence[str], command: str, resume: 
     Raises:
         RunError: if `out` exists and is not to be resumed, or was started with other flags or other data.
     """
-    recipe = {"format": 1, "version": __version__, "command": command, "flags": list(flags)}
+    recipe = {"version": __version__, "command": command, "flags": list(flags)}
     recipe |= {"data": str(data.root.resolve()), "data_sha256": _fingerprint(data)}
-    first = os.environ.get("RANK", "0") == "0"
-    if first and out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {RECIPE, LOG}):
-        if not resume:
-            raise RunError(out, "already exists", "choose another --out, or --resume what is there")
-        _check_same(out, recipe)
+    if os.environ.get("RANK", "0") != "0":  # the folder is the first process's
+        _train(data, out, flags, resume, None)
+    else:
+        with Training.begun(out, recipe, resume) as folder:
+            _train(data, out, flags, resume, folder)
+    return best(out)
+
+
+def _train(data: DataBin, out: Path, flags: Sequence[str], resume: bool, folder: Training | None) -> None:
     given = [
         str(data.bin),
         "--user-dir",
@@ -98,18 +127,17 @@ def start(data: DataBin, out: Path, flags: Sequence[str], command: str, resume: 
         last = _last(out)
         if last and _finished(last, _named(flags)):
             say(f"{out} is finished")
-            return best(out)
+            return
         given += ["--restore-file", str(last.path if last else out / "none")]
-        if first:
+        if folder:
             journal.forget_after(out, _updates(last) if last else 0)
             say(f"resuming {last.path} at update {_updates(last)}" if last else f"{out} has no whole checkpoint")
     if any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
         given += ["--tensorboard-logdir", str(out / "tensorboard")]
-    if first:
-        write_json(out / RECIPE, recipe)
-    with _logged(out / LOG if first else Path(os.devnull)):
+    if folder:
+        folder.save()
+    with _logged(out / LOG if folder else Path(os.devnull)):
         train(given)
-    return best(out)
 
 
 def best(out: Path) -> Path:
@@ -150,17 +178,6 @@ def _logged(path: Path) -> Iterator[None]:
         root.setLevel(before[1])
         fairseq.setLevel(before[2])
         handler.close()
-
-
-def _check_same(out: Path, recipe: dict[str, object]) -> None:
-    before = read_json(out / RECIPE, RunError)
-    old, new = _named(before["flags"]), _named(recipe["flags"])  # type: ignore[arg-type]
-    for name in sorted(set(old) | set(new)):
-        if name not in FREE and old.get(name) != new.get(name):
-            problem = f"was started with {name} {old.get(name, '(none)')}, not {new.get(name, '(none)')}"
-            raise RunError(out, problem, "repeat its settings or choose another --out")
-    if before["data_sha256"] != recipe["data_sha256"]:
-        raise RunError(out, f"was started on other data ({before['data']})", "give the same data")
 
 
 def _named(flags: Sequence[str]) -> dict[str, str]:

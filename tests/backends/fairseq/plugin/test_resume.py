@@ -10,7 +10,8 @@ import time
 import pytest
 
 from sensikit.backends.fairseq.checkpoint import read
-from sensikit.errors import RunError
+from sensikit.backends.fairseq.plugin.launch import Training
+from sensikit.errors import OptionError, RunError
 from tests.support.training_run import FEW, journal, same_weights, train
 
 EPOCHS = ["--max-tokens", "2200", "--tokens-per-update", "2200", "--log-interval", "1", "--warmup-updates", "4"]
@@ -140,7 +141,7 @@ def test_other_data_are_refused(tiny_data, tmp_path):
     train(moved, tmp_path / "run", "--resume", method="regular", updates=3)
     manifest = json.loads((moved / "manifest.json").read_text(encoding="utf-8"))
     (moved / "manifest.json").write_text(json.dumps(manifest | {"seed": 2}), encoding="utf-8")
-    with pytest.raises(RunError, match="other data"):
+    with pytest.raises(RunError, match="another SHA-256 of the data"):
         train(moved, tmp_path / "run", "--resume", method="regular", updates=4)
 
 
@@ -148,5 +149,25 @@ def test_other_data_without_a_manifest_are_refused(tiny_data, tmp_path):
     plain = shutil.copytree(tiny_data / "bin", tmp_path / "bin")
     train(plain, tmp_path / "run", method="regular", updates=2)
     (plain / "train.cat-eng.cat.bin").write_bytes(b"")
-    with pytest.raises(RunError, match="other data"):
+    with pytest.raises(RunError, match="another SHA-256 of the data"):
         train(plain, tmp_path / "run", "--resume", method="regular", updates=4)
+
+
+def test_a_recipe_that_is_damaged_is_one_line(finished, tiny_data, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "recipe.json").write_text('{"format": 1, "flags": []}', encoding="utf-8")
+    with pytest.raises(RunError, match=r"recipe\.json: lacks data_sha256; it is damaged; train again"):
+        train(tiny_data, tmp_path / "run", "--resume")
+
+
+def test_a_run_that_another_process_trains_is_refused(finished, tiny_data):
+    before = sorted(finished.iterdir())
+    with Training.open(finished).locked(), pytest.raises(RunError, match="is being written by another process"):
+        train(tiny_data, finished, "--resume")
+    assert sorted(finished.iterdir()) == before
+
+
+def test_flags_that_fairseq_refuses_can_be_put_right_in_the_same_place(tiny_data, tmp_path):
+    with pytest.raises(OptionError, match="--no-such-flag"):
+        train(tiny_data, tmp_path / "run", method="regular", updates=1, flags=[*FEW, "--no-such-flag"])
+    assert train(tiny_data, tmp_path / "run", method="regular", updates=1).exit_code == 0
