@@ -17,7 +17,7 @@ import pytest
 from sensikit.errors import RunError
 from sensikit.files import sha256
 from sensikit.folder import Folder
-from tests.support.watched import everything
+from tests.support.stored import everything
 
 FACTS: dict[str, Any] = {"data": "d", "settings": {"beam": 5, "orders": ("a", "b")}, "signature": "S|seed:1|tokens:9"}
 

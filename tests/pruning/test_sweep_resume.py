@@ -19,7 +19,8 @@ from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.files import read_json, write_json
 from sensikit.pruning.sweep import SweepSettings, prune
 from sensikit.run import Run
-from tests.support.watched import CELLS, SCORING, SMALL, Translating, bits, everything, ledger, snapshot, translating
+from tests.support.stored import everything
+from tests.support.watched import CELLS, SCORING, SMALL, Translating, bits, ledger, snapshot, translating
 
 # broken off, and resumed
 

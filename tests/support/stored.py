@@ -70,3 +70,8 @@ def filled(path: Path) -> Run:
             {"batches": 4, "loss": 2.5},
         )
     return run
+
+
+def everything(path: Path) -> dict[str, bytes | None]:
+    """All that stands below a place, the hidden too."""
+    return {str(each.relative_to(path)): None if each.is_dir() else each.read_bytes() for each in path.rglob("*")}

@@ -68,11 +68,6 @@ def snapshot(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
-def everything(path: Path) -> dict[str, bytes | None]:
-    """All that stands below a place, the hidden too."""
-    return {str(each.relative_to(path)): None if each.is_dir() else each.read_bytes() for each in path.rglob("*")}
-
-
 def ledger(run: Run | Path) -> list[dict[str, Any]]:
     """The lines of a run's ledger."""
     path = run.path if isinstance(run, Run) else run
