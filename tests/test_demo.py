@@ -11,15 +11,17 @@ import pandas as pd
 import pytest
 
 from sensikit import demo as demo_module
-from sensikit.demo import Recipe, catalogues, demo, training
-from sensikit.errors import MissingDependencyError, OptionError, RunError
+from sensikit.backends.fairseq.plugin import launch
+from sensikit.demo import Demo, Recipe, catalogues, demo
+from sensikit.errors import MissingDependencyError, RunError
 from sensikit.files import read_json, sha256
 from tests.support.command import call
 from tests.support.corpus_text import english, translated
 
+BEST = "training/regular/checkpoint_best.pt"
 TINY = Recipe(
     packages=("pages", "shop"),
-    groups=("cat", "isl"),
+    languages=("cat", "isl"),
     vocab=120,
     valid=10,
     test=15,
@@ -68,9 +70,9 @@ def finished(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_goes_the_whole_way(finished: Path) -> None:
     manifest = read_json(finished / "data" / "manifest.json")
-    assert {code: entry["sizes"]["test"] for code, entry in manifest["groups"].items()} == {"cat": 15, "isl": 15}
+    assert {code: entry["sizes"]["test"] for code, entry in manifest["languages"].items()} == {"cat": 15, "isl": 15}
     run = read_json(finished / "run" / "manifest.json")
-    assert run["provenance"]["checkpoint_sha256"] == sha256(finished / "checkpoint.pt")
+    assert run["provenance"]["checkpoint_sha256"] == sha256(finished / BEST)
     audit = pd.read_csv(finished / "run" / "audit-summary.csv")
     assert set(audit["group"]) == set(TINY.languages)
     assert set(audit["command"]) == {"sensikit demo"}
@@ -80,13 +82,13 @@ def test_it_goes_the_whole_way(finished: Path) -> None:
 
 
 def test_a_finished_demo_does_nothing_twice(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = ["data/manifest.json", "checkpoint.pt", "run/pruning/ledger.jsonl", "run/correlation.csv", "run/audit.csv"]
+    kept = ["data/manifest.json", BEST, "run/pruning/ledger.jsonl", "run/correlation.csv", "run/audit.csv"]
     before = [sha256(finished / name) for name in kept]
 
     def refuse(*_: object) -> None:
         raise AssertionError("done before")
 
-    monkeypatch.setattr(training, "train", refuse)
+    monkeypatch.setattr(launch, "train", refuse)
     monkeypatch.setattr("sensikit.corpus.build", refuse)
     monkeypatch.setattr("sensikit.sensitivity.ablation.audit", refuse)
     monkeypatch.setattr("sensikit.backends.fairseq.translation.FairseqBackend.translate", refuse)
@@ -99,7 +101,7 @@ def test_a_demo_that_is_interrupted_goes_on_where_it_stopped(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "demo").mkdir()
-    for name in ("demo.json", "data", "checkpoint.pt"):
+    for name in ("demo.json", "data", "training"):
         (tmp_path / "demo" / name).symlink_to(finished / name)
 
     def interrupt(*_: object, **__: object) -> None:
@@ -115,9 +117,12 @@ def test_a_demo_that_is_interrupted_goes_on_where_it_stopped(
         assert (tmp_path / "demo" / name).read_bytes() == (finished / name).read_bytes()
 
 
-def test_a_demo_of_other_settings_or_versions_is_refused(finished: Path) -> None:
-    with pytest.raises(RunError, match=r"demo\.json: is of a demo with other settings or versions"):
+def test_a_demo_of_other_settings_or_versions_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunError, match=r"demo: was made with another recipe\.updates \(30, not 31\)"):
         demo(finished, replace(TINY, updates=31))
+    monkeypatch.setattr(demo_module, "version", lambda name: "9.9")
+    with pytest.raises(RunError, match=r"demo: was made with another packages\.sensikit \(.*, not 9\.9\)"):
+        demo(finished, TINY)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -128,7 +133,7 @@ def test_what_is_no_demo_is_left_alone(tmp_path: Path, kind: str) -> None:
         (place / "letter.txt").write_text("dear")
     else:
         place.write_text("dear")
-    with pytest.raises(OptionError, match="already exists and is no demo"):
+    with pytest.raises(RunError, match="already exists and is not a demo"):
         demo(place, TINY)
     assert sorted(path.name for path in tmp_path.rglob("*")) == (
         ["letter.txt", "mine"] if kind == "folder" else ["mine"]
@@ -153,14 +158,14 @@ def test_the_command_refuses_what_is_no_demo_in_one_line(tmp_path: Path) -> None
     (tmp_path / "letter.txt").write_text("dear")
     done = call("demo", "--out", tmp_path)
     assert done.code == 2
-    assert "already exists and is no demo" in done.error
+    assert "already exists and is not a demo" in done.error
     assert "Traceback" not in done.error
 
 
 def test_the_installed_catalogues_have_text_enough(tmp_path: Path) -> None:
     recipe = Recipe()
     demo_module._make_data([catalogues(package) for package in recipe.packages], tmp_path / "data", recipe)
-    languages = read_json(tmp_path / "data" / "manifest.json")["groups"]
+    languages = read_json(tmp_path / "data" / "manifest.json")["languages"]
     assert set(languages) == set(recipe.languages)
     for entry in languages.values():
         assert entry["sizes"]["test"] == recipe.test >= 100
@@ -168,71 +173,32 @@ def test_the_installed_catalogues_have_text_enough(tmp_path: Path) -> None:
     assert {entry["tier"] for entry in languages.values()} == {"High", "Low", "Very Low"}
 
 
-class Counted:
-    """A progress bar that remembers."""
-
-    def __init__(self) -> None:
-        self.steps: list[float] = []
-
-    def advance(self, steps: float = 1) -> None:
-        self.steps.append(steps)
-
-
-def test_progress_is_read_from_what_fairseq_logs(capsys: pytest.CaptureFixture[str]) -> None:
-    inner = '2026-01-01 00:00:00 | INFO | train_inner | {"epoch": 2, "loss": "5.1", "num_updates": "%d"}\n'
-    valid = '2026-01-01 00:00:00 | INFO | valid | {"epoch": 2, "valid_loss": "4.75", "valid_num_updates": "60"}\n'
-    bar, kept = Counted(), []
-    lines = ["fairseq says this\n", inner % 50, valid, inner % 75, "| train | {broken\n", "done\n", "\n"]
-    assert training.follow(lines, kept.append, bar, begun=40) == "done"
-    assert bar.steps == [10, 25]
-    assert kept == lines
-    assert "update 60: validation loss 4.75" in capsys.readouterr().err
-
-
-def test_fairseqs_own_words_are_passed_on_when_it_fails(finished: Path, tmp_path: Path) -> None:
-    arguments = [*training.flags(TINY.languages, 10, 1), "--no-such-flag"]
-    with pytest.raises(RunError, match=r"fairseq\.log: fairseq-train ended with code 2: .*--no-such-flag"):
-        training.train(finished / "data" / "bin", tmp_path / "out", arguments, 10)
-    assert "--no-such-flag" in (tmp_path / "out" / "fairseq.log").read_text()
-
-
-def test_training_goes_on_from_a_checkpoint_that_is_whole(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    assert training.last_checkpoint(tmp_path) == (None, 0)
-    whole = tiny_checkpoint.read_bytes()
-    (tmp_path / "checkpoint_best.pt").write_bytes(whole)
-    (tmp_path / "checkpoint_last.pt").write_bytes(whole)
-    assert training.last_checkpoint(tmp_path) == (tmp_path / "checkpoint_last.pt", 200)
-    (tmp_path / "checkpoint_last.pt").write_bytes(whole[: len(whole) // 2])
-    assert training.last_checkpoint(tmp_path) == (tmp_path / "checkpoint_best.pt", 200)
+def test_two_demos_do_not_write_the_same_place(finished: Path) -> None:
+    with Demo.open(finished).locked(), pytest.raises(RunError, match="is being written by another process"):
+        demo(finished, TINY)
 
 
 @pytest.mark.slow
-def test_a_demo_that_is_killed_while_it_trains_takes_its_training_with_it_and_goes_on(
-    packages: Path, tmp_path: Path
-) -> None:
+def test_a_demo_that_is_killed_while_it_trains_goes_on(packages: Path, tmp_path: Path) -> None:
     program = (
         f"from tests.test_demo import TINY, demo; from dataclasses import replace; demo({str(tmp_path / 'demo')!r}, "
     )
     program += "replace(TINY, updates=600))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), *sys.path])}
-    last = tmp_path / "demo" / "training" / "checkpoint_last.pt"
+    training = tmp_path / "demo" / "training" / "regular"
     first = subprocess.Popen([sys.executable, "-c", program], env=environment)
     deadline = time.monotonic() + 300
-    while not last.exists():
+    while not (training / "checkpoint_last.pt").exists():
         assert first.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    trainer = int(subprocess.run(["pgrep", "-P", str(first.pid)], capture_output=True, text=True, check=True).stdout)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    deadline = time.monotonic() + 20  # left alone, it would train for longer than that
-    while Path(f"/proc/{trainer}/cmdline").exists() and Path(f"/proc/{trainer}/cmdline").read_bytes():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert not (tmp_path / "demo" / "checkpoint.pt").exists()
+    assert not (tmp_path / "demo" / "report.html").exists()
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
     assert (tmp_path / "demo" / "report.html").exists()
-    log = (tmp_path / "demo" / "training" / "fairseq.log").read_text()
-    assert "Loaded checkpoint" in log
-    updates = [json.loads(found.group(2)) for line in log.splitlines() if (found := training._STATISTICS.search(line))]
-    assert max(int(each.get("num_updates", 0)) for each in updates) == 600
+    assert "Loaded checkpoint" in (training / "fairseq.log").read_text()
+    lines = [json.loads(line) for line in (training / "log.jsonl").read_text().splitlines()]
+    updates = [line["num_updates"] for line in lines if line["set"] == "train_inner"]
+    assert updates == sorted(set(updates))
+    assert updates[-1] == 600

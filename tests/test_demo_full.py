@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from sensikit import demo as demo_module
 from sensikit.backends.fairseq.plugin import launch
-from sensikit.demo import demo, full
+from sensikit.demo import demo
 from sensikit.demo.full import demo_full
 from sensikit.errors import RunError
 from sensikit.files import read_json, sha256
@@ -29,7 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "demo-full"
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root))
-        patch.setattr(full, "DESIGN", full.DESIGN.replace("sensikit_small", "sensikit_tiny"))
+        patch.setattr(demo_module, "DESIGN", demo_module.DESIGN.replace("sensikit_small", "sensikit_tiny"))
         assert demo_full(out, FEW) == out / "report.html"
         before = {
             path: sha256(path) for path in out.rglob("*") if path.is_file() and path.suffix not in (".svg", ".png")
@@ -91,7 +92,7 @@ def test_the_report_shows_them_side_by_side(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_a_demo_is_no_full_demo(finished: Path) -> None:
-    with pytest.raises(RunError, match="other settings"):
+    with pytest.raises(RunError, match="was made with another methods"):
         demo(finished, FEW)
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ FACTS: dict[str, Any] = {"data": "d", "settings": {"beam": 5, "orders": ("a", "b
 
 class Work(Folder):
     KIND, VERB, FORMAT = "a work", "toil", 4
-    BARE = ("log.txt",)
+    BARE: ClassVar[Sequence[str]] = ("log.txt",)
     FIELDS: ClassVar[Mapping[str, type]] = {"data": str}
 
 

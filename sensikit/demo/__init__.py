@@ -5,18 +5,18 @@ The text is in packages that pip installs: the gettext catalogues of django and 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensikit.demo import training
-from sensikit.errors import MissingDependencyError, OptionError, RunError
-from sensikit.files import read_json, write_json
+from sensikit.errors import MissingDependencyError
+from sensikit.folder import Folder
 from sensikit.progress import say
 
 if TYPE_CHECKING:
@@ -25,10 +25,21 @@ if TYPE_CHECKING:
     from sensikit.backends.base import Model
     from sensikit.run import Run
 
-NOTE = "demo.json"
 TOKENIZER = "13a"
 """Of BLEU: sacreBLEU would fetch the model of the paper's."""
 INSTALL = 'pip install "sensikit[demo]"'
+DESIGN = """
+--arch sensikit_small --dropout 0.2 --lr 0.004 --warmup-updates 150 --max-tokens 2048 --tokens-per-update 2048
+--save-interval-updates 100 --validate-interval-updates 100 --log-interval 25
+"""
+"""Of every model, over the small preset."""
+
+
+class Demo(Folder):
+    """The directory of a demo."""
+
+    KIND, VERB, FORMAT = "a demo", "demo", 2
+    NOTE = "demo.json"
 
 
 @dataclass(frozen=True)
@@ -68,62 +79,83 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
     """Return the page that a demo in `out` ends with; one that was killed goes on where it stopped.
 
     Args:
-        out: the directory of the demo: data/, training/, run/, report.html.
+        out: the directory of the demo: data/, training/regular/, run/, report.html.
         recipe: what it is made with.
         command: the command line, for the record.
 
     Raises:
         MissingDependencyError: if a package that has the text, or fairseq, is not installed.
-        OptionError: if `out` is something else than a demo.
-        RunError: if the demo in `out` was made with other settings or other versions.
+        RunError: if `out` is something else than a demo, or one that was made with other settings or versions.
     """
     out, recipe = Path(out), recipe or Recipe()
     started = time.monotonic()
-    data = prepared(out, recipe, steps=5)
-    checkpoint = out / "checkpoint.pt"
-    if not checkpoint.exists():
+    with prepared(out, recipe, ["regular"], steps=5) as data:
         say("2 of 5: training")
-        arguments = training.flags(recipe.languages, recipe.updates, recipe.seed)
-        training.train(data / "bin", out / "training", arguments, recipe.updates).replace(checkpoint)
-    from sensikit.backends import open_model
-    from sensikit.report.page import report
+        checkpoint = trained("regular", data, out, recipe, command)
+        from sensikit.backends import open_model
+        from sensikit.report.page import report
 
-    model = open_model(checkpoint, data)
-    say("3 of 5: how much each parameter matters to each language")
-    run = analyzed(model, out / "run", recipe, ("mt",), command)
-    audited(run, model, recipe, command)
-    say("4 of 5: pruning")
-    table = pruned(run, model, recipe)
-    say("5 of 5: report")
-    page = report([run.path], out, labels=["demo"], command=command)
-    unpruned = table[table["ratio"] == 0].set_index("language")["bleu"]
+        model = open_model(checkpoint, data)
+        say("3 of 5: how much each parameter matters to each language")
+        run = analyzed(model, out / "run", recipe, ("mt",), command)
+        audited(run, model, recipe, command)
+        say("4 of 5: pruning")
+        table = pruned(run, model, recipe)
+        say("5 of 5: report")
+        page = report([run.path], out, labels=["demo"], command=command)
+    unpruned = table[table["ratio"] == 0].set_index("group")["bleu"]
     say(f"BLEU: {', '.join(f'{code} {unpruned[code]:.1f}' for code in recipe.languages)}")
     say(f"{(time.monotonic() - started) / 60:.1f} minutes")
     return page
 
 
-def prepared(out: Path, recipe: Recipe, steps: int, **more: object) -> Path:
-    """Return the data directory of a demo in `out`, which is made if it is not there.
+@contextlib.contextmanager
+def prepared(out: Path, recipe: Recipe, methods: Sequence[str], steps: int) -> Iterator[Path]:
+    """Yield the data directory of a demo in `out`, which is locked, and made if it is not there.
 
     Args:
         out: the directory of the demo.
         recipe: what it is made with.
-        steps: of the whole demo, to be told of.
-        more: noted beside the recipe.
+        methods: that are trained.
+        steps: of the whole demo, as they are counted aloud.
 
     Raises:
-        MissingDependencyError, OptionError, RunError: as `demo`.
+        MissingDependencyError, RunError: as `demo`.
     """
     logging.basicConfig(level=logging.WARNING)  # where nobody has, a module of fairseq's shows the debugging of all
-    note = {**_note(recipe), **more}
-    _check(out, note)
-    places = [catalogues(package) for package in recipe.packages]
-    write_json(out / NOTE, note)
-    data = out / "data"
-    if not data.exists():
-        say(f"1 of {steps}: text of {', '.join(recipe.packages)}")
-        _make_data(places, data, recipe)
-    return data
+    packages = {name: _version(name) for name in ("sensikit", *recipe.packages)}
+    facts = {"recipe": asdict(recipe), "packages": packages, "methods": methods, "design": DESIGN.split()}
+    with Demo.begun(out, facts, resume=True) as folder:
+        places = [catalogues(package) for package in recipe.packages]
+        folder.save()
+        data = out / "data"
+        if not data.exists():
+            say(f"1 of {steps}: text of {', '.join(recipe.packages)}")
+            _make_data(places, data, recipe)
+        yield data
+
+
+def trained(method: str, data: Path, out: Path, recipe: Recipe, command: str) -> Path:
+    """Return the checkpoint of a system of a demo, which is trained, or trained on, if it is not finished.
+
+    Args:
+        method: one of `recipes.METHODS`.
+        data: of the demo.
+        out: the directory of the demo.
+        recipe: what it is made with.
+        command: the command line, for the record.
+    """
+    import torch
+
+    from sensikit.backends.fairseq.data import open_data
+    from sensikit.backends.fairseq.plugin.launch import directions, start
+    from sensikit.training import recipes
+
+    where = open_data(data)
+    flags = [*recipes.flags("small", method, *directions(where, "xxx-eng")), *DESIGN.split()]
+    flags += ["--max-update", str(recipe.updates), "--seed", str(recipe.seed)]
+    flags += [] if torch.cuda.is_available() else ["--cpu"]
+    return start(where, out / "training" / method, flags, command, resume=True)
 
 
 def analyzed(model: Model, out: Path, recipe: Recipe, tasks: Sequence[str], command: str) -> Run:
@@ -164,22 +196,6 @@ def catalogues(package: str) -> Path:
         problem = "is not installed, and the text of the demo is in its catalogues"
         raise MissingDependencyError(package, problem, INSTALL)
     return Path(found.submodule_search_locations[0])
-
-
-def _note(recipe: Recipe) -> dict[str, object]:
-    """Return what a demo is made with, as it is noted in it."""
-    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(recipe).items()}
-    packages = {name: _version(name) for name in ("sensikit", *recipe.packages)}
-    return {"format": 1, "recipe": settings, "packages": packages}
-
-
-def _check(out: Path, note: dict[str, object]) -> None:
-    """Refuse a place that holds something else than a demo made with the same."""
-    if (out / NOTE).exists():
-        if read_json(out / NOTE, RunError) != note:
-            raise RunError(out / NOTE, "is of a demo with other settings or versions", "choose another --out")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OptionError(f"--out {out}", "already exists and is no demo", "choose another --out")
 
 
 def _version(package: str) -> str:

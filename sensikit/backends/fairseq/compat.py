@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import importlib
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -152,14 +151,3 @@ def fitted(state: Mapping[str, torch.Tensor], module: nn.Module) -> dict[str, to
 def allow_resuming() -> None:
     """Let fairseq's own loading read what fairseq wrote: torch's restricted unpickler needs this one inert class."""
     torch.serialization.add_safe_globals([argparse.Namespace])
-
-
-def training_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for a fairseq process: threads that sleep while they wait.
-
-    With OpenMP's default they spin, and on a machine that others use a training run falls to a tenth of its speed. It
-    is read when torch is first loaded, so it must stand in the environment of a new process.
-    """
-    result = dict(os.environ if environment is None else environment)
-    result.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return result

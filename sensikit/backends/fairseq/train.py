@@ -1,18 +1,14 @@
-"""fairseq-train as it runs on today's torch: `python -m sensikit.backends.fairseq.train DATA [any of its flags]`.
-
-Start it with `compat.training_environment()`: how threads wait is decided when torch is loaded.
-"""
+"""fairseq-train as it runs on today's torch, in this process."""
 
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
 from sensikit.backends.fairseq import compat
-from sensikit.errors import OptionError, SensikitError
+from sensikit.errors import OptionError
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -43,19 +39,3 @@ def train(arguments: Sequence[str]) -> None:
 
 def _refuse(problem: str) -> NoReturn:
     raise OptionError("fairseq-train", problem, "see fairseq-train --help")
-
-
-def main() -> None:
-    """Run the command line; what a user can put right ends it with one line."""
-    logging.basicConfig(
-        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.INFO
-    )
-    try:
-        train(sys.argv[1:])
-    except SensikitError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()

@@ -131,7 +131,8 @@ def _train(data: DataBin, out: Path, flags: Sequence[str], resume: bool, folder:
         given += ["--restore-file", str(last.path if last else out / "none")]
         if folder:
             journal.forget_after(out, _updates(last) if last else 0)
-            say(f"resuming {last.path} at update {_updates(last)}" if last else f"{out} has no whole checkpoint")
+            if last:
+                say(f"resuming {last.path} at update {_updates(last)}")
     if any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
         given += ["--tensorboard-logdir", str(out / "tensorboard")]
     if folder:
