@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from sensikit.errors import RunError
 from sensikit.files import locked, partials, read_json, replacing, sha256, write_json, write_text
 from sensikit.parameters import Parameter
+from sensikit.settings import TASKS
 
 FORMAT = 3
 
@@ -81,9 +82,6 @@ CHUNK = 1 << 18
 """Scalars of one vector that are read at a time."""
 
 BLOCK_KEY = "blocks"
-
-TASKS = ("mt", "denoise", "lm")
-"""Whose sensitivities are measured; a vector of anything else is a score of another pruning method."""
 
 MIXED = "all.groups"
 """The set of mixed batches of all groups, B. No group has a dot in its key: no name of a set is that of a group."""
