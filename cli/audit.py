@@ -12,13 +12,11 @@ from . import options
 
 def audit(
     run: Annotated[Path, typer.Argument(help="What `sensikit analyze` wrote.")],
-    languages: options.Languages = None,
-    parameters: Annotated[int, typer.Option(help="Ablated for each language.")] = 200,
-    batches: Annotated[int, typer.Option(help="Of each language, at most; time grows with them.")] = 1,
+    which: options.Groups,
+    origin: options.Origin,
+    parameters: Annotated[int, typer.Option(help="Ablated for each group.")] = 200,
+    batches: Annotated[int, typer.Option(help="Of each group, at most; time grows with them.")] = 1,
     task: Annotated[str, typer.Option(help="mt or denoise.")] = "mt",
-    checkpoint: options.MovedCheckpoint = None,
-    data: options.MovedData = None,
-    device: options.Device = "auto",
 ) -> None:
     """Ablate a sample of parameters exactly (Eq. 1), in float64, and compare with the Taylor estimate."""
     from sensikit.run import Run
@@ -27,8 +25,8 @@ def audit(
     found = Run.open(run)
     table = run_audit(
         found,
-        options.opened(found, checkpoint, data, device),
-        groups=options.names(languages),
+        origin.open(found),
+        groups=which.groups,
         parameters=parameters,
         batches=batches,
         task=task,

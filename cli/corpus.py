@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sensikit.errors import OptionError
-from sensikit.languages import THRESHOLDS, canonical, read_name, read_tiers
+from sensikit.languages import THRESHOLDS, read_name, read_tiers
+from sensikit.settings import Options, option
 
 _SOURCES = "LANG.tsv (English, tab, LANG; .gz too), LANG.train.tsv and so on, the prefix of PREFIX.cat and PREFIX.eng "
 _SOURCES += "(news.cat-eng), a gettext catalogue (ca.po, ca/LC_MESSAGES/x.mo) or a directory of catalogues."
 
 
+@dataclass(frozen=True)
+class Preparation(Options):
+    """How text is made ready."""
+
+    languages: tuple[str, ...] | None = option(None, "Only these, by code: cat,glg. All by default.")
+    vocab: int = option(4000, "Pieces of the SentencePiece vocabulary.", least=1)
+    seed: int = option(1, "Draws the held-out sentences.")
+    valid: int | None = option(None, "Validation pairs where a source has none; by default 5 %, at most 500.", least=1)
+    test: int | None = option(None, "Test pairs where a source has none; by default 10 %, at most 1000.", least=1)
+    tiers: str = option("{},{}".format(*THRESHOLDS), "Fewest training pairs of a High and of a Low language.")
+
+
 def corpus(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help=_SOURCES)],
     out: Annotated[Path, typer.Option(help="The data directory to make; nothing may stand there.")],
+    how: Preparation,
     mono: Annotated[
         list[Path] | None, typer.Option(help="Sentences of one language, one a line, named after it (cat.txt).")
     ] = None,
-    languages: Annotated[str | None, typer.Option(help="Only these, by code: cat,glg. All by default.")] = None,
-    vocab: Annotated[int, typer.Option(min=1, help="Pieces of the SentencePiece vocabulary.")] = 4000,
-    seed: Annotated[int, typer.Option(help="Draws the held-out sentences.")] = 1,
-    valid: Annotated[
-        int | None,
-        typer.Option(min=1, help="Validation pairs where a source has none.", show_default="5 %, at most 500"),
-    ] = None,
-    test: Annotated[
-        int | None, typer.Option(min=1, help="Test pairs where a source has none.", show_default="10 %, at most 1000")
-    ] = None,
-    tiers: Annotated[str, typer.Option(help="Fewest training pairs of a High and of a Low language.")] = ",".join(
-        map(str, THRESHOLDS)
-    ),
     name: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,29 +44,8 @@ def corpus(
     """Clean parallel text, split it without leaks, cut it into pieces and binarise it for fairseq."""
     from sensikit.corpus import build
 
-    manifest = build(
-        sources,
-        out,
-        mono=mono or (),
-        languages=_codes(languages),
-        vocab=vocab,
-        seed=seed,
-        valid=valid,
-        test=test,
-        tiers=read_tiers(tiers),
-        names=dict(map(read_name, name or ())),
-    )
-    print(table(manifest))
-
-
-def _codes(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    codes = {part: canonical(part.strip()) for part in text.split(",")}
-    for part, code in codes.items():
-        if code is None:
-            raise OptionError("--languages", f"{part!r} is no language code", "give codes such as cat,glg")
-    return [code for code in codes.values() if code]
+    given = vars(how) | {"tiers": read_tiers(how.tiers), "names": dict(map(read_name, name or ()))}
+    print(table(build(sources, out, mono=mono or (), **given)))
 
 
 def table(manifest: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from .demo import demo
 from .evaluate import evaluate
 from .export import export
 from .inspect import inspect
+from .options import with_options
 from .prune import prune
 from .report import report
 from .sweep import sweep
@@ -50,17 +51,20 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
 
 
 # each verb imports what is heavy inside its function, so that --help is quick
-app.command("demo")(demo)
-app.command("corpus")(corpus)
-app.command("train")(train)
-app.command("evaluate")(evaluate)
-app.command("inspect")(inspect)
-app.command("analyze")(analyze)
-app.command("audit")(audit)
-app.command("prune")(prune)
-app.command("sweep")(sweep)
-app.command("export")(export)
-app.command("report")(report)
+for verb, example in (
+    (demo, "sensikit demo --out demo"),
+    (corpus, "sensikit corpus cat.tsv nob.tsv fao.tsv --out data --vocab 8000"),
+    (train, "sensikit train data --method cd+id --out systems/cd+id -- --lr 0.001"),
+    (evaluate, "sensikit evaluate a.pt b.pt --data data --out evaluation"),
+    (inspect, "sensikit inspect checkpoint_best.pt"),
+    (analyze, "sensikit analyze checkpoint_best.pt --data data --out run --groups cat,nob"),
+    (audit, "sensikit audit run --parameters 400"),
+    (prune, "sensikit prune run --order specificity,reverse,random --ratios 0:0.9:0.1"),
+    (sweep, "sensikit sweep a.pt b.pt --data data --out runs"),
+    (export, "sensikit export run --order specificity --group cat --ratio 0.3 --out pruned.pt"),
+    (report, "sensikit report run evaluation --out page"),
+):
+    app.command(verb.__name__, epilog=f"Example: {example}")(with_options(verb))
 
 
 _RESUMABLE = {

@@ -1,67 +1,133 @@
-"""Options that more than one verb has, and what they are turned into."""
+"""How a verb gets its options from settings, and the options that more than one verb has."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from sensikit.settings import Options, names_of, option
+
 if TYPE_CHECKING:
-    from sensikit.backends.base import Decoding, Model
+    from sensikit.backends.base import Model
     from sensikit.run import Run
 
+T = TypeVar("T")
+
 Data = Annotated[Path, typer.Option("--data", help="What `sensikit corpus` wrote, or a fairseq data directory.")]
-Direction = Annotated[
-    str | None, typer.Option(help="xxx-eng, eng-xxx, or with another language; by default the one that was trained.")
-]
-Pairs = Annotated[str | None, typer.Option(help="Instead of a direction: cat-fra,spa-fra.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Languages = Annotated[str | None, typer.Option(help="Comma-separated codes; all by default.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call left.")]
-MovedCheckpoint = Annotated[Path | None, typer.Option("--checkpoint", help="Where the checkpoint is now, if it moved.")]
-MovedData = Annotated[Path | None, typer.Option("--data", help="Where the data are now, if they moved.")]
-Protect = Annotated[float, typer.Option(help="Share with the highest S(θ,B_l) that is never pruned.")]
-Split = Annotated[str, typer.Option(help="What is decoded.")]
-MaxSentences = Annotated[int | None, typer.Option(help="Decode the first N test sentences alone.")]
-Beam = Annotated[int, typer.Option(help="Beam size.")]
-Lenpen = Annotated[float, typer.Option(help="Length penalty.")]
-MaxLen = Annotated[str, typer.Option(help="Cap on the output, as A,B: A·source tokens + B.")]
-MaxTokens = Annotated[int, typer.Option(help="Source tokens decoded at a time, padding included.")]
-Tokenizer = Annotated[str, typer.Option(help="Of BLEU, as sacreBLEU names it.")]
-SpmModel = Annotated[Path | None, typer.Option(help="A SentencePiece model for BLEU instead.")]
 
 
-def names(text: str | None) -> list[str] | None:
-    """Return the parts of a comma-separated list; None stays None."""
-    return [part.strip() for part in text.split(",") if part.strip()] if text is not None else None
+def with_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Return `function` as typer takes it: a parameter that is a dataclass becomes an option for each of its fields.
 
-
-def opened(run: Run, checkpoint: Path | None, data: Path | None, device: str) -> Model:
-    """Return the checkpoint and data of a run, from where they were unless they are said to be elsewhere now."""
-    from sensikit.backends import open_model
-
-    noted = run.manifest["provenance"]
-    places = checkpoint or Path(noted["checkpoint"]), data or Path(noted["data"])
-    return open_model(*places, run.manifest["direction"], device)
-
-
-def decoding(beam: int, lenpen: float, max_len: str, max_sentences: int | None, max_tokens: int) -> Decoding:
-    """Return how to translate.
-
-    Raises:
-        OptionError: if `max_len` is not A,B.
+    The fields are those with a help text, of nested dataclasses too. Their defaults are those of the class, or those
+    of the object that the parameter has for its default. Two options of one name are a ValueError.
     """
-    from sensikit.backends.base import Decoding
-    from sensikit.errors import OptionError
+    hints = get_type_hints(function, include_extras=True)
+    defaults: dict[str, Any] = {}
+    parameters: list[Parameter] = []
+    for name, parameter in signature(function).parameters.items():
+        if is_dataclass(hints[name]):
+            defaults[name] = hints[name]() if parameter.default is Parameter.empty else parameter.default
+            parameters += _parameters(defaults[name])
+        else:
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name]))
 
-    try:
-        a, b = max_len.split(",")
-        return Decoding(beam, lenpen, float(a), int(b), max_sentences, max_tokens)
-    except ValueError as error:
-        raise OptionError(f"--max-len {max_len}", "is not A,B", "write for example 1.2,10") from error
+    def verb(**typed: Any) -> None:
+        function(**{name: _built(default, typed) for name, default in defaults.items()}, **typed)
+
+    verb.__name__, verb.__doc__ = function.__name__, function.__doc__
+    # typer reads the names and defaults of the one, and the types of the other
+    verb.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    verb.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return verb
+
+
+def _parameters(settings: Any) -> Iterator[Parameter]:
+    """Return the parameters that typer makes options of, one for each field."""
+    types = get_type_hints(type(settings))
+    for each, value in _fields(settings):
+        if is_dataclass(value):
+            yield from _parameters(value)
+            continue
+        of, choices = types[each.name], ", ".join(each.metadata["choices"])
+        # the choices are what a reader looks for, so they open the line
+        more: dict[str, Any] = {"help": f"{choices}: {each.metadata['help']}" if choices else each.metadata["help"]}
+        if of in (tuple[str, ...], tuple[str, ...] | None):
+            # typer takes a tuple for an option with several values; here it is one value with commas
+            more |= {"metavar": "<a,b,…>", "parser": _parts}
+            of, value = str | None, value and ",".join(value)
+        info = typer.Option(*names_of(each), **more)
+        yield Parameter(each.name, Parameter.KEYWORD_ONLY, default=value, annotation=Annotated[of, info])
+
+
+def _built(settings: T, typed: dict[str, Any]) -> T:
+    """Return the settings as they were typed; what is theirs is taken out of `typed`."""
+    given = {
+        each.name: _built(value, typed) if is_dataclass(value) else typed.pop(each.name)
+        for each, value in _fields(settings)
+    }
+    return replace(settings, **given)  # type: ignore[type-var]
+
+
+def _fields(settings: Any) -> Iterator[tuple[Field[Any], Any]]:
+    """Return the fields that are options or hold options, and their values."""
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if is_dataclass(value) or each.metadata.get("help"):
+            yield each, value
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@dataclass(frozen=True)
+class Groups(Options):
+    """Which groups."""
+
+    groups: tuple[str, ...] | None = option(
+        None, "Only these, comma-separated; all by default.", names=("--groups", "--languages")
+    )
+
+
+@dataclass(frozen=True)
+class Opening(Groups):
+    """Which groups a checkpoint is opened with, and where it is computed."""
+
+    direction: str | None = option(
+        None, "xxx-eng, eng-xxx, or with another language; by default the one that was trained."
+    )
+    pairs: tuple[str, ...] | None = option(None, "In place of a direction: cat-fra,spa-fra.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+
+    def open(self, checkpoint: Path, data: Path) -> Model:
+        """Return a checkpoint with its data."""
+        from sensikit.backends import open_model
+
+        return open_model(checkpoint, data, self.direction, self.device, self.pairs)
+
+
+@dataclass(frozen=True)
+class Origin(Options):
+    """Where the checkpoint and the data of a run are now, if they moved, and where it is computed."""
+
+    checkpoint: Path | None = option(None, "Where the checkpoint is now, if it moved.")
+    data: Path | None = option(None, "Where the data are now, if they moved.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+
+    def open(self, run: Run) -> Model:
+        """Return the checkpoint and the data of a run."""
+        noted = run.manifest["provenance"]
+        places = self.checkpoint or Path(noted["checkpoint"]), self.data or Path(noted["data"])
+        return Opening(direction=run.manifest["direction"], device=self.device).open(*places)
 
 
 def command_line() -> str:

@@ -2,68 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sensikit.settings import Options, SweepSettings, option
+
 from . import options
+
+
+@dataclass(frozen=True)
+class Curves(Options):
+    """The pruning curves that are asked for."""
+
+    ratios: str = option("0:0.9:0.1", "first:last:step, or a comma-separated list.")
+    order: tuple[str, ...] = option(
+        ("specificity",), "Comma-separated: specificity, reverse, sensitivity, magnitude, random, fisher, wanda."
+    )
+    seeds: int = option(3, "Random orders, one curve each.")
+    cross: bool = option(False, "Score every group with what each one's order leaves: few --ratios.")
+    settings: SweepSettings = field(default_factory=SweepSettings)
 
 
 def prune(
     run: Annotated[Path, typer.Argument(help="What `sensikit analyze` wrote.")],
-    ratios: Annotated[str, typer.Option(help="first:last:step, or a comma-separated list.")] = "0:0.9:0.1",
-    order: Annotated[
-        str,
-        typer.Option(help="Comma-separated: specificity, reverse, sensitivity, magnitude, random, fisher, wanda."),
-    ] = "specificity",
-    seeds: Annotated[int, typer.Option(help="Random orders, one curve each.")] = 3,
-    languages: options.Languages = None,
-    protect: options.Protect = 0.1,
-    cross: Annotated[
-        bool, typer.Option("--cross", help="Decode every language with what each one's order leaves: few --ratios.")
-    ] = False,
-    max_sentences: options.MaxSentences = None,
-    beam: options.Beam = 5,
-    lenpen: options.Lenpen = 1.0,
-    max_len: options.MaxLen = "1.2,10",
-    max_tokens: options.MaxTokens = 4096,
-    split: options.Split = "test",
-    tokenizer: options.Tokenizer = "spm",
-    spm_model: options.SpmModel = None,
-    checkpoint: options.MovedCheckpoint = None,
-    data: options.MovedData = None,
-    device: options.Device = "auto",
+    curves: Curves,
+    which: options.Groups,
+    origin: options.Origin,
     resume: options.Resume = False,
 ) -> None:
-    """Prune an analysed checkpoint in several orders, decode, and score every step."""
-    from sensikit.pruning.masks import check_ratios
-    from sensikit.pruning.scorers import scorer_of
-    from sensikit.pruning.sweep import SweepSettings, parse_ratios
+    """Prune an analysed checkpoint in several orders, and score every step."""
+    from sensikit.pruning.sweep import check_asked, parse_ratios
     from sensikit.pruning.sweep import prune as run_sweep
     from sensikit.run import Run
 
-    found = Run.open(run)
-    wanted, orders = parse_ratios(ratios), options.names(order) or []
-    settings = SweepSettings(
-        protect=protect,
-        split=split,
-        decoding=options.decoding(beam, lenpen, max_len, max_sentences, max_tokens),
-        tokenizer=tokenizer,
-        spm_model=str(spm_model) if spm_model else None,
-    )
-    check_ratios(wanted, protect)
-    for name in orders:
-        scorer_of(name)
+    found, ratios, seeds = Run.open(run), parse_ratios(curves.ratios), range(1, curves.seeds + 1)
+    check_asked(ratios, curves.order, seeds, curves.settings)  # before a checkpoint is opened
     table = run_sweep(
         found,
-        options.opened(found, checkpoint, data, device),
-        wanted,
-        orders,
-        seeds=range(1, seeds + 1),
-        groups=options.names(languages),
-        settings=settings,
-        cross=cross,
+        origin.open(found),
+        ratios,
+        curves.order,
+        seeds=seeds,
+        groups=which.groups,
+        settings=curves.settings,
+        cross=curves.cross,
         resume=resume,
         command=options.command_line(),
     )

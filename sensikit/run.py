@@ -26,6 +26,7 @@ from sensikit.errors import RunError
 from sensikit.files import write_text
 from sensikit.folder import Folder
 from sensikit.parameters import Parameter
+from sensikit.settings import TASKS
 
 _FIELDS = {
     "version": str, "versions": dict, "direction": str, "provenance": dict, "groups": dict, "parameters": list,
@@ -76,9 +77,6 @@ CHUNK = 1 << 18
 """Scalars of one vector that are read at a time."""
 
 BLOCK_KEY = "blocks"
-
-TASKS = ("mt", "denoise", "lm")
-"""Whose sensitivities are measured; a vector of anything else is a score of another pruning method."""
 
 MIXED = "all.groups"
 """The set of mixed batches of all groups, B. No group has a dot in its key: no name of a set is that of a group."""

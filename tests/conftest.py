@@ -191,11 +191,11 @@ def any_design(request: pytest.FixtureRequest, tiny_data: Path, tmp_path: Path):
 def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `sensikit analyze --batches 4 --tokens 64` wrote of the trained toy; to be copied, not changed."""
     from sensikit.sensitivity.analysis import analyze
-    from sensikit.sensitivity.planning import Settings
+    from sensikit.settings import AnalysisSettings
     from tests.support import toy
 
     path = tmp_path_factory.mktemp("analysed") / "run"
-    analyze(toy.backend(), path, Settings(batches=4, tokens=64))
+    analyze(toy.backend(), path, AnalysisSettings(batches=4, tokens=64))
     return path
 
 

@@ -17,16 +17,15 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import sensikit
-from sensikit.backends.base import Decoding
 from sensikit.parameters import registry, sample_of
-from sensikit.pruning.masks import Order, make_plan, pruned
+from sensikit.pruning.masks import Order, pruned, pruning_plan
 from sensikit.pruning.scorers import SCORERS, measure_missing
-from sensikit.pruning.sweep import SweepSettings, prune
+from sensikit.pruning.sweep import prune
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch, draw, pack
-from sensikit.sensitivity.planning import Settings
 from sensikit.sensitivity.taylor import Sensitivity, measure
+from sensikit.settings import AnalysisSettings, Decoding, SweepSettings
 from tests.support import toy
 
 SENSIKIT = Path(sensikit.__file__).parent
@@ -162,7 +161,7 @@ def measured(backend: toy.ToyBackend, pieces: int = 1, skip_nonfinite: bool = Fa
     )
 
 
-SETTINGS = Settings(batches=6, tokens=60)
+SETTINGS = AnalysisSettings(batches=6, tokens=60)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +184,7 @@ def test_measuring_names_its_devices(pieces: int, skip: bool) -> None:
 def test_an_analysis_names_its_devices(tmp_path: Path, rest: str) -> None:
     backend = toy.backend()
     with DevicesNamed():
-        run = analyze(backend, tmp_path / "run", Settings(batches=6, tokens=60, rest=rest, pieces=2))
+        run = analyze(backend, tmp_path / "run", AnalysisSettings(batches=6, tokens=60, rest=rest, pieces=2))
     assert run.groups() == list(backend.groups)
 
 
@@ -193,7 +192,7 @@ def test_an_analysis_names_its_devices(tmp_path: Path, rest: str) -> None:
 def test_pruning_names_its_devices(run: Run, order: str) -> None:
     module = toy.backend().module
     with DevicesNamed():
-        plan = make_plan(run, module, Order(order, "cat", seed=1), [0.5])
+        plan = pruning_plan(run, module, Order(order, "cat", seed=1), [0.5])
         with pruned(run, module, plan, 0.5) as count:
             assert count == plan.counts[0.5] > 0
 
@@ -248,7 +247,7 @@ class TestGpu:
         before = {name: tensor.clone() for name, tensor in modules[0].state_dict().items()}
         zeros = []
         for module in modules:
-            plan = make_plan(run, module, Order(order, "cat", seed=1), [0.5])
+            plan = pruning_plan(run, module, Order(order, "cat", seed=1), [0.5])
             with pruned(run, module, plan, 0.5):
                 zeros.append({name: (tensor == 0).cpu() for name, tensor in module.state_dict().items()})
         assert all(torch.equal(zeros[0][name], zeros[1][name]) for name in zeros[0])

@@ -24,14 +24,14 @@ import pytest
 import torch
 
 from sensikit.backends.base import Translations
-from sensikit.evaluation.systems import EvaluationSettings, evaluate_systems
-from sensikit.pruning.sweep import SweepSettings, prune
+from sensikit.evaluation.systems import evaluate_systems
+from sensikit.pruning.sweep import prune
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
-from sensikit.sensitivity.planning import Settings
+from sensikit.settings import AnalysisSettings, EvaluationSettings, SweepSettings
 from tests.support import toy
 
-SETTINGS = Settings(batches=4, tokens=64, pieces=2)
+SETTINGS = AnalysisSettings(batches=4, tokens=64, pieces=2)
 SWEEP: dict[str, Any] = {
     "ratios": [0, 0.5], "orders": ["specificity", "fisher"], "groups": ["cat", "nso"],
     "settings": SweepSettings(tokenizer="none", bootstrap=10),

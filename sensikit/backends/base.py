@@ -5,7 +5,6 @@ Everything else (which sentences make a batch, S, D, PCC, masks, sweeps, scores,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sensikit.errors import OptionError
 from sensikit.languages import Group
+from sensikit.settings import Decoding
 
 if TYPE_CHECKING:
     # the command line reads languages from here, and must answer before torch is loaded
@@ -23,50 +23,6 @@ if TYPE_CHECKING:
 
 Item = tuple[str, int]
 """An example of a task: the key of its group, and its row in `Task.sizes` of that group and split."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How to translate. Each of these moves BLEU, so each is in the signature.
-
-    The longest output allowed is `max_len_a` · source tokens + `max_len_b` tokens; heavily pruned models run on to it.
-    """
-
-    beam: int = 5
-    lenpen: float = 1.0
-    max_len_a: float = 1.2
-    max_len_b: int = 10
-    max_sentences: int | None = None
-    max_tokens: int = 4096
-
-    def check(self) -> None:
-        """Refuse what cannot be carried out.
-
-        Raises:
-            OptionError: naming the option.
-        """
-        least = {"--beam": self.beam, "--max-sentences": self.max_sentences, "--max-tokens": self.max_tokens}
-        for option, number in least.items():
-            if number is not None and number < 1:
-                raise OptionError(option, f"{number} is too few", "give 1 or more")
-        if not math.isfinite(self.lenpen):
-            raise OptionError("--lenpen", f"{self.lenpen:g} is not a finite number", "1 leaves scores per token")
-        longest = (self.max_len_a, self.max_len_b)
-        if not all(math.isfinite(part) and part >= 0 for part in longest) or longest == (0, 0):
-            problem = "{:g},{:g} allows no output of finite length".format(*longest)
-            raise OptionError("--max-len", problem, "write for example 1.2,10")
-
-    def choices(self, split: str, references: str) -> dict[str, Any]:
-        """Return what a signature says of a translation: of which split, how, and where the references come from."""
-        return {
-            "split": split,
-            "beam": self.beam,
-            "lenpen": self.lenpen,
-            # the cap counts from the longest source decoded at a time, so how many are belongs to it
-            "maxlen": f"{self.max_len_a:g}x+{self.max_len_b}/{self.max_tokens}",
-            "sents": self.max_sentences or "all",
-            "refs": references,
-        }
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,12 @@ def find(arguments: Sequence[str | Path], languages: Collection[str] | None = No
     if not found:
         raise DataError(" ".join(map(str, arguments)) or "SOURCE", "no parallel text", "give TSV files or catalogues")
     if languages is not None:
-        for code in languages:
-            if code not in {source.language for source in found}:
-                raise OptionError("--languages", f"no source has {code}", f"there are {_listed(found)}")
-        found = [source for source in found if source.language in languages]
+        wanted = [canonical(name) or name for name in languages]
+        missing = [code for code in wanted if code not in {source.language for source in found}]
+        if missing or not wanted:
+            problem = f"no source has {missing[0]}" if missing else "names no language"
+            raise OptionError("--languages", problem, f"there are {_listed(found)}")
+        found = [source for source in found if source.language in wanted]
     claimed: dict[tuple[str, str], Source] = {}
     for source in found:
         if source.language == ENGLISH:

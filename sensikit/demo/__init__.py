@@ -161,10 +161,10 @@ def trained(method: str, data: Path, out: Path, recipe: Recipe, command: str) ->
 def analyzed(model: Model, out: Path, recipe: Recipe, tasks: Sequence[str], command: str) -> Run:
     """Return the run in `out` with the analyses of some tasks; what is there is not done again."""
     from sensikit.sensitivity.analysis import analyze
-    from sensikit.sensitivity.planning import Settings
+    from sensikit.settings import AnalysisSettings
 
     for task in tasks:
-        settings = Settings(task=task, batches=recipe.batches, seed=recipe.seed)
+        settings = AnalysisSettings(task=task, batches=recipe.batches, seed=recipe.seed)
         run = analyze(model, out, settings, resume=True, command=command)
     return run
 
@@ -179,7 +179,8 @@ def audited(run: Run, model: Model, recipe: Recipe, command: str) -> None:
 
 def pruned(run: Run, model: Model, recipe: Recipe) -> pd.DataFrame:
     """Return the pruning curves of a run; what is there is not done again."""
-    from sensikit.pruning.sweep import SweepSettings, prune
+    from sensikit.pruning.sweep import prune
+    from sensikit.settings import SweepSettings
 
     settings = SweepSettings(tokenizer=TOKENIZER)
     return prune(run, model, recipe.ratios, recipe.orders, seeds=(recipe.seed,), settings=settings, resume=True)

@@ -45,9 +45,10 @@ def demo_full(
         say("2 of 6: training")
         checkpoints = {label: trained(system.method, data, out, recipe, command) for label, system in SYSTEMS.items()}
         from sensikit.backends import open_model
-        from sensikit.evaluation.systems import EvaluationSettings, evaluate_systems
+        from sensikit.evaluation.systems import evaluate_systems
         from sensikit.evaluation.tables import text
         from sensikit.report.page import report
+        from sensikit.settings import EvaluationSettings
 
         say("3 of 6: BLEU and chrF++ of both")
         openers = {label: partial(open_model, path, data) for label, path in checkpoints.items()}

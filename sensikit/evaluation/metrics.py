@@ -13,8 +13,9 @@ from pathlib import Path
 from sacrebleu.metrics import BLEU, CHRF
 
 from sensikit.errors import MissingDependencyError, OptionError
-from sensikit.evaluation.resampling import BOOTSTRAP, Sampled, resampled
+from sensikit.evaluation.resampling import Sampled, resampled
 from sensikit.files import sha256
+from sensikit.settings import BOOTSTRAP
 
 TOKENIZERS = ("spm", "flores101", "flores200", "13a", "intl", "char", "zh", "none")
 

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from sensikit.errors import DataError, RunError
 from sensikit.files import replacing, sha256_of
-
-BOOTSTRAP = 1000
-"""Resamples of the test sentences behind an interval, sacreBLEU's own number."""
+from sensikit.settings import BOOTSTRAP
 
 SEED = 12345
 """sacreBLEU's own."""

@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sensikit.backends.base import Decoding, Model, translation_of
+from sensikit.backends.base import Model, translation_of
 from sensikit.errors import DataError, OptionError, RunError
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.folder import KIND, Translated
-from sensikit.evaluation.resampling import BOOTSTRAP, resampled
+from sensikit.evaluation.resampling import resampled
 from sensikit.evaluation.scoring import METRICS, Scores, evaluation_table, metrics, significance_table, tiers_table
 from sensikit.files import write_text
 from sensikit.languages import chosen_groups
 from sensikit.progress import progress
+from sensikit.settings import EvaluationSettings
 from sensikit.signature import signature
 from sensikit.version import __version__
 
 Opener = Callable[[], Model]
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What decides the numbers of an evaluation.
-
-    Attributes:
-        split: what is decoded.
-        decoding: how.
-        tokenizer: of BLEU.
-        spm_model: a SentencePiece model for BLEU instead.
-        bootstrap: resamples of the test sentences.
-    """
-
-    split: str = "test"
-    decoding: Decoding = field(default_factory=Decoding)
-    tokenizer: str = "spm"
-    spm_model: str | None = None
-    bootstrap: int = BOOTSTRAP
-
-    def __post_init__(self) -> None:
-        self.decoding.check()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from sensikit.backends.base import Model
 from sensikit.errors import OptionError
 from sensikit.files import replacing
-from sensikit.pruning.masks import Order, chosen, make_plan
+from sensikit.pruning.masks import Order, chosen, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of, save_vector
 from sensikit.sensitivity.planning import check_source, measured_groups
@@ -52,7 +52,7 @@ def export(run: Run, model: Model, order: Order, ratio: float, out: Path, mask: 
     with run.locked():
         run.check("mt", [language, rest_of(language)])
         measure_missing(run, model, [(order.name, language)])
-    plan = make_plan(run, model.module, order, [ratio])
+    plan = pruning_plan(run, model.module, order, [ratio])
     masks: Tensors = {p.name: torch.zeros(p.shape, dtype=torch.bool, device="cpu") for p in run.parameters}
     for parameter, offset, inside in chosen(run, model.module, plan, ratio):
         masks[parameter.name].view(-1)[offset : offset + len(inside)] = torch.from_numpy(inside)

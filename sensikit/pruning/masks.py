@@ -20,11 +20,9 @@ from sensikit.errors import OptionError
 from sensikit.parameters import Parameter, tensors
 from sensikit.pruning.scorers import LAST, Chunk, scorer_of
 from sensikit.run import Run
+from sensikit.settings import PROTECT
 from sensikit.statistics.specificity import sigma_of
 from sensikit.statistics.streaming import Cut, Keys, keys, selected, smallest
-
-PROTECT = 0.1
-"""The share of the prunable parameters that is never pruned: those with the highest S(θ, B_l)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def check_ratios(ratios: Sequence[float], protect: float = PROTECT) -> None:
             )
 
 
-def make_plan(run: Run, module: nn.Module, order: Order, ratios: Sequence[float]) -> Plan:
+def pruning_plan(run: Run, module: nn.Module, order: Order, ratios: Sequence[float]) -> Plan:
     """Return where `order` is cut for each ratio = pruned / prunable, exactly; ties go by parameter index.
 
     Args:

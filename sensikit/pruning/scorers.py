@@ -25,12 +25,13 @@ from sensikit.parameters import tensors
 from sensikit.progress import progress
 from sensikit.run import Run, rest_of
 from sensikit.sensitivity.batches import Batch, fingerprint
-from sensikit.sensitivity.planning import Plan, Settings, redrawn
+from sensikit.sensitivity.planning import Plan, redrawn
 from sensikit.sensitivity.taylor import Tensors, added
+from sensikit.settings import AnalysisSettings
 from sensikit.statistics.specificity import specificity
 from sensikit.statistics.streaming import Float, Keys, keys
 
-Measure = Callable[[nn.Module, Plan, Settings, Sequence[Batch], Callable[[float], None]], Tensors]
+Measure = Callable[[nn.Module, Plan, AnalysisSettings, Sequence[Batch], Callable[[float], None]], Tensors]
 """(module, plan and settings of the run, batches of one group, called with the batches done) → float32 scores."""
 
 TOKENS = 4096
@@ -40,7 +41,7 @@ TOKENS = 4096
 def fisher(
     module: nn.Module,
     plan: Plan,
-    settings: Settings,
+    settings: AnalysisSettings,
     batches: Sequence[Batch],
     advance: Callable[[float], None] = lambda _: None,
 ) -> Tensors:
@@ -96,7 +97,7 @@ def _wide(tensor: torch.Tensor) -> torch.dtype:
 def wanda(
     module: nn.Module,
     plan: Plan,
-    settings: Settings,
+    settings: AnalysisSettings,
     batches: Sequence[Batch],
     advance: Callable[[float], None] = lambda _: None,
 ) -> Tensors:

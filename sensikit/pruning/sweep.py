@@ -5,49 +5,22 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from sensikit.backends.base import Decoding, Model, translation_of
+from sensikit.backends.base import Model, translation_of
 from sensikit.errors import OptionError
 from sensikit.evaluation.metrics import bleu_metric, evaluate_resampled, length_ratio
-from sensikit.evaluation.resampling import BOOTSTRAP
 from sensikit.progress import Bar, progress
 from sensikit.pruning.ledger import Cell, Ledger, cells, record
-from sensikit.pruning.masks import PROTECT, Order, check_ratios, make_plan, pruned
+from sensikit.pruning.masks import Order, check_ratios, pruned, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of
 from sensikit.sensitivity.planning import check_source, measured_groups
+from sensikit.settings import SweepSettings
 from sensikit.signature import signature
-
-
-@dataclass(frozen=True)
-class SweepSettings:
-    """What decides the numbers of a sweep; a ledger holds cells of one of these alone.
-
-    Attributes:
-        protect: the share of the prunable parameters with the highest S(θ, B_l), never pruned.
-        split: what is decoded.
-        decoding: how.
-        tokenizer: of BLEU.
-        spm_model: a SentencePiece model for BLEU instead.
-        bootstrap: resamples behind the interval of BLEU.
-    """
-
-    protect: float = PROTECT
-    split: str = "test"
-    decoding: Decoding = field(default_factory=Decoding)
-    tokenizer: str = "spm"
-    spm_model: str | None = None
-    bootstrap: int = BOOTSTRAP
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.protect < 1:
-            problem = f"{self.protect:g} is not in [0, 1)"
-            raise OptionError("--protect", problem, "it is a share of the prunable parameters")
-        self.decoding.check()
 
 
 def prune(
@@ -89,7 +62,7 @@ def prune(
     settings = settings or SweepSettings()
     check_source(run, model)
     chosen = measured_groups(run, groups)
-    _check_asked(ratios, orders, seeds, settings)
+    check_asked(ratios, orders, seeds, settings)
     noted = _noted(settings)  # a tokenizer that cannot be had is told of before anything is decoded
     wanted = cells(chosen, ratios, orders, seeds, cross)
     with run.locked(), Ledger.begun(run.path / "pruning", noted, resume) as ledger:
@@ -125,7 +98,12 @@ def parse_ratios(text: str) -> list[float]:
         raise OptionError(f"--ratios {text}", "is not a list of ratios", "write 0:0.9:0.1 or 0,0.3,0.6") from error
 
 
-def _check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[int], settings: SweepSettings) -> None:
+def check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[int], settings: SweepSettings) -> None:
+    """Refuse a sweep of nothing, a ratio that is out of range, an order that is not there.
+
+    Raises:
+        OptionError: naming the option.
+    """
     for option, given in (("--ratios", ratios), ("--order", orders), ("--seeds", seeds if "random" in orders else [1])):
         if not len(given):
             raise OptionError(option, "names nothing to do", "give at least one")
@@ -151,7 +129,7 @@ def _decoded(
     ):
         group = list(of_order)
         order = Order(name, language, seed, settings.protect)
-        plan = None if name == "none" else make_plan(run, model.module, order, [cell.ratio for cell in group])
+        plan = None if name == "none" else pruning_plan(run, model.module, order, [cell.ratio for cell in group])
         for ratio, same in itertools.groupby(group, lambda cell: cell.ratio):
             with pruned(run, model.module, plan, ratio) if plan else contextlib.nullcontext(0) as count:
                 for cell in same:

@@ -20,9 +20,10 @@ from sensikit.errors import NonFiniteError, OptionError
 from sensikit.progress import progress
 from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.planning import Plan, Settings, check_source, measured_groups, redrawn
+from sensikit.sensitivity.planning import Plan, check_source, measured_groups, redrawn
 from sensikit.sensitivity.strata import LEVELS, RESAMPLES, Sample, intervals, sample
 from sensikit.sensitivity.taylor import added
+from sensikit.settings import AnalysisSettings
 from sensikit.signature import signature
 from sensikit.statistics.streaming import Float
 
@@ -102,7 +103,7 @@ def _write(run: Run, name: str, table: pd.DataFrame) -> None:
     run.write_table(name, pd.concat([others, table], ignore_index=True) if len(others) else table)
 
 
-def audit_signature(run: Run, settings: Settings, parameters: int, batches: int) -> str:
+def audit_signature(run: Run, settings: AnalysisSettings, parameters: int, batches: int) -> str:
     """Return the signature of an audit: every choice that moves its numbers."""
     return signature(
         "A",
@@ -125,7 +126,12 @@ def audit_signature(run: Run, settings: Settings, parameters: int, batches: int)
 
 
 def _measured(
-    model: Model, plan: Plan, settings: Settings, drawn: Sample, batches: Sequence[Batch], advance: Callable[[], None]
+    model: Model,
+    plan: Plan,
+    settings: AnalysisSettings,
+    drawn: Sample,
+    batches: Sequence[Batch],
+    advance: Callable[[], None],
 ) -> tuple[Float, Float]:
     """Return (taylor, exact) of a sample in float64, with the loss and the mode of the run."""
     module = model.module

@@ -20,8 +20,9 @@ from sensikit.parameters import memory_of, sample_of
 from sensikit.progress import progress, say
 from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
 from sensikit.sensitivity.batches import Batch, fingerprint
-from sensikit.sensitivity.planning import Plan, Settings, disk_of, held_gradient, make_plan, purpose_of, run_signature
+from sensikit.sensitivity.planning import Plan, disk_of, held_gradient, make_plan, purpose_of, run_signature
 from sensikit.sensitivity.taylor import Sensitivity, Tensors, measure
+from sensikit.settings import AnalysisSettings
 from sensikit.statistics.results import write_results
 from sensikit.statistics.specificity import sigma_for
 from sensikit.tables import LAYOUT
@@ -31,7 +32,7 @@ from sensikit.version import __version__
 def analyze(
     model: Model,
     out: Path,
-    settings: Settings | None = None,
+    settings: AnalysisSettings | None = None,
     *,
     groups: Sequence[str] | None = None,
     resume: bool = False,
@@ -55,7 +56,7 @@ def analyze(
         OptionError: for a task that the model was not trained on.
         RunError: if `out` exists (without `resume`), or was made with other settings or of something else (with it).
     """
-    settings = settings or Settings()
+    settings = settings or AnalysisSettings()
     plan = make_plan(model, settings, groups)
     analysis = {
         "signature": run_signature(model, settings, plan),
@@ -107,7 +108,7 @@ def _check_disk(run: Run, task: str, wanted: int) -> None:
 # measuring
 
 
-def _measure_all(model: Model, run: Run, plan: Plan, settings: Settings) -> None:
+def _measure_all(model: Model, run: Run, plan: Plan, settings: AnalysisSettings) -> None:
     sample = sample_of(plan.parameters)
     model.module.train(settings.mode == "train")
     for name, batches in plan.sets.items():
@@ -132,7 +133,9 @@ def _measure_all(model: Model, run: Run, plan: Plan, settings: Settings) -> None
                 _pool(run, settings, name, [other for other in plan.measured if other != name])
 
 
-def _measured(model: Model, plan: Plan, batches: Sequence[Batch], settings: Settings, **options: Any) -> Sensitivity:
+def _measured(
+    model: Model, plan: Plan, batches: Sequence[Batch], settings: AnalysisSettings, **options: Any
+) -> Sensitivity:
     return measure(
         model.module,
         plan.parameters,
@@ -152,7 +155,7 @@ def _vectors(found: Sensitivity, whole: bool) -> dict[str, Tensors]:
     return vectors
 
 
-def _noted(found: Sensitivity, batches: Sequence[Batch], settings: Settings) -> dict[str, Any]:
+def _noted(found: Sensitivity, batches: Sequence[Batch], settings: AnalysisSettings) -> dict[str, Any]:
     """Return what the manifest says of a set."""
     tokens = float(np.mean(found.tokens))
     counts: dict[str, int] = {}
@@ -173,7 +176,7 @@ def _noted(found: Sensitivity, batches: Sequence[Batch], settings: Settings) -> 
     }
 
 
-def _pool(run: Run, settings: Settings, name: str, others: Sequence[str]) -> None:
+def _pool(run: Run, settings: AnalysisSettings, name: str, others: Sequence[str]) -> None:
     """Store S(θ,B_-l) as the plain mean of the other languages' S."""
     entries = [run.manifest["sets"][f"{settings.task}/{other}"] for other in others]
     vectors = [run.vector(settings.task, other) for other in others]
@@ -205,7 +208,7 @@ class Cost:
         return Cost(memory, self.disk + other.disk, self.seconds + other.seconds, self.batches + other.batches)
 
 
-def estimate(model: Model, settings: Settings, groups: Sequence[str] | None = None) -> Cost:
+def estimate(model: Model, settings: AnalysisSettings, groups: Sequence[str] | None = None) -> Cost:
     """Return what `analyze` would take, after running a few batches to time them; nothing is written."""
     plan = make_plan(model, settings, groups)
     count = sum(parameter.numel for parameter in plan.parameters)

@@ -6,74 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from sensikit.backends.base import Model, Task, task_of
-from sensikit.errors import DataError, OptionError, RunError
+from sensikit.errors import DataError, RunError
 from sensikit.languages import chosen_groups
 from sensikit.parameters import FLOAT, SAMPLED, Parameter, disk_per_group, registry
-from sensikit.run import MIXED, TASKS, Run, rest_of
+from sensikit.run import MIXED, Run, rest_of
 from sensikit.sensitivity.batches import MINIMUM_BATCHES, Batch, common_tokens, draw, fingerprint, pack
 from sensikit.sensitivity.taylor import blocks_of
+from sensikit.settings import AnalysisSettings
 from sensikit.signature import signature
-from sensikit.statistics.specificity import SIGMA, sigma_for
+from sensikit.statistics.specificity import sigma_for
 
 TOKENS = 4096
 """T, the target tokens of a batch, where nothing else is asked for and the data suffice."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the numbers of one task of a run.
-
-    Attributes:
-        task: "mt", or "denoise": the self-supervised task that the checkpoint was trained on.
-        loss: "nll" (cross-entropy) or "train" (the criterion of the training run).
-        reduction: "token" (mean over the target tokens of a batch) or "sum".
-        mode: "eval", or "train" for dropout as in training.
-        batches: how many at most, per set.
-        tokens: T; None means 4096, lowered until the smallest language fills 40 batches.
-        rest: B_-l "mixed" (batches of the other languages) or "pooled" (the mean of their S: larger, never compare
-        the two).
-        rest_temperature: of the mix; 1 = in proportion to the data.
-        sigma: σ on the scale of a summed loss; see `specificity.sigma_for`.
-        seed: of every draw, and of the noise that is denoised.
-        pieces: parts of like length that a batch is computed in; the same S, less padding, one gradient more in memory.
-        skip_nonfinite: leave out and count batches whose gradient is not finite.
-    """
-
-    task: str = "mt"
-    split: str = "train"
-    loss: str = "nll"
-    reduction: str = "token"
-    mode: str = "eval"
-    batches: int = 500
-    tokens: int | None = None
-    rest: str = "mixed"
-    rest_temperature: float = 1.0
-    sigma: float = SIGMA
-    seed: int = 1
-    pieces: int = 4
-    skip_nonfinite: bool = False
-
-    def __post_init__(self) -> None:
-        choices = {"--task": TASKS, "--loss": ("nll", "train"), "--rest": ("mixed", "pooled")}
-        for option, allowed in choices.items():
-            value = getattr(self, option[2:])
-            if value not in allowed:
-                raise OptionError(option, f"{value} is not one of them", f"choose {' or '.join(allowed)}")
-        least = {"--batches": (self.batches, 2), "--tokens": (self.tokens, 1), "--pieces": (self.pieces, 1)}
-        least |= {"--seed": (self.seed, 0)}
-        for option, (number, minimum) in least.items():
-            if number is not None and number < minimum:
-                raise OptionError(option, f"{number} is too small", f"give {minimum} or more")
-        for option, size in (("--rest-temperature", self.rest_temperature), ("--sigma", self.sigma)):
-            if not (size > 0 and np.isfinite(size)):
-                raise OptionError(option, f"{size:g} is not a positive number", "see the definition of D")
-
-
-RELEASED = {"loss": "train", "reduction": "sum", "mode": "train"}
-"""`--preset released`: the loss and the mode of the authors' code (dropout on, label smoothing, summed over tokens)."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +42,7 @@ class Plan:
     notes: list[str]
 
 
-def make_plan(model: Model, settings: Settings, groups: Sequence[str] | None = None) -> Plan:
+def make_plan(model: Model, settings: AnalysisSettings, groups: Sequence[str] | None = None) -> Plan:
     """Draw the batches of every set. B_-l are the other groups of `groups`.
 
     Groups without a sentence in the split are left out and noted, unless they are asked for by name.
@@ -164,7 +109,7 @@ def _with_data(task: Task, split: str, groups: Sequence[str] | None) -> tuple[li
     return measured, empty
 
 
-def run_signature(model: Model, settings: Settings, plan: Plan) -> str:
+def run_signature(model: Model, settings: AnalysisSettings, plan: Plan) -> str:
     """Return the signature of a task of a run: every choice that moves S or D."""
     whole = plan.measured == list(plan.task.groups)
     return signature(
@@ -190,7 +135,7 @@ def run_signature(model: Model, settings: Settings, plan: Plan) -> str:
     )
 
 
-def held_gradient(settings: Settings) -> bool:
+def held_gradient(settings: AnalysisSettings) -> bool:
     """Return whether a whole gradient is held: of several parts, or to be judged before it counts."""
     return settings.pieces > 1 or settings.skip_nonfinite
 
@@ -225,7 +170,7 @@ def check_source(run: Run, model: Model) -> None:
         raise RunError(run.path, problem, "give those with --data")
 
 
-def redrawn(run: Run, model: Model, groups: Sequence[str], task: str = "mt") -> tuple[Settings, Plan]:
+def redrawn(run: Run, model: Model, groups: Sequence[str], task: str = "mt") -> tuple[AnalysisSettings, Plan]:
     """Return the settings of a run's analysis and its plan, drawn again.
 
     Raises:
@@ -240,8 +185,8 @@ def redrawn(run: Run, model: Model, groups: Sequence[str], task: str = "mt") -> 
     return settings, plan
 
 
-def _settings(run: Run, task: str) -> Settings:
+def _settings(run: Run, task: str) -> AnalysisSettings:
     try:
-        return Settings(**run.analysis(task)["settings"])
+        return AnalysisSettings(**run.analysis(task)["settings"])
     except TypeError as error:
         raise RunError(run.path / "manifest.json", "has settings of another version", "analyze again") from error

@@ -11,10 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sensikit.run import Run, rest_of
+from sensikit.settings import SIGMA
 from sensikit.statistics.streaming import Float, Keys, Moments, keys, quantiles, selected, smallest
-
-SIGMA = 1e-8
-"""σ of the paper (its footnote 3), which belongs to a loss summed over the tokens of a batch."""
 
 LEVELS = {"q01": 0.01, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "q99": 0.99}
 

@@ -12,6 +12,7 @@ import torch
 import typer
 
 from sensikit.errors import CheckpointError
+from sensikit.files import read_json
 from sensikit.run import Run
 from tests.support import toy
 from tests.support.command import Called, call
@@ -56,7 +57,7 @@ def test_analyze_prints_its_signature_and_where_it_wrote(tmp_path: Path) -> None
 def test_every_option_of_analyze_reaches_the_settings(tmp_path: Path) -> None:
     options = {
         "--batches": 5, "--tokens": 50, "--rest": "pooled", "--rest-temperature": 2.0, "--loss": "train",
-        "--sigma": 3e-8, "--seed": 4, "--pieces": 2,
+        "--sigma": 3e-8, "--seed": 4, "--pieces": 2, "--reduction": "sum", "--mode": "train",
     }  # fmt: skip
     typed = [part for pair in options.items() for part in pair]
     assert analyze(tmp_path, *typed, "--skip-nonfinite").code == 0
@@ -72,14 +73,16 @@ def test_preset_released_reaches_the_settings(tmp_path: Path) -> None:
 
 
 def test_every_option_of_prune_reaches_the_settings(run: Path) -> None:
-    options = ["--protect", 0.2, "--max-sentences", 4, "--beam", 3, "--lenpen", 0.5, "--max-len", "2,7"]
+    options = ["--protect", 0.2, "--max-sentences", 4, "--beam", 3, "--lenpen", 0.5, "--max-len-a", 2]
+    options += ["--max-len-b", 7, "--bootstrap", 30]
     assert prune(run, *options, "--max-tokens", 99, "--split", "valid", "--order", "random", "--seeds", 2).code == 0
     table = Run.open(run).read_table("pruning.csv")
     signature = table["signature"][0]
     for part in ("protect:0.2", "sents:4", "beam:3", "lenpen:0.5", "maxlen:2x+7/99", "split:valid"):
         assert f"|{part}|" in signature
     assert sorted(table["seed"].dropna()) == [1, 2]
-    assert '"max_tokens": 99' in (run / "pruning" / "settings.json").read_text()
+    settings = read_json(run / "pruning" / "settings.json")
+    assert (settings["decoding"]["max_tokens"], settings["bootstrap"]) == (99, 30)
 
 
 def test_a_dry_run_says_what_it_takes_and_writes_nothing(tmp_path: Path) -> None:
@@ -157,11 +160,13 @@ def test_an_option_of_analyze_that_cannot_be(
         (["--beam", 0], ["--beam"]),
         (["--max-tokens", 0], ["--max-tokens"]),
         (["--lenpen", "inf"], ["--lenpen"]),
-        (["--max-len", "10"], ["--max-len 10", "1.2,10"]),
-        (["--max-len", "1,2,3"], ["--max-len"]),
-        (["--max-len", "1.2,nan"], ["--max-len"]),
-        (["--max-len", "1.2,inf"], ["--max-len"]),
-        (["--max-len", "nan,10"], ["--max-len"]),
+        (["--max-len-a", "1,2"], ["--max-len-a", "valid number"]),
+        (["--max-len-a", "nan"], ["--max-len-a", "nan is out of range", "0 or more"]),
+        (["--max-len-a", "inf"], ["--max-len-a"]),
+        (["--max-len-b", "inf"], ["--max-len-b"]),
+        (["--max-len-b", "1.2"], ["--max-len-b"]),
+        (["--max-len-a", 0, "--max-len-b", 0], ["--max-len-b", "allows no output"]),
+        (["--bootstrap", -1], ["--bootstrap"]),
         (["--tokenizer", "moses"], ["--tokenizer", "moses", "13a"]),
         (["--spm-model", "nowhere.model"], ["--spm-model nowhere.model", "does not exist"]),
     ],
@@ -190,7 +195,7 @@ def test_what_is_wrong_with_prunes_options_is_told_before_a_checkpoint_is_opened
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sensikit.backends.open_checkpoint", None)
-    for options in (["--ratios", "0.95"], ["--protect", 2], ["--beam", 0], ["--max-len", "wide"]):
+    for options in (["--ratios", "0.95"], ["--protect", 2], ["--beam", 0], ["--max-len-a", "wide"]):
         one_line(prune(run, *options), 2, str(options[0]))
 
 
@@ -221,7 +226,7 @@ def test_a_manifest_that_is_damaged(run: Path, content: str) -> None:
     "field", ["parameters", "sets", "groups", "provenance", "direction", "analyses", "prunable_count"]
 )
 def test_a_manifest_that_lacks_a_field(run: Path, field: str) -> None:
-    from sensikit.files import read_json, write_json
+    from sensikit.files import write_json
 
     found = read_json(run / "manifest.json")
     del found[field]

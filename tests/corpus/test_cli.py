@@ -2,9 +2,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from sensikit_cli.main import main
 
 from sensikit.files import read_json
+from sensikit_cli.main import main
 from tests.support.corpus_text import english, write_tsv
 
 
@@ -66,7 +66,8 @@ def test_it_takes_the_languages_that_are_asked_for(
         (["--tiers", "5"], "--tiers: '5' is not two thresholds"),
         (["--name", "Catalan"], "--name: 'Catalan' is not CODE=NAME:FAMILY"),
         (["--name", "fao=Faroese"], "--name: no source has fao; there are cat, isl"),
-        (["--languages", "Catalan"], "--languages: 'Catalan' is no language code"),
+        (["--languages", "Catalan"], "--languages: no source has Catalan; there are cat, isl"),
+        (["--languages", ","], "--languages: names no language; there are cat, isl"),
         (["--languages", "fao"], "--languages: no source has fao; there are cat, isl"),
         (["--vocab", "99999"], "--vocab: 99999 pieces are more than this text has"),
         (["--test", "150"], "--test"),

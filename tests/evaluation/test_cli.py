@@ -30,7 +30,7 @@ def evaluated(
 
 def test_two_checkpoints_side_by_side(evaluated: tuple[Path, str], tiny_checkpoint: Path, tiny_data: Path) -> None:
     from sensikit.backends import open_checkpoint
-    from sensikit.backends.base import Decoding
+    from sensikit.settings import Decoding
 
     out, printed = evaluated
     backend = open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
@@ -119,7 +119,7 @@ def test_a_checkpoint_of_other_data_is_named(
         (["--direction", "eng-xxx"], ["--direction", "eng-xxx"]),
         (["--beam", "0"], ["--beam"]),
         (["--max-sentences", "0"], ["--max-sentences"]),
-        (["--max-len", "long"], ["--max-len", "long"]),
+        (["--max-len-a", "long"], ["--max-len-a", "valid number"]),
         (["--split", "nonsense"], ["nonsense"]),
         (["--tokenizer", "nonsense"], ["--tokenizer", "nonsense"]),
         (["--spm-model", "missing.model"], ["--spm-model"]),

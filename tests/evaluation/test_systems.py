@@ -13,10 +13,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sensikit.backends.base import Decoding, Provenance
+from sensikit.backends.base import Provenance
 from sensikit.errors import DataError, OptionError, RunError, SensikitError
 from sensikit.evaluation.metrics import evaluate
-from sensikit.evaluation.systems import EvaluationSettings, evaluate_systems, labels_of
+from sensikit.evaluation.systems import evaluate_systems, labels_of
+from sensikit.settings import Decoding, EvaluationSettings
 from tests.support import toy
 from tests.support.watched import Translating, snapshot, translating
 
@@ -344,7 +345,7 @@ def test_options_that_cannot_be_are_told_of_before_a_checkpoint_is_opened(tmp_pa
     for label in ("", " ", "a/b", ".hidden", "a\nb", "x" * 101):
         refused(OptionError, "--label: ", {label: never}, out)
     refused(OptionError, "--tokenizer: nonsense", {"one": never}, out, settings=replace(SETTINGS, tokenizer="nonsense"))
-    with pytest.raises(OptionError, match=r"^--beam: 0 is too few"):
+    with pytest.raises(OptionError, match=r"^--beam: 0 is out of range; give 1 or more"):
         EvaluationSettings(decoding=Decoding(beam=0))
     for languages, problem in ((["cat", "deu"], "deu is no language"), ([], "names no language")):
         systems = opened(translating())

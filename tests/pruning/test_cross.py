@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sensikit.backends.base import Decoding
 from sensikit.errors import RunError
 from sensikit.evaluation.metrics import evaluate
 from sensikit.pruning.ledger import Cell, cells
-from sensikit.pruning.masks import Order, make_plan, pruned
+from sensikit.pruning.masks import Order, pruned, pruning_plan
 from sensikit.pruning.sweep import prune
 from sensikit.run import Run
+from sensikit.settings import Decoding
 from tests.support import toy
 from tests.support.watched import SCORING, bits, snapshot, translating
 
@@ -50,7 +50,7 @@ def test_a_cell_is_the_other_language_translated_by_what_the_order_of_the_first_
     table = run.read_table("pruning-cross.csv")
     assert len(table) == 3 + 9
     for row in table[table["order"] == "specificity"].to_dict("records"):
-        plan = make_plan(run, backend.module, Order("specificity", row["group"]), [0.5])
+        plan = pruning_plan(run, backend.module, Order("specificity", row["group"]), [0.5])
         with pruned(run, backend.module, plan, 0.5) as count:
             found = backend.translate(row["evaluated"], "test", Decoding())
         quality = evaluate(found.hypotheses, found.references, "none", bootstrap=10)

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sensikit.backends.base import Decoding
 from sensikit.errors import RunError
 from sensikit.evaluation.metrics import bleu_metric, evaluate
 from sensikit.evaluation.resampling import Sampled, mean, resampled
 from sensikit.pruning.curves import curve_bands, curve_tests, curves
 from sensikit.pruning.ledger import resamples_of
-from sensikit.pruning.sweep import SweepSettings, prune
+from sensikit.pruning.sweep import prune
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import Settings, analyze
+from sensikit.settings import Decoding, SweepSettings
 from tests.support import toy
 
 SETTINGS = SweepSettings(tokenizer="none", bootstrap=60)

@@ -17,16 +17,15 @@ from safetensors.torch import load_file
 
 import sensikit
 from sensikit.backends import open_checkpoint, write_pruned
-from sensikit.backends.base import Decoding
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.checkpoint import read
 from sensikit.errors import CheckpointError, OptionError, RunError, SensikitError
 from sensikit.files import sha256
 from sensikit.pruning.export import export, export_signature
-from sensikit.pruning.masks import Order, chosen, make_plan, pruned
+from sensikit.pruning.masks import Order, chosen, pruned, pruning_plan
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
-from sensikit.sensitivity.planning import Settings
+from sensikit.settings import AnalysisSettings, Decoding
 from tests.support.checkpoints import content_of, edited
 from tests.support.command import call
 from tests.support.watched import bits, snapshot
@@ -39,7 +38,7 @@ GREEDY = Decoding(beam=1)
 def analysed(tiny_checkpoint: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("analysed") / "run"
     backend = open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
-    analyze(backend, path, Settings(batches=4, tokens=60), groups=["cat"])
+    analyze(backend, path, AnalysisSettings(batches=4, tokens=60), groups=["cat"])
     return path
 
 
@@ -55,7 +54,7 @@ def test_what_is_exported_translates_as_what_was_pruned_in_memory(
 ) -> None:
     chosen_order = Order(order, "cat", seed=1 if order == "random" else None)
     done = export(run, tiny_backend, chosen_order, 0.3, tmp_path / "model.pt", tmp_path / "mask.safetensors")
-    plan = make_plan(run, tiny_backend.module, chosen_order, [0.3])
+    plan = pruning_plan(run, tiny_backend.module, chosen_order, [0.3])
     unpruned = tiny_backend.translate("cat", "test", GREEDY).hypotheses
     with pruned(run, tiny_backend.module, plan, 0.3) as count:
         expected = tiny_backend.translate("cat", "test", GREEDY).hypotheses
@@ -76,7 +75,7 @@ def test_the_mask_is_a_bool_for_every_parameter_and_gives_the_same_model(
     assert {name: tuple(each.shape) for name, each in masks.items()} == {p.name: p.shape for p in run.parameters}
     assert {each.dtype for each in masks.values()} == {torch.bool}
     assert sum(int(each.sum()) for each in masks.values()) == done.pruned
-    plan = make_plan(run, tiny_backend.module, order, [0.45])
+    plan = pruning_plan(run, tiny_backend.module, order, [0.45])
     inside = np.concatenate([part for _, _, part in chosen(run, tiny_backend.module, plan, 0.45)])
     assert np.array_equal(inside, np.concatenate([masks[p.name].numpy().ravel() for p in run.parameters if p.prunable]))
     assert not any(masks[p.name].any() for p in run.parameters if not p.prunable)

@@ -12,7 +12,7 @@ from torch.nn.utils import prune as torch_prune
 
 from sensikit.errors import OptionError
 from sensikit.parameters import registry
-from sensikit.pruning.masks import Order, check_ratios, chosen, make_plan, pruned
+from sensikit.pruning.masks import Order, check_ratios, chosen, pruned, pruning_plan
 from sensikit.pruning.scorers import SCORERS, random_keys
 from sensikit.statistics.specificity import specificity
 from tests.support.tied import PRUNABLE, SIZE, applied_mask, mask_of, model, obvious_mask, prunable_part, run_of, scores
@@ -33,7 +33,7 @@ def test_plan_and_apply_are_the_argsort_in_memory(
     module = model()
     run = run_of(tmp_path / "run", module, *scores(1, ties))
     order = Order(name, "cat", seed=3 if name == "random" else None)
-    plan = make_plan(run, module, order, RATIOS)
+    plan = pruning_plan(run, module, order, RATIOS)
     assert plan.prunable == PRUNABLE
     for ratio in RATIOS:
         expected = obvious_mask(run, module, order, ratio)
@@ -47,7 +47,7 @@ def test_protection_of_any_share_is_the_argsort_in_memory(tmp_path: Path, protec
     run = run_of(tmp_path / "run", module, *scores(2, ties=True))
     for name in SCORERS:
         order = Order(name, "cat", 1, protect)
-        plan = make_plan(run, module, order, [1 - protect])
+        plan = pruning_plan(run, module, order, [1 - protect])
         assert np.array_equal(mask_of(run, module, plan, 1 - protect), obvious_mask(run, module, order, 1 - protect))
 
 
@@ -56,7 +56,7 @@ def test_ratio_is_pruned_over_prunable_exactly(tmp_path: Path, name: str) -> Non
     module = model()
     run = run_of(tmp_path / "run", module, *scores(3, ties=False))
     ratios = [i / PRUNABLE for i in range(int(0.9 * PRUNABLE) + 1)]
-    plan = make_plan(run, module, Order(name, "cat", 1), ratios)
+    plan = pruning_plan(run, module, Order(name, "cat", 1), ratios)
     for pruned_count, ratio in enumerate(ratios):
         assert plan.counts[ratio] == pruned_count
         with pruned(run, module, plan, ratio) as count:
@@ -70,7 +70,7 @@ def test_at_the_highest_ratio_all_but_the_protected_are_gone(tmp_path: Path, nam
     module = model()
     own, rest = scores(4, ties=False)
     run = run_of(tmp_path / "run", module, own, rest)
-    kept = ~mask_of(run, module, make_plan(run, module, Order(name, "cat", 1), [0.9]), 0.9)
+    kept = ~mask_of(run, module, pruning_plan(run, module, Order(name, "cat", 1), [0.9]), 0.9)
     part = prunable_part(run, own)
     assert kept.sum() == 8  # ⌊81/10⌋
     assert set(np.flatnonzero(kept)) == set(np.argsort(-part)[:8])
@@ -82,7 +82,7 @@ def test_the_protected_are_those_of_the_language_and_not_of_the_others(tmp_path:
     rest[8:16] = 4096  # the highest S(θ,B_-l)
     module = model()
     run = run_of(tmp_path / "run", module, own, rest)
-    mask = mask_of(run, module, make_plan(run, module, Order("specificity", "cat"), [0.1]), 0.1)
+    mask = mask_of(run, module, pruning_plan(run, module, Order("specificity", "cat"), [0.1]), 0.1)
     assert np.flatnonzero(mask).tolist() == list(range(8, 16))
 
 
@@ -92,7 +92,7 @@ def test_the_order_is_global_and_not_by_layer(tmp_path: Path) -> None:
     inside = next(p for p in registry(module) if p.name == "fc2.weight")
     rest[inside.start : inside.stop] = 2
     run = run_of(tmp_path / "run", module, own, rest)
-    plan = make_plan(run, module, Order("specificity", "cat"), [20 / PRUNABLE])
+    plan = pruning_plan(run, module, Order("specificity", "cat"), [20 / PRUNABLE])
     with pruned(run, module, plan, 20 / PRUNABLE):
         assert not module.fc2.weight.any()
         assert module.fc1.weight.all()
@@ -107,7 +107,7 @@ def test_the_order_of_specificity_is_signed_and_not_that_of_torchs_l1(tmp_path: 
     own[-10:] = 64  # protected
     run = run_of(tmp_path / "run", module, own, rest)
     ratio = 10 / PRUNABLE
-    ours = mask_of(run, module, make_plan(run, module, Order("specificity", "cat"), [ratio]), ratio)
+    ours = mask_of(run, module, pruning_plan(run, module, Order("specificity", "cat"), [ratio]), ratio)
     score = torch.from_numpy(specificity(prunable_part(run, own), prunable_part(run, rest), 1e-7))
     theirs = torch_prune.L1Unstructured(10).compute_mask(score, torch.ones_like(score)) == 0
     assert np.flatnonzero(ours).tolist() == list(range(10))
@@ -121,7 +121,7 @@ def test_norms_and_whatever_is_not_prunable_stay_as_they_are(tmp_path: Path) -> 
     own[norm.start : norm.start + 8], rest[norm.start : norm.start + 8] = 0, 1  # by every order the first to go
     run = run_of(tmp_path / "run", module, own, rest)
     for name in SCORERS:
-        plan = make_plan(run, module, Order(name, "cat", 1), [0.9])
+        plan = pruning_plan(run, module, Order(name, "cat", 1), [0.9])
         assert {parameter.name for parameter, _, _ in chosen(run, module, plan, 0.9)} == {
             "embed_tokens.weight", "fc1.weight", "fc1.bias", "fc2.weight",
         }  # fmt: skip
@@ -136,7 +136,7 @@ def test_a_norm_does_not_take_a_place_among_the_protected(tmp_path: Path) -> Non
     norm = next(p for p in registry(module) if p.name == "layer_norm.weight")
     own[norm.start : norm.start + 8] = 1e6
     run = run_of(tmp_path / "run", module, own, rest)
-    plan = make_plan(run, module, Order("specificity", "cat"), [0.9])
+    plan = pruning_plan(run, module, Order("specificity", "cat"), [0.9])
     assert (~mask_of(run, module, plan, 0.9)).sum() == 8
 
 
@@ -147,7 +147,7 @@ def test_a_tied_embedding_is_pruned_once_and_both_of_its_uses_see_the_zeros(tmp_
     rest[:16] = 3  # words 0 to 3 of the embedding
     own[-10:] = 2  # protected
     run = run_of(tmp_path / "run", module, own, rest)
-    plan = make_plan(run, module, Order("specificity", "cat"), [16 / PRUNABLE])
+    plan = pruning_plan(run, module, Order("specificity", "cat"), [16 / PRUNABLE])
     tokens = torch.arange(9)
     with torch.no_grad(), pruned(run, module, plan, 16 / PRUNABLE) as count:
         assert count == 16
@@ -168,7 +168,7 @@ def test_magnitude_is_that_of_the_unpruned_weights_even_while_they_are_pruned(tm
     module = model()
     run = run_of(tmp_path / "run", module, *scores(11, ties=False))
     order = Order("magnitude", "cat")
-    plan = make_plan(run, module, order, [0.5])
+    plan = pruning_plan(run, module, order, [0.5])
     assert np.array_equal(applied_mask(run, module, plan, 0.5), obvious_mask(run, module, order, 0.5))
 
 
@@ -176,7 +176,7 @@ def test_reverse_is_the_reverse_of_specificity(tmp_path: Path) -> None:
     module = model()
     run = run_of(tmp_path / "run", module, *scores(12, ties=False))
     steps = [i / PRUNABLE for i in range(73)]
-    plans = {name: make_plan(run, module, Order(name, "cat"), steps) for name in ("specificity", "reverse")}
+    plans = {name: pruning_plan(run, module, Order(name, "cat"), steps) for name in ("specificity", "reverse")}
     masks = {name: [mask_of(run, module, plan, ratio) for ratio in steps] for name, plan in plans.items()}
     turns = {name: [int(np.flatnonzero(b & ~a)[0]) for a, b in itertools.pairwise(m)] for name, m in masks.items()}
     # 73 are not protected; each order has told of its first 72
@@ -187,7 +187,7 @@ def test_reverse_breaks_ties_by_index_as_every_order_does(tmp_path: Path) -> Non
     module = model()
     run = run_of(tmp_path / "run", module, np.ones(SIZE, dtype=np.float32), np.ones(SIZE, dtype=np.float32))
     for name in ("specificity", "reverse", "sensitivity"):
-        plan = make_plan(run, module, Order(name, "cat"), [10 / PRUNABLE])
+        plan = pruning_plan(run, module, Order(name, "cat"), [10 / PRUNABLE])
         # the first eight are protected: ties of S(θ,B_l) go by index as well
         assert np.flatnonzero(mask_of(run, module, plan, 10 / PRUNABLE)).tolist() == list(range(8, 18))
 
@@ -197,7 +197,7 @@ def test_random_order_is_the_same_by_seed_and_another_by_another(tmp_path: Path)
     run = run_of(tmp_path / "run", module, *scores(13, ties=False))
 
     def mask(seed: int) -> list[bool]:
-        return mask_of(run, module, make_plan(run, module, Order("random", "cat", seed), [0.5]), 0.5).tolist()
+        return mask_of(run, module, pruning_plan(run, module, Order("random", "cat", seed), [0.5]), 0.5).tolist()
 
     assert mask(1) == mask(1)
     assert len({tuple(mask(seed)) for seed in range(8)}) == 8
@@ -208,7 +208,9 @@ def test_random_order_does_not_read_the_scores_but_for_the_protection(tmp_path: 
     own, rest = scores(14, ties=False)
     one = run_of(tmp_path / "one", module, own, rest)
     two = run_of(tmp_path / "two", module, own, rest[::-1].copy())
-    masks = [mask_of(run, module, make_plan(run, module, Order("random", "cat", 1), [0.5]), 0.5) for run in (one, two)]
+    masks = [
+        mask_of(run, module, pruning_plan(run, module, Order("random", "cat", 1), [0.5]), 0.5) for run in (one, two)
+    ]
     assert np.array_equal(*masks)
 
 
@@ -245,7 +247,9 @@ def test_scaling_loss_and_sigma_together_leaves_every_order_as_it_was(tmp_path: 
     one = run_of(tmp_path / "one", module, own, rest, sigma=2.0**-20)
     two = run_of(tmp_path / "two", module, own * 1024, rest * 1024, sigma=2.0**-10)
     for name in SCORERS:
-        masks = [mask_of(run, module, make_plan(run, module, Order(name, "cat", 1), [0.5]), 0.5) for run in (one, two)]
+        masks = [
+            mask_of(run, module, pruning_plan(run, module, Order(name, "cat", 1), [0.5]), 0.5) for run in (one, two)
+        ]
         assert np.array_equal(*masks)
 
 
@@ -274,11 +278,11 @@ def test_a_plan_checks_its_ratios_itself(tmp_path: Path) -> None:
     module = model()
     run = run_of(tmp_path / "run", module, *scores(16, ties=False))
     with pytest.raises(OptionError, match="--ratios"):
-        make_plan(run, module, Order("specificity", "cat"), [0.95])
+        pruning_plan(run, module, Order("specificity", "cat"), [0.95])
 
 
 def test_an_unknown_order_is_refused(tmp_path: Path) -> None:
     module = model()
     run = run_of(tmp_path / "run", module, *scores(17, ties=False))
     with pytest.raises(OptionError, match="--order: alphabet is not an order; choose among specificity"):
-        make_plan(run, module, Order("alphabet", "cat"), [0.5])
+        pruning_plan(run, module, Order("alphabet", "cat"), [0.5])

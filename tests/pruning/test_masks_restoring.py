@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sensikit.pruning.masks import Order, chosen, make_plan, pruned
+from sensikit.pruning.masks import Order, chosen, pruned, pruning_plan
 from tests.support.tied import PRUNABLE, Tied, model, run_of, scores
 
 
@@ -32,7 +32,7 @@ def peculiar(module: Tied) -> Tied:
 def test_restore_is_bit_for_bit(tmp_path: Path, ratio: float) -> None:
     module = peculiar(model())
     run = run_of(tmp_path / "run", module, *scores(7, ties=False))
-    plan = make_plan(run, module, Order("specificity", "cat"), [ratio])
+    plan = pruning_plan(run, module, Order("specificity", "cat"), [ratio])
     before = bits(module)
     with pruned(run, module, plan, ratio) as count:
         during = bits(module)
@@ -48,7 +48,7 @@ def test_restore_is_bit_for_bit(tmp_path: Path, ratio: float) -> None:
 def test_restore_is_bit_for_bit_after_an_exception_in_the_block(tmp_path: Path, error: type[BaseException]) -> None:
     module = peculiar(model())
     run = run_of(tmp_path / "run", module, *scores(8, ties=False))
-    plan = make_plan(run, module, Order("specificity", "cat"), [0.5])
+    plan = pruning_plan(run, module, Order("specificity", "cat"), [0.5])
     before = bits(module)
     with pytest.raises(error), pruned(run, module, plan, 0.5):
         raise error
@@ -61,7 +61,7 @@ def test_restore_is_bit_for_bit_when_the_scores_break_off_half_way(
 ) -> None:
     module = model()
     run = run_of(tmp_path / "run", module, *scores(9, ties=False))
-    plan = make_plan(run, module, Order("specificity", "cat"), [0.9])
+    plan = pruning_plan(run, module, Order("specificity", "cat"), [0.9])
     before = bits(module)
 
     def breaks_off(*arguments: object):  # type: ignore[no-untyped-def]
@@ -79,7 +79,7 @@ def test_restore_is_bit_for_bit_when_the_scores_break_off_half_way(
 def test_the_same_tensors_stay_in_their_places(tmp_path: Path) -> None:
     module = model()
     run = run_of(tmp_path / "run", module, *scores(10, ties=False))
-    plan = make_plan(run, module, Order("specificity", "cat"), [0.9])
+    plan = pruning_plan(run, module, Order("specificity", "cat"), [0.9])
     before = {name: tensor.data_ptr() for name, tensor in module.named_parameters()}
     with pruned(run, module, plan, 0.9):
         assert {name: tensor.data_ptr() for name, tensor in module.named_parameters()} == before

@@ -18,7 +18,7 @@ from sensikit.parameters import registry, tensors
 from sensikit.pruning.scorers import SCORERS, _without_padding, fisher, measure_missing, scorer_of, wanda
 from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch, draw, pack
-from sensikit.sensitivity.planning import Settings
+from sensikit.settings import AnalysisSettings
 from tests.support import toy
 from tests.support.measured import batches_of
 from tests.support.watched import Watched, bits, breaks_at, infinite_at, snapshot
@@ -38,7 +38,9 @@ def untied() -> toy.ToyBackend:
 
 def measured(of: Any, backend: Any, batches: Sequence[Batch], **options: Any) -> dict[str, np.ndarray]:
     parameters = registry(backend.module, backend.ghosts)
-    return {name: score.numpy() for name, score in of(backend, parameters, Settings(**options), batches).items()}
+    return {
+        name: score.numpy() for name, score in of(backend, parameters, AnalysisSettings(**options), batches).items()
+    }
 
 
 # Fisher

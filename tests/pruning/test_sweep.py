@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sensikit.backends.base import Decoding
 from sensikit.errors import OptionError
 from sensikit.evaluation.metrics import evaluate, length_ratio
 from sensikit.figures.curves import caption
 from sensikit.pruning.ledger import Cell, cells
-from sensikit.pruning.masks import Order, pruned
-from sensikit.pruning.masks import make_plan as make_pruning_plan
-from sensikit.pruning.sweep import SweepSettings, cell_signature, parse_ratios, prune
+from sensikit.pruning.masks import Order, pruned, pruning_plan
+from sensikit.pruning.sweep import cell_signature, parse_ratios, prune
 from sensikit.run import Run
+from sensikit.settings import Decoding, SweepSettings
 from tests.support import toy
 from tests.support.watched import CELLS, SCORING, SMALL, bits, ledger, translating
 
@@ -76,7 +75,7 @@ def test_cells_are_what_plan_apply_decode_and_score_give_one_by_one(straight: Pa
             found = backend.translate(cell.language, "test", Decoding())
         else:
             order = Order(cell.order, cell.language, cell.seed)
-            with pruned(run, backend.module, make_pruning_plan(run, backend.module, order, [cell.ratio]), cell.ratio):
+            with pruned(run, backend.module, pruning_plan(run, backend.module, order, [cell.ratio]), cell.ratio):
                 found = backend.translate(cell.language, "test", Decoding())
         quality = evaluate(found.hypotheses, found.references, "none", bootstrap=10)
         assert (line["bleu"], line["bleu_low"], line["bleu_high"]) == (

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from sensikit.backends.base import Decoding
 from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.files import read_json, write_json
-from sensikit.pruning.sweep import SweepSettings, prune
+from sensikit.pruning.sweep import prune
 from sensikit.run import Run
+from sensikit.settings import Decoding, SweepSettings
 from tests.support.stored import everything
 from tests.support.watched import CELLS, SCORING, SMALL, Translating, bits, ledger, snapshot, translating
 
@@ -317,20 +317,20 @@ def test_an_unknown_tokenizer_is_refused(run: Run) -> None:
         ("--protect", {"protect": 1.0}),
         ("--protect", {"protect": -0.1}),
         ("--protect", {"protect": math.nan}),
-        ("--max-sentences", {"decoding": Decoding(max_sentences=0)}),
-        ("--max-sentences", {"decoding": Decoding(max_sentences=-3)}),
-        ("--beam", {"decoding": Decoding(beam=0)}),
-        ("--max-tokens", {"decoding": Decoding(max_tokens=0)}),
-        ("--lenpen", {"decoding": Decoding(lenpen=math.nan)}),
-        ("--max-len", {"decoding": Decoding(max_len_a=math.inf)}),
-        ("--max-len", {"decoding": Decoding(max_len_a=-1)}),
-        ("--max-len", {"decoding": Decoding(max_len_b=-1)}),
-        ("--max-len", {"decoding": Decoding(max_len_a=0, max_len_b=0)}),
+        ("--max-sentences", {"max_sentences": 0}),
+        ("--max-sentences", {"max_sentences": -3}),
+        ("--beam", {"beam": 0}),
+        ("--max-tokens", {"max_tokens": 0}),
+        ("--lenpen", {"lenpen": math.nan}),
+        ("--max-len-a", {"max_len_a": math.inf}),
+        ("--max-len-a", {"max_len_a": -1}),
+        ("--max-len-b", {"max_len_b": -1}),
+        ("--max-len-b", {"max_len_a": 0, "max_len_b": 0}),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(option: str, change: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match=f"^{option}"):
-        replace(SCORING, **change)
+    with pytest.raises(OptionError, match=f"^{option}: "):
+        replace(SCORING if "protect" in change else SCORING.decoding, **change)
 
 
 def test_a_run_that_another_process_writes_is_refused(run: Run) -> None:

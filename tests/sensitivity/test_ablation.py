@@ -22,7 +22,7 @@ from sensikit.run import Run
 from sensikit.sensitivity.ablation import ablate, audit, audit_signature, in_float64
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.planning import Settings
+from sensikit.settings import AnalysisSettings
 from tests.support import toy
 from tests.support.measured import batches_of
 from tests.support.watched import Watched, bits, infinite_at, snapshot
@@ -249,7 +249,7 @@ def run(analysed: Path, tmp_path: Path) -> Run:
 
 def test_a_census_of_a_run_is_S_of_its_first_batches(tmp_path: Path) -> None:
     backend = toy.backend()
-    run = analyze(backend, tmp_path / "run", Settings(batches=2, tokens=20, pieces=1), groups=["cat", "nso"])
+    run = analyze(backend, tmp_path / "run", AnalysisSettings(batches=2, tokens=20, pieces=1), groups=["cat", "nso"])
     size = run.manifest["parameter_count"]
     summary = audit(run, backend, groups=["nso"], parameters=size, batches=9)
     table = run.read_table("audit.csv")
@@ -300,7 +300,7 @@ def test_an_audit_writes_both_tables_with_the_signature_of_each_choice(run: Run)
 
 
 def test_an_audit_is_on_the_first_batches_of_the_run_with_its_loss_and_its_mode(tmp_path: Path) -> None:
-    settings = Settings(batches=4, tokens=64, loss="train", reduction="sum", mode="train", pieces=1)
+    settings = AnalysisSettings(batches=4, tokens=64, loss="train", reduction="sum", mode="train", pieces=1)
     run = analyze(Watched({"nob": 90, "cat": 80}), tmp_path / "run", settings)
     first = Watched({"nob": 90, "cat": 80})
     analyze(first, tmp_path / "again", settings, groups=["cat", "nso"])
@@ -332,11 +332,11 @@ def test_the_audit_of_another_task_stays(run: Run) -> None:
 
 
 def test_what_moves_an_audit_is_in_its_signature(run: Run) -> None:
-    plain = audit_signature(run, Settings(), 200, 1)
-    assert audit_signature(run, Settings(), 201, 1) != plain
-    assert audit_signature(run, Settings(), 200, 2) != plain
+    plain = audit_signature(run, AnalysisSettings(), 200, 1)
+    assert audit_signature(run, AnalysisSettings(), 201, 1) != plain
+    assert audit_signature(run, AnalysisSettings(), 200, 2) != plain
     for change in ({"loss": "train"}, {"reduction": "sum"}, {"mode": "train"}, {"seed": 2}, {"split": "valid"}):
-        assert audit_signature(run, Settings(**change), 200, 1) != plain, change
+        assert audit_signature(run, AnalysisSettings(**change), 200, 1) != plain, change
 
 
 def test_the_taylor_estimate_of_the_toy_is_good(run: Run) -> None:

@@ -13,7 +13,8 @@ from sensikit.errors import NonFiniteError
 from sensikit.run import MIXED, Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.planning import RELEASED, Settings, make_plan
+from sensikit.sensitivity.planning import make_plan
+from sensikit.settings import RELEASED, AnalysisSettings
 from tests.support import handmade, toy
 from tests.support.watched import QUICK, SIZES, Watched, breaks_at, infinite_at, obvious, snapshot, undisturbed
 
@@ -78,7 +79,7 @@ def test_no_name_of_a_set_is_that_of_a_group(tmp_path: Path) -> None:
 
 def test_others_are_mixed_in_proportion_to_their_data_or_flatter() -> None:
     sizes = {"cat": 50, "nob": 1000, "fur": 100}
-    settings = Settings(batches=20, tokens=100)
+    settings = AnalysisSettings(batches=20, tokens=100)
 
     def share(temperature: float) -> float:
         plan = make_plan(Watched(sizes), replace(settings, rest_temperature=temperature))
@@ -138,7 +139,7 @@ def test_tokens_are_lowered_until_the_smallest_language_has_forty_batches_and_it
     sizes = {"nob": 400, "cat": 300, "fur": 200}
     backend = Watched(sizes)
     target = {code: int(backend.sizes(code)[:, 1].sum()) for code in sizes}
-    run = analyze(backend, tmp_path / "run", Settings())
+    run = analyze(backend, tmp_path / "run", AnalysisSettings())
     expected = run.analysis()["tokens"]
     assert 0.95 * target["fur"] / 40 - 1 <= expected <= target["fur"] // 40 < 4096
     assert f"tokens:{expected}|" in run.analysis()["signature"]
@@ -155,7 +156,7 @@ def test_every_language_has_as_many_batches_as_it_can_fill_up_to_the_wanted_numb
     tmp_path: Path,
 ) -> None:
     sizes = {"nob": 400, "cat": 20}
-    run = analyze(Watched(sizes), tmp_path / "run", Settings(batches=9, tokens=40))
+    run = analyze(Watched(sizes), tmp_path / "run", AnalysisSettings(batches=9, tokens=40))
     sets = run.manifest["sets"]
     assert sets["mt/nob"]["batches"] == 9
     assert sets["mt/cat"]["batches"] < 9
@@ -168,7 +169,7 @@ def test_pairs_that_the_model_cannot_take_are_counted_in_the_notes(monkeypatch: 
     backend = Watched()
     longer = next(iter(backend.groups))
     monkeypatch.setattr(backend, "left_out", lambda code, split: 7 if code == longer else 0, raising=False)
-    notes = make_plan(backend, Settings(batches=6, tokens=40)).notes
+    notes = make_plan(backend, AnalysisSettings(batches=6, tokens=40)).notes
     assert [note for note in notes if "left out" in note] == [
         f"{longer}: 7 pairs longer than the model takes are left out"
     ]
@@ -181,7 +182,7 @@ def test_batches_hold_the_same_tokens_in_every_set(straight: Path) -> None:
 
 
 def test_tokens_that_were_asked_for_are_not_lowered() -> None:
-    plan = make_plan(Watched(), Settings(batches=6, tokens=70))
+    plan = make_plan(Watched(), AnalysisSettings(batches=6, tokens=70))
     assert plan.tokens == 70
     assert not any("lowered" in note for note in plan.notes)
 
@@ -279,7 +280,7 @@ def test_a_gradient_that_is_not_finite_is_refused_with_its_batch_and_can_be_resu
 
 
 def test_skipped_batches_are_counted_and_left_out_of_everything(tmp_path: Path) -> None:
-    settings = Settings(batches=44, tokens=9, pieces=1, skip_nonfinite=True)
+    settings = AnalysisSettings(batches=44, tokens=9, pieces=1, skip_nonfinite=True)
     sizes = {"nob": 100, "cat": 100}
     backend = Watched(sizes, before=infinite_at(2, 30))
     run = analyze(backend, tmp_path / "run", settings)

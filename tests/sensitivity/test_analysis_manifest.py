@@ -18,7 +18,8 @@ from sensikit.parameters import registry
 from sensikit.run import MIXED, Run
 from sensikit.sensitivity.analysis import analyze, estimate
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.planning import Settings, disk_of, make_plan
+from sensikit.sensitivity.planning import disk_of, make_plan
+from sensikit.settings import AnalysisSettings
 from sensikit.version import __version__
 from tests.support import toy
 from tests.support.watched import CHANGES, QUICK, SIZES, Both, Watched, signature_of, undisturbed
@@ -150,11 +151,12 @@ def test_signature_tells_checkpoint_data_direction_and_languages() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [QUICK, replace(QUICK, rest="pooled"), Settings(batches=44, tokens=9), replace(QUICK, batches=3)]
+    "settings",
+    [QUICK, replace(QUICK, rest="pooled"), AnalysisSettings(batches=44, tokens=9), replace(QUICK, batches=3)],
 )
 @pytest.mark.parametrize("asked", [None, ["cat", "nob"]])
 def test_a_dry_run_knows_the_disk_and_the_batches_a_run_takes(
-    tmp_path: Path, settings: Settings, asked: list[str] | None
+    tmp_path: Path, settings: AnalysisSettings, asked: list[str] | None
 ) -> None:
     cost = estimate(Watched(), settings, asked)
     run = analyze(Watched(), tmp_path / "run", settings, groups=asked)
@@ -193,14 +195,14 @@ def test_a_dry_run_does_not_stumble_over_what_the_run_would_skip() -> None:
 
 
 def test_block_means_of_large_models_are_those_of_a_sample() -> None:
-    plan = make_plan(Watched(), Settings(batches=44, tokens=9))
+    plan = make_plan(Watched(), AnalysisSettings(batches=44, tokens=9))
     for count in (999_999, 1_000_000, 5_000_000):
         vectors = 3 * 3 + 1
         assert disk_of(count, plan) == 4 * (count * vectors + min(count, 1_000_000) * 20 * 3)
 
 
 def test_notes_are_said_once_each_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = analyze(Watched({"nob": 400, "cat": 20}), tmp_path / "run", Settings(batches=9, tokens=40))
+    run = analyze(Watched({"nob": 400, "cat": 20}), tmp_path / "run", AnalysisSettings(batches=9, tokens=40))
     said = capsys.readouterr().err
     for note in run.analysis()["notes"]:
         assert len(re.findall(re.escape(note), said)) == 1

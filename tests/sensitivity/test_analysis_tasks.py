@@ -20,7 +20,8 @@ from sensikit.parameters import registry
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze, estimate
 from sensikit.sensitivity.batches import Batch, pack
-from sensikit.sensitivity.planning import Settings, make_plan
+from sensikit.sensitivity.planning import make_plan
+from sensikit.settings import AnalysisSettings
 from tests.support import toy
 from tests.support.command import Called, call
 from tests.support.watched import QUICK, SIZES, Both, Watched, signature_of, snapshot, undisturbed
@@ -81,7 +82,7 @@ def obvious(backend: toy.ToyBackend, batches: Sequence[Batch], seed: int, per_to
 
 
 @pytest.mark.parametrize("settings", [DENOISE, replace(DENOISE, reduction="sum", seed=2)])
-def test_S_of_two_terms_is_that_of_each_by_its_own_tokens(tmp_path: Path, settings: Settings) -> None:
+def test_S_of_two_terms_is_that_of_each_by_its_own_tokens(tmp_path: Path, settings: AnalysisSettings) -> None:
     backend = Watched()
     run = analyze(backend, tmp_path / "run", settings)
     sets = make_plan(backend, settings).sets

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from sensikit.backends.base import Item
-from sensikit.pruning.masks import Order, chosen
-from sensikit.pruning.masks import make_plan as make_pruning_plan
+from sensikit.pruning.masks import Order, chosen, pruning_plan
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
 from tests.support import handmade
@@ -64,7 +63,7 @@ def test_scaling_the_loss_and_sigma_together_leaves_pcc_specificity_and_the_orde
     for name in ("specificity", "sensitivity"):
         masks = []
         for each in (run, scaled):
-            plan = make_pruning_plan(each, module, Order(name, "cat"), [0.5])
+            plan = pruning_plan(each, module, Order(name, "cat"), [0.5])
             masks.append(np.concatenate([inside for _, _, inside in chosen(each, module, plan, 0.5)]))
         assert np.array_equal(*masks)
 
@@ -97,7 +96,7 @@ def test_permuting_the_parameters_permutes_the_result(straight: Path, tmp_path: 
         np.testing.assert_allclose(one[numbers], two[numbers], rtol=1e-6, atol=1e-9)
 
     def pruned_by_name(which: Run, module: torch.nn.Module) -> dict[str, np.ndarray]:
-        plan = make_pruning_plan(which, module, Order("specificity", "cat"), [0.5])
+        plan = pruning_plan(which, module, Order("specificity", "cat"), [0.5])
         return {p.name: inside for p, _, inside in chosen(which, module, plan, 0.5)}
 
     one, two = pruned_by_name(run, Watched().module), pruned_by_name(permuted, backend.module)

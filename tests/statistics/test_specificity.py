@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sensikit.statistics.specificity import SIGMA, sigma_for, specificity, specificity_table
+from sensikit.settings import SIGMA
+from sensikit.statistics.specificity import sigma_for, specificity, specificity_table
 from tests.support import handmade
 
 SCORES = arrays.arrays(np.float32, 12, elements=st.floats(0, 1, width=32))

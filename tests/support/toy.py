@@ -25,8 +25,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from sensikit.backends.base import Decoding, Item, Provenance, Task, Translations
+from sensikit.backends.base import Item, Provenance, Task, Translations
 from sensikit.languages import Group
+from sensikit.settings import Decoding
 
 PAD, EOS, FILLER = 0, 1, 2
 FIRST = 3

@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sensikit.backends.base import Decoding, Item, Translations
+from sensikit.backends.base import Item, Translations
 from sensikit.languages import Group
-from sensikit.pruning.sweep import SweepSettings
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.planning import Settings, make_plan, run_signature
+from sensikit.sensitivity.planning import make_plan, run_signature
+from sensikit.settings import AnalysisSettings, Decoding, SweepSettings
 from tests.support import toy
 
 SIZES = {"nob": 70, "cat": 60, "fur": 50}
 """Training sentences by language, in an order that is not that of the alphabet."""
 
-QUICK = Settings(batches=6, tokens=40)
+QUICK = AnalysisSettings(batches=6, tokens=40)
 """Of an analysis of those."""
 
 
@@ -101,7 +101,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def signature_of(backend: toy.ToyBackend, settings: Settings, asked: list[str] | None = None) -> str:
+def signature_of(backend: toy.ToyBackend, settings: AnalysisSettings, asked: list[str] | None = None) -> str:
     return run_signature(backend, settings, make_plan(backend, settings, asked))
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from sensikit.backends.base import Decoding
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.model import Opened, detokenizer_of, tags_of
 from sensikit.errors import DataError, OptionError
 from sensikit.files import lines
 from sensikit.languages import Pair
+from sensikit.settings import Decoding
 
 LARGEST_LOGIT = 1e4
 """Logits are kept within ± this while decoding: far beyond any that a model has, and what NaN and infinity become."""
@@ -60,8 +60,6 @@ def translations(
 
 
 def _check(decoding: Decoding, shortest: int) -> None:
-    if decoding.beam < 1 or decoding.max_tokens < 1:
-        raise OptionError("--beam", f"is {decoding.beam} with {decoding.max_tokens} tokens a batch", "give at least 1")
     if int(decoding.max_len_a * shortest + decoding.max_len_b) < 1:
         raise OptionError("--max-len-b", "leaves no room for a single token", "give a longer limit")
 

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from sensikit.backends.base import Decoding, Item, Translations
+from sensikit.backends.base import Item, Translations
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.decoding import references, translations
 from sensikit.backends.fairseq.model import Opened
 from sensikit.errors import DataError
+from sensikit.settings import Decoding
 
 
 @dataclass(frozen=True)

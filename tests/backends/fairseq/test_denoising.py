@@ -16,8 +16,9 @@ from sensikit.backends.fairseq.translation import FairseqBackend, open_checkpoin
 from sensikit.errors import CheckpointError, DataError
 from sensikit.parameters import registry
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.planning import Settings, examples_of, make_plan
+from sensikit.sensitivity.planning import examples_of, make_plan
 from sensikit.sensitivity.taylor import measure
+from sensikit.settings import AnalysisSettings
 from tests.support import training_system
 from tests.support.command import call
 from tests.support.denoised import ITEMS, METHODS, denoising, opened, parts, per_token
@@ -119,7 +120,7 @@ def obvious(backend: FairseqBackend, task: Denoising, batches: list[Batch]) -> d
 def test_S_equals_the_obvious_loop_with_a_full_gradient(tiny_data: Path, tmp_path: Path, method: str) -> None:
     _, backend = opened(tiny_data, tmp_path / "c.pt", method)
     backend.module.double()
-    settings = Settings(task="denoise", batches=5, tokens=24, pieces=3)
+    settings = AnalysisSettings(task="denoise", batches=5, tokens=24, pieces=3)
     task = examples_of(backend, settings)
     assert isinstance(task, Denoising)
     batches = make_plan(backend, settings).sets["rest.cat"]
@@ -134,7 +135,7 @@ def test_S_equals_the_obvious_loop_with_a_full_gradient(tiny_data: Path, tmp_pat
 
 def test_a_parameter_that_the_task_does_not_use_has_S_zero(tiny_data: Path, tmp_path: Path) -> None:
     _, backend = opened(tiny_data, tmp_path / "c.pt", *METHODS["mlm alone"])
-    settings = Settings(task="denoise", batches=3, tokens=24)
+    settings = AnalysisSettings(task="denoise", batches=3, tokens=24)
     task = examples_of(backend, settings)
     parameters = registry(backend.module, backend.ghosts)
     found = measure(backend.module, parameters, make_plan(backend, settings).sets["cat"], task.collate, task.loss).mean

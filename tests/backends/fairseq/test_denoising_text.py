@@ -13,7 +13,8 @@ from sensikit.backends.fairseq.denoising import Denoising
 from sensikit.backends.fairseq.translation import open_checkpoint
 from sensikit.errors import DataError, OptionError
 from sensikit.files import read_json, sha256, write_json
-from sensikit.sensitivity.planning import Settings, make_plan
+from sensikit.sensitivity.planning import make_plan
+from sensikit.settings import AnalysisSettings
 from tests.support import training_system
 from tests.support.denoised import ITEMS, denoising, opened
 
@@ -68,7 +69,7 @@ def test_a_held_out_split_has_its_own_sentences_and_no_extra_ones(data_with_extr
     with pytest.raises(
         DataError, match=r"^fao: has no sentence in the train split; B_-l needs every training language"
     ):
-        make_plan(backend, Settings(task="denoise"))
+        make_plan(backend, AnalysisSettings(task="denoise"))
 
 
 def test_the_noise_of_a_sentence_is_the_same_whichever_batch_it_is_in(tiny_data: Path, tmp_path: Path) -> None:
@@ -171,7 +172,7 @@ def test_sentences_longer_than_the_positions_are_left_out_and_counted(
     assert task.left_out("cat") == (raw + 3 > 9).sum() > (raw > 9).sum() > 0
     assert task.sizes("cat")[:, 0].tolist() == [size + 3 for size in raw if size + 3 <= 9]
     task.loss(task.collate([("cat", row) for row in range(len(task.sizes("cat")))]))
-    notes = make_plan(backend, Settings(task="denoise", tokens=20, batches=3)).notes
+    notes = make_plan(backend, AnalysisSettings(task="denoise", tokens=20, batches=3)).notes
     assert f"cat: {task.left_out('cat')} sentences longer than the model takes are left out" in notes
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sensikit.backends.base import Backend, Decoding
+from sensikit.backends.base import Backend
 from sensikit.backends.fairseq.checkpoint import read
 from sensikit.backends.fairseq.compat import load, quiet
 from sensikit.backends.fairseq.data import open_data
@@ -20,6 +20,7 @@ from sensikit.backends.fairseq.settings import trained
 from sensikit.backends.fairseq.translation import FairseqBackend, open_checkpoint
 from sensikit.errors import CheckpointError, DataError, OptionError
 from sensikit.parameters import registry
+from sensikit.settings import Decoding
 from tests.conftest import HELD_OUT, LANGUAGES, write_corpus
 from tests.support.checkpoints import MIXED, content_of, edited, values
 

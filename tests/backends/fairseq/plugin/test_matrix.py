@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 
 from sensikit.backends import open_checkpoint
-from sensikit.backends.base import Decoding
 from sensikit.files import read_json
 from sensikit.run import Run
+from sensikit.settings import Decoding
 from sensikit.training.recipes import METHODS
 from tests.support.command import call
 from tests.support.training_run import FEW, journal, train

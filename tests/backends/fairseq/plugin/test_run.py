@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sensikit.backends import open_checkpoint
-from sensikit.backends.base import Decoding
 from sensikit.backends.fairseq.plugin import launch
 from sensikit.errors import OptionError, RunError
+from sensikit.settings import Decoding
 from tests.support.training_run import FEW, journal, train
 
 

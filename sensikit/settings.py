@@ -1,0 +1,172 @@
+"""The settings of every step, each field with its default, its help text and its bounds.
+
+The command line makes its options of them, so a new option is a new field here and nothing else. It answers `--help`
+before torch is loaded: nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, TypeVar
+
+from sensikit.errors import OptionError
+
+T = TypeVar("T")
+
+TASKS = ("mt", "denoise", "lm")
+"""Whose sensitivities are measured; a vector of anything else is a score of another pruning method."""
+
+SIGMA = 1e-8
+"""σ of the paper (its footnote 3), which belongs to a loss summed over the tokens of a batch."""
+
+PROTECT = 0.1
+"""The share of the prunable parameters that is never pruned: those with the highest S(θ, B_l)."""
+
+BOOTSTRAP = 1000
+"""Resamples of the test sentences behind an interval, sacreBLEU's own number."""
+
+
+def option(
+    default: T,
+    help: str = "",
+    *,
+    names: Sequence[str] = (),
+    choices: Sequence[str] = (),
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> T:
+    """Return a field of an `Options` dataclass.
+
+    Args:
+        default: its value where nothing is given.
+        help: a line for the command line, where it follows the choices; a field without it is set from Python alone.
+        names: spellings of the option; the name of the field with dashes by default.
+        choices: what a string, or each of several, may be.
+        least: the smallest value; `above` and `below` are bounds that are not reached themselves.
+        above: see `least`.
+        below: see `least`.
+    """
+    bounds = {"least": least, "above": above, "below": below}
+    return field(default=default, metadata={"help": help, "names": names, "choices": choices, **bounds})
+
+
+def names_of(field: Field[Any]) -> Sequence[str]:
+    """Return what the command line calls a field: its own spellings, or its name with dashes."""
+    return field.metadata.get("names") or ["--" + field.name.replace("_", "-")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """A dataclass that refuses, as it is made, a value that its fields do not allow.
+
+    Raises:
+        OptionError: naming the option.
+    """
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value, allows, name = getattr(self, each.name), each.metadata, names_of(each)[0]
+            choices = allows.get("choices")
+            for part in value if isinstance(value, tuple) else (value,):
+                if choices and part is not None and part not in choices:
+                    raise OptionError(name, f"{part} is not one of them", f"choose {' or '.join(choices)}")
+            if isinstance(value, int | float) and not _within(value, allows):
+                words = {"least": "{:g} or more", "above": "more than {:g}", "below": "less than {:g}"}
+                bounds = [text.format(allows[key]) for key, text in words.items() if allows.get(key) is not None]
+                raise OptionError(name, f"{value:g} is out of range", f"give {', '.join(bounds) or 'a finite number'}")
+
+
+def _within(value: float, allows: Any) -> bool:
+    least, above, below = (allows.get(bound) for bound in ("least", "above", "below"))
+    return (
+        math.isfinite(value)
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+
+
+@dataclass(frozen=True)
+class AnalysisSettings(Options):
+    """What decides the numbers of one task of a run."""
+
+    task: str = option("mt", choices=TASKS)
+    """Translation, or the self-supervised task that the checkpoint was trained on; a run takes both in turn."""
+    split: str = "train"
+    """Whose sentences the batches are made of."""
+    loss: str = option("nll", "cross-entropy, or the criterion of the training run.", choices=("nll", "train"))
+    reduction: str = option("token", "mean over the target tokens of a batch, or their sum.", choices=("token", "sum"))
+    mode: str = option("eval", "without dropout, or with it as in training.", choices=("eval", "train"))
+    batches: int = option(500, "Batches of each set, at most.", least=2)
+    tokens: int | None = option(
+        None, "T, target tokens of a batch; 4096 by default, lowered until the smallest group has 40 batches.", least=1
+    )
+    rest: str = option(
+        "mixed",
+        "B_-l is batches of the other groups, or the mean of their S: larger, never compare the two.",
+        choices=("mixed", "pooled"),
+    )
+    rest_temperature: float = option(1.0, "Of the mix: 1 = in proportion to the data.", above=0)
+    sigma: float = option(SIGMA, "σ of D, on the scale of a summed loss.", above=0)
+    seed: int = option(1, "Of every random choice: sentences, and the noise that is denoised.", least=0)
+    pieces: int = option(
+        4, "Parts of like length that a batch is computed in: the same S, less padding, more memory.", least=1
+    )
+    skip_nonfinite: bool = option(False, "Leave out, and count, batches whose gradient is not finite.")
+
+
+RELEASED: dict[str, Any] = {"loss": "train", "reduction": "sum", "mode": "train"}
+"""`--preset released`: the loss and the mode of the authors' code (dropout on, label smoothing, summed over tokens)."""
+
+
+@dataclass(frozen=True)
+class Decoding(Options):
+    """How to translate. Each of these moves BLEU, so each is in the signature.
+
+    The longest output allowed is `max_len_a` · source tokens + `max_len_b` tokens; heavily pruned models run on to it.
+    """
+
+    beam: int = option(5, "Beam size.", least=1)
+    lenpen: float = option(1.0, "Length penalty: 1 leaves scores per token.")
+    max_len_a: float = option(1.2, "A of the longest output allowed: A · source tokens + B.", least=0)
+    max_len_b: int = option(10, "B of the longest output allowed.", least=0)
+    max_sentences: int | None = option(None, "Decode only the first N sentences.", least=1)
+    max_tokens: int = option(4096, "Source tokens decoded at a time, padding included.", least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_len_a == self.max_len_b == 0:
+            raise OptionError("--max-len-b", "allows no output, as --max-len-a 0 does", "give one of them more than 0")
+
+    def choices(self, split: str, references: str) -> dict[str, Any]:
+        """Return what a signature says of a translation: of which split, how, and where the references come from."""
+        return {
+            "split": split,
+            "beam": self.beam,
+            "lenpen": self.lenpen,
+            # the cap counts from the longest source decoded at a time, so how many are belongs to it
+            "maxlen": f"{self.max_len_a:g}x+{self.max_len_b}/{self.max_tokens}",
+            "sents": self.max_sentences or "all",
+            "refs": references,
+        }
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(Options):
+    """What decides the numbers of an evaluation."""
+
+    split: str = option("test", "What is decoded.")
+    decoding: Decoding = field(default_factory=Decoding)
+    tokenizer: str = option("spm", "Of BLEU, as sacreBLEU names it.")
+    spm_model: str | None = option(None, "A SentencePiece model for BLEU, in place of a tokenizer of sacreBLEU's.")
+    bootstrap: int = option(BOOTSTRAP, "Resamples of the test sentences, for intervals and tests.", least=0)
+
+
+@dataclass(frozen=True)
+class SweepSettings(EvaluationSettings):
+    """What decides the numbers of a pruning sweep; a ledger holds cells of one of these alone."""
+
+    protect: float = option(PROTECT, "Share with the highest S(θ,B_l) that is never pruned.", least=0, below=1)
