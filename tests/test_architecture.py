@@ -16,21 +16,20 @@ LAYERS = [
     ["sensikit_cli"],
     ["sensikit", "sensikit.demo"],
     ["sensikit.backends"],  # what a framework needs: opened by the command line and the demo, named nowhere below
+    ["sensikit.training"],
     ["sensikit.report", "sensikit.corpus"],
     ["sensikit.figures", "sensikit.pruning"],
     ["sensikit.evaluation", "sensikit.sensitivity"],
     ["sensikit.statistics"],
     ["sensikit.run"],
     ["sensikit.backends.base"],
-    ["sensikit.training"],
     [f"sensikit.{name}" for name in GROUND],
 ]
-# the side rooms see no more of the house than this; nor does anything but a backend see training
+# the side rooms see no more of the house than this, and the layers hide them from it
 SIDE_ROOMS = {
     "sensikit.backends": ["sensikit.backends.base", "sensikit.training", *LAYERS[-1]],
     "sensikit.training": LAYERS[-1],
 }
-TRAINING = ["sensikit_cli", "sensikit.demo", "sensikit.backends"]
 
 
 def layer_of(module: str, layers: Sequence[Sequence[str]]) -> int:
@@ -75,6 +74,7 @@ def house() -> grimp.ImportGraph:
 
 
 def test_every_file_is_in_a_layer(house: grimp.ImportGraph) -> None:
+    assert len(house.modules) > 50
     assert [module for module in sorted(house.modules) if layer_of(module, LAYERS) < 0] == []
 
 
@@ -94,14 +94,6 @@ def test_a_side_room_sees_little_of_the_house(house: grimp.ImportGraph, room: st
         f"{one} -> {other}"
         for one, other in imports(house)
         if within(one, [room]) and one != "sensikit.backends.base" and not within(other, inside)
-    ] == []
-
-
-def test_the_core_imports_no_training(house: grimp.ImportGraph) -> None:
-    assert [
-        f"{one} -> {other}"
-        for one, other in imports(house)
-        if within(other, ["sensikit.training"]) and not within(one, [*TRAINING, "sensikit.training"])
     ] == []
 
 

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 import sensikit
 from sensikit.backends.base import Decoding
-from sensikit.parameters import registry
+from sensikit.parameters import registry, sample_of
 from sensikit.pruning.masks import Order, make_plan, pruned
 from sensikit.pruning.scorers import SCORERS, measure_missing
 from sensikit.pruning.sweep import SweepSettings, prune
@@ -26,7 +26,7 @@ from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch, draw, pack
 from sensikit.sensitivity.planning import Settings
-from sensikit.sensitivity.taylor import Sensitivity, measure, sample_of
+from sensikit.sensitivity.taylor import Sensitivity, measure
 from tests.support import toy
 
 SENSIKIT = Path(sensikit.__file__).parent

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from sensikit.parameters import Parameter, registry
+from sensikit.parameters import Parameter, registry, sample_of
 from sensikit.run import Run
-from sensikit.sensitivity.taylor import measure, sample_of
+from sensikit.sensitivity.taylor import measure
 from sensikit.statistics.correlation import SUBSETS
 from sensikit.statistics.streaming import Moments, keys, selected, smallest
 from tests.benchmarks import training

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from sensikit.parameters import registry
+from sensikit.parameters import registry, sample_of
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.taylor import measure, sample_of
+from sensikit.sensitivity.taylor import measure
 from tests.support import toy
 from tests.support.measured import (
     ROUNDING,

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from sensikit.errors import NonFiniteError
+from sensikit.parameters import sample_of
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.taylor import sample_of
 from tests.support import toy
 from tests.support.measured import (
     ROUNDING,

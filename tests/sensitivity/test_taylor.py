@@ -14,9 +14,9 @@ from scipy import stats
 from torch import nn
 
 from sensikit.backends.base import Item
-from sensikit.parameters import Parameter, registry
+from sensikit.parameters import Parameter, registry, sample_of
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.taylor import measure, sample_of
+from sensikit.sensitivity.taylor import measure
 from tests.support import toy
 from tests.support.measured import (
     ROUNDING,

@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 from sensikit.errors import RunError
+from sensikit.parameters import sample_of
 from sensikit.run import Run
-from sensikit.sensitivity.taylor import blocks_of, sample_of
+from sensikit.sensitivity.taylor import blocks_of
 from sensikit.statistics.comparison import check_comparable, correlation_difference, paired
 from sensikit.statistics.correlation import correlation_table
 from tests.support import handmade
