@@ -9,7 +9,9 @@ from pathlib import Path
 import grimp
 import pytest
 
-GROUND = ["tables", "folder", "parameters", "languages", "signature", "progress", "files", "errors", "version"]
+GROUND = [
+    "tables", "folder", "settings", "parameters", "languages", "signature", "progress", "files", "errors", "version"
+]  # fmt: skip
 # top to bottom: a file imports files of its own layer and of those below it
 LAYERS = [
     ["sensikit_cli"],

@@ -195,3 +195,8 @@ def test_every_package_is_installed_with_what_it_reads() -> None:
         if path.is_file() and path.suffix not in (".py", ".pyc"):
             package = ".".join(path.parent.relative_to(root).parts)
             assert any(path.match(pattern) for pattern in setuptools["package-data"][package]), path
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = (Path(__file__).parents[1] / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {sensikit.__version__}\n" in citation
