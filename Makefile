@@ -34,11 +34,11 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 # fairseq's wheel is not Meta's own: it is taken by its hash, then the rest at the versions that were tested
-$(STAMP): pyproject.toml constraints.txt fairseq.txt
+$(STAMP): pyproject.toml requirements/constraints.txt requirements/fairseq.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r fairseq.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/fairseq.txt
+	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt --editable ".[test]"
 	touch $@
 
 clean:

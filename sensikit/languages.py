@@ -2,137 +2,134 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sensikit.errors import OptionError
+
+if TYPE_CHECKING:
+    from langcodes import Language as Tag
 
 ENGLISH = "eng"
 HIGH, LOW, VERY_LOW = "High", "Low", "Very Low"
 THRESHOLDS = (1_000_000, 100_000)
 """Fewest training pairs of a High and of a Low language; fewer still is Very Low (the paper's Table 7)."""
 
-LANGUAGES: dict[str, tuple[str, str]] = {
-    # M15 (Table 7), with the families of the paper
-    "nso": ("Northern Sotho", "Central Narrow Bantu"),
-    "run": ("Rundi", "Central Narrow Bantu"),
-    "ssw": ("Swati", "Central Narrow Bantu"),
-    "ind": ("Indonesian", "Malayo-Polynesian"),
-    "msa": ("Malay", "Malayo-Polynesian"),
-    "tgl": ("Tagalog", "Malayo-Polynesian"),
-    "nob": ("Norwegian Bokmål", "North Germanic"),
-    "isl": ("Icelandic", "North Germanic"),
-    "fao": ("Faroese", "North Germanic"),
-    "slv": ("Slovene", "Southwestern Slavic"),
-    "ltz": ("Luxembourgish", "Western Germanic"),
-    "lim": ("Limburgish", "Western Germanic"),
-    "cat": ("Catalan", "Western Romance"),
-    "glg": ("Galician", "Western Romance"),
-    "fur": ("Friulian", "Western Romance"),
-    # M8: six Congo languages and two North-Central Atlantic ones
-    "fuv": ("Nigerian Fulfulde", "North-Central Atlantic"),
-    "wol": ("Wolof", "North-Central Atlantic"),
-    "kmb": ("Kimbundu", "Congo"),
-    "lug": ("Ganda", "Congo"),
-    "nya": ("Chewa", "Congo"),
-    "swh": ("Swahili", "Congo"),
-    "umb": ("Umbundu", "Congo"),
-    "zul": ("Zulu", "Congo"),
-    # others that text is often found in
-    "afr": ("Afrikaans", "Western Germanic"),
-    "ara": ("Arabic", "Semitic"),
-    "bel": ("Belarusian", "Eastern Slavic"),
-    "ben": ("Bengali", "Indo-Aryan"),
-    "bul": ("Bulgarian", "Southeastern Slavic"),
-    "ces": ("Czech", "Western Slavic"),
-    "cym": ("Welsh", "Brythonic"),
-    "dan": ("Danish", "North Germanic"),
-    "deu": ("German", "Western Germanic"),
-    "ell": ("Greek", "Hellenic"),
-    "eng": ("English", "Western Germanic"),
-    "epo": ("Esperanto", "Constructed"),
-    "est": ("Estonian", "Finnic"),
-    "eus": ("Basque", "Isolate"),
-    "fas": ("Persian", "Iranian"),
-    "fin": ("Finnish", "Finnic"),
-    "fra": ("French", "Western Romance"),
-    "fry": ("Western Frisian", "Western Germanic"),
-    "gle": ("Irish", "Goidelic"),
-    "hau": ("Hausa", "Chadic"),
-    "heb": ("Hebrew", "Semitic"),
-    "hin": ("Hindi", "Indo-Aryan"),
-    "hrv": ("Croatian", "Southwestern Slavic"),
-    "hun": ("Hungarian", "Ugric"),
-    "hye": ("Armenian", "Armenian"),
-    "ibo": ("Igbo", "Igboid"),
-    "ita": ("Italian", "Italo-Dalmatian"),
-    "jpn": ("Japanese", "Japonic"),
-    "kat": ("Georgian", "Kartvelian"),
-    "kin": ("Kinyarwanda", "Central Narrow Bantu"),
-    "kor": ("Korean", "Koreanic"),
-    "lav": ("Latvian", "Baltic"),
-    "lit": ("Lithuanian", "Baltic"),
-    "mkd": ("Macedonian", "Southeastern Slavic"),
-    "mon": ("Mongolian", "Mongolic"),
-    "nld": ("Dutch", "Western Germanic"),
-    "nno": ("Norwegian Nynorsk", "North Germanic"),
-    "pol": ("Polish", "Western Slavic"),
-    "por": ("Portuguese", "Western Romance"),
-    "ron": ("Romanian", "Eastern Romance"),
-    "rus": ("Russian", "Eastern Slavic"),
-    "slk": ("Slovak", "Western Slavic"),
-    "sot": ("Southern Sotho", "Central Narrow Bantu"),
-    "spa": ("Spanish", "Western Romance"),
-    "sqi": ("Albanian", "Albanian"),
-    "srp": ("Serbian", "Southwestern Slavic"),
-    "swe": ("Swedish", "North Germanic"),
-    "tam": ("Tamil", "Dravidian"),
-    "tha": ("Thai", "Tai"),
-    "tsn": ("Tswana", "Central Narrow Bantu"),
-    "tur": ("Turkish", "Oghuz Turkic"),
-    "ukr": ("Ukrainian", "Eastern Slavic"),
-    "vie": ("Vietnamese", "Vietic"),
-    "xho": ("Xhosa", "Central Narrow Bantu"),
-    "yor": ("Yoruba", "Yoruboid"),
-    "zho": ("Chinese", "Sinitic"),
+# the paper's own for M15 (Table 7) and M8; the others are named as finely
+_FAMILIES = {
+    "Albanian": "sqi",
+    "Armenian": "hye",
+    "Baltic": "lav lit",
+    "Brythonic": "cym",
+    "Central Narrow Bantu": "kin nso run sot ssw tsn xho",
+    "Chadic": "hau",
+    "Congo": "kmb lug nya swh umb zul",
+    "Constructed": "epo",
+    "Dravidian": "tam",
+    "Eastern Romance": "ron",
+    "Eastern Slavic": "bel rus ukr",
+    "Finnic": "est fin",
+    "Goidelic": "gle",
+    "Hellenic": "ell",
+    "Igboid": "ibo",
+    "Indo-Aryan": "ben hin",
+    "Iranian": "fas",
+    "Isolate": "eus",
+    "Italo-Dalmatian": "ita",
+    "Japonic": "jpn",
+    "Kartvelian": "kat",
+    "Koreanic": "kor",
+    "Malayo-Polynesian": "ind msa tgl",
+    "Mongolic": "mon",
+    "North Germanic": "dan fao isl nno nob swe",
+    "North-Central Atlantic": "fuv wol",
+    "Oghuz Turkic": "tur",
+    "Semitic": "ara heb",
+    "Sinitic": "zho",
+    "Southeastern Slavic": "bul mkd",
+    "Southwestern Slavic": "hrv slv srp",
+    "Tai": "tha",
+    "Ugric": "hun",
+    "Vietic": "vie",
+    "Western Germanic": "afr deu eng fry lim ltz nld",
+    "Western Romance": "cat fra fur glg por spa",
+    "Western Slavic": "ces pol slk",
+    "Yoruboid": "yor",
 }
-
-# two letters (and the old three-letter codes) to ISO 639-3; macrolanguages to the member that the paper names
-_ALIASES = """
-    af:afr ar:ara be:bel bg:bul bn:ben ca:cat cs:ces cy:cym da:dan de:deu el:ell en:eng eo:epo es:spa et:est eu:eus
-    fa:fas ff:fuv fi:fin fo:fao fr:fra fy:fry ga:gle gl:glg ha:hau he:heb hi:hin hr:hrv hu:hun hy:hye id:ind ig:ibo
-    is:isl it:ita ja:jpn ka:kat ko:kor lb:ltz lg:lug li:lim lt:lit lv:lav mk:mkd mn:mon ms:msa nb:nob nl:nld nn:nno
-    no:nob ny:nya pl:pol pt:por rn:run ro:ron ru:rus rw:kin sk:slk sl:slv sq:sqi sr:srp ss:ssw st:sot sv:swe sw:swh
-    swa:swh ta:tam th:tha tl:tgl fil:tgl tn:tsn tr:tur uk:ukr vi:vie wo:wol xh:xho yo:yor zh:zho zu:zul
-"""
-ALIASES = dict(pair.split(":") for pair in _ALIASES.split())
+FAMILIES = {code: family for family, codes in _FAMILIES.items() for code in codes.split()}
+_NAMES = {"nya": "Chewa", "slv": "Slovene", "tgl": "Tagalog"}  # the paper's, where the tables of langcodes have another
+_MEMBERS = {"ful": "fuv", "nor": "nob", "swa": "swh", "fil": "tgl"}
+"""Codes of macrolanguages, and of the one standard of Tagalog, to the language that the paper names."""
 _CHINESE_SCRIPTS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}
-_CODE = re.compile(r"([A-Za-z]{2,3})(?:[-_@.].*)?")
+# language, then scripts, regions and variants; a locale ends with its encoding and a variant
+_NAME = re.compile(
+    r"([A-Za-z]{2,3})((?:[-_](?:[A-Za-z]{2}|\d{3}|[A-Za-z\d]{4,}))*)(?:\.[\w-]+)?(?:@([A-Za-z\d]+))?", re.ASCII
+)
 
 
+@functools.cache
 def canonical(name: str) -> str | None:
-    """Return the code of a locale or language name such as ca, nb_NO, cat, zh-hans or sr@latin; None if it is none.
+    """Return the ISO 639-3 code of a language code or locale; None if it is neither.
 
-    A region is dropped (pt_BR is por); a script or variant stays, as in FLORES (zho_Hans, srp_Latin).
+    A region is dropped, and so is the script that the language usually has; another script or a variant stays. Chinese
+    keeps its script, or has that of its region. Three letters that no standard knows are a code too.
+
+    >>> [canonical(name) for name in ("ca", "pt_BR", "en_XX", "cat_Latn", "zho_Hans", "zh_TW", "sr@latin", "xyz")]
+    ['cat', 'por', 'eng', 'cat', 'zho_Hans', 'zho_Hant', 'srp_Latin', 'xyz']
     """
-    match = _CODE.fullmatch(name)
+    match = _NAME.fullmatch(name)
     if match is None:
         return None
-    short = match.group(1).lower()
-    code = ALIASES.get(short, short if len(short) == 3 else None)
-    if code is None:
+    short, parts = match.group(1).lower(), re.split("[-_]", match.group(2))
+    tag = _tag(short)
+    try:
+        code = tag.to_alpha3()
+    except LookupError:
         return None
-    variants = [part for part in re.split(r"[-_@.]", name)[1:] if part and part.lower() not in ("utf", "utf8", "8")]
-    kept = [part.capitalize() for part in variants if not _is_region(part)]
-    if code == "zho" and not kept:
-        kept = [_CHINESE_SCRIPTS[part.upper()] for part in variants if part.upper() in _CHINESE_SCRIPTS]
+    if len(short) == 3 and short != tag.to_alpha3("B"):
+        code = short  # not fre for fra, but tgl, which langcodes calls fil
+    code = _MEMBERS.get(code, code)
+    kept = [part.capitalize() for part in (*parts, match.group(3) or tag.script or "") if len(part) > 3]
+    if code == "zho":
+        kept = kept or [_CHINESE_SCRIPTS[part.upper()] for part in parts if part.upper() in _CHINESE_SCRIPTS]
+    elif kept and kept[0] == _tag(code).maximize().script:
+        kept = kept[1:]
     return "_".join([code, *kept])
 
 
-def _is_region(part: str) -> bool:
-    return bool(re.fullmatch(r"[A-Za-z]{2}|\d{3}", part))
+def name_of(code: str) -> str:
+    """Return the English name of a language by its `canonical` code; the code itself if it has none.
+
+    >>> name_of("zho_Hans"), name_of("slv"), name_of("xyz")
+    ('Chinese', 'Slovene', 'xyz')
+    """
+    short = code.split("_")[0]
+    if short in _NAMES:
+        return _NAMES[short]
+    # as it is first: normalised, prs (Dari) is fa (Persian)
+    names = (_tag(short, normalize).language_name() for normalize in (False, True))
+    known = (name.removesuffix(" (individual language)") for name in names if not name.startswith("Unknown language"))
+    return next(known, code)
+
+
+def family_of(code: str) -> str:
+    """Return the family of a language by its `canonical` code, or of its macrolanguage; "unknown" if neither has one.
+
+    >>> family_of("cat"), family_of("arb"), family_of("xyz")
+    ('Western Romance', 'Semitic', 'unknown')
+    """
+    short = code.split("_")[0]
+    macro = _tag(short).prefer_macrolanguage().to_alpha3()
+    return FAMILIES.get(short) or FAMILIES.get(_MEMBERS.get(macro, macro), "unknown")
+
+
+def _tag(code: str, normalize: bool = True) -> Tag:
+    from langcodes import Language
+
+    return Language.get(code, normalize)
 
 
 def tier(pairs: int, high: int = THRESHOLDS[0], low: int = THRESHOLDS[1]) -> str:
@@ -349,14 +346,13 @@ def language(
         code: ISO 639-3, with a script where there is one.
         sizes: sentence pairs by split; the tier follows from `train`.
         thresholds: fewest training pairs of a High and of a Low language.
-        overrides: name, family and tier by code, each empty where the table is right.
+        overrides: name, family and tier by code, each empty where it is as usual.
     """
-    known_name, known_family = LANGUAGES.get(code) or LANGUAGES.get(code.split("_")[0]) or (code, "unknown")
     name, family, level = (overrides or {}).get(code, ("", "", ""))
     return Language(
         code=code,
-        name=name or known_name,
-        family=family or known_family,
+        name=name or name_of(code),
+        family=family or family_of(code),
         tier=level or tier(sizes.get("train", 0), *thresholds),
         sizes=dict(sizes),
     )

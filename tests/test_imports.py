@@ -19,8 +19,8 @@ import sensikit
 from sensikit_cli.main import app
 
 HEAVY = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "sacrebleu", "fairseq", "transformers", "django")
-SIDE_ROOMS = ("sensikit.backends.fairseq.translation", "sensikit.backends.huggingface", "sensikit.training")
-"""What may need a framework: backends and training. The core never imports them."""
+SIDE_ROOMS = ("sensikit.backends.fairseq", "sensikit.backends.huggingface")
+"""What may need a framework. Nothing else imports them (test_architecture.py); training is free of any too."""
 
 CORE = [
     module.name
@@ -168,13 +168,21 @@ def test_there_is_no_other_name() -> None:
     assert not hasattr(sensikit, "__wrapped__")
 
 
-def test_what_type_checkers_see_is_what_is_there() -> None:
-    tree = ast.parse(Path(sensikit.__file__).read_text(encoding="utf-8"))
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    seen = {
-        alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
-    assert seen == sensikit._HOME
+def test_completion_lists_every_public_name_and_the_version() -> None:
+    assert sorted(dir(sensikit)) == sorted(sensikit.__all__)
+    assert {"Run", "analyze", "prune", "figures", "statistics", "__version__"} <= set(dir(sensikit))
+
+
+def test_every_package_is_a_public_name() -> None:
+    assert {module.name for module in pkgutil.iter_modules(sensikit.__path__) if module.ispkg} <= set(sensikit.__all__)
+
+
+def test_type_checkers_see_every_public_name() -> None:
+    # in a stub, only a name that is imported as itself is public
+    stub = ast.parse(Path(sensikit.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    seen = [alias for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert [alias.name for alias in seen if alias.asname != alias.name] == []
+    assert sorted(alias.name for alias in seen) == sorted(sensikit.__all__)
 
 
 def test_every_package_is_installed_with_what_it_reads() -> None:
@@ -187,3 +195,8 @@ def test_every_package_is_installed_with_what_it_reads() -> None:
         if path.is_file() and path.suffix not in (".py", ".pyc"):
             package = ".".join(path.parent.relative_to(root).parts)
             assert any(path.match(pattern) for pattern in setuptools["package-data"][package]), path
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = (Path(__file__).parents[1] / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {sensikit.__version__}\n" in citation

@@ -1,10 +1,31 @@
+import doctest
+
 import pytest
 
+from sensikit import languages
 from sensikit.errors import OptionError
-from sensikit.languages import ALIASES, LANGUAGES, canonical, language, read_name, read_tiers, tier
+from sensikit.languages import FAMILIES, canonical, family_of, language, name_of, read_name, read_tiers, tier
 
 M15 = ["nso", "run", "ssw", "ind", "msa", "tgl", "nob", "isl", "fao", "slv", "ltz", "lim", "cat", "glg", "fur"]
 M8 = ["fuv", "kmb", "lug", "nya", "swh", "umb", "wol", "zul"]
+FLORES = """
+    ace_Arab ace_Latn acm_Arab acq_Arab aeb_Arab afr_Latn ajp_Arab aka_Latn als_Latn amh_Ethi apc_Arab arb_Arab arb_Latn
+    ars_Arab ary_Arab arz_Arab asm_Beng ast_Latn awa_Deva ayr_Latn azb_Arab azj_Latn bak_Cyrl bam_Latn ban_Latn bel_Cyrl
+    bem_Latn ben_Beng bho_Deva bjn_Arab bjn_Latn bod_Tibt bos_Latn bug_Latn bul_Cyrl cat_Latn ceb_Latn ces_Latn cjk_Latn
+    ckb_Arab crh_Latn cym_Latn dan_Latn deu_Latn dik_Latn dyu_Latn dzo_Tibt ell_Grek eng_Latn epo_Latn est_Latn eus_Latn
+    ewe_Latn fao_Latn fij_Latn fin_Latn fon_Latn fra_Latn fur_Latn fuv_Latn gaz_Latn gla_Latn gle_Latn glg_Latn grn_Latn
+    guj_Gujr hat_Latn hau_Latn heb_Hebr hin_Deva hne_Deva hrv_Latn hun_Latn hye_Armn ibo_Latn ilo_Latn ind_Latn isl_Latn
+    ita_Latn jav_Latn jpn_Jpan kab_Latn kac_Latn kam_Latn kan_Knda kas_Arab kas_Deva kat_Geor kaz_Cyrl kbp_Latn kea_Latn
+    khk_Cyrl khm_Khmr kik_Latn kin_Latn kir_Cyrl kmb_Latn kmr_Latn knc_Arab knc_Latn kon_Latn kor_Hang lao_Laoo lij_Latn
+    lim_Latn lin_Latn lit_Latn lmo_Latn ltg_Latn ltz_Latn lua_Latn lug_Latn luo_Latn lus_Latn lvs_Latn mag_Deva mai_Deva
+    mal_Mlym mar_Deva min_Arab min_Latn mkd_Cyrl mlt_Latn mni_Beng mos_Latn mri_Latn mya_Mymr nld_Latn nno_Latn nob_Latn
+    npi_Deva nso_Latn nus_Latn nya_Latn oci_Latn ory_Orya pag_Latn pan_Guru pap_Latn pbt_Arab pes_Arab plt_Latn pol_Latn
+    por_Latn prs_Arab quy_Latn ron_Latn run_Latn rus_Cyrl sag_Latn san_Deva sat_Olck scn_Latn shn_Mymr sin_Sinh slk_Latn
+    slv_Latn smo_Latn sna_Latn snd_Arab som_Latn sot_Latn spa_Latn srd_Latn srp_Cyrl ssw_Latn sun_Latn swe_Latn swh_Latn
+    szl_Latn tam_Taml taq_Latn taq_Tfng tat_Cyrl tel_Telu tgk_Cyrl tgl_Latn tha_Thai tir_Ethi tpi_Latn tsn_Latn tso_Latn
+    tuk_Latn tum_Latn tur_Latn twi_Latn tzm_Tfng uig_Arab ukr_Cyrl umb_Latn urd_Arab uzn_Latn vec_Latn vie_Latn war_Latn
+    wol_Latn xho_Latn ydd_Hebr yor_Latn yue_Hant zho_Hans zho_Hant zsm_Latn zul_Latn
+"""
 
 
 @pytest.mark.parametrize(
@@ -29,21 +50,67 @@ M8 = ["fuv", "kmb", "lug", "nya", "swh", "umb", "wol", "zul"]
         ("zh-hans", "zho_Hans"),
         ("zh_Hant_TW", "zho_Hant"),
         ("sr@latin", "srp_Latin"),
+        ("sr_Cyrl", "srp"),
+        ("sh", "srp_Latn"),
+        ("ca_ES@valencia", "cat_Valencia"),
+        ("fr_FR.ISO-8859-1", "fra"),
+        ("en_XX", "eng"),
+        ("ro_RO", "ron"),
+        ("cat_Latn", "cat"),
+        ("arb_Arab", "arb"),
+        ("arb_Latn", "arb_Latn"),
+        ("zho_Hans", "zho_Hans"),
+        ("am", "amh"),
+        ("ur", "urd"),
+        ("te", "tel"),
+        ("az", "aze"),
+        ("bs", "bos"),
+        ("ff", "fuv"),
+        ("fil", "tgl"),
+        ("tl", "tgl"),
+        ("new", "new"),
+        ("nan", "nan"),
+        ("fre", "fra"),
+        ("ger", "deu"),
         ("fur", "fur"),
         ("xyz", "xyz"),
         ("xx", None),
         ("data", None),
         ("", None),
         ("c4t", None),
+        ("cat-eng", None),
+        ("cat_old", None),
     ],
 )
 def test_a_locale_name_becomes_a_code(name: str, code: str | None) -> None:
     assert canonical(name) == code
 
 
-def test_the_papers_languages_are_known_and_aliases_lead_to_known_ones() -> None:
-    assert set(M15 + M8) <= set(LANGUAGES)
-    assert set(ALIASES.values()) <= set(LANGUAGES)
+def test_every_code_of_flores_200_is_a_language_of_its_own_with_a_name() -> None:
+    codes = [canonical(each) for each in FLORES.split()]
+    assert len(set(codes) - {None}) == len(codes) == 204
+    assert [code for code in codes if code and name_of(code) in (code, code[:3], "")] == []
+
+
+def test_the_papers_languages_have_its_names_and_families() -> None:
+    assert set(M15 + M8) <= set(FAMILIES)
+    names = ["Northern Sotho", "Malay", "Tagalog", "Norwegian Bokmål", "Slovene", "Limburgish"]
+    assert [name_of(code) for code in ("nso", "msa", "tgl", "nob", "slv", "lim")] == names
+    names = ["Nigerian Fulfulde", "Ganda", "Chewa", "Swahili"]
+    assert [name_of(code) for code in ("fuv", "lug", "nya", "swh")] == names
+
+
+def test_the_languages_of_a_family_are_there_by_their_canonical_codes() -> None:
+    assert {code for code in FAMILIES if canonical(code) != code or name_of(code) == code} == set()
+
+
+@pytest.mark.parametrize(("code", "family"), [("zho_Hans", "Sinitic"), ("als", "Albanian"), ("swa", "Congo")])
+def test_a_script_and_a_member_have_the_family_of_their_language(code: str, family: str) -> None:
+    assert family_of(code) == family
+
+
+def test_the_examples_are_right() -> None:
+    assert doctest.testmod(languages).failed == 0
 
 
 @pytest.mark.parametrize(

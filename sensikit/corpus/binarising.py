@@ -1,19 +1,21 @@
-"""From text to numbers: SentencePiece, fairseq's dictionary, fairseq's indexed datasets."""
+"""From text to numbers: SentencePiece, and the dictionary and indexed datasets that fairseq reads."""
 
 from __future__ import annotations
 
-import importlib
 import io
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sensikit.errors import OptionError
 
 MASK = "<mask>"
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+"""The symbols that every dictionary of fairseq begins with, and that its files leave out."""
+
 MOST_SENTENCES = 250_000
 """Training sentences that SentencePiece sees at most, small languages whole and large ones in part."""
 
@@ -84,50 +86,39 @@ def fair_share(sizes: Sequence[int], most: int) -> int:
 
 
 class Binariser:
-    """Cuts text into pieces and writes it as fairseq's preprocessing does.
+    """Cuts text into pieces and writes it as fairseq's preprocessing does, byte for byte, without needing fairseq.
+
+    `symbols` is the vocabulary: fairseq's four special ones, then SentencePiece's.
 
     Args:
         model: a SentencePiece model, as `train_pieces` returns it.
-
-    Raises:
-        MissingDependencyError: if fairseq is not installed.
     """
 
     def __init__(self, model: bytes) -> None:
         from sentencepiece import SentencePieceProcessor
 
-        self._fairseq = fairseq_data()
         self._pieces = SentencePieceProcessor(model_proto=model)
-        self.dictionary = self._fairseq.Dictionary()
         names = [self._pieces.id_to_piece(number) for number in range(self._pieces.get_piece_size())]
-        self._numbers = np.array([self.dictionary.add_symbol(name) for name in names], dtype=np.int32)
+        self.symbols = [*SPECIAL, *(name for name in names if name not in SPECIAL)]
+        places = {symbol: place for place, symbol in enumerate(self.symbols)}
+        # fairseq reads the width from the index; it writes the narrower one wherever that is enough
+        self._type = np.dtype("<u2" if len(self.symbols) < 65_500 else "<u4")
+        self._numbers = np.array([places[name] for name in names], dtype=self._type)
 
     def save_dictionary(self, path: Path) -> None:
         """Write the dictionary where fairseq reads it."""
-        own = self.dictionary.symbols[self.dictionary.nspecial :]
-        path.write_text("".join(f"{symbol} 1\n" for symbol in own), encoding="utf-8")
+        path.write_text("".join(f"{symbol} 1\n" for symbol in self.symbols[len(SPECIAL) :]), encoding="utf-8")
 
     def write(self, sentences: Sequence[str], prefix: Path) -> None:
         """Write the numbers of `sentences` to `prefix`.bin and .idx, each sentence with its </s>."""
-        import torch
+        end = SPECIAL.index("</s>")
+        rows = [np.append(self._numbers[pieces], self._numbers.dtype.type(end)) for pieces in self._encoded(sentences)]
+        sizes = np.array([len(row) for row in rows], dtype="<i4")
+        starts = (np.cumsum(sizes, dtype="<i8") - sizes) * self._type.itemsize
+        head = struct.pack("<9sQBQ", b"MMIDIDX", 1, {2: 8, 4: 9}[self._type.itemsize], len(rows))
+        Path(f"{prefix}.idx").write_bytes(head + sizes.tobytes() + starts.tobytes())
+        Path(f"{prefix}.bin").write_bytes(b"".join(row.tobytes() for row in rows))
 
-        builder: Any = self._fairseq.indexed_dataset.make_builder(
-            f"{prefix}.bin", impl="mmap", vocab_size=len(self.dictionary)
-        )
-        end = self.dictionary.eos()
-        for pieces in self._pieces.encode(list(sentences)):
-            numbers = np.append(self._numbers[pieces], end)
-            builder.add_item(torch.from_numpy(numbers))
-        builder.finalize(f"{prefix}.idx")
-
-
-def fairseq_data() -> Any:
-    """Return fairseq's data module.
-
-    Raises:
-        MissingDependencyError: if fairseq is not installed.
-    """
-    from sensikit.backends.fairseq import compat
-
-    compat.load()
-    return importlib.import_module("fairseq.data")
+    def _encoded(self, sentences: Sequence[str]) -> list[list[int]]:
+        encoded: list[list[int]] = self._pieces.encode(list(sentences))
+        return encoded

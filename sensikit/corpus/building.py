@@ -54,13 +54,11 @@ def build(
     Raises:
         DataError: if a source is missing, unreadable or empty, or a language has no usable pair.
         OptionError: if `out` exists, `vocab` does not fit the text, or a language is asked for that no source has.
-        MissingDependencyError: if fairseq is not installed.
         SensikitError: if the disk is full.
     """
     out = Path(out)
     if out.exists() or out.is_symlink():
         raise OptionError(out, "already exists", "choose another --out, or remove it first")
-    binarising.fairseq_data()
     texts = _read(reading.find(sources, languages), [Path(path) for path in mono], seed)
     splitting.split(texts, {"valid": valid, "test": test})
     codes = sorted(code for code in texts if texts[code].tally.read)
@@ -146,7 +144,7 @@ def _write(out: Path, texts: Mapping[str, Texts], codes: Sequence[str], vocab: i
             (out / "text" / text).write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
             binariser.write(sentences, out / "bin" / binary)
             bar.advance()
-    return len(binariser.dictionary), len(seen)
+    return len(binariser.symbols), len(seen)
 
 
 def _training_text(texts: Mapping[str, Texts]) -> dict[str, list[tuple[bytes, str]]]:

@@ -9,6 +9,7 @@ from gettext import c2py
 from pathlib import Path
 
 from sensikit.languages import ENGLISH, canonical
+from sensikit.progress import say
 
 SUFFIXES = (".mo", ".po")
 DAMAGE = (OSError, UnicodeDecodeError, ValueError, IndexError, LookupError, struct.error)
@@ -24,18 +25,28 @@ _IN_BRACKETS = re.compile(r"\s*\([&_~]\w\)")
 def tree(directory: Path) -> Iterator[tuple[Path, str]]:
     """Yield each catalogue below `directory` with its language, in a fixed order.
 
-    English ones, and those whose place names no language, are passed over; so is a .po beside its own .mo.
+    English ones are passed over, and so is a .po beside its own .mo. Those whose place names no language are passed
+    over too, and a line says so.
     """
+    unknown: dict[str, None] = {}
     for path in sorted(directory.rglob("*.[mp]o")):
         code = language_of(path)
         compiled = path.suffix == ".po" and path.with_suffix(".mo").exists()
-        if code and code.split("_")[0] != ENGLISH and not compiled:
+        if code is None:
+            unknown[_named(path)] = None
+        elif code.split("_")[0] != ENGLISH and not compiled:
             yield path, code
+    if unknown:
+        say(f"{directory}: no language code, so passed over: catalogues of {', '.join(unknown)}")
 
 
 def language_of(path: Path) -> str | None:
     """Return the language of ca/LC_MESSAGES/any.mo or of ca.po, or None."""
-    return canonical(path.parent.parent.name if path.parent.name == "LC_MESSAGES" else path.stem)
+    return canonical(_named(path))
+
+
+def _named(path: Path) -> str:
+    return path.parent.parent.name if path.parent.name == "LC_MESSAGES" else path.stem
 
 
 def messages(path: Path) -> Iterator[tuple[str, str]]:

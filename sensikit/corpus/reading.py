@@ -16,7 +16,8 @@ from sensikit.errors import DataError, OptionError
 from sensikit.languages import ENGLISH, canonical
 
 _SPLIT_NAMES = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
-_NOT_LANGUAGES = {"dev", "raw", "all", "new", "old", "tmp"}
+_NOT_LANGUAGES = {"dev", "raw", "all", "old", "tmp"}
+"""Codes of languages that few write in, and so more likely something else in the name of a file."""
 
 
 class Row(NamedTuple):
@@ -126,19 +127,22 @@ def _split(parts: Sequence[str]) -> str | None:
 
 
 def _plain_pair(prefix: str) -> Source | None:
+    """Return the pair of a prefix such as news.cat-eng or OPUS's GNOME.ca-en, or None; each side keeps its spelling."""
     parts = Path(prefix).name.split(".")
     pair = next((part.split("-") for part in parts if re.fullmatch(r"\w+-\w+", part)), None)
-    if pair is None or ENGLISH not in pair or pair[0] == pair[1]:
+    codes = [canonical(side) for side in pair or ()]
+    if not pair or codes.count(ENGLISH) != 1:
         return None
-    other = pair[1] if pair[0] == ENGLISH else pair[0]
-    paths = [_plain_file(f"{prefix}.{code}") for code in (ENGLISH, other)]
+    if codes[0] != ENGLISH:
+        pair, codes = pair[::-1], codes[::-1]
+    paths = [_plain_file(f"{prefix}.{side}") for side in pair]
     if paths == [None, None]:
         return None
-    for path, code in zip(paths, (ENGLISH, other), strict=True):
+    for path, side in zip(paths, pair, strict=True):
         if path is None:
-            raise DataError(f"{prefix}.{code}", "does not exist", "a prefix needs both of its sides")
-    english, foreign = (path for path in paths if path)
-    return Source((english, foreign), canonical(other) or _nameless(foreign), _split(parts))
+            raise DataError(f"{prefix}.{side}", "does not exist", "a prefix needs both of its sides")
+    english, other = (path for path in paths if path)
+    return Source((english, other), codes[1] or _nameless(other), _split(parts))
 
 
 def _plain_file(name: str) -> Path | None:

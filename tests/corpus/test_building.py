@@ -10,7 +10,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 from sensikit.corpus import binarising, build, building
-from sensikit.errors import DataError, MissingDependencyError, OptionError, SensikitError
+from sensikit.errors import DataError, OptionError, SensikitError
 from tests.support.corpus_text import english, translated, write_tsv
 
 SHARED = english(420)
@@ -301,15 +301,30 @@ def test_an_interrupted_build_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_fairseq_it_says_what_to_install(
-    sources: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_fairseq_is_not_needed_and_would_write_the_same_bytes(
+    sources: list[Path], data: Path, mono: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import torch
+    from fairseq.data import Dictionary
+    from fairseq.data.indexed_dataset import make_builder
+
+    dictionary = Dictionary.load(str(data / "dict.txt"))
+    pieces = SentencePieceProcessor(model_file=str(data / "spm.model"))
+    paths = sorted((data / "bin").rglob("*.idx"))
+    assert len(paths) > 10
+    for path in paths:
+        text = data / "text" / path.stem
+        builder = make_builder(str(tmp_path / "bin"), impl="mmap", vocab_size=len(dictionary))
+        for sentence in pieces.encode(text.read_text(encoding="utf-8").split("\n")[:-1], out_type=str):
+            builder.add_item(torch.tensor([*map(dictionary.index, sentence), dictionary.eos()]))
+        builder.finalize(str(tmp_path / "idx"))
+        assert path.read_bytes() == (tmp_path / "idx").read_bytes()
+        assert path.with_suffix(".bin").read_bytes() == (tmp_path / "bin").read_bytes()
     for name in [name for name in sys.modules if name.split(".")[0] == "fairseq"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "fairseq", None)
-    with pytest.raises(MissingDependencyError, match="pip install ve-fairseq"):
-        build(sources, tmp_path / "data", **OPTIONS)
-    assert list(tmp_path.iterdir()) == []
+    build(sources, tmp_path / "data", mono=mono, **OPTIONS)
+    assert (tmp_path / "data" / "manifest.json").read_bytes() == (data / "manifest.json").read_bytes()
 
 
 def test_pieces_decode_to_what_they_were_made_from_compatibility_characters_too() -> None:

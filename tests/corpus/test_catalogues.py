@@ -103,6 +103,22 @@ def test_a_tree_gives_each_catalogue_once_with_its_language(tmp_path: Path) -> N
     }
 
 
+def test_a_tree_has_every_language_of_the_standard_and_says_which_catalogues_have_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for code in ("ca", "fo", "new", "te", "ur"):
+        write_po(tmp_path / f"locale/{code}/LC_MESSAGES/app.po", 'msgid "Page"\nmsgstr "Pàgina"\n')
+    assert [source.language for source in find([tmp_path])] == ["cat", "fao", "new", "tel", "urd"]
+    assert capsys.readouterr().err == ""
+    for code in ("xx", "default"):
+        for app in ("one", "two"):
+            write_po(tmp_path / f"locale/{code}/LC_MESSAGES/{app}.po", "")
+    assert len(find([tmp_path])) == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path) in line
+    assert line.endswith("passed over: catalogues of default, xx")
+
+
 def test_one_catalogue_is_a_source_too(tmp_path: Path) -> None:
     (source,) = find([write_po(tmp_path / "ca.po", 'msgid "Page"\nmsgstr "Pàgina"\n')])
     assert source.language == "cat"

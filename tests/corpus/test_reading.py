@@ -33,6 +33,8 @@ def test_a_tsv_holds_english_then_the_language_of_its_name(tmp_path: Path) -> No
         ("ca.test.tsv", "cat", "test"),
         ("nb_NO.tsv", "nob", None),
         ("fao.software.tsv", "fao", None),
+        ("new.tsv", "new", None),
+        ("cat_Latn.dev.tsv", "cat", "valid"),
     ],
 )
 def test_the_name_says_language_and_split(tmp_path: Path, name: str, language: str, split: str | None) -> None:
@@ -118,6 +120,18 @@ def test_two_plain_files_are_named_by_their_prefix(tmp_path: Path, name: str, pa
     (source,) = find([tmp_path / name])
     assert (source.language, source.split) == ("cat", None)
     assert rows(source) == [Row("Yes", "Sí"), Row("No", "No pas")]
+
+
+@pytest.mark.parametrize(
+    ("pair", "language"),
+    [("ca-en", "cat"), ("en-ca", "cat"), ("ca-en_GB", "cat"), ("en-zh_TW", "zho_Hant"), ("cat_Latn-eng_Latn", "cat")],
+)
+def test_two_plain_files_may_be_named_as_opus_or_flores_name_them(tmp_path: Path, pair: str, language: str) -> None:
+    for side in pair.split("-"):
+        write(tmp_path / f"GNOME.{pair}.{side}", "Yes\n" if side.startswith("en") else "Sí\n")
+    (source,) = find([tmp_path / f"GNOME.{pair}"])
+    assert source.language == language
+    assert rows(source) == [Row("Yes", "Sí")]
 
 
 def test_the_prefix_of_two_plain_files_may_say_the_split(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from sensikit.backends.base import Item
 from sensikit.errors import DataError
-from sensikit.sensitivity.batches import Batch, common_tokens, draw, pack, rng
+from sensikit.sensitivity.batches import Batch, common_tokens, draw, pack
 from sensikit.sensitivity.taylor import blocks_of
 from tests.support import toy
 
@@ -105,12 +105,6 @@ def test_a_draw_is_random_not_the_order_of_the_corpus() -> None:
     order = [index for _, index in draw({"cat": POOL["cat"]}, 1, "mt/cat")]
     # the rank correlation of a random permutation of 900 has a standard deviation of 1/30
     assert abs(np.corrcoef(order, np.arange(900))[0, 1]) < 4 / 30
-
-
-def test_streams_of_names_that_run_together_are_kept_apart() -> None:
-    first, second = rng(1, "a", "bc").random(4), rng(1, "ab", "c").random(4)
-    assert not np.array_equal(first, second)
-    assert np.array_equal(first, rng(1, "a", "bc").random(4))
 
 
 def test_a_draw_leaves_numpys_global_state_alone() -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from torch import nn
 
 from sensikit.backends.base import Item
-from sensikit.parameters import registry, sample_of
+from sensikit.parameters import sample_of
 from sensikit.sensitivity.taylor import BLOCKS, blocks_of
 from tests.support import toy
 from tests.support.measured import (
@@ -76,40 +74,3 @@ def test_the_two_halves_are_measured_on_different_sentences() -> None:
     edge = sum(len(batch.items) for batch in batches[: found.half_batches])
     assert 0 < edge < len(seen) == len(set(seen))
     assert not set(seen[:edge]) & set(seen[edge:])
-
-
-def test_the_sample_is_everything_where_there_is_not_more_than_the_limit() -> None:
-    parameters = registry(toy.TokenModel(toy.vocabulary_size()))
-    total = sum(p.numel for p in parameters)
-    for limit in (total, total + 1):
-        sample = sample_of(parameters, limit)
-        assert list(sample) == [p.name for p in parameters]
-        assert all(np.array_equal(sample[p.name], np.arange(p.numel)) for p in parameters)
-
-
-@pytest.mark.parametrize("limit", [1, 7, 100, 1500])
-def test_the_sample_is_stratified_by_tensor(limit: int) -> None:
-    parameters = registry(toy.TokenModel(toy.vocabulary_size()))
-    total = sum(p.numel for p in parameters)
-    sample = sample_of(parameters, limit)
-    assert sum(map(len, sample.values())) == limit
-    for parameter in parameters:
-        indices = sample[parameter.name]
-        assert abs(len(indices) - limit * parameter.numel / total) < 1
-        assert np.array_equal(indices, np.unique(indices)), "sorted, none twice"
-        assert all(0 <= index < parameter.numel for index in indices)
-
-
-def test_the_sample_is_spread_over_each_tensor() -> None:
-    (weight, *_) = parameters = registry(nn.Linear(100, 100))
-    indices = sample_of(parameters, 1000)[weight.name]
-    # the mean of 990 draws from 0…9999 has a standard deviation of about 10000/√(12·990)
-    assert abs(indices.mean() - 4999.5) < 4 * 10000 / math.sqrt(12 * 990)
-
-
-def test_two_models_of_one_shape_have_the_same_sample() -> None:
-    first = sample_of(registry(toy.initialised(toy.TokenModel(toy.vocabulary_size()), seed=1)), 200)
-    np.random.seed(5)  # noqa: NPY002  (the state that must not be read)
-    second = sample_of(registry(toy.initialised(toy.TokenModel(toy.vocabulary_size()), seed=2)), 200)
-    assert first.keys() == second.keys()
-    assert all(np.array_equal(first[name], second[name]) for name in first)
