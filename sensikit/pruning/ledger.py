@@ -13,34 +13,44 @@ import pandas as pd
 
 from sensikit.errors import RunError
 from sensikit.files import read_json, unwritable, write_json
+from sensikit.tables import Schema
 
 COMMANDS = "commands.json"
 """Beside the ledger, which must not depend on how often a sweep was begun."""
 
-COLUMNS = (
-    "order",
-    "seed",
-    "group",
-    "ratio",
-    "pruned",
-    "prunable",
-    "bleu",
-    "bleu_low",
-    "bleu_high",
-    "chrf",
-    "sentences",
-    "truncated",
-    "mean_length_ratio",
-    "bleu_signature",
-    "chrf_signature",
-    "signature",
-    "hypotheses",
-    "sha256",
-)
-"""Of pruning.csv: each language by itself, pruned in an order of its own and decoded."""
+_NUMBERS = ("seed", "ratio", "value", "value_low", "value_high", "pruned", "prunable", "sentences", "truncated",
+            "mean_length_ratio")  # fmt: skip
+_TEXT = ("metric_signature", "signature", "hypotheses", "sha256")
 
-CROSS_COLUMNS = ("order", "seed", "group", "evaluated", *COLUMNS[3:])
-"""Of pruning-cross.csv: pruned in the order of `language`, and `evaluated` decoded."""
+
+def _unpruned(frame: pd.DataFrame) -> str:
+    """Say whose curve has no start: what pruning takes away is counted from there."""
+    column = "evaluated" if "evaluated" in frame else "group"
+    starts = set(frame.loc[frame["order"] == "none", column])
+    lacking = [group for group in frame[column] if group not in starts]
+    return f"lacks the unpruned score of {lacking[0]}" if lacking else ""
+
+
+PRUNING = Schema(
+    "pruning.csv", "Pruning curves", "prune",
+    key=("order", "seed", "group", "ratio", "metric"),
+    numbers=_NUMBERS,
+    text=_TEXT,
+    empty=("seed", "value_low", "value_high"),
+    problem=_unpruned,
+)  # fmt: skip
+"""Each group by itself, pruned in an order of its own."""
+
+CROSS = Schema(
+    "pruning-cross.csv", "What pruning for one group does to the others", "cross",
+    key=("order", "seed", "group", "evaluated", "ratio", "metric"),
+    numbers=_NUMBERS,
+    text=_TEXT,
+    empty=("seed", "value_low", "value_high"),
+    groups=("group", "evaluated"),
+    problem=_unpruned,
+)  # fmt: skip
+"""Pruned in the order of `group`, and `evaluated` scored."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +156,7 @@ class Ledger:
 
     def table(self) -> pd.DataFrame:
         """Return the curves as a tidy table: the cells whose own language is decoded."""
-        return _frame([line for cell, line in self.lines.items() if not cell.other], COLUMNS)
+        return _frame([line for cell, line in self.lines.items() if not cell.other], PRUNING)
 
     def cross_table(self) -> pd.DataFrame:
         """Return, as a tidy table, what every language loses where any one's order is pruned, and the unpruned model.
@@ -156,7 +166,7 @@ class Ledger:
         crossed = {(cell.order, cell.seed, cell.ratio) for cell in self.lines if cell.other}
         crossed |= {("none", None, 0.0)} if crossed else set()
         lines = [line for cell, line in self.lines.items() if (cell.order, cell.seed, cell.ratio) in crossed]
-        return _frame(lines, CROSS_COLUMNS)
+        return _frame(lines, CROSS)
 
 
 def record(directory: Path, command: str) -> None:
@@ -184,8 +194,8 @@ def recorded(directory: Path) -> list[str]:
     return found
 
 
-def _frame(lines: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame(lines, columns=list(columns)).astype({"seed": "Int64"})
+def _frame(lines: list[dict[str, Any]], schema: Schema) -> pd.DataFrame:
+    return schema.frame(lines).astype({"seed": "Int64"})
 
 
 def _read_lines(path: Path) -> dict[Cell, dict[str, Any]]:

@@ -17,7 +17,7 @@ from sensikit.evaluation.metrics import bleu_metric, evaluate_resampled, length_
 from sensikit.evaluation.resampling import BOOTSTRAP
 from sensikit.files import sha256, write_text
 from sensikit.progress import Bar, progress
-from sensikit.pruning.ledger import Cell, Ledger, cells, record
+from sensikit.pruning.ledger import CROSS, PRUNING, Cell, Ledger, cells, record
 from sensikit.pruning.masks import PROTECT, Order, check_ratios, make_plan, pruned
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of
@@ -104,9 +104,9 @@ def prune(
             for cell, line in _decoded(run, model, todo, settings, bar):
                 ledger.add(cell, line)
         table, crossed = ledger.table(), ledger.cross_table()
-        run.write_table("pruning.csv", table)
+        run.write_table(PRUNING, table)
         if len(crossed):
-            run.write_table("pruning-cross.csv", crossed)
+            run.write_table(CROSS, crossed)
     return table
 
 

@@ -144,7 +144,7 @@ def test_pieces_say_where_they_lie(run: Run, monkeypatch: pytest.MonkeyPatch, ch
     monkeypatch.setattr(store, "CHUNK", chunk)
     whole = flat(vector(0))
     at = 0
-    for (parameter, offset), block in run.pieces([run.vector("mt", "cat")]):
+    for (parameter, offset), block in run.chunks([run.vector("mt", "cat")]):
         assert parameter.start + offset == at
         assert at + block.shape[1] <= parameter.stop
         assert np.array_equal(block[0], whole[at : at + block.shape[1]])
@@ -155,7 +155,7 @@ def test_pieces_say_where_they_lie(run: Run, monkeypatch: pytest.MonkeyPatch, ch
 def test_some_of_the_parameters_can_be_read_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "CHUNK", 4)
     some = [PARAMETERS[6], PARAMETERS[0], PARAMETERS[-1]]
-    found = list(run.pieces([run.vector("mt", "cat")], some))
+    found = list(run.chunks([run.vector("mt", "cat")], some))
     assert {parameter for (parameter, _), _ in found} == set(some)
     assert np.array_equal(np.concatenate([block[0] for _, block in found]), flat(vector(0), some))
     assert list(run.stream([run.vector("mt", "cat")], [])) == []
