@@ -134,13 +134,13 @@ def test_a_stream_is_the_whole_vectors_side_by_side(
     assert np.array_equal(np.concatenate(blocks, axis=1), expected)
     assert all(block.dtype == np.float32 for block in blocks)
     assert max(block.shape[1] for block in blocks) <= chunk
-    # pieces are as large as they may be, or 10⁸ numbers would take for ever
+    # chunks are as large as they may be, or 10⁸ numbers would take for ever
     largest = max(p.numel for p in PARAMETERS)
     assert max(block.shape[1] for block in blocks) > min(chunk, largest) / 2
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 6, 100])
-def test_pieces_say_where_they_lie(run: Run, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+def test_chunks_say_where_they_lie(run: Run, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr(store, "CHUNK", chunk)
     whole = flat(vector(0))
     at = 0
@@ -161,7 +161,7 @@ def test_some_of_the_parameters_can_be_read_alone(run: Run, monkeypatch: pytest.
     assert list(run.stream([run.vector("mt", "cat")], [])) == []
 
 
-def test_a_parameter_without_elements_has_no_piece(tmp_path: Path) -> None:
+def test_a_parameter_without_elements_has_no_chunk(tmp_path: Path) -> None:
     parameters = registry(Shapes([(0, 4), (3,), (4, 0)]))
     run = Run.create(tmp_path / "run", MANIFEST, parameters)
     run.write_set("mt", "cat", {"": vector(0, parameters)}, {})
