@@ -86,7 +86,7 @@ class Schema:
             if not path.is_file():
                 raise RunError(path, "is not a file", remedy)
             texts = dict.fromkeys(set(self.columns) - set(self.numbers), str)
-            frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts, float_precision="round_trip")
+            frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
             raise RunError(path, "is not a table", remedy) from error
         missing = [column for column in self.columns if column not in frame]

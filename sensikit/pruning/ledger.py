@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +18,30 @@ from sensikit.tables import Schema
 COMMANDS = "commands.json"
 """Beside the ledger, which must not depend on how often a sweep was begun."""
 
-_NUMBERS = ("seed", "ratio", "value", "value_low", "value_high", "pruned", "prunable", "sentences", "truncated",
-            "mean_length_ratio")  # fmt: skip
-_TEXT = ("metric_signature", "signature", "hypotheses", "sha256")
-
 
 def _unpruned(frame: pd.DataFrame) -> str:
-    """Say whose curve has no start: what pruning takes away is counted from there."""
-    column = "evaluated" if "evaluated" in frame else "group"
-    starts = set(frame.loc[frame["order"] == "none", column])
-    lacking = [group for group in frame[column] if group not in starts]
-    return f"lacks the unpruned score of {lacking[0]}" if lacking else ""
+    """Say which curve lacks its start, from which the loss by pruning is counted."""
+    of = ["evaluated" if "evaluated" in frame else "group", "metric"]
+    starts = set(frame.loc[frame["order"] == "none", of].itertuples(index=False, name=None))
+    lacking = [each for each in frame[of].itertuples(index=False, name=None) if each not in starts]
+    return f"lacks the unpruned {lacking[0][1]} of {lacking[0][0]}" if lacking else ""
 
 
 PRUNING = Schema(
     "pruning.csv", "Pruning curves", "prune",
     key=("order", "seed", "group", "ratio", "metric"),
-    numbers=_NUMBERS,
-    text=_TEXT,
-    empty=("seed", "value_low", "value_high"),
+    numbers=("seed", "ratio", "value", "value_low", "value_high", "pruned", "prunable", "sentences", "truncated",
+             "mean_length_ratio"),
+    text=("metric_signature", "signature", "hypotheses", "sha256"),
+    # random orders alone have a seed, and the loss has no translations
+    empty=("seed", "value_low", "value_high", "truncated", "mean_length_ratio", "hypotheses", "sha256"),
     problem=_unpruned,
 )  # fmt: skip
 """Each group by itself, pruned in an order of its own."""
 
-CROSS = Schema(
-    "pruning-cross.csv", "What pruning for one group does to the others", "cross",
-    key=("order", "seed", "group", "evaluated", "ratio", "metric"),
-    numbers=_NUMBERS,
-    text=_TEXT,
-    empty=("seed", "value_low", "value_high"),
-    groups=("group", "evaluated"),
-    problem=_unpruned,
+CROSS = replace(
+    PRUNING, name="pruning-cross.csv", what="What pruning for one group does to the others", verb="cross",
+    key=("order", "seed", "group", "evaluated", "ratio", "metric"), groups=("group", "evaluated"),
 )  # fmt: skip
 """Pruned in the order of `group`, and `evaluated` scored."""
 

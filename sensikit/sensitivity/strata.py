@@ -135,7 +135,7 @@ def pearson(one: Float, other: Float, weights: Float) -> float:
     """Return the weighted Pearson correlation of two (M,) float64 arrays; NaN where one of them is constant.
 
     >>> round(pearson(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 2.0]), np.array([1.0, 1.0, 4.0])), 3)
-    0.94
+    0.878
     """
     weights = weights / weights.sum()
     a, b = one - weights @ one, other - weights @ other

@@ -61,9 +61,9 @@ def sigma_for(per_token: bool, tokens: float, sigma: float = SIGMA) -> float:
 
     Dividing the loss and σ by the same number leaves D unchanged.
 
-    >>> sigma_for(per_token=True, tokens=4000)
-    2.5e-12
-    >>> sigma_for(per_token=False, tokens=4000)
+    >>> sigma_for(per_token=True, tokens=4096, sigma=4.096e-9)
+    1e-12
+    >>> sigma_for(per_token=False, tokens=4096)
     1e-08
 
     Args:

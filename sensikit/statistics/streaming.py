@@ -30,7 +30,7 @@ class Moments:
     >>> moments = Moments.zero(2)
     >>> moments.add(np.array([[1.0, 2.0], [2.0, 4.0]]))
     >>> moments.add(np.array([[3.0], [3.0]]))
-    >>> moments.mean.tolist(), moments.pearson().tolist()
+    >>> moments.mean.tolist(), moments.pearson().round(3).tolist()
     ([2.0, 3.0], [[1.0, 0.5], [0.5, 1.0]])
 
     Attributes:
