@@ -27,6 +27,7 @@ from sensikit.files import write_text
 from sensikit.folder import Folder
 from sensikit.parameters import Parameter
 from sensikit.settings import TASKS
+from sensikit.tables import Schema
 
 _FIELDS = {
     "version": str, "versions": dict, "direction": str, "provenance": dict, "groups": dict, "parameters": list,
@@ -203,10 +204,10 @@ class Run(Folder):
 
     def stream(self, vectors: Sequence[Path], parameters: Sequence[Parameter] | None = None) -> Iterator[np.ndarray]:
         """Yield the vectors side by side in flat order, (len(vectors), ≤ CHUNK) float32 at a time."""
-        for _, block in self.pieces(vectors, parameters):
+        for _, block in self.chunks(vectors, parameters):
             yield block
 
-    def pieces(
+    def chunks(
         self, vectors: Sequence[Path], parameters: Sequence[Parameter] | None = None
     ) -> Iterator[tuple[tuple[Parameter, int], np.ndarray]]:
         """Yield ((parameter, offset in it), (len(vectors), ≤ CHUNK) float32) in flat order.
@@ -234,19 +235,22 @@ class Run(Folder):
 
     # tables
 
-    def write_table(self, name: str, frame: pd.DataFrame) -> Path:
-        """Write a tidy table as CSV, in one step."""
+    def write_table(self, table: Schema | str, frame: pd.DataFrame) -> Path:
+        """Write a tidy table as CSV in one step, and return its path: of a schema, the columns that it declares."""
+        name, frame = (table, frame) if isinstance(table, str) else (table.name, frame[table.columns])
         path = self.path / name
         write_text(path, frame.to_csv(index=False))
         return path
 
-    def read_table(self, name: str) -> pd.DataFrame:
-        """Return a tidy table of the run.
+    def read_table(self, table: Schema | str) -> pd.DataFrame:
+        """Return a tidy table of the run: by its schema, checked; by the name of its file, as it is.
 
         Raises:
-            RunError: if it is not there.
+            RunError: if it is not there, or is not what its schema says.
         """
-        path = self.path / name
+        if not isinstance(table, str):
+            return table.read(self.path / table.name, {*self.manifest["groups"], MIXED})
+        path = self.path / table
         if not path.is_file():
             raise RunError(path, "does not exist", "run the step that writes it first")
         return pd.read_csv(path, keep_default_na=False, na_values=[""])

@@ -1,261 +1,201 @@
-"""What each tidy table must hold, how it is read and refused, and which command makes it."""
+"""Tables: how a tidy table is declared, read and refused, and how a small one is printed."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sensikit.errors import RunError
+from sensikit.files import write_text
 
-QUANTILES = ("q01", "q10", "q25", "median", "q75", "q90", "q99")
-LAYOUT = "layout.csv"  # the one table of a run that is made of its data, not of what it stores
-MIXED = (
-    "all.groups"  # `sensikit.run.MIXED`: batches of all languages together, which a table may hold beside the languages
-)
+PAIR = ("group_a", "group_b")
+
+NOTHING = "–"
+
+_AGAIN = {"cross": "prune --cross --resume", "denoise": "analyze --task denoise --resume", "audit": "audit"}
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What a tidy table must have: columns of text and of numbers, and which of them name a row.
+    """A tidy table, declared once, beside the function that makes it.
+
+    >>> shares = Schema("shares.csv", "Shares", "analyze", key=("group",), numbers=("share",))
+    >>> shares.frame([("cat", 0.25), ("fao", 0.75)])
+      group  share
+    0   cat   0.25
+    1   fao   0.75
 
     Attributes:
+        name: of its file.
         what: the table in words.
-        verb: of sensikit that makes it: analyze, denoise (analyze of that task), audit, prune, cross, or evaluate.
-        text: columns of text.
-        numbers: columns of numbers.
-        key: columns that no two rows share.
+        verb: that makes it: analyze, denoise (analyze of that task), audit, prune, cross (prune --cross), or evaluate.
+        key: the first columns, whose values no two rows share; text, unless they are among `numbers`.
+        numbers: columns of finite numbers.
+        text: the other columns.
         empty: columns whose cells may be empty.
         groups: columns that name groups.
-        statistics: that every (task, language) must have.
+        statistics: which every (task, group) must have in the column `statistic`.
+        problem: says what else is wrong with the rows; nothing if they are right.
     """
 
+    name: str
     what: str
     verb: str
-    text: tuple[str, ...]
-    numbers: tuple[str, ...]
     key: tuple[str, ...]
+    numbers: tuple[str, ...]
+    text: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
     groups: tuple[str, ...] = ("group",)
     statistics: tuple[str, ...] = ()
+    problem: Callable[[pd.DataFrame], str] = lambda frame: ""
+
+    @property
+    def columns(self) -> list[str]:
+        """Return all columns in the order of the file: those of the key, then numbers, then text."""
+        return list(dict.fromkeys((*self.key, *self.numbers, *self.text)))
+
+    @property
+    def again(self) -> str:
+        """Return the command that makes the table again."""
+        return f"sensikit {_AGAIN.get(self.verb, f'{self.verb} --resume')}"
+
+    def frame(self, rows: Any) -> pd.DataFrame:
+        """Return rows (tuples in the order of the columns, mappings, or a frame) as a frame of the declared columns."""
+        return pd.DataFrame(rows, columns=self.columns)
+
+    def read(self, path: Path, groups: Collection[str]) -> pd.DataFrame:
+        """Return the table at `path`, checked: its declared columns first, numbers as numbers, text printable.
+
+        Args:
+            path: of the CSV file.
+            groups: that it may name.
+
+        Raises:
+            RunError: with the line or column at fault.
+        """
+        if not path.exists():
+            raise RunError(path, "does not exist", f"make it with {self.again}")
+        remedy = f"it is damaged; remove it and make it again with {self.again}"
+        try:
+            if not path.is_file():
+                raise RunError(path, "is not a file", remedy)
+            texts = dict.fromkeys(set(self.columns) - set(self.numbers), str)
+            frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+            raise RunError(path, "is not a table", remedy) from error
+        missing = [column for column in self.columns if column not in frame]
+        if missing:
+            raise RunError(path, f"lacks the column {missing[0]}", remedy)
+        if frame.empty:
+            raise RunError(path, "has no rows", remedy)
+        for column in self.columns:
+            values, wrong = _checked(frame[column], column in self.numbers, column in self.empty)
+            if wrong.any():
+                line = int(np.argmax(wrong))
+                value = frame[column].iloc[line]
+                problem = f"has {'nothing' if pd.isna(value) else value} for {column}"
+                raise RunError(f"{path}:{line + 2}", problem, remedy)
+            frame[column] = values
+        for column in self.groups:
+            strange = [key for key in frame[column].dropna() if key not in groups]
+            if strange:
+                raise RunError(path, f"names {strange[0]}, which is no group of the manifest", remedy)
+        twice = frame[frame.duplicated(list(self.key))]
+        if len(twice):
+            raise RunError(f"{path}:{twice.index[0] + 2}", "repeats an earlier line", remedy)
+        problem = self.problem(frame) or _lacking(frame, self.statistics)
+        if problem:
+            raise RunError(path, problem, remedy)
+        return frame
 
 
-_BOTH = ("group_a", "group_b")
-_SCORES = ("ratio", "pruned", "prunable", "bleu", "bleu_low", "bleu_high", "chrf", "sentences")
-
-TABLES = {
-    "correlation.csv": Schema(
-        "Correlation between languages", "analyze",
-        text=("task", "subset", *_BOTH),
-        numbers=("pcc", "pcc_low", "pcc_high", "ceiling", "disattenuated", "reliability_a", "reliability_b",
-                 "parameters"),
-        key=("task", "subset", *_BOTH),
-        # not defined for sensitivities that do not vary, or of too few batches
-        empty=("pcc", "pcc_low", "pcc_high", "ceiling", "disattenuated", "reliability_a", "reliability_b"),
-        groups=_BOTH,
-    ),
-    "similarity.csv": Schema(
-        "Similarity of the two tasks", "denoise",
-        text=("task_a", "task_b", "subset", "group"),
-        numbers=("pcc", "pcc_low", "pcc_high", "ceiling"),
-        key=("task_a", "task_b", "subset", "group"),
-        empty=("pcc", "pcc_low", "pcc_high", "ceiling"),
-    ),
-    LAYOUT: Schema(
-        "a sentence under concurrent denoising", "denoise",
-        text=("group", "source", "encoder_target", "decoder_input", "decoder_target"),
-        numbers=("position",),
-        key=("group", "position"),
-        empty=("encoder_target", "decoder_target"),  # nothing is to be predicted there
-    ),
-    "specificity.csv": Schema(
-        "Language specificity", "analyze",
-        text=("task", "group", "statistic"),
-        numbers=("value",),
-        key=("task", "group", "statistic"),
-        statistics=("mean", "share_positive", "share_small_denominator", "share_ties_at_zero", *QUANTILES),
-    ),
-    "components.csv": Schema(
-        "Sensitivity and specificity by component", "analyze",
-        text=("task", "group", "stack", "layer", "component"),
-        numbers=("parameters", "sensitivity_mean", "sensitivity_share", "specificity_mean", "specificity_median",
-                 "share_positive"),
-        key=("task", "group", "stack", "layer", "component"),
-        empty=("layer", "sensitivity_share", "specificity_mean", "specificity_median"),
-    ),
-    "components-correlation.csv": Schema(
-        "Correlation within components", "analyze",
-        text=("task", "stack", "layer", "component", *_BOTH),
-        numbers=("pcc", "parameters"),
-        key=("task", "stack", "layer", "component", *_BOTH),
-        empty=("layer", "pcc"),
-        groups=_BOTH,
-    ),
-    "overlap.csv": Schema(
-        "Overlap of the most specific parameters", "analyze",
-        text=("task", *_BOTH),
-        numbers=("share", "jaccard", "expected"),
-        key=("task", "share", *_BOTH),
-        empty=("jaccard", "expected"),
-        groups=_BOTH,
-    ),
-    "balance.csv": Schema(
-        "Balance of sensitivity", "analyze",
-        text=("task", "group", "statistic"),
-        numbers=("value",),
-        key=("task", "group", "statistic"),
-        empty=("value",),
-        statistics=("mean", "cv", "share_top10", "zero_share", "std_below_top1", "cv_below_top1", *QUANTILES),
-    ),
-    "distribution.csv": Schema(
-        "Distribution of sensitivity", "analyze",
-        text=("task", "group"),
-        numbers=("low", "high", "count"),
-        key=("task", "group", "low"),
-    ),
-    "convergence.csv": Schema(
-        "Convergence with the number of batches", "analyze",
-        text=("task", "subset", "group"),
-        numbers=("batches", "reliability", "reliability_low", "reliability_high"),
-        key=("task", "subset", "group", "batches"),
-        empty=("reliability", "reliability_low", "reliability_high"),
-    ),
-    "audit.csv": Schema(
-        "Audit of the Taylor estimate", "audit",
-        text=("task", "group", "parameter", "stratum"),
-        numbers=("index", "weight", "taylor", "exact"),
-        key=("task", "group", "parameter", "index"),
-    ),
-    "audit-summary.csv": Schema(
-        "its agreement with exact ablation", "audit",
-        text=("task", "group", "statistic", "signature", "command"),
-        numbers=("value", "value_low", "value_high", "sampled", "batches"),
-        key=("task", "group", "statistic"),
-        empty=("value", "value_low", "value_high", "command"),
-        statistics=("spearman", "pearson", "top10_agreement"),
-    ),
-    "pruning.csv": Schema(
-        "Pruning curves", "prune",
-        text=("order", "group", "bleu_signature", "hypotheses"),
-        numbers=_SCORES,
-        key=("order", "seed", "group", "ratio"),
-        empty=("bleu_low", "bleu_high"),
-    ),
-    "pruning-cross.csv": Schema(
-        "What pruning for one language does to the others", "cross",
-        text=("order", "group", "evaluated", "bleu_signature"),
-        numbers=_SCORES,
-        key=("order", "seed", "group", "evaluated", "ratio"),
-        empty=("bleu_low", "bleu_high"),
-        groups=("group", "evaluated"),
-    ),
-}  # fmt: skip
-"""Of a run directory."""
-
-EVALUATION = {
-    "evaluation.csv": Schema(
-        "Scores by language", "evaluate",
-        text=("system", "direction", "group", "tier", "metric", "signature"),
-        numbers=("score", "score_low", "score_high", "sentences"),
-        key=("system", "direction", "group", "metric"),
-        empty=("score_low", "score_high"),
-    ),
-    "tiers.csv": Schema(
-        "Scores by resource level", "evaluate",
-        text=("system", "direction", "tier", "metric"),
-        numbers=("score", "score_low", "score_high", "groups"),
-        key=("system", "direction", "tier", "metric"),
-        empty=("score_low", "score_high"),
-        groups=(),
-    ),
-    "significance.csv": Schema(
-        "Differences between systems", "evaluate",
-        text=("system_a", "system_b", "direction", "group", "tier", "metric"),
-        numbers=("difference", "difference_low", "difference_high", "p"),
-        key=("system_a", "system_b", "direction", "group", "tier", "metric"),
-        empty=("group", "tier", "difference_low", "difference_high", "p"),
-    ),
-}  # fmt: skip
-"""Of an evaluation directory; with one system there is nothing to compare."""
-
-_AGAIN = {"cross": "prune --cross --resume", "denoise": "analyze --resume", "audit": "audit"}
+def _checked(found: pd.Series[Any], number: bool, empty: bool) -> tuple[pd.Series[Any], NDArray[np.bool_]]:
+    """Return a column as finite numbers or printable text, and which of its cells are neither."""
+    if not number:
+        return found.map(printable, na_action="ignore"), found.isna().to_numpy() & (not empty)
+    values: pd.Series[Any] = pd.to_numeric(found, errors="coerce")
+    if not pd.api.types.is_integer_dtype(values):  # whole numbers stay whole: what is read may be written again
+        values = values.astype(float)
+    return values, ~np.isfinite(values.to_numpy()) & (found.notna().to_numpy() | (not empty))
 
 
-def read(path: Path, schema: Schema, languages: Collection[str]) -> pd.DataFrame:
-    """Return a tidy table, checked.
-
-    Args:
-        path: of the CSV file.
-        schema: what it must have.
-        languages: that it may name.
-
-    Raises:
-        RunError: with the line or column at fault.
-    """
-    remedy = f"it is damaged; make it again with sensikit {_AGAIN.get(schema.verb, f'{schema.verb} --resume')}"
-    try:
-        if not path.is_file():
-            raise RunError(path, "is not a file", remedy)
-        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise RunError(path, "is not a table", remedy) from error
-    missing = [column for column in (*schema.key, *schema.text, *schema.numbers) if column not in frame]
-    if missing:
-        raise RunError(path, f"lacks the column {missing[0]}", remedy)
-    if frame.empty:
-        raise RunError(path, "has no rows", remedy)
-    for column in (*schema.text, *schema.numbers):
-        frame[column] = _column(frame[column], path, column in schema.numbers, column not in schema.empty, remedy)
-    for column in schema.groups:
-        strange = [code for code in frame[column].dropna() if code not in languages and code != MIXED]
-        if strange:
-            raise RunError(path, f"names {strange[0]}, which is no language of the manifest", remedy)
-    twice = frame[frame.duplicated(list(schema.key))]
-    if len(twice):
-        raise RunError(f"{path}:{twice.index[0] + 2}", "says again what an earlier line says", remedy)
-    if schema.verb in ("prune", "cross"):
-        _check_unpruned(frame, path, schema.groups[-1], remedy)
-    if schema.statistics:
-        _check_statistics(frame, path, schema.statistics, remedy)
-    return frame
+def _lacking(frame: pd.DataFrame, statistics: Sequence[str]) -> str:
+    if statistics:
+        for (_, group), rows in frame.groupby(["task", "group"]):
+            lacking = [name for name in statistics if name not in set(rows["statistic"])]
+            if lacking:
+                return f"lacks the statistic {lacking[0]} of {group}"
+    return ""
 
 
 def printable(text: str) -> str:
-    """Return text that every file can hold: no control signs, nothing but plain spaces, no bytes that are not UTF-8."""
+    """Return text that every file can hold: no control signs, nothing but plain spaces, no bytes that are not UTF-8.
+
+    >>> printable("one" + chr(9) + "two" + chr(7))
+    'one two�'
+    """
     shown = (sign if sign.isprintable() else " " if sign.isspace() else "\N{REPLACEMENT CHARACTER}" for sign in text)
     return "".join(shown)
 
 
-def _column(found: pd.Series[Any], path: Path, number: bool, filled: bool, remedy: str) -> pd.Series[Any]:
-    """Return one column as text or as finite numbers."""
-    values = (
-        pd.to_numeric(found, errors="coerce").astype(float)
-        if number
-        else found.astype(str).map(printable, na_action="ignore").where(found.notna())
-    )
-    wrong = found.notna() & ~np.isfinite(values) if number else pd.Series(False, index=found.index)
-    if filled:
-        wrong |= found.isna()
-    if wrong.any():
-        line = int(np.argmax(wrong))
-        value = found.iloc[line]
-        problem = f"has {'nothing' if pd.isna(value) else value} for {found.name}"
-        raise RunError(f"{path}:{line + 2}", problem, remedy)
-    return values
+@dataclass(frozen=True)
+class Table:
+    """A table to be read by people: columns under the headings that are shown, in order.
 
+    >>> print(Table(pd.DataFrame({"Group": ["cat", "fao"], "PCC": [0.95312, None]}), {"PCC": ".3f"}).shown())
+      Group    PCC
+    0   cat  0.953
+    1   fao      –
 
-def _check_unpruned(frame: pd.DataFrame, path: Path, column: str, remedy: str) -> None:
-    unpruned = set(frame.loc[frame["order"] == "none", column])
-    for code in (code for code in frame[column] if code not in unpruned):
-        raise RunError(path, f"lacks the unpruned score of {code}", remedy)
+    Attributes:
+        frame: the cells.
+        formats: how the numbers of a column are printed.
+        marks: what stands behind the cells of a column wherever it is printed, one for each row.
+    """
 
+    frame: pd.DataFrame
+    formats: Mapping[str, str] = field(default_factory=dict)
+    marks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-def _check_statistics(frame: pd.DataFrame, path: Path, statistics: Sequence[str], remedy: str) -> None:
-    for (_, code), rows in frame.groupby(["task", "group"]):
-        lacking = [name for name in statistics if name not in set(rows["statistic"])]
-        if lacking:
-            raise RunError(path, f"lacks the statistic {lacking[0]} of {code}", remedy)
+    def shown(self) -> pd.DataFrame:
+        """Return every cell as it is printed; what is missing is a dash."""
+
+        def text(value: Any, format_: str) -> str:
+            return NOTHING if pd.isna(value) else format(value, format_)
+
+        columns = {
+            name: [text(v, self.formats.get(name, "")) for v in self.frame[name]] for name in map(str, self.frame)
+        }
+        for name, marks in self.marks.items():
+            columns[name] = [cell + mark for cell, mark in zip(columns[name], marks, strict=True)]
+        return pd.DataFrame(columns, columns=list(self.frame.columns))
+
+    def numeric(self) -> list[bool]:
+        """Return which columns hold numbers: those are set flush right."""
+        return [pd.api.types.is_numeric_dtype(kind) for kind in self.frame.dtypes]
+
+    def save(self, stem: Path, notes: Sequence[str]) -> list[Path]:
+        """Write `stem`.csv (full precision), .txt and .tex (as printed; booktabs), and return their paths.
+
+        The `notes` (caption, signatures, command) stand under the text and, as comments, above the LaTeX.
+        """
+        shown, notes = self.shown(), [" ".join(note.split()) for note in notes]
+        alignment = "".join("r" if number else "l" for number in self.numeric())
+        latex = shown.to_latex(index=False, escape=True, column_format=alignment)
+        texts = {
+            "csv": self.frame.to_csv(index=False),
+            "txt": "\n".join([shown.to_string(index=False), "", *notes, ""]),
+            "tex": "".join(f"% {note}\n" for note in notes) + latex,
+        }
+        paths = []
+        for kind, text in texts.items():
+            path = stem.with_name(f"{stem.name}.{kind}")
+            write_text(path, text)
+            paths.append(path)
+        return paths

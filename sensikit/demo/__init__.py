@@ -173,7 +173,7 @@ def audited(run: Run, model: Model, recipe: Recipe, command: str) -> None:
     """Compare S of a run's first task with exact ablation; what is there is not done again."""
     from sensikit.sensitivity.ablation import SUMMARY, audit
 
-    if not (run.path / SUMMARY).exists():
+    if not (run.path / SUMMARY.name).exists():
         audit(run, model, parameters=recipe.audited, command=command)
 
 

@@ -15,19 +15,32 @@ from sacrebleu.metrics import CHRF
 from sensikit.evaluation.metrics import bleu_metric
 from sensikit.evaluation.resampling import Sampled, mean
 from sensikit.languages import HIGH, LOW, VERY_LOW
+from sensikit.tables import Schema
 
-TIERS = (HIGH, LOW, VERY_LOW)
+LEVELS = (HIGH, LOW, VERY_LOW)
 ALL = "All"
 
 METRICS = ("bleu", "chrf")
 
-EVALUATION = (
-    "system", "direction", "group", "tier", "metric", "score", "score_low", "score_high", "sentences", "signature",
+EVALUATION = Schema(
+    "evaluation.csv", "Scores by group", "evaluate",
+    key=("system", "direction", "group", "tier", "metric"),
+    numbers=("value", "value_low", "value_high", "sentences"),
+    text=("metric_signature",),
+    empty=("value_low", "value_high"),
 )  # fmt: skip
-BY_TIER = ("system", "direction", "tier", "metric", "score", "score_low", "score_high", "groups")
-SIGNIFICANCE = (
-    "system_a", "system_b", "direction", "group", "tier", "metric", "difference", "difference_low",
-    "difference_high", "p",
+TIERS = Schema(
+    "tiers.csv", "Scores by resource level", "evaluate",
+    key=("system", "direction", "tier", "metric"),
+    numbers=("value", "value_low", "value_high", "groups"),
+    empty=("value_low", "value_high"),
+    groups=(),
+)  # fmt: skip
+SIGNIFICANCE = Schema(
+    "significance.csv", "Differences between systems", "evaluate",
+    key=("system_a", "system_b", "direction", "group", "tier", "metric"),
+    numbers=("difference", "difference_low", "difference_high", "p"),
+    empty=("group", "tier", "difference_low", "difference_high", "p"),
 )  # fmt: skip
 
 
@@ -61,7 +74,7 @@ class Scores:
 
     def groups(self) -> dict[str, list[str]]:
         """Return the languages of each tier that has any, and of all."""
-        found = {tier: [code for code, of in self.tiers.items() if of == tier] for tier in TIERS}
+        found = {tier: [code for code, of in self.tiers.items() if of == tier] for tier in LEVELS}
         return {tier: codes for tier, codes in found.items() if codes} | {ALL: list(self.tiers)}
 
     def of(self, metric: str, system: str, languages: Sequence[str]) -> Sampled:
@@ -79,7 +92,7 @@ def evaluation_table(scores: Scores) -> pd.DataFrame:
         for metric in METRICS
         for found in (scores.values[metric, system, code],)
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=EVALUATION)
+    return EVALUATION.frame(rows)
 
 
 def tiers_table(scores: Scores) -> pd.DataFrame:
@@ -91,7 +104,7 @@ def tiers_table(scores: Scores) -> pd.DataFrame:
         for metric in METRICS
         for found in (scores.of(metric, system, codes),)
     ]
-    return pd.DataFrame(rows, columns=BY_TIER)
+    return TIERS.frame(rows)
 
 
 def significance_table(scores: Scores, baseline: str) -> pd.DataFrame:
@@ -104,7 +117,7 @@ def significance_table(scores: Scores, baseline: str) -> pd.DataFrame:
         for metric in METRICS
         for difference in (scores.of(metric, system, codes) - scores.of(metric, baseline, codes),)
     ]
-    return pd.DataFrame(rows, columns=SIGNIFICANCE)
+    return SIGNIFICANCE.frame(rows)
 
 
 def _compared(scores: Scores) -> Iterator[tuple[str, str, list[str]]]:

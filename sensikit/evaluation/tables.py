@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from sensikit.evaluation.resampling import LEVEL
-from sensikit.evaluation.scoring import ALL, TIERS
-from sensikit.report.tables import Table
+from sensikit.evaluation.scoring import ALL, LEVELS
+from sensikit.tables import Table
 
 NAMES = {"bleu": "BLEU", "chrf": "chrF++"}
 MARK = "*"
@@ -21,7 +21,7 @@ MARK = "*"
 
 def by_tier(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Table:
     """Return a row for each system: the mean over the languages of each tier that has any, and over all."""
-    present = [tier for tier in (*TIERS, ALL) if tier in set(tiers["tier"])]
+    present = [tier for tier in (*LEVELS, ALL) if tier in set(tiers["tier"])]
     return _side_by_side(tiers, tests, metric, "tier", present)
 
 

@@ -31,7 +31,7 @@ def audit_scatter(
         frame: the rows of audit.csv, with a column `run` where there are several runs.
         summary: the rows of audit-summary.csv of the same runs.
         languages: code → {family, tier, sizes}.
-        task: mt or denoise.
+        task: mt, denoise or lm.
         width: of the figure, in inches.
     """
     frame, summary = frame[frame["task"] == task], summary[summary["task"] == task]

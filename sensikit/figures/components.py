@@ -68,7 +68,7 @@ def component_heatmaps(frame: pd.DataFrame, *, task: str = "mt", width: float = 
 
     Args:
         frame: the rows of components.csv, with a column `run` where there are several runs.
-        task: mt or denoise.
+        task: mt, denoise or lm.
         width: of the figure, in inches.
     """
     cells, labels = by_layer(frame[frame["task"] == task]), runs(frame)
@@ -127,7 +127,7 @@ def component_correlation(frame: pd.DataFrame, *, task: str = "mt", width: float
 
     Args:
         frame: the rows of components-correlation.csv, with a column `run` where there are several runs.
-        task: mt or denoise.
+        task: mt, denoise or lm.
         width: of the figure, in inches.
     """
     cells, labels = whole(frame[frame["task"] == task]), runs(frame)

@@ -32,7 +32,7 @@ def convergence_curves(
     Args:
         frame: the rows of convergence.csv, with a column `run` where there are several runs.
         languages: code → {family, tier, sizes}.
-        task: mt or denoise.
+        task: mt, denoise or lm.
         width: of the figure, in inches.
     """
     frame = frame[frame["task"] == task]

@@ -51,7 +51,7 @@ def specificity(
     Args:
         frame: the rows of specificity.csv, with a column `run` where there are several runs.
         languages: code → {family, tier, sizes}.
-        task: mt or denoise.
+        task: mt, denoise or lm.
         width: of the figure, in inches.
     """
     table = wide(frame, task)
@@ -79,7 +79,7 @@ def balance(
     Args:
         frame: the rows of balance.csv, with a column `run` where there are several runs.
         languages: code → {family, tier, sizes}.
-        task: mt or denoise.
+        task: mt, denoise or lm.
         width: of the figure, in inches.
     """
     table = relative(wide(frame, task))

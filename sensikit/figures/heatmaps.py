@@ -112,7 +112,7 @@ def correlation_heatmaps(
         frame: the rows of correlation.csv, with a column `run` where there are several runs.
         languages: code → {family, tier, sizes}, which give the order and the lines between families.
         subsets: which of high, low and all, in this order.
-        task: mt or denoise.
+        task: mt, denoise or lm.
         value: pcc, or disattenuated: the PCC divided by its ceiling.
         difference: the second run minus the first, for each pair (task, subset, language_a, language_b, difference,
             difference_low, difference_high): one column of panels more, where a turned corner marks a pair whose

@@ -69,7 +69,7 @@ def language_tree(
         frame: the rows of correlation.csv, with a column `run` where there are several runs.
         languages: code → {name, family, tier, sizes}; a family has one colour.
         subset: high, low or all.
-        task: mt or denoise.
+        task: mt, denoise or lm.
         width: of the figure, in inches.
     """
     labels = runs(frame)

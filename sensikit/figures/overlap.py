@@ -25,7 +25,7 @@ def overlap_heatmaps(
     Args:
         frame: the rows of overlap.csv, with a column `run` where there are several runs.
         languages: code → {family, tier, sizes}.
-        task: mt or denoise.
+        task: mt, denoise or lm.
         width: of the figure, in inches.
     """
     frame = frame[frame["task"] == task]

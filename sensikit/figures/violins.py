@@ -34,7 +34,7 @@ def sensitivity_violins(
         frame: the rows of distribution.csv, with a column `run` where there are several runs.
         statistics: the rows of balance.csv of the same runs.
         languages: code → {family, tier, sizes}.
-        task: mt or denoise.
+        task: mt, denoise or lm.
         width: of the figure, in inches.
     """
     frame, table = frame[frame["task"] == task], wide(statistics, task)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from sensikit.errors import RunError
 from sensikit.evaluation.resampling import Sampled, mean
-from sensikit.pruning.ledger import resamples_of
+from sensikit.pruning.ledger import PRUNING, resamples_of
 from sensikit.run import Run
 
 UNPRUNED = "none"
@@ -94,7 +94,7 @@ def curves(run: Run) -> Curves:
     Raises:
         RunError: if the resamples of the sweep are missing, damaged, or not of the scores in pruning.csv.
     """
-    frame = run.read_table("pruning.csv")
+    frame = run.read_table(PRUNING)
     languages = frame["group"].nunique()
     points: dict[tuple[str, float], list[Sampled]] = {}
     for _, cells in frame.groupby(["order", "seed", "ratio"], sort=False, dropna=False):
@@ -119,7 +119,7 @@ def _read(run: Run, hypotheses: str, bleu: float) -> Sampled:
 
 def _kind(run: Run) -> Any:
     """Return what must be the same in two sweeps for their resamples to be of the same sentences and score."""
-    frame = run.read_table("pruning.csv")
+    frame = run.read_table(PRUNING)
     signatures = {
         "|".join(part for part in text.split("|") if not part.startswith("ckpt:")) for text in frame["signature"]
     }

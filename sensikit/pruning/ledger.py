@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +14,37 @@ import pandas as pd
 from sensikit.errors import RunError
 from sensikit.files import read_json, unwritable, write_json
 from sensikit.folder import Folder
+from sensikit.tables import Schema
 
 COMMANDS = "commands.json"
 """Beside the ledger, which must not depend on how often a sweep was begun."""
 
-COLUMNS = (
-    "order",
-    "seed",
-    "group",
-    "ratio",
-    "pruned",
-    "prunable",
-    "bleu",
-    "bleu_low",
-    "bleu_high",
-    "chrf",
-    "sentences",
-    "truncated",
-    "mean_length_ratio",
-    "bleu_signature",
-    "chrf_signature",
-    "signature",
-    "hypotheses",
-    "sha256",
-)
-"""Of pruning.csv: each language by itself, pruned in an order of its own and decoded."""
 
-CROSS_COLUMNS = ("order", "seed", "group", "evaluated", *COLUMNS[3:])
-"""Of pruning-cross.csv: pruned in the order of `language`, and `evaluated` decoded."""
+def _unpruned(frame: pd.DataFrame) -> str:
+    """Say which curve lacks its start, from which the loss by pruning is counted."""
+    of = ["evaluated" if "evaluated" in frame else "group", "metric"]
+    starts = set(frame.loc[frame["order"] == "none", of].itertuples(index=False, name=None))
+    lacking = [each for each in frame[of].itertuples(index=False, name=None) if each not in starts]
+    return f"lacks the unpruned {lacking[0][1]} of {lacking[0][0]}" if lacking else ""
+
+
+PRUNING = Schema(
+    "pruning.csv", "Pruning curves", "prune",
+    key=("order", "seed", "group", "ratio", "metric"),
+    numbers=("seed", "ratio", "value", "value_low", "value_high", "pruned", "prunable", "sentences", "truncated",
+             "mean_length_ratio"),
+    text=("metric_signature", "signature", "hypotheses", "sha256"),
+    # random orders alone have a seed, and the loss has no translations
+    empty=("seed", "value_low", "value_high", "truncated", "mean_length_ratio", "hypotheses", "sha256"),
+    problem=_unpruned,
+)  # fmt: skip
+"""Each group by itself, pruned in an order of its own."""
+
+CROSS = replace(
+    PRUNING, name="pruning-cross.csv", what="What pruning for one group does to the others", verb="cross",
+    key=("order", "seed", "group", "evaluated", "ratio", "metric"), groups=("group", "evaluated"),
+)  # fmt: skip
+"""Pruned in the order of `group`, and `evaluated` scored."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Ledger(Folder):
 
     def table(self) -> pd.DataFrame:
         """Return the curves as a tidy table: the cells whose own language is decoded."""
-        return _frame([line for cell, line in self.lines.items() if not cell.other], COLUMNS)
+        return _frame([line for cell, line in self.lines.items() if not cell.other], PRUNING)
 
     def cross_table(self) -> pd.DataFrame:
         """Return, as a tidy table, what every language loses where any one's order is pruned, and the unpruned model.
@@ -160,7 +163,7 @@ class Ledger(Folder):
         crossed = {(cell.order, cell.seed, cell.ratio) for cell in self.lines if cell.other}
         crossed |= {("none", None, 0.0)} if crossed else set()
         lines = [line for cell, line in self.lines.items() if (cell.order, cell.seed, cell.ratio) in crossed]
-        return _frame(lines, CROSS_COLUMNS)
+        return _frame(lines, CROSS)
 
 
 def record(directory: Path, command: str) -> None:
@@ -188,8 +191,8 @@ def recorded(directory: Path) -> list[str]:
     return found
 
 
-def _frame(lines: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame(lines, columns=list(columns)).astype({"seed": "Int64"})
+def _frame(lines: list[dict[str, Any]], schema: Schema) -> pd.DataFrame:
+    return schema.frame(lines).astype({"seed": "Int64"})
 
 
 def _read_lines(path: Path) -> dict[Cell, dict[str, Any]]:

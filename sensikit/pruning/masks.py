@@ -101,7 +101,7 @@ def ordered(run: Run, module: nn.Module, order: Order, protected: Cut) -> Iterat
     vectors = [run.vector(task, name.format(order.language)) for task, name in scorer.reads]
     weights, sigma, start = dict(module.named_parameters()), sigma_of(run, order.language), 0
     is_protected = selected(_protection(run, order.language), protected)
-    for (parameter, offset), block in run.pieces(vectors, prunable_of(run)):
+    for (parameter, offset), block in run.chunks(vectors, prunable_of(run)):
         size = block.shape[1]
         weight = weights[parameter.name].detach().flatten()[offset : offset + size]
         key = scorer.keys(Chunk(block, weight, start, sigma, order.seed or 0))

@@ -14,7 +14,7 @@ from sensikit.backends.base import Model, translation_of
 from sensikit.errors import OptionError
 from sensikit.evaluation.metrics import bleu_metric, evaluate_resampled, length_ratio
 from sensikit.progress import Bar, progress
-from sensikit.pruning.ledger import Cell, Ledger, cells, record
+from sensikit.pruning.ledger import CROSS, PRUNING, Cell, Ledger, cells, record
 from sensikit.pruning.masks import Order, check_ratios, pruned, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of
@@ -75,9 +75,9 @@ def prune(
             for cell, line in _decoded(run, model, todo, settings, bar):
                 ledger.add(cell, line)
         table, crossed = ledger.table(), ledger.cross_table()
-        run.write_table("pruning.csv", table)
+        run.write_table(PRUNING, table)
         if len(crossed):
-            run.write_table("pruning-cross.csv", crossed)
+            run.write_table(CROSS, crossed)
     return table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -12,13 +12,23 @@ import pandas as pd
 
 from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.evaluation.folder import KIND, Translated
+from sensikit.evaluation.scoring import EVALUATION, SIGNIFICANCE, TIERS
 from sensikit.files import read_json
 from sensikit.progress import progress
 from sensikit.pruning.curves import UNPRUNED, curve_bands, curve_tests
-from sensikit.pruning.ledger import recorded
-from sensikit.run import Run
+from sensikit.pruning.ledger import CROSS, PRUNING, recorded
+from sensikit.run import MIXED, Run
+from sensikit.sensitivity.ablation import AUDIT, SUMMARY
+from sensikit.sensitivity.analysis import LAYOUT
 from sensikit.statistics.comparison import correlation_difference
-from sensikit.tables import EVALUATION, TABLES, Schema, printable, read
+from sensikit.statistics.results import BY_TASK, OF_BOTH_TASKS
+from sensikit.tables import Schema, printable
+
+TABLES = {schema.name: schema for schema in (*BY_TASK, *OF_BOTH_TASKS, LAYOUT, AUDIT, SUMMARY, PRUNING, CROSS)}
+"""The tables of a run directory, by the names of their files."""
+
+SCORES = {schema.name: schema for schema in (EVALUATION, TIERS, SIGNIFICANCE)}
+"""The tables of an evaluation directory; with one system there is nothing to compare."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +173,7 @@ def _curves(subjects: Sequence[Subject]) -> Curves:
 
 
 def _pruned(subject: Subject) -> bool:
-    frame = subject.tables.get("pruning.csv")
+    frame = subject.tables.get(PRUNING.name)
     return frame is not None and bool((frame["order"] != UNPRUNED).any())
 
 
@@ -203,7 +213,7 @@ def _opened(path: Path, label: str) -> Subject | Evaluated:
         if not isinstance(entry.get("tokens_mean"), int | float):
             raise RunError(manifest, f"lacks the tokens of {name}", "it is damaged; analyze again")
     run.manifest = _printable(run.manifest)
-    tables = _tables(path, TABLES, run.manifest["groups"])
+    tables = _tables(path, TABLES, {*run.manifest["groups"], MIXED})
     return Subject(label, printable(str(path)), run, tables, tuple(map(printable, recorded(path / "pruning"))))
 
 
@@ -215,8 +225,8 @@ def _kind(manifest: Path) -> str:
 def _evaluated(path: Path, label: str) -> Evaluated:
     manifest = _printable(Translated.open(path).manifest)
     _check_evaluation(manifest, path / "manifest.json")
-    tables = _tables(path, EVALUATION, manifest["groups"])
-    for name in ("evaluation.csv", "tiers.csv"):
+    tables = _tables(path, SCORES, manifest["groups"])
+    for name in (EVALUATION.name, TIERS.name):
         if name not in tables:
             raise RunError(path, f"has no {name}", "finish it: evaluate --resume")
     for name, frame in tables.items():
@@ -249,5 +259,5 @@ def _check_evaluation(manifest: Mapping[str, Any], where: Path) -> None:
         raise lacks("the data's path or sha256")
 
 
-def _tables(path: Path, schemas: Mapping[str, Schema], languages: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    return {name: read(path / name, schema, languages) for name, schema in schemas.items() if (path / name).exists()}
+def _tables(path: Path, schemas: Mapping[str, Schema], groups: Collection[str]) -> dict[str, pd.DataFrame]:
+    return {name: schema.read(path / name, groups) for name, schema in schemas.items() if (path / name).exists()}

@@ -11,8 +11,8 @@ import pandas as pd
 from sensikit.figures.curves import ORDERS, UNPRUNED
 from sensikit.figures.quality import by_ratio
 from sensikit.figures.style import joined
-from sensikit.report.inputs import Evaluated, Material, Subject
-from sensikit.tables import LAYOUT, TABLES
+from sensikit.report.inputs import TABLES, Evaluated, Material, Subject
+from sensikit.sensitivity.analysis import LAYOUT
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ def _tables(subject: Subject, name: str) -> Iterator[Missing]:
     """Yield the tables that are not there, those of one command together."""
     absent: dict[str, list[str]] = {}
     alone = len(subject.manifest["groups"]) == 1  # and so there is no pair
-    for file, schema in TABLES.items():
+    for schema in TABLES.values():
         pairless = alone and len(schema.groups) > 1
-        other = file == LAYOUT and "denoise" in subject.manifest["analyses"]  # it learned to denoise in another way
-        if file not in subject.tables and not pairless and not other:
+        other = schema is LAYOUT and "denoise" in subject.manifest["analyses"]  # it learned to denoise in another way
+        if schema.name not in subject.tables and not pairless and not other:
             absent.setdefault(schema.verb, []).append(schema.what)
     commands = {
         "analyze": analyze_command(subject),

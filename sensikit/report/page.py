@@ -17,11 +17,11 @@ from sensikit.figures.style import joined
 from sensikit.files import write_text
 from sensikit.progress import progress
 from sensikit.report import text as summary
-from sensikit.report.inputs import Evaluated, Material, Subject, gather
+from sensikit.report.inputs import TABLES, Evaluated, Material, Subject, gather
 from sensikit.report.missing import missing, prune_command
 from sensikit.report.sections import CHAPTERS, MANIFEST, Exhibit
-from sensikit.report.tables import Table, headline
-from sensikit.tables import TABLES, printable
+from sensikit.report.tables import headline
+from sensikit.tables import Table, printable
 from sensikit.version import __version__
 
 

@@ -1,10 +1,8 @@
-"""The tables of a report: tidy frames in, small frames out, and how one is written as CSV, text and LaTeX."""
+"""The tables of a report: tidy frames in, small tables out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -15,58 +13,7 @@ from sensikit.figures.distributions import placed, wide
 from sensikit.figures.heatmaps import SUBSETS, pairs
 from sensikit.figures.sizes import sizes
 from sensikit.figures.style import TIERS, of_run, order, percent, runs
-from sensikit.files import write_text
-
-NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: its columns under the headings that are shown, in order; `formats` say how numbers are printed.
-
-    `marks` stand behind the cells of a column wherever it is printed, one for each row.
-    """
-
-    frame: pd.DataFrame
-    formats: Mapping[str, str] = field(default_factory=dict)
-    marks: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    def shown(self) -> pd.DataFrame:
-        """Return every cell as it is printed; what is missing is a dash."""
-
-        def text(value: Any, format_: str) -> str:
-            return NOTHING if pd.isna(value) else format(value, format_)
-
-        columns = {
-            name: [text(v, self.formats.get(name, "")) for v in self.frame[name]] for name in map(str, self.frame)
-        }
-        for name, marks in self.marks.items():
-            columns[name] = [cell + mark for cell, mark in zip(columns[name], marks, strict=True)]
-        return pd.DataFrame(columns, columns=list(self.frame.columns))
-
-    def numeric(self) -> list[bool]:
-        """Return which columns hold numbers: those are set flush right."""
-        return [pd.api.types.is_numeric_dtype(kind) for kind in self.frame.dtypes]
-
-    def save(self, stem: Path, notes: Sequence[str]) -> list[Path]:
-        """Write `stem`.csv (full precision), .txt and .tex (as printed; booktabs), and return their paths.
-
-        The `notes` (caption, signatures, command) stand under the text and, as comments, above the LaTeX.
-        """
-        shown, notes = self.shown(), [" ".join(note.split()) for note in notes]
-        alignment = "".join("r" if number else "l" for number in self.numeric())
-        latex = shown.to_latex(index=False, escape=True, column_format=alignment)
-        texts = {
-            "csv": self.frame.to_csv(index=False),
-            "txt": "\n".join([shown.to_string(index=False), "", *notes, ""]),
-            "tex": "".join(f"% {note}\n" for note in notes) + latex,
-        }
-        paths = []
-        for kind, text in texts.items():
-            path = stem.with_name(f"{stem.name}.{kind}")
-            write_text(path, text)
-            paths.append(path)
-        return paths
+from sensikit.tables import Table
 
 
 def _tidied(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -21,11 +21,12 @@ from sensikit.progress import progress
 from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.planning import Plan, check_source, measured_groups, redrawn
-from sensikit.sensitivity.strata import LEVELS, RESAMPLES, Sample, intervals, sample
+from sensikit.sensitivity.strata import LEVELS, RESAMPLES, STATISTICS, Sample, intervals, sample
 from sensikit.sensitivity.taylor import added
 from sensikit.settings import AnalysisSettings
 from sensikit.signature import signature
 from sensikit.statistics.streaming import Float
+from sensikit.tables import Schema
 
 PARAMETERS = 200
 """Ablated for each language by default; see `BATCHES`."""
@@ -33,7 +34,20 @@ PARAMETERS = 200
 BATCHES = 1
 """Of each language by default: with `PARAMETERS`, half a minute for four languages of a model of 1M parameters."""
 
-SUMMARY = "audit-summary.csv"
+AUDIT = Schema(
+    "audit.csv", "Audit of the Taylor estimate", "audit",
+    key=("task", "group", "parameter", "index"),
+    numbers=("index", "weight", "taylor", "exact"),
+    text=("stratum",),
+)  # fmt: skip
+SUMMARY = Schema(
+    "audit-summary.csv", "its agreement with exact ablation", "audit",
+    key=("task", "group", "statistic"),
+    numbers=("value", "value_low", "value_high", "sampled", "batches"),
+    text=("signature", "command"),
+    empty=("value", "value_low", "value_high", "command"),
+    statistics=tuple(STATISTICS),
+)  # fmt: skip
 """Written last: where it stands, the audit is whole."""
 
 Place = tuple[torch.Tensor, int]
@@ -82,6 +96,7 @@ def audit(
     summary: list[dict[str, Any]] = []
     steps = sum(len(samples[code].places) * len(used[code]) for code in chosen)
     with run.locked(), progress(steps, "audit", "ablations") as bar:
+        others = {schema: _of_other_tasks(run, schema, task) for schema in (AUDIT, SUMMARY)}
         for code in chosen:
             taylor, exact = _measured(model, plan, settings, samples[code], used[code], bar.advance)
             rows.append(_rows(task, code, samples[code], taylor, exact))
@@ -90,17 +105,17 @@ def audit(
             for name, (value, low, high) in intervals(taylor, exact, samples[code], settings.seed).items():
                 found = {"statistic": name, "value": value, "value_low": low, "value_high": high}
                 summary.append({"task": task, "group": code, **found, **facts, "signature": signed, "command": command})
-        table = pd.DataFrame(summary)
-        _write(run, "audit.csv", pd.concat(rows, ignore_index=True))
-        _write(run, SUMMARY, table)
+        table = SUMMARY.frame(summary)
+        for schema, parts in ((AUDIT, rows), (SUMMARY, [table])):
+            run.write_table(schema, pd.concat([*others[schema], *parts], ignore_index=True))
     return table
 
 
-def _write(run: Run, name: str, table: pd.DataFrame) -> None:
-    """Write a table of one task, and what stands there of the other."""
-    held = run.read_table(name) if (run.path / name).exists() else table[:0]
-    others = held[held["task"] != table["task"].iloc[0]]
-    run.write_table(name, pd.concat([others, table], ignore_index=True) if len(others) else table)
+def _of_other_tasks(run: Run, schema: Schema, task: str) -> list[pd.DataFrame]:
+    """Return what a table of the run holds of each other task."""
+    if not (run.path / schema.name).exists():
+        return []
+    return [rows for other, rows in run.read_table(schema).groupby("task", sort=False) if other != task]
 
 
 def audit_signature(run: Run, settings: AnalysisSettings, parameters: int, batches: int) -> str:

@@ -25,8 +25,17 @@ from sensikit.sensitivity.taylor import Sensitivity, Tensors, measure
 from sensikit.settings import AnalysisSettings
 from sensikit.statistics.results import write_results
 from sensikit.statistics.specificity import sigma_for
-from sensikit.tables import LAYOUT
+from sensikit.tables import Schema
 from sensikit.version import __version__
+
+LAYOUT = Schema(
+    "layout.csv", "a sentence under concurrent denoising", "denoise",
+    key=("group", "position"),
+    numbers=("position",),
+    text=("source", "encoder_target", "decoder_input", "decoder_target"),
+    empty=("encoder_target", "decoder_target"),  # nothing is to be predicted there
+)  # fmt: skip
+"""Of the data alone, and so the one table that only a model that learned concurrent denoising has."""
 
 
 def analyze(
@@ -181,7 +190,7 @@ def _pool(run: Run, settings: AnalysisSettings, name: str, others: Sequence[str]
     entries = [run.manifest["sets"][f"{settings.task}/{other}"] for other in others]
     vectors = [run.vector(settings.task, other) for other in others]
     pooled = {p.name: np.empty(p.numel, dtype=np.float32) for p in run.parameters}
-    for (parameter, offset), block in run.pieces(vectors):
+    for (parameter, offset), block in run.chunks(vectors):
         pooled[parameter.name][offset : offset + block.shape[1]] = block.mean(axis=0, dtype=np.float64)
     shaped = {p.name: torch.from_numpy(pooled[p.name]).reshape(p.shape) for p in run.parameters}
     tokens = float(np.mean([entry["tokens_mean"] for entry in entries]))

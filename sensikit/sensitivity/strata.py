@@ -1,7 +1,7 @@
-"""A stratified sample of parameters, and statistics of it that speak of all of them (Horvitz and Thompson, 1952).
+"""A stratified sample of parameters, and statistics of it that estimate those of all (Horvitz and Thompson, 1952).
 
-Strata are component × class of S(θ, B_l). A few parameters carry most of the sensitivity, so the classes at the top
-are sampled far more densely than the rest, and every statistic weighs a parameter by how many it stands for.
+Strata are component × class of S(θ,B_l). A few parameters carry most of the sensitivity, so the classes at the top
+are sampled far more densely than the rest, and every statistic weights a parameter by how many it stands for.
 """
 
 from __future__ import annotations
@@ -21,21 +21,24 @@ from sensikit.signature import rng
 from sensikit.statistics.streaming import Float, order_statistics
 
 LEVELS = (0.5, 0.8, 0.9, 0.99, 0.999)
-"""Quantiles of S between the classes: dense where the top 10 % begin, and at the top, which decides Pearson's."""
+"""Quantiles of S that separate the classes: dense where the top 10 % begin, and at the top, which decides Pearson's."""
 
 CLASSES = tuple(f"{100 * low:g}-{100 * high:g}%" for low, high in itertools.pairwise((0, *LEVELS, 1)))
 
 LEAST = 2
-"""Parameters of a stratum that is not taken whole: with one there is no telling how much they differ."""
+"""Drawn of a stratum that is not taken whole: a single one says nothing of how much they differ."""
 
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Sample:
-    """M parameters: `places` are (tensor, flat index in it), `strata` (M,) their names, `weights` (M,) float64.
+    """A sample of M parameters.
 
-    A weight is how many parameters of its stratum one of the sample stands for.
+    Attributes:
+        places: of each, the tensor and the flat index in it.
+        strata: their names, (M,).
+        weights: how many parameters of its stratum each stands for, (M,) float64.
     """
 
     places: list[tuple[Parameter, int]]
@@ -43,24 +46,25 @@ class Sample:
     weights: Float
 
 
-def sample(run: Run, language: str, count: int, seed: int, task: str = "mt") -> Sample:
-    """Return `count` parameters: as many of each class of S, and within it of each component in proportion to its size.
+def sample(run: Run, group: str, count: int, seed: int, task: str = "mt") -> Sample:
+    """Return a sample: equally many of each class of S, and within a class of each component in proportion to its size.
 
     Args:
-        run: with S(θ, B_l).
-        language: l.
-        count: M; all parameters, where there are no more.
+        run: with S(θ,B_l).
+        group: l.
+        count: M; where there are no more parameters, all of them are taken.
         seed: of the draw.
-        task: whose S.
+        task: mt, denoise or lm.
 
     Raises:
-        OptionError: if that is less than `LEAST` of each stratum.
+        OptionError: if `count` is less than `LEAST` for each stratum.
+        RunError: if the vector of S is missing, damaged, or of another model.
     """
     components = list(dict.fromkeys(parameter.component for parameter in run.parameters))
-    strata = _strata(run, run.vector(task, language), components)
+    strata = _strata(run, run.vector(task, group), components)
     sizes = np.bincount(strata)
     drawn = allocation({int(number): int(sizes[number]) for number in np.flatnonzero(sizes)}, count)
-    generator = rng(seed, "audit", language)
+    generator = rng(seed, "audit", group)
     flat = np.concatenate(
         [generator.choice(np.flatnonzero(strata == number), some, replace=False) for number, some in drawn.items()]
     )
@@ -80,7 +84,7 @@ def _strata(run: Run, vector: Path, components: Sequence[str]) -> NDArray[np.uin
     ranks = [max(int(level * total) - 1, 0) for level in LEVELS]  # the highest of each class, ties with it included
     edges = order_statistics(lambda: (block[0] for block in run.stream([vector])), ranks)
     found = np.empty(total, dtype=np.uint8)
-    for (parameter, offset), block in run.pieces([vector]):
+    for (parameter, offset), block in run.chunks([vector]):
         start = parameter.start + offset
         classes = np.searchsorted(edges, block[0].astype(np.float64), side="left")
         found[start : start + len(classes)] = components.index(parameter.component) * len(CLASSES) + classes
@@ -88,17 +92,20 @@ def _strata(run: Run, vector: Path, components: Sequence[str]) -> NDArray[np.uin
 
 
 def allocation(sizes: Mapping[int, int], count: int) -> dict[int, int]:
-    """Return how many are drawn of each stratum, `count` in all, or every one where there are no more.
+    """Return how many parameters are drawn of each stratum: `count` in all, or all where there are no more.
 
-    Once each has `LEAST` (or is taken whole), one at a time goes to the stratum that is furthest behind its share:
-    each class has the same share, divided by the size of its strata.
+    Each stratum gets `LEAST` (or is taken whole); then one more at a time goes to the stratum that is furthest behind
+    its share. Every class has the same share, divided among its strata in proportion to their sizes.
+
+    >>> allocation({0: 900, 1: 100}, 10)
+    {0: 5, 1: 5}
 
     Args:
-        sizes: stratum, numbered as by `_strata` → its size.
-        count: how many.
+        sizes: the size of each stratum, numbered as in `_strata`.
+        count: M.
 
     Raises:
-        OptionError: if `count` is too small for that.
+        OptionError: if `count` is less than `LEAST` for each stratum.
     """
     drawn = {stratum: min(size, LEAST) for stratum, size in sizes.items()}
     least = sum(drawn.values())
@@ -114,14 +121,22 @@ def allocation(sizes: Mapping[int, int], count: int) -> dict[int, int]:
 
 
 def weighted_ranks(values: Float, weights: Float) -> Float:
-    """Return the rank of each value in a population where it stands for `weights` equal ones; ties share their mean."""
-    _, group = np.unique(values, return_inverse=True)
-    mass = np.bincount(group, weights)
-    return np.asarray((np.cumsum(mass) - mass / 2)[group])
+    """Return the rank of each value, (M,), in a population where it stands for `weights` equal ones; ties share theirs.
+
+    >>> weighted_ranks(np.array([0.3, 0.1, 0.2]), np.array([1.0, 2.0, 1.0])).tolist()
+    [3.5, 1.0, 2.5]
+    """
+    _, place = np.unique(values, return_inverse=True)
+    mass = np.bincount(place, weights)
+    return np.asarray((np.cumsum(mass) - mass / 2)[place])
 
 
 def pearson(one: Float, other: Float, weights: Float) -> float:
-    """Return the weighted Pearson correlation; NaN where one of them is constant."""
+    """Return the weighted Pearson correlation of two (M,) float64 arrays; NaN where one of them is constant.
+
+    >>> round(pearson(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 2.0]), np.array([1.0, 1.0, 4.0])), 3)
+    0.878
+    """
     weights = weights / weights.sum()
     a, b = one - weights @ one, other - weights @ other
     scale = np.sqrt((weights @ a**2) * (weights @ b**2))
@@ -129,15 +144,18 @@ def pearson(one: Float, other: Float, weights: Float) -> float:
 
 
 def spearman(one: Float, other: Float, weights: Float) -> float:
-    """Return the weighted Spearman correlation: Pearson's of the ranks in the population."""
+    """Return the weighted Spearman correlation: Pearson's of the ranks in the population (see `weighted_ranks`)."""
     return pearson(weighted_ranks(one, weights), weighted_ranks(other, weights), weights)
 
 
 def top_agreement(one: Float, other: Float, weights: Float, share: float = 0.1) -> float:
-    """Return which share of the highest `share` by `one` is also among the highest `share` by `other`.
+    """Return what share of the highest `share` of the population by `one` is also among the highest by `other`.
 
-    Both hold as many parameters of the population, so it is the same the other way round. A parameter that stands for
-    some above and some below the cut is in with that part. Ties by index.
+    Both are sets of one size, so the result is symmetric. A parameter that stands for some above and some below the cut
+    counts in proportion. Ties by index.
+
+    >>> top_agreement(np.array([4.0, 3.0, 2.0, 1.0]), np.array([4.0, 1.0, 3.0, 2.0]), np.ones(4), share=0.5)
+    0.5
     """
     size = int(share * round(float(weights.sum())) + 1e-9)
     both = np.minimum(_members(one, weights, size), _members(other, weights, size))
@@ -145,7 +163,7 @@ def top_agreement(one: Float, other: Float, weights: Float, share: float = 0.1) 
 
 
 def _members(values: Float, weights: Float, size: int) -> Float:
-    """Return which part of each of `values` is among the highest `size` of the population."""
+    """Return what part of each value's weight is among the highest `size` of the population, (M,)."""
     order = np.argsort(-values, kind="stable")
     above = np.cumsum(weights[order]) - weights[order]
     part = np.empty_like(weights)
@@ -158,33 +176,33 @@ STATISTICS: dict[str, Callable[[Float, Float, Float], float]] = {
     "pearson": pearson,
     "top10_agreement": top_agreement,
 }
-"""Of (values, other values, weights), each (M,)."""
+"""Functions of (values, other values, weights), each (M,)."""
 
 
 def intervals(
     one: Float, other: Float, sample: Sample, seed: int, resamples: int = RESAMPLES
 ) -> dict[str, tuple[float, float, float]]:
-    """Return each of `STATISTICS` with the bounds of its 95 % percentile interval from a bootstrap over parameters.
+    """Return (value, low, high) of each of `STATISTICS`, with a 95 % percentile interval by bootstrap over parameters.
 
-    Within a stratum of n drawn, n − 1 are drawn again with replacement and weigh n / (n − 1) times as much (Rao and Wu,
-    1988): with a plain resample of few the interval would be too narrow. A stratum that was taken whole does not vary.
+    Of the n parameters of a stratum, n − 1 are drawn again with replacement and weighted by n / (n − 1) (Rao and Wu,
+    1988): a plain resample of so few would make the interval too narrow. A stratum that was taken whole does not vary.
 
     Args:
-        one: (M,).
-        other: (M,).
-        sample: that they belong to.
+        one: a value of each parameter of the sample, (M,) float64.
+        other: another value, (M,) float64.
+        sample: the parameters.
         seed: of the bootstrap.
         resamples: of the bootstrap.
     """
     generator = np.random.default_rng(seed)
-    groups = [np.flatnonzero(sample.strata == name) for name in np.unique(sample.strata)]
-    groups = [group for group in groups if sample.weights[group[0]] > 1]
+    strata = [np.flatnonzero(sample.strata == name) for name in np.unique(sample.strata)]
+    strata = [members for members in strata if sample.weights[members[0]] > 1]
     resampled: dict[str, list[float]] = {name: [] for name in STATISTICS}
     for _ in range(resamples):
         weights = sample.weights.copy()
-        for group in groups:
-            drawn = np.bincount(generator.integers(len(group), size=len(group) - 1), minlength=len(group))
-            weights[group] *= drawn * len(group) / (len(group) - 1)
+        for members in strata:
+            drawn = np.bincount(generator.integers(len(members), size=len(members) - 1), minlength=len(members))
+            weights[members] *= drawn * len(members) / (len(members) - 1)
         for name, of in STATISTICS.items():
             resampled[name].append(of(one, other, weights))
     found = {}

@@ -10,43 +10,37 @@ from sensikit.run import Run
 from sensikit.statistics.correlation import HIGH, SUBSETS, correlations, high_subset, in_sample
 from sensikit.statistics.noise import half_width, left_out
 from sensikit.statistics.streaming import Float
-
-COLUMNS = (
-    "task",
-    "subset",
-    "group_a",
-    "group_b",
-    "pcc_a",
-    "pcc_b",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "paired",
-)
+from sensikit.tables import PAIR
 
 SETTINGS = ("split", "loss", "reduction", "mode")
-"""Settings that a PCC moves with; T and the number of batches are compared as they came out."""
+"""Settings that change a PCC; T and the number of batches, which do too, are compared as they came out."""
 
 
 def correlation_difference(run_a: Run, run_b: Run, task: str = "mt", high: float = HIGH) -> pd.DataFrame:
-    """Return PCC of run b minus PCC of run a for every ordered pair of different languages and each subset, tidy.
+    """Return the PCC in run b minus that in run a, for every ordered pair of different groups in each subset, tidy.
 
-    The last row of a subset, without languages, is the mean over pairs. Each run has its own high subset.
+    The last row of a subset, which names no groups, is the mean over pairs. Each run has its own high subset.
     The intervals are 95 % over batches, by a jackknife: where both runs measured the same sentences in the same
     blocks (`paired`), the difference is taken without each block, so that what makes a block unusual for both models
-    cancels; where they did not, the two variances add up. They speak of these two trained models alone: a second
-    training seed is another model. By simulation (20 pairs of models of 10,000 parameters, 50 measurements of each)
+    cancels; where they did not, the two variances add up. They speak of these two trained models alone: another
+    training seed gives another model. By simulation (20 pairs of models of 10,000 parameters, 50 measurements of each)
     they cover .95 to .98 with 40 batches and .96 to .97 with 200, over the low subset .88 with 200: the border between
     the subsets is drawn from the same batches, which the jackknife does not see.
 
+    Args:
+        run_a: the first run, with S, the halves and the blocks of its groups.
+        run_b: the second.
+        task: mt, denoise or lm.
+        high: the share of the parameters in the high subset.
+
     Raises:
-        RunError: if the runs have other languages, another direction, T, loss, mode or number of batches: PCC moves
-            with each of them.
+        RunError: if the runs differ in their groups, direction, T, loss, mode or number of batches, each of which
+            changes a PCC; or if a vector is missing, damaged, or of another model.
     """
     check_comparable(run_a, run_b, task)
-    languages, same = run_a.groups(task), paired(run_a, run_b, task)
-    names = [(a, b) for a in languages for b in languages if a != b]
-    side_a, side_b = (_pccs(run, task, languages, high) for run in (run_a, run_b))
+    groups, same = run_a.groups(task), paired(run_a, run_b, task)
+    names = [(a, b) for a in groups for b in groups if a != b]
+    side_a, side_b = (_pccs(run, task, groups, high) for run in (run_a, run_b))
     rows = []
     for subset in SUBSETS:
         (pcc_a, without_a), (pcc_b, without_b) = side_a[subset], side_b[subset]
@@ -55,28 +49,29 @@ def correlation_difference(run_a: Run, run_b: Run, task: str = "mt", high: float
             difference = pcc_b[i] - pcc_a[i]
             ends = (difference - width[i], difference + width[i])
             rows.append((task, subset, *pair, pcc_a[i], pcc_b[i], difference, *ends, same))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    columns = ["pcc_a", "pcc_b", "difference", "difference_low", "difference_high", "paired"]
+    return pd.DataFrame(rows, columns=["task", "subset", *PAIR, *columns])
 
 
 def paired(run_a: Run, run_b: Run, task: str = "mt") -> bool:
-    """Return whether two runs measured the same sentences of every language, in the same blocks of batches."""
+    """Return whether two runs measured the same sentences of every group, in the same blocks of batches."""
 
     def measured(run: Run) -> list[object]:
-        sets = [run.manifest["sets"][f"{task}/{code}"] for code in run_a.groups(task)]
+        sets = [run.manifest["sets"][f"{task}/{group}"] for group in run_a.groups(task)]
         return [run.manifest["provenance"]["data_sha256"], *((of["drawn"], of["block_batches"]) for of in sets)]
 
     return measured(run_a) == measured(run_b)
 
 
 def check_comparable(run_a: Run, run_b: Run, task: str = "mt") -> None:
-    """Refuse two runs whose PCC would differ even if their models did not.
+    """Refuse two runs whose correlations would differ even if their models did not.
 
     Raises:
         RunError: naming the first thing that differs.
     """
     there, here = _conditions(run_a, task), _conditions(run_b, task)
     if len(run_a.groups(task)) < 2:
-        raise RunError(run_a.path, "holds a single language, which makes no pair", "analyze it with more --languages")
+        raise RunError(run_a.path, "holds a single group, so there is no pair to compare", "analyze more groups")
     for name, value in there.items():
         if here[name] != value:
             problem = f"cannot be compared with {run_a.path}: {name} {here[name]} here and {value} there"
@@ -84,10 +79,10 @@ def check_comparable(run_a: Run, run_b: Run, task: str = "mt") -> None:
 
 
 def _conditions(run: Run, task: str) -> dict[str, object]:
-    analysis, languages = run.analysis(task), sorted(run.groups(task))
-    sets = [run.manifest["sets"][f"{task}/{code}"] for code in languages]
+    analysis, groups = run.analysis(task), sorted(run.groups(task))
+    sets = [run.manifest["sets"][f"{task}/{group}"] for group in groups]
     return {
-        "the languages are": ", ".join(languages),
+        "the groups are": ", ".join(groups),
         "the direction is": run.manifest["direction"],
         "T is": analysis["tokens"],
         **{f"the {field} is": analysis["settings"].get(field) for field in SETTINGS},
@@ -95,12 +90,12 @@ def _conditions(run: Run, task: str) -> dict[str, object]:
     }
 
 
-def _pccs(run: Run, task: str, languages: list[str], high: float) -> dict[str, tuple[Float, Float]]:
-    """Return, by subset, PCC of each ordered pair of different languages and their mean, and the same without a block.
+def _pccs(run: Run, task: str, groups: list[str], high: float) -> dict[str, tuple[Float, Float]]:
+    """Return, by subset, the PCC of each ordered pair of different groups and their mean, and the same without a block.
 
-    (L·(L − 1) + 1,) and (G, L·(L − 1) + 1).
+    (N·(N − 1) + 1,) and (G, N·(N − 1) + 1), for N groups and G blocks.
     """
-    sets = [(task, language) for language in languages]
+    sets = [(task, group) for group in groups]
     masks = high_subset(run, task, high)
     without = left_out(run, sets, in_sample(run, masks()))
     found = correlations(run, sets, masks())
@@ -108,6 +103,6 @@ def _pccs(run: Run, task: str, languages: list[str], high: float) -> dict[str, t
 
 
 def _pairs(matrices: Float) -> Float:
-    """Return the entries off the diagonal and, last, their mean: (..., L, L) → (..., L·(L − 1) + 1)."""
+    """Return the entries off the diagonal and, last, their mean: (..., N, N) → (..., N·(N − 1) + 1)."""
     entries = matrices[..., ~np.eye(matrices.shape[-1], dtype=bool)]
     return np.concatenate([entries, entries.mean(axis=-1, keepdims=True)], axis=-1)

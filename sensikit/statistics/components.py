@@ -12,22 +12,43 @@ from sensikit.parameters import Parameter
 from sensikit.run import Run, rest_of
 from sensikit.statistics.specificity import sigma_of, specificity
 from sensikit.statistics.streaming import Float, Moments, quantiles
+from sensikit.tables import PAIR, Schema
 
 ALL = "all"
 
-KEY = ["stack", "layer", "component"]
+PART = ("stack", "layer", "component")
+
+COMPONENTS = Schema(
+    "components.csv", "Sensitivity and specificity by component", "analyze",
+    key=("task", "group", *PART),
+    numbers=("parameters", "sensitivity_mean", "sensitivity_share", "specificity_mean", "specificity_median",
+             "share_positive"),
+    empty=("layer", "sensitivity_share", "specificity_mean", "specificity_median"),
+)  # fmt: skip
+
+WITHIN = Schema(
+    "components-correlation.csv", "Correlation within components", "analyze",
+    key=("task", *PART, *PAIR),
+    numbers=("pcc", "parameters"),
+    empty=("layer", "pcc"),
+    groups=PAIR,
+)  # fmt: skip
 
 HELD = 1 << 22
-"""Scores of which a median is taken in memory; of more, by selection."""
+"""Up to so many scores, a median is taken in memory; beyond, by selection."""
 
 _CROSS = re.compile(r"encoder_attn|EncDecAttention|cross_?attn|crossattention", re.IGNORECASE)
 _PROJECTIONS = {"q": "q", "k": "k", "v": "v", "out": "out", "o": "out", "query": "q", "key": "k", "value": "v"}
 
 
 def part_of(parameter: Parameter) -> str:
-    """Return the component at the grain of a projection: q, k, v, out (cross-q … where a decoder reads the encoder).
+    """Return the part of the model that a tensor belongs to, attention by projection: q, k, v, out, cross-q, ….
 
-    What is not attention is named as in the registry, and so is attention whose projections are stored as one tensor.
+    The projections of an attention over the encoder's output are called cross-q and so on. Everything else, and
+    attention whose projections are stored as one tensor, has the name that the registry gives it.
+
+    >>> part_of(Parameter("decoder.layers.0.encoder_attn.q_proj.weight", (4, 4), 0, "attention", "decoder", 0, True))
+    'cross-q'
     """
     if parameter.component != "attention":
         return {"ffn": "fc"}.get(parameter.component, parameter.component)
@@ -37,9 +58,9 @@ def part_of(parameter: Parameter) -> str:
 
 
 def cells(run: Run) -> dict[tuple[str, str, str], list[Parameter]]:
-    """Return the parameters of each (stack, layer, component), then those of all layers, all components, and both.
+    """Return the parameters of each (stack, layer, component), then of all layers, of all components, and of both.
 
-    Layers are text: numbers from 0, empty for what stands outside the layers.
+    Layers are text: numbers from 0, empty for what is in no layer, and `ALL`.
     """
     found: dict[tuple[str, str, str], list[Parameter]] = {}
     for whole_layer, whole_component in ((False, False), (True, False), (False, True), (True, True)):
@@ -51,64 +72,77 @@ def cells(run: Run) -> dict[tuple[str, str, str], list[Parameter]]:
 
 
 def component_table(run: Run, task: str = "mt") -> pd.DataFrame:
-    """Return how much of S and what D of each language lies in each of the `cells`, tidy.
+    """Return components.csv: the sensitivity and specificity of each group in each part of the model (see `cells`).
 
-    `sensitivity_share` is the cell's share of the language's whole sensitivity, `share_positive` the share of its
-    parameters with D > 0.
+    `sensitivity_mean` is the mean of S(θ,B_l) over the part's parameters, in nats, `sensitivity_share` the part's share
+    of the sum of S over the model, `share_positive` the share of the part's parameters with D(θ,l) > 0.
+
+    Args:
+        run: with S(θ,B_l) and S(θ,B_-l) of its groups.
+        task: mt, denoise or lm.
+
+    Raises:
+        RunError: if a vector is missing, damaged, or of another model.
     """
     parts = cells(run)
     rows = []
-    for language in run.groups(task):
-        sums = _sums(run, task, language)
+    for group in run.groups(task):
+        sums = _sums(run, task, group)
         whole = sums["sensitivity"].sum()
         for key, members in parts.items():
             count, own, score, positive = sums.loc[[parameter.name for parameter in members]].sum()
-            median = _median(_scores(run, task, language, members), int(count))
+            median = _median(_scores(run, task, group, members), int(count))
             share = own / whole if whole else np.nan
-            rows.append((task, language, *key, int(count), own / count, share, score / count, median, positive / count))
-    statistics = ["sensitivity_mean", "sensitivity_share", "specificity_mean", "specificity_median", "share_positive"]
-    return pd.DataFrame(rows, columns=["task", "group", *KEY, "parameters", *statistics])
+            rows.append((task, group, *key, int(count), own / count, share, score / count, median, positive / count))
+    return COMPONENTS.frame(rows)
 
 
 def component_correlation_table(run: Run, task: str = "mt") -> pd.DataFrame:
-    """Return the PCC of every ordered pair of different languages within each component and each layer, tidy.
+    """Return components-correlation.csv: the PCC of every ordered pair of different groups within each part.
 
-    A row is of a component in all layers of a stack, of a layer with all its components, or of the stack.
+    A part is a component in all layers of a stack, a layer with all its components, or a whole stack.
+
+    Args:
+        run: with S(θ,B_l) of its groups.
+        task: mt, denoise or lm.
+
+    Raises:
+        RunError: if a vector is missing, damaged, or of another model.
     """
-    languages = run.groups(task)
-    by_parameter = {parameter.name: Moments.zero(len(languages)) for parameter in run.parameters}
-    for (parameter, _), block in run.pieces([run.vector(task, language) for language in languages]):
+    groups = run.groups(task)
+    by_parameter = {parameter.name: Moments.zero(len(groups)) for parameter in run.parameters}
+    for (parameter, _), block in run.chunks([run.vector(task, group) for group in groups]):
         by_parameter[parameter.name].add(block)
     rows = []
     for (stack, layer, component), members in cells(run).items():
         if ALL in (layer, component):
-            moments = Moments.zero(len(languages))
+            moments = Moments.zero(len(groups))
             for parameter in members:
                 moments.merge(by_parameter[parameter.name])
             pcc = moments.pearson()
             rows += [
                 (task, stack, layer, component, first, second, pcc[a, b], moments.count)
-                for a, first in enumerate(languages)
-                for b, second in enumerate(languages)
+                for a, first in enumerate(groups)
+                for b, second in enumerate(groups)
                 if a != b
             ]
-    return pd.DataFrame(rows, columns=["task", *KEY, "group_a", "group_b", "pcc", "parameters"])
+    return WITHIN.frame(rows)
 
 
-def _sums(run: Run, task: str, language: str) -> pd.DataFrame:
-    """Return of each tensor, by name, its parameters, the sum of S and of D over them, and how many have D > 0."""
+def _sums(run: Run, task: str, group: str) -> pd.DataFrame:
+    """Return for each tensor, by name, its parameters, the sums of S and of D over them, and how many have D > 0."""
     names = [parameter.name for parameter in run.parameters]
     columns = ["parameters", "sensitivity", "specificity", "positive"]
     sums = {name: np.zeros(len(columns)) for name in names}
-    sigma = sigma_of(run, language, task)
-    for (parameter, _), (own, rest) in run.pieces([run.vector(task, language), run.vector(task, rest_of(language))]):
+    sigma = sigma_of(run, group, task)
+    for (parameter, _), (own, rest) in run.chunks([run.vector(task, group), run.vector(task, rest_of(group))]):
         score = specificity(own, rest, sigma)
         sums[parameter.name] += (own.size, own.sum(dtype=np.float64), score.sum(), (score > 0).sum())
     return pd.DataFrame.from_dict(sums, orient="index", columns=columns)
 
 
-def _scores(run: Run, task: str, language: str, members: list[Parameter]) -> Callable[[], Iterator[Float]]:
-    vectors, sigma = [run.vector(task, language), run.vector(task, rest_of(language))], sigma_of(run, language, task)
+def _scores(run: Run, task: str, group: str, members: list[Parameter]) -> Callable[[], Iterator[Float]]:
+    vectors, sigma = [run.vector(task, group), run.vector(task, rest_of(group))], sigma_of(run, group, task)
     return lambda: (specificity(own, rest, sigma) for own, rest in run.stream(vectors, members))
 
 

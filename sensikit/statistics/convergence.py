@@ -11,25 +11,40 @@ from sensikit.run import Run
 from sensikit.statistics.correlation import HIGH, SUBSETS, high_subset, in_sample
 from sensikit.statistics.noise import block_batches, block_moments, fisher, half_width
 from sensikit.statistics.streaming import Float, Moments
+from sensikit.tables import Schema
 
-COLUMNS = ("task", "subset", "group", "batches", "reliability", "reliability_low", "reliability_high")
+CONVERGENCE = Schema(
+    "convergence.csv", "Convergence with the number of batches", "analyze",
+    key=("task", "subset", "group", "batches"),
+    numbers=("batches", "reliability", "reliability_low", "reliability_high"),
+    empty=("reliability", "reliability_low", "reliability_high"),
+)  # fmt: skip
 
 ENOUGH = (0.95, 0.99)
 """Reliabilities of S that the number of batches is given for."""
 
 
 def convergence_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.DataFrame:
-    """Return the PCC between S of two disjoint sets of batches, by their number, for each language and subset, tidy.
+    """Return convergence.csv: the PCC between S of two disjoint sets of n batches, for each group, subset and n.
 
-    The sets are of 1, 2, … blocks, up to half of them. `reliability` speaks for every way of drawing two such sets:
-    it is the mean covariance of the two over their mean variance. The interval is 95 % over batches, a jackknife of
-    Fisher's z over blocks; it does not shrink with the number of ways, for they share their batches.
+    The sets are of 1, 2, … blocks, up to half of them. `reliability` stands for every way to draw two such sets: it is
+    the mean covariance of the two divided by their mean variance (see `reliability`). The interval is 95 % over
+    batches, a jackknife of Fisher's z over blocks; it does not shrink with the number of ways, since these share
+    their batches.
+
+    Args:
+        run: with S and the blocks of its groups.
+        task: mt, denoise or lm.
+        high: the share of the parameters in the high subset.
+
+    Raises:
+        RunError: if a vector is missing, damaged, or of another model.
     """
     is_high = in_sample(run, high_subset(run, task, high)())
     rows = []
-    for language in run.groups(task):
-        blocks = block_batches(run, (task, language))
-        moments = block_moments(run, [(task, language)], is_high, len(blocks))
+    for group in run.groups(task):
+        blocks = block_batches(run, (task, group))
+        moments = block_moments(run, [(task, group)], is_high, len(blocks))
         sizes = [round(blocks.sum() * count / len(blocks)) for count in range(1, len(blocks) // 2 + 1)]
         for subset in SUBSETS:
             means = moments[subset].combined(np.diag(1 / blocks))
@@ -38,18 +53,24 @@ def convergence_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.Data
             without = [reliability(means.combined(np.eye(len(blocks))[kept]), blocks[kept], sizes) for kept in others]
             centre, width = fisher(found), half_width(fisher(np.stack(without)))
             columns = zip(sizes, found, np.tanh(centre - width), np.tanh(centre + width), strict=True)
-            rows += [(task, subset, language, *column) for column in columns]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+            rows += [(task, subset, group, *column) for column in columns]
+    return CONVERGENCE.frame(rows)
 
 
 def reliability(means: Moments, batches: np.ndarray, sizes: Sequence[int]) -> Float:
     """Return the PCC between S of two disjoint sets of n batches for each n of `sizes`: c / (c + s/n), (len(sizes),).
 
     c, the mean covariance of two blocks, is what two sets share: the variance of S over the parameters. s is what the
-    noise of a single batch adds to it, for the mean variance of a block of n batches is c + s/n.
+    noise of a single batch adds to it, for the mean variance of a block of n batches is c + s/n. NaN where there are
+    fewer than two blocks, or where one does not vary.
+
+    >>> means = Moments.zero(2)
+    >>> means.add(np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0]]))
+    >>> reliability(means, np.array([1, 1]), [1, 2, 10]).round(3).tolist()
+    [0.8, 0.889, 0.976]
 
     Args:
-        means: moments of G block means.
+        means: moments of G block means over the parameters.
         batches: of each block, (G,).
         sizes: n.
     """
@@ -63,13 +84,13 @@ def reliability(means: Moments, batches: np.ndarray, sizes: Sequence[int]) -> Fl
 
 
 def needed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return how reliable S is over all batches of a language, and how many it would take to be more so.
+    """Return how reliable S is over all batches of each group, and how many batches would make it more so.
 
-    task, subset, language, batches, reliability, and for each level of `ENOUGH` the batches it takes, by Spearman and
+    task, subset, group, batches, reliability, and for each level of `ENOUGH` the batches that it takes, by Spearman and
     Brown; NaN where no number would do.
 
     Args:
-        frame: as of `convergence_table`.
+        frame: as `convergence_table` returns it.
     """
     last = frame.sort_values("batches", kind="stable").groupby(["task", "subset", "group"], sort=False).tail(1)
     half = last["reliability"].where(last["reliability"] > 0)
@@ -79,24 +100,24 @@ def needed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer(frame: pd.DataFrame, task: str = "mt", subset: str = "low") -> str:
-    """Return in words whether there were enough batches, for the subset of parameters whose S is the noisiest.
+    """Return in words whether there were enough batches, for the subset of the parameters whose S is the noisiest.
 
     Args:
-        frame: as of `convergence_table`.
-        task: mt or denoise.
+        frame: as `convergence_table` returns it.
+        task: mt, denoise or lm.
         subset: all, high or low.
     """
     found = needed(frame[(frame["task"] == task) & (frame["subset"] == subset)]).dropna(subset="reliability")
     if found.empty:
-        return "Whether there were enough batches cannot be told: the sensitivities do not agree with themselves."
+        return "Whether there were enough batches is unknown: two measurements of S would not agree at all."
     least, most = (found.loc[found["reliability"].agg(of)] for of in ("idxmin", "idxmax"))
     text = (
         f"Two measurements of S with the batches at hand would correlate at {least['reliability']:.3f} "
-        f"({least['language']}, {least['batches']:.0f} batches) to {most['reliability']:.3f} ({most['language']}, "
+        f"({least['group']}, {least['batches']:.0f} batches) to {most['reliability']:.3f} ({most['group']}, "
         f"{most['batches']:.0f} batches) over the {subset} subset"
     )
     for level in map(str, ENOUGH):
         short = found[found[level] > found["batches"]]
-        lacking = ", ".join(f"{row['language']} ({row[level]:,.0f} are needed)" for _, row in short.iterrows())
-        text += f"; for {level} they are enough" + (f" but for {lacking}" if lacking else " for every language")
+        lacking = ", ".join(f"{row['group']} (which needs {row[level]:,.0f})" for _, row in short.iterrows())
+        text += f"; for {level} they are enough for " + (f"all but {lacking}" if lacking else "every group")
     return f"{text}."

@@ -1,7 +1,7 @@
-"""Pearson correlation of sensitivities between languages, for the most sensitive 10 % of the parameters and the rest.
+"""Pearson correlation of sensitivities between groups, for the most sensitive 10 % of the parameters and the rest.
 
-With each correlation stand its noise ceiling, from two sentence-disjoint halves of the batches, and its interval over
-batches, from the stored block means. Neither reads the data again.
+Each correlation comes with its noise ceiling, from two halves of the batches that share no sentence, and its interval
+over batches, from the stored block means. Neither reads the data again.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ from sensikit.parameters import sample_of
 from sensikit.run import Run
 from sensikit.statistics.noise import Set, interval, left_out
 from sensikit.statistics.streaming import Float, Keys, Moments, keys, selected, smallest
+from sensikit.tables import PAIR, Schema
 
 HIGH = 0.1
 """The share of the parameters in the high subset (section 3.2 of the paper)."""
 
 SUBSETS = ("all", "high", "low")
 
-COLUMNS = (
-    "task",
-    "subset",
-    "group_a",
-    "group_b",
-    "pcc",
-    "pcc_low",
-    "pcc_high",
-    "ceiling",
-    "disattenuated",
-    "reliability_a",
-    "reliability_b",
-    "parameters",
-)
+_NOISY = ("pcc", "pcc_low", "pcc_high", "ceiling", "disattenuated", "reliability_a", "reliability_b")
+
+CORRELATION = Schema(
+    "correlation.csv", "Correlation between groups", "analyze",
+    key=("task", "subset", *PAIR),
+    numbers=(*_NOISY, "parameters"),
+    empty=_NOISY,  # not defined for sensitivities that do not vary, or of too few batches
+    groups=PAIR,
+)  # fmt: skip
+
+SIMILARITY = Schema(
+    "similarity.csv", "Similarity of the two tasks", "denoise",
+    key=("task_a", "task_b", "subset", "group"),
+    numbers=("pcc", "pcc_low", "pcc_high", "ceiling"),
+    empty=("pcc", "pcc_low", "pcc_high", "ceiling"),
+)  # fmt: skip
 
 Masks = Callable[[], Iterator[NDArray[np.bool_]]]
 """A stream of masks over the parameters, chunk by chunk as `Run.stream` yields them."""
@@ -44,9 +47,13 @@ Masks = Callable[[], Iterator[NDArray[np.bool_]]]
 
 @dataclass(frozen=True)
 class Correlation:
-    """What the vectors of N sets say over one subset of the parameters: their PCC (N, N), and the reliability r (N,).
+    """The correlations between N sets over one subset of the parameters.
 
-    r is the PCC between the two halves of one set, stepped up to its full number of batches (Spearman-Brown).
+    Attributes:
+        pcc: (N, N) float64.
+        reliability: of each set, (N,) float64: the PCC between its two halves, stepped up to its full number of batches
+            by Spearman and Brown, 2r / (1 + r).
+        parameters: in the subset.
     """
 
     pcc: Float
@@ -55,41 +62,47 @@ class Correlation:
 
     @property
     def ceiling(self) -> Float:
-        """The noise ceiling of each pair, √(r_a·r_b), (N, N)."""
+        """The noise ceiling of each pair, √(r_a·r_b) of their reliabilities, (N, N)."""
         root = np.sqrt(np.maximum(self.reliability, 0))
         return np.outer(root, root)
 
     @property
     def disattenuated(self) -> Float:
-        """The PCC over its ceiling, (N, N); undefined where the ceiling is 0."""
+        """The PCC divided by its ceiling, (N, N); NaN where the ceiling is 0."""
         return np.divide(self.pcc, self.ceiling, out=np.full_like(self.pcc, np.nan), where=self.ceiling > 0)
 
 
 def correlation_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.DataFrame:
-    """Return the PCC of every ordered pair of languages in each subset, tidy.
+    """Return correlation.csv: the PCC between S(θ,B_a) and S(θ,B_b) of every ordered pair of groups in each subset.
 
-    The high subset is the share `high` of the parameters with the largest mean over languages of S_l scaled to sum
-    one: one set for every pair. `ceiling` is √(r_a·r_b), r the PCC between the two halves of one language, stepped
-    up to the full number of batches (Spearman-Brown, 2r/(1+r)). `disattenuated` is pcc / ceiling, the estimate of the
-    PCC of endless batches: as it comes out, which may be above 1. `pcc_low` and `pcc_high` bound the PCC at 95 % over
-    batches (see `sensikit.statistics.noise`).
+    `pcc_low` and `pcc_high` bound the PCC at 95 % over batches (see `sensikit.statistics.noise`). `reliability_a` and
+    `reliability_b` are how well each S agrees with itself, `ceiling` is √(r_a·r_b) of the two (see `Correlation`), and
+    `disattenuated` is pcc / ceiling: the estimate of the PCC of infinitely many batches, which may come out above 1.
+
+    Args:
+        run: with S, the halves and the blocks of its groups.
+        task: mt, denoise or lm.
+        high: the share of the parameters in the high subset (see `high_subset`).
+
+    Raises:
+        RunError: if a vector is missing, damaged, or of another model.
     """
-    languages = run.groups(task)
-    sets = [(task, language) for language in languages]
+    groups = run.groups(task)
+    sets = [(task, group) for group in groups]
     masks = high_subset(run, task, high)
     without = left_out(run, sets, in_sample(run, masks()))
     rows = []
     for subset, found in correlations(run, sets, masks()).items():
         low, upper = interval(found.pcc, without[subset])
-        for a, first in enumerate(languages):
-            for b, second in enumerate(languages):
-                # of a language with itself, over the same batches, there is nothing to bound or to correct
+        for a, first in enumerate(groups):
+            for b, second in enumerate(groups):
+                # a group with itself, over the same batches: there is nothing to bound or to correct
                 noise = (low[a, b], upper[a, b], found.ceiling[a, b], found.disattenuated[a, b])
                 if a == b:
                     noise = (np.nan, np.nan, found.ceiling[a, b], np.nan)
                 pair = (found.reliability[a], found.reliability[b])
                 rows.append((task, subset, first, second, found.pcc[a, b], *noise, *pair, found.parameters))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return CORRELATION.frame(rows)
 
 
 def correlations(run: Run, sets: Sequence[Set], masks: Iterable[NDArray[np.bool_]]) -> dict[str, Correlation]:
@@ -98,7 +111,7 @@ def correlations(run: Run, sets: Sequence[Set], masks: Iterable[NDArray[np.bool_
     Args:
         run: with the vectors and the halves of the sets.
         sets: N of them.
-        masks: which parameters are in the high subset, of the stream `high_subset` returns.
+        masks: which parameters are in the high subset, chunk by chunk, as `high_subset` yields them.
     """
     count = len(sets)
     full = [run.vector(*each) for each in sets]
@@ -124,8 +137,12 @@ def correlations(run: Run, sets: Sequence[Set], masks: Iterable[NDArray[np.bool_
 
 
 def high_subset(run: Run, task: str, high: float = HIGH) -> Masks:
-    """Return a stream of which parameters are in the high subset of a task: ⌊high·P⌋ of them, ties by index."""
-    vectors = [run.vector(task, language) for language in run.groups(task)]
+    """Return a stream of masks over the parameters: which are in the high subset of a task.
+
+    It holds the ⌊high·P⌋ parameters with the largest mean over groups of S(θ,B_l) scaled to sum one, ties by index:
+    one subset for every pair of groups.
+    """
+    vectors = [run.vector(task, group) for group in run.groups(task)]
     sums = np.zeros((len(vectors), 1))
     for block in run.stream(vectors):
         sums += block.sum(axis=1, keepdims=True, dtype=np.float64)
@@ -141,7 +158,7 @@ def high_subset(run: Run, task: str, high: float = HIGH) -> Masks:
 
 
 def in_sample(run: Run, masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    """Return which of the M parameters with block means the masks take, (M,) bool."""
+    """Return which of the M parameters that have block means are within the masks, (M,) bool."""
     sample = sample_of(run.parameters)
     places = np.concatenate([parameter.start + sample[parameter.name] for parameter in run.parameters])
     found, start = [], 0
@@ -158,29 +175,35 @@ def _spearman_brown(r: Float) -> Float:
 
 
 TASKS = ("mt", "denoise")
-
-SIMILARITY_COLUMNS = ("task_a", "task_b", "subset", "group", "pcc", "pcc_low", "pcc_high", "ceiling")
+"""The tasks whose similarity is measured."""
 
 
 def similarity_table(run: Run, high: float = HIGH) -> pd.DataFrame:
-    """Return the PCC between S of the two tasks for each language that has both, tidy; empty where none has.
+    """Return similarity.csv: the PCC between S of the two tasks for each group that has both; no rows where none has.
 
-    The high subset is that of translation, over all its languages, so that it is the one of correlation.csv.
-    `ceiling` is √(r_mt·r_denoise), r the reliability of each task's S; `pcc_low` and `pcc_high` bound the PCC at 95 %
-    over batches (see `sensikit.statistics.noise`).
+    The high subset is that of translation, over all its groups, as in correlation.csv. `ceiling` is √(r_mt·r_denoise),
+    r the reliability of each task's S (see `Correlation`); `pcc_low` and `pcc_high` bound the PCC at 95 % over batches
+    (see `sensikit.statistics.noise`).
+
+    Args:
+        run: with S, the halves and the blocks of both tasks.
+        high: the share of the parameters in the high subset.
+
+    Raises:
+        RunError: if a vector is missing, damaged, or of another model.
     """
     first, second = TASKS
-    languages = [code for code in run.groups(first) if code in run.groups(second)]
-    if not languages:
-        return pd.DataFrame(columns=list(SIMILARITY_COLUMNS))
+    groups = [group for group in run.groups(first) if group in run.groups(second)]
+    if not groups:
+        return SIMILARITY.frame([])
     masks = high_subset(run, first, high)
     is_high = in_sample(run, masks())
-    found = correlations(run, [(task, code) for task in TASKS for code in languages], masks())
+    found = correlations(run, [(task, group) for task in TASKS for group in groups], masks())
     rows = []
-    for a, code in enumerate(languages):
-        b = a + len(languages)
-        without = left_out(run, [(first, code), (second, code)], is_high)
+    for a, group in enumerate(groups):
+        b = a + len(groups)
+        without = left_out(run, [(first, group), (second, group)], is_high)
         for subset, of in found.items():
             low, upper = interval(of.pcc[a, b], without[subset][:, 0, 1])
-            rows.append((first, second, subset, code, of.pcc[a, b], float(low), float(upper), of.ceiling[a, b]))
-    return pd.DataFrame(rows, columns=list(SIMILARITY_COLUMNS))
+            rows.append((first, second, subset, group, of.pcc[a, b], float(low), float(upper), of.ceiling[a, b]))
+    return SIMILARITY.frame(rows)

@@ -14,7 +14,7 @@ from sensikit.run import Run
 from sensikit.statistics.streaming import Float, Moments
 
 HELD = 1 << 18
-"""Block means that are worked on at a time: about as many as a processor's cache takes."""
+"""Block means that are worked on at a time: about as many as fit into a processor's cache."""
 
 LEAST = 1 << 10
 """Parameters at a time, however many blocks there are."""
@@ -24,7 +24,7 @@ Set = tuple[str, str]
 
 
 def left_out(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Float]:
-    """Return the PCC between N sets without each of the G blocks, by subset of parameters: (G, N, N).
+    """Return the PCC between N sets without each of the G blocks, by subset of the parameters: (G, N, N) float64.
 
     Block g is left out of every set at once, which keeps what paired blocks share. Where the sets differ in their
     number of blocks, neighbours are joined until all have as many as the one with the fewest.
@@ -42,7 +42,7 @@ def left_out(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Fl
 
 
 def block_moments(run: Run, sets: Sequence[Set], is_high: np.ndarray, count: int) -> dict[str, Moments]:
-    """Return the moments of the block sums of N sets, each in `count` blocks, by subset: N·count vectors."""
+    """Return the moments of the block sums of N sets, each in `count` blocks, by subset: of N·count vectors."""
     moments = {subset: Moments.zero(len(sets) * count) for subset in ("all", "high", "low")}
     for start, sums in _block_sums(run, sets, len(is_high), count):
         inside = is_high[start : start + sums.shape[1]]
@@ -59,9 +59,13 @@ def block_batches(run: Run, of: Set) -> np.ndarray:
 
 
 def half_width(left_out: Float, confidence: float = 0.95) -> Float:
-    """Return the half width of an interval from G delete-one estimates, (G, ...) → (...): t on G − 1 degrees.
+    """Return the half width of a jackknife interval from G delete-one estimates, (G, ...) → (...) float64.
 
-    A percentile bootstrap over so few blocks covers far too little.
+    It is t of G − 1 degrees of freedom times √((G − 1)/G · Σ(x_g − x̄)²); a percentile bootstrap over so few blocks
+    covers far too little.
+
+    >>> round(float(half_width(np.array([1.0, 1.1, 0.9, 1.2]))), 3)
+    0.616
     """
     count = len(left_out)
     with np.errstate(invalid="ignore"):
@@ -71,14 +75,23 @@ def half_width(left_out: Float, confidence: float = 0.95) -> Float:
 
 
 def interval(pcc: Float, left_out: Float) -> tuple[Float, Float]:
-    """Return the ends of a 95 % interval of a PCC, (...), from its delete-one estimates, (G, ...), by Fisher's z."""
-    # of ±1 there is no z, nor an interval
+    """Return the ends of a 95 % interval of a PCC, (...), from its delete-one estimates, (G, ...), by Fisher's z.
+
+    >>> low, high = interval(np.array(0.8), np.array([0.79, 0.8, 0.81, 0.8]))
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.757, 0.836)
+    """
+    # at ±1 there is neither a z nor an interval
     centre, width = fisher(np.clip(pcc, -1 + 1e-15, 1 - 1e-15)), half_width(fisher(left_out))
     return np.tanh(centre - width), np.tanh(centre + width)
 
 
 def fisher(pcc: Float) -> Float:
-    """Return Fisher's z = artanh(r); infinite at ±1."""
+    """Return Fisher's z = artanh(r), float64; infinite at ±1.
+
+    >>> round(float(fisher(np.array(0.5))), 4)
+    0.5493
+    """
     with np.errstate(divide="ignore"):
         return np.asarray(np.arctanh(pcc))
 
@@ -93,7 +106,7 @@ def _block_sums(run: Run, sets: Sequence[Set], size: int, count: int) -> Iterato
 
 
 def _joined(blocks: Float, count: int) -> Float:
-    """Add up neighbours until `count` blocks are left."""
+    """Return the sums of neighbouring blocks, `count` of them."""
     if count == len(blocks):
         return blocks
     return np.asarray(np.add.reduceat(blocks, np.arange(count) * len(blocks) // count, axis=0))

@@ -1,4 +1,4 @@
-"""The tidy tables of a run directory: each is made from what the run stores, and can be made again at any time."""
+"""The tables that are computed from what a run stores, each declared beside the function that makes it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ import pandas as pd
 
 from sensikit.progress import progress
 from sensikit.run import Run
-from sensikit.statistics.components import component_correlation_table, component_table
-from sensikit.statistics.convergence import convergence_table
-from sensikit.statistics.correlation import correlation_table, similarity_table
-from sensikit.statistics.specificity import overlap_table, specificity_table
-from sensikit.statistics.spread import balance_table, distribution_table
+from sensikit.statistics.components import COMPONENTS, WITHIN, component_correlation_table, component_table
+from sensikit.statistics.convergence import CONVERGENCE, convergence_table
+from sensikit.statistics.correlation import CORRELATION, SIMILARITY, correlation_table, similarity_table
+from sensikit.statistics.specificity import OVERLAP, SPECIFICITY, overlap_table, specificity_table
+from sensikit.statistics.spread import BALANCE, DISTRIBUTION, balance_table, distribution_table
+from sensikit.tables import Schema
 
-BY_TASK: dict[str, Callable[[Run, str], pd.DataFrame]] = {
-    "correlation.csv": correlation_table,
-    "convergence.csv": convergence_table,
-    "specificity.csv": specificity_table,
-    "components.csv": component_table,
-    "components-correlation.csv": component_correlation_table,
-    "overlap.csv": overlap_table,
-    "balance.csv": balance_table,
-    "distribution.csv": distribution_table,
+BY_TASK: dict[Schema, Callable[[Run, str], pd.DataFrame]] = {
+    CORRELATION: correlation_table,
+    SPECIFICITY: specificity_table,
+    COMPONENTS: component_table,
+    WITHIN: component_correlation_table,
+    OVERLAP: overlap_table,
+    BALANCE: balance_table,
+    DISTRIBUTION: distribution_table,
+    CONVERGENCE: convergence_table,
 }
-"""Tables that hold every task of the run, in their column `task`: file name → (run, task) → the rows of that task."""
+"""Tables with a column `task`: (run, task) → the rows of that task."""
 
-OF_BOTH_TASKS: dict[str, Callable[[Run], pd.DataFrame]] = {"similarity.csv": similarity_table}
-"""Tables that compare the tasks: file name → (run) → table. Only a run that holds both has them."""
+OF_BOTH_TASKS: dict[Schema, Callable[[Run], pd.DataFrame]] = {SIMILARITY: similarity_table}
+"""Tables that compare the tasks, which only a run that holds both has: (run) → table."""
 
 
 def write_results(run: Run) -> None:
@@ -35,11 +36,11 @@ def write_results(run: Run) -> None:
     tasks = [task for task in run.tasks if run.complete(task)]
     both = OF_BOTH_TASKS if len(tasks) > 1 else {}
     with progress(len(BY_TASK) + len(both), "tables", "tables") as bar:
-        for name, make in BY_TASK.items():
+        for schema, make in BY_TASK.items():
             table = pd.concat([make(run, task) for task in tasks], ignore_index=True)
-            if len(table):  # of a single language there is no pair
-                run.write_table(name, table)
+            if len(table):  # of a single group there is no pair
+                run.write_table(schema, table)
             bar.advance()
-        for name, compare in both.items():
-            run.write_table(name, compare(run))
+        for schema, compare in both.items():
+            run.write_table(schema, compare(run))
             bar.advance()

@@ -1,4 +1,4 @@
-"""Eq. 4: D(θ,l) = (S_l − S_-l) / (S_-l + σ), how much more a parameter matters to one language than to the others."""
+"""Eq. 4: D(θ,l) = (S_l − S_-l) / (S_-l + σ), how much more a parameter matters to one group than to the others."""
 
 from __future__ import annotations
 
@@ -13,40 +13,83 @@ from numpy.typing import NDArray
 from sensikit.run import Run, rest_of
 from sensikit.settings import SIGMA
 from sensikit.statistics.streaming import Float, Keys, Moments, keys, quantiles, selected, smallest
+from sensikit.tables import PAIR, Schema
 
 LEVELS = {"q01": 0.01, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "q99": 0.99}
+"""Quantiles that the tables of D and of S hold, by the names of their statistics."""
+
+SPECIFICITY = Schema(
+    "specificity.csv", "Language specificity", "analyze",
+    key=("task", "group", "statistic"),
+    numbers=("value",),
+    statistics=("mean", "share_positive", "share_small_denominator", "share_ties_at_zero", *LEVELS),
+)  # fmt: skip
+
+OVERLAP = Schema(
+    "overlap.csv", "Overlap of the most specific parameters", "analyze",
+    key=("task", "share", *PAIR),
+    numbers=("share", "jaccard", "expected"),
+    empty=("jaccard", "expected"),
+    groups=PAIR,
+)  # fmt: skip
+
+SHARES = (0.01, 0.05, 0.1)
+"""The shares of the parameters whose overlap is measured."""
 
 
-def specificity(language: np.ndarray, rest: np.ndarray, sigma: float) -> Float:
-    """Return D(θ,l) (Eq. 4), signed, float64, of the shape of its arguments.
+def specificity(own: np.ndarray, rest: np.ndarray, sigma: float) -> Float:
+    """Return D(θ,l) = (S_l − S_-l) / (S_-l + σ) (Eq. 4): signed, float64, in the shape of its arguments.
+
+    It is −1 where a parameter matters to the others alone, 0 where it matters alike, and large where it matters to l.
+
+    >>> specificity(np.array([3e-6, 1e-6, 0.0]), np.array([1e-6, 1e-6, 2e-6]), sigma=1e-12).round(3).tolist()
+    [2.0, 0.0, -1.0]
 
     Args:
-        language: S(θ, B_l), nats.
-        rest: S(θ, B_-l), the same shape and unit.
-        sigma: σ > 0, in the unit of the loss (see `sigma_for`).
+        own: S(θ,B_l), any shape and real dtype, in nats (per target token, where the loss is).
+        rest: S(θ,B_-l), the same shape and unit.
+        sigma: σ > 0, in the same unit (see `sigma_for`).
     """
     others = rest.astype(np.float64)
-    return np.asarray((language.astype(np.float64) - others) / (others + sigma))
+    return np.asarray((own.astype(np.float64) - others) / (others + sigma))
 
 
 def sigma_for(per_token: bool, tokens: float, sigma: float = SIGMA) -> float:
-    """Return σ in the unit of the measured loss: `sigma` for a summed one, divided by the tokens of a batch per token.
+    """Return σ in the unit of the measured loss: `sigma` itself where it is summed, `sigma` / `tokens` where per token.
 
-    Dividing the loss and σ by one number leaves D as it was.
+    Dividing the loss and σ by the same number leaves D unchanged.
+
+    >>> sigma_for(per_token=True, tokens=4096, sigma=4.096e-9)
+    1e-12
+    >>> sigma_for(per_token=False, tokens=4096)
+    1e-08
+
+    Args:
+        per_token: whether the loss of a batch is divided by its target tokens.
+        tokens: the mean number of target tokens in the batches of B_-l.
+        sigma: of the loss summed over a batch, in nats.
     """
     return sigma / tokens if per_token else sigma
 
 
 def specificity_table(run: Run, task: str = "mt") -> pd.DataFrame:
-    """Return the distribution of D of each language, tidy: task, language, statistic, value.
+    """Return specificity.csv: statistics of D(θ,l) (Eq. 4) over the parameters, for each group.
 
-    `share_small_denominator` is the share of parameters with S_-l < 10σ, where σ decides D; `share_ties_at_zero` the
-    share at exactly D = 0, which no order by D can tell apart.
+    `mean` and the quantiles of `LEVELS`; `share_positive`, the share of the parameters with D > 0;
+    `share_small_denominator`, the share with S_-l < 10σ, where σ decides D; `share_ties_at_zero`, the share with D = 0
+    exactly, which no order by D can tell apart; and `sigma`, the σ that was used.
+
+    Args:
+        run: with S(θ,B_l) and S(θ,B_-l) of its groups.
+        task: mt, denoise or lm.
+
+    Raises:
+        RunError: if a vector is missing, damaged, or of another model.
     """
     rows = []
-    for language in run.groups(task):
-        sigma = sigma_of(run, language, task)
-        vectors = [run.vector(task, language), run.vector(task, rest_of(language))]
+    for group in run.groups(task):
+        sigma = sigma_of(run, group, task)
+        vectors = [run.vector(task, group), run.vector(task, rest_of(group))]
         moments, small, zero, positive = Moments.zero(1), 0, 0, 0
         for own, rest in run.stream(vectors):
             score = specificity(own, rest, sigma)
@@ -66,31 +109,34 @@ def specificity_table(run: Run, task: str = "mt") -> pd.DataFrame:
             "mean": float(moments.mean[0]),
             **dict(zip(LEVELS, quantiles(scores, moments.count, list(LEVELS.values())), strict=True)),
         }
-        rows += [(task, language, statistic, value) for statistic, value in facts.items()]
-    return pd.DataFrame(rows, columns=["task", "group", "statistic", "value"])
+        rows += [(task, group, statistic, value) for statistic, value in facts.items()]
+    return SPECIFICITY.frame(rows)
 
 
-def sigma_of(run: Run, language: str, task: str = "mt") -> float:
-    """Return σ of one language's D, as the run noted it when B_-l was measured."""
-    return float(run.manifest["sets"][f"{task}/{rest_of(language)}"]["sigma"])
-
-
-SHARES = (0.01, 0.05, 0.1)
-
-OVERLAP_COLUMNS = ("task", "share", "group_a", "group_b", "jaccard", "expected")
+def sigma_of(run: Run, group: str, task: str = "mt") -> float:
+    """Return σ of one group's D, as the run noted it when S(θ,B_-l) was measured."""
+    return float(run.manifest["sets"][f"{task}/{rest_of(group)}"]["sigma"])
 
 
 def overlap_table(run: Run, task: str = "mt", shares: Sequence[float] = SHARES) -> pd.DataFrame:
-    """Return the Jaccard overlap |A ∩ B| / |A ∪ B| of every ordered pair of different languages, tidy.
+    """Return overlap.csv: the Jaccard overlap |A ∩ B| / |A ∪ B| of every ordered pair of different groups.
 
-    A and B are the ⌊share·P⌋ parameters with the largest D of each language, ties by index. `expected` is the overlap
-    of two such sets drawn independently: they would have k²/P parameters in common.
+    A and B are the ⌊share·P⌋ parameters with the largest D of each group, ties by index. `expected` is the overlap of
+    two such sets drawn independently: they would have k²/P of their k parameters in common.
+
+    Args:
+        run: with S(θ,B_l) and S(θ,B_-l) of its groups.
+        task: mt, denoise or lm.
+        shares: of the parameters.
+
+    Raises:
+        RunError: if a vector is missing, damaged, or of another model.
     """
-    languages = run.groups(task)
+    groups = run.groups(task)
     count = sum(parameter.numel for parameter in run.parameters)
     sizes = [int(share * count) for share in shares]
-    common = np.zeros((len(shares), len(languages), len(languages)))
-    for masks in zip(*(_tops(run, task, language, sizes) for language in languages), strict=True):
+    common = np.zeros((len(shares), len(groups), len(groups)))
+    for masks in zip(*(_tops(run, task, group, sizes) for group in groups), strict=True):
         inside = np.stack(masks, axis=1).astype(np.float64)
         common += inside @ inside.transpose(0, 2, 1)
     rows = []
@@ -98,16 +144,16 @@ def overlap_table(run: Run, task: str = "mt", shares: Sequence[float] = SHARES) 
         expected = _jaccard(size * size / count, size)
         rows += [
             (task, share, first, second, _jaccard(of_size[a, b], size), expected)
-            for a, first in enumerate(languages)
-            for b, second in enumerate(languages)
+            for a, first in enumerate(groups)
+            for b, second in enumerate(groups)
             if a != b
         ]
-    return pd.DataFrame(rows, columns=list(OVERLAP_COLUMNS))
+    return OVERLAP.frame(rows)
 
 
-def _tops(run: Run, task: str, language: str, sizes: Sequence[int]) -> Iterator[NDArray[np.bool_]]:
+def _tops(run: Run, task: str, group: str, sizes: Sequence[int]) -> Iterator[NDArray[np.bool_]]:
     """Yield, chunk by chunk, which parameters are among the `sizes` largest of D: (len(sizes), n) bool."""
-    vectors, sigma = [run.vector(task, language), run.vector(task, rest_of(language))], sigma_of(run, language, task)
+    vectors, sigma = [run.vector(task, group), run.vector(task, rest_of(group))], sigma_of(run, group, task)
 
     def scores() -> Iterator[Keys]:
         # the largest D is the smallest key

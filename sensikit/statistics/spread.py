@@ -10,27 +10,50 @@ import pandas as pd
 from sensikit.run import MIXED, Run
 from sensikit.statistics.specificity import LEVELS
 from sensikit.statistics.streaming import Moments, order_statistics, quantiles
+from sensikit.tables import Schema
 
 TOP = 0.1
 
 REMOVED = 0.01
-"""The share of the parameters, those of the largest S, that Figure 10 leaves out."""
+"""The share of the parameters, those with the largest S, that Figure 10 leaves out."""
 
 BINS = 100
+
+BALANCE = Schema(
+    "balance.csv", "Balance of sensitivity", "analyze",
+    key=("task", "group", "statistic"),
+    numbers=("value",),
+    empty=("value",),
+    statistics=("mean", "cv", "share_top10", "zero_share", "std_below_top1", "cv_below_top1", *LEVELS),
+)  # fmt: skip
+
+DISTRIBUTION = Schema(
+    "distribution.csv", "Distribution of sensitivity", "analyze",
+    key=("task", "group", "low"),
+    numbers=("low", "high", "count"),
+)  # fmt: skip
 
 Values = Callable[[], Iterator[np.ndarray]]
 
 
 def balance_table(run: Run, task: str = "mt") -> pd.DataFrame:
-    """Return the distribution of S(θ, B_l) of each language, and of S(θ, B), tidy: task, language, statistic, value.
+    """Return balance.csv: statistics of S(θ,B_l) over the parameters, for each group, and of S(θ,B), in nats.
 
-    `cv` is the standard deviation over the mean: unlike `std` it does not move with the scale of the loss.
-    `share_top10` is the share of the sum of S that its largest 10 % of parameters hold. `mean_below_top1`,
+    `mean`, `std` and the quantiles of `specificity.LEVELS`; `cv`, the standard deviation divided by the mean, which
+    unlike `std` does not move with the scale of the loss; `share_top10`, the share of the sum of S that the 10 % of the
+    parameters with the largest S hold; `zero_share`, the share of the parameters with S = 0. `mean_below_top1`,
     `std_below_top1` and `cv_below_top1` leave out the ⌊P/100⌋ parameters with the largest S.
+
+    Args:
+        run: with S of its groups.
+        task: mt, denoise or lm.
+
+    Raises:
+        RunError: if a vector is missing, damaged, or of another model.
     """
     rows = []
-    for language in _measured(run, task):
-        values = _values(run, task, language)
+    for group in _measured(run, task):
+        values = _values(run, task, group)
         moments, zero = Moments.zero(1), 0
         for chunk in values():
             moments.add(chunk[None])
@@ -45,33 +68,41 @@ def balance_table(run: Run, task: str = "mt") -> pd.DataFrame:
             "zero_share": zero / moments.count,
             **dict(zip(LEVELS, quantiles(values, moments.count, list(LEVELS.values())), strict=True)),
         }
-        rows += [(task, language, statistic, value) for statistic, value in facts.items()]
-    return pd.DataFrame(rows, columns=["task", "group", "statistic", "value"])
+        rows += [(task, group, statistic, value) for statistic, value in facts.items()]
+    return BALANCE.frame(rows)
 
 
 def distribution_table(run: Run, task: str = "mt") -> pd.DataFrame:
-    """Return the histogram of S(θ, B_l) of each language, and of S(θ, B), without its top 1 %, tidy (Figure 10).
+    """Return distribution.csv: the histogram of S(θ,B_l) of each group, and of S(θ,B), without its top 1 % (Figure 10).
 
-    `count` parameters have S from `low` to below `high`, in bins of one width from 0 to the largest S that is left.
+    `count` parameters have S from `low` to below `high` (nats), in bins of equal width from 0 to the largest S that is
+    left.
+
+    Args:
+        run: with S of its groups.
+        task: mt, denoise or lm.
+
+    Raises:
+        RunError: if a vector is missing, damaged, or of another model.
     """
     rows = []
     count = sum(parameter.numel for parameter in run.parameters)
-    for language in _measured(run, task):
-        values = _values(run, task, language)
+    for group in _measured(run, task):
+        values = _values(run, task, group)
         (largest,) = order_statistics(values, [_kept(count) - 1])
         if not largest:
             continue
         edges, counts = np.linspace(0, largest, BINS + 1), np.zeros(BINS, dtype=np.int64)
         for chunk in values():
             counts += np.histogram(chunk[chunk <= largest].astype(np.float64), bins=edges)[0]
-        # of those equal to the largest, some may belong to the top
+        # some of those equal to the largest may belong to the top
         counts[-1] -= counts.sum() - _kept(count)
-        rows += [(task, language, *row) for row in zip(edges[:-1], edges[1:], counts, strict=True)]
-    return pd.DataFrame(rows, columns=["task", "group", "low", "high", "count"])
+        rows += [(task, group, *row) for row in zip(edges[:-1], edges[1:], counts, strict=True)]
+    return DISTRIBUTION.frame(rows)
 
 
 def _measured(run: Run, task: str) -> list[str]:
-    """Return the languages, and last the set of all of them mixed, where there is one."""
+    """Return the groups, and last the set of all of them together, where it is measured."""
     return run.groups(task) + [MIXED] * (f"{task}/{MIXED}" in run.manifest["sets"])
 
 
@@ -84,7 +115,7 @@ def _kept(count: int) -> int:
 
 
 def _spread(moments: Moments) -> tuple[float, float, float]:
-    """Return the mean, the standard deviation of the whole, and its ratio to the mean."""
+    """Return the mean, the standard deviation of the population, and its ratio to the mean."""
     mean, std = float(moments.mean[0]), float(np.sqrt(moments.products[0, 0] / moments.count))
     return mean, std, std / mean if mean else np.nan
 

@@ -1,7 +1,7 @@
-"""One pass at a time over vectors too long to hold: moments, exact selection, exact quantiles.
+"""Statistics of vectors that are too long to hold, one pass at a time: moments, exact selection, exact quantiles.
 
-A stream is a function that yields the vectors anew, side by side, in flat order: (V, n) arrays with n bounded. What
-comes back equals the obvious computation on the whole vectors, in float64.
+A stream is a function that yields the vectors anew at each call, side by side, in flat order: (V, n) arrays with n
+bounded. The results equal the obvious computation on the whole vectors, in float64.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Keys = NDArray[np.uint64]
 KeyStream = Callable[[], Iterable[Keys]]
 
 DIGIT = 16
-"""Bits of the key that one pass of the selection resolves."""
+"""Bits of a key that are resolved in one pass of the selection."""
 
 CONSTANT = 32 * np.finfo(np.float64).eps
 """A vector whose standard deviation is at most this share of its mean is constant but for rounding."""
@@ -25,7 +25,19 @@ CONSTANT = 32 * np.finfo(np.float64).eps
 
 @dataclass
 class Moments:
-    """Count, means and centred cross products of V vectors, merged chunk by chunk in float64 (Chan et al., 1979)."""
+    """Count, means and centred cross products of V vectors, merged chunk by chunk in float64 (Chan et al., 1979).
+
+    >>> moments = Moments.zero(2)
+    >>> moments.add(np.array([[1.0, 2.0], [2.0, 4.0]]))
+    >>> moments.add(np.array([[3.0], [3.0]]))
+    >>> moments.mean.tolist(), moments.pearson().round(3).tolist()
+    ([2.0, 3.0], [[1.0, 0.5], [0.5, 1.0]])
+
+    Attributes:
+        count: n, the elements of each vector.
+        mean: (V,).
+        products: Σ (x − x̄)(y − ȳ) of every pair of vectors, (V, V).
+    """
 
     count: int
     mean: Float
@@ -55,9 +67,13 @@ class Moments:
         self.count = count
 
     def combined(self, weights: Float) -> Moments:
-        """Return the moments of K sums of the vectors, each with weights of its own, (K, V)."""
+        """Return the moments of K weighted sums of the vectors.
+
+        Args:
+            weights: (K, V).
+        """
         products = weights @ self.products @ weights.T
-        # rounding makes it lopsided
+        # rounding has made it asymmetric
         return Moments(self.count, weights @ self.mean, (products + products.T) / 2)
 
     def pearson(self) -> Float:
@@ -72,9 +88,12 @@ class Moments:
 
 
 def keys(values: np.ndarray) -> Keys:
-    """Return uint64 keys in the same order as `values` (float32 or float64, no NaN); -0 and 0 are equal.
+    """Return uint64 keys that are ordered as `values` (float32 or float64, no NaN) are; -0 and 0 are equal.
 
     The bits of a float order like integers once negative numbers are complemented and positive ones get the top bit.
+
+    >>> [values_of(int(key)) for key in sorted(keys(np.array([2.5, -1.0, 0.0])))]
+    [-1.0, 0.0, 2.5]
     """
     wide = np.asarray(values, dtype=np.float64) + 0.0
     bits = wide.view(np.uint64)
@@ -90,7 +109,7 @@ def values_of(key: int) -> float:
 
 @dataclass(frozen=True)
 class Cut:
-    """The k smallest keys of a stream: all below `key`, and the first `ties` (in flat order) of those equal to it."""
+    """Which are the k smallest keys of a stream: all below `key`, and of those equal to it the first `ties`."""
 
     key: int
     ties: int
@@ -99,12 +118,22 @@ class Cut:
 def smallest(stream: KeyStream, counts: Sequence[int]) -> list[Cut]:
     """Return the cut of the k smallest keys for each k of `counts`: exact, ties by flat index, in four passes.
 
-    Each pass reads 16 more bits: it counts the keys under every prefix that still holds a boundary, so memory is
+    Each pass resolves 16 more bits: it counts the keys under every prefix that still holds a boundary, so memory is
     65,536 counters for each of these, however long the stream is.
+
+    >>> def stream():
+    ...     yield keys(np.array([3.0, 1.0, 2.0]))
+    ...     yield keys(np.array([1.0, 5.0]))
+    >>> (cut,) = smallest(stream, [3])
+    >>> [mask.tolist() for mask in selected(stream(), cut)]
+    [[False, True, True], [True, False]]
 
     Args:
         stream: yields uint64 chunks in flat order, anew at each call.
         counts: each between 0 and the length of the stream.
+
+    Raises:
+        ValueError: if a count is larger than that.
     """
     prefixes = [0] * len(counts)
     ranks = list(counts)
@@ -134,7 +163,7 @@ def _histograms(stream: KeyStream, prefixes: list[int], shift: int) -> dict[int,
 
 
 def selected(stream: Iterable[Keys], cut: Cut) -> Iterator[NDArray[np.bool_]]:
-    """Yield, for each chunk of `stream`, which of its keys are within the cut."""
+    """Yield, for each chunk of `stream`, which of its keys are within the cut, (n,) bool."""
     left = cut.ties
     for chunk in stream:
         inside = chunk < np.uint64(cut.key)
@@ -146,13 +175,21 @@ def selected(stream: Iterable[Keys], cut: Cut) -> Iterator[NDArray[np.bool_]]:
 
 
 def order_statistics(stream: Callable[[], Iterable[np.ndarray]], ranks: Sequence[int]) -> list[float]:
-    """Return the values at these ranks (0 = smallest) of the vector that `stream` yields in chunks, exactly."""
+    """Return the values at these ranks (0 = smallest) of the vector that `stream` yields in chunks, exactly.
+
+    >>> order_statistics(lambda: [np.array([3.0, 1.0]), np.array([2.0])], [0, 1])
+    [1.0, 2.0]
+    """
     cuts = smallest(lambda: (keys(chunk) for chunk in stream()), [rank + 1 for rank in ranks])
     return [values_of(cut.key) for cut in cuts]
 
 
 def quantiles(stream: Callable[[], Iterable[np.ndarray]], count: int, levels: Sequence[float]) -> list[float]:
-    """Return quantiles of a vector of `count` values, interpolated linearly as `numpy.quantile` does."""
+    """Return quantiles of a vector of `count` values, interpolated linearly as `numpy.quantile` does.
+
+    >>> quantiles(lambda: [np.array([3.0, 1.0]), np.array([2.0])], 3, [0.5, 0.75])
+    [2.0, 2.5]
+    """
     places = [level * (count - 1) for level in levels]
     ranks = [min(int(place) + up, count - 1) for place in places for up in (0, 1)]
     found = order_statistics(stream, ranks)

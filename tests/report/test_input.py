@@ -50,8 +50,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another format": (manifest_of(format=1), "manifest.json: is not of format 3"),
     "no analysis": (manifest_of(analyses={}), "manifest.json: lacks any analyses"),
     "no signature": (manifest_of(analyses={"mt": {}}), "manifest.json: lacks the mt analysis's signature"),
-    "no languages": (manifest_of(groups={}), "manifest.json: lacks any languages"),
-    "a language without a family": (manifest_of(groups={"cat": {"name": "C"}}), "lacks cat's family"),
+    "no groups": (manifest_of(groups={}), "manifest.json: lacks any groups"),
+    "a group without a family": (manifest_of(groups={"cat": {"name": "C"}}), "lacks cat's family"),
     "a size in words": (
         manifest_of(groups={"cat": {**FEW["cat"], "sizes": {"train": "many"}}}), "lacks cat's sizes"
     ),
@@ -76,21 +76,21 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda run: (run / "balance.csv").write_bytes(b"task\n\xff\xfe\n"), "balance.csv: is not a table"
     ),
     "one cell too many": (
-        lambda run: (run / "balance.csv").write_text("task,language,statistic,value\nmt,cat,mean,1\nmt,cat,std,1,2\n"),
+        lambda run: (run / "balance.csv").write_text("task,group,statistic,value\nmt,cat,mean,1\nmt,cat,std,1,2\n"),
         "balance.csv: is not a table",
     ),
-    "a word for a number": (edited("pruning.csv", cell(7, "bleu", "many")), "pruning.csv:7: has many for bleu"),
+    "a word for a number": (edited("pruning.csv", cell(7, "value", "many")), "pruning.csv:7: has many for value"),
     "an infinite number": (edited("correlation.csv", cell(4, "pcc", "inf")), "correlation.csv:4: has inf for pcc"),
     "a number that is not there": (
         edited("pruning.csv", cell(3, "ratio", None)), "pruning.csv:3: has nothing for ratio"
     ),
-    "a language that is not there": (
-        edited("pruning.csv", cell(3, "group", None)), "pruning.csv:3: has nothing for language"
+    "a group that is not there": (
+        edited("pruning.csv", cell(3, "group", None)), "pruning.csv:3: has nothing for group"
     ),
-    "a language of another run": (
-        edited("specificity.csv", cell(3, "group", "zul")), "specificity.csv: names zul, which is no language"
+    "a group of another run": (
+        edited("specificity.csv", cell(3, "group", "zul")), "specificity.csv: names zul, which is no group"
     ),
-    "a row twice": (edited("correlation.csv", repeated), "correlation.csv:7: says again"),
+    "a row twice": (edited("correlation.csv", repeated), "correlation.csv:7: repeats an earlier line"),
     "a statistic that is not there": (
         edited("specificity.csv", lambda frame: frame[(frame["statistic"] != "q75") | (frame["group"] != "fao")]),
         "specificity.csv: lacks the statistic q75 of fao",
@@ -100,7 +100,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an unpruned score that the cross matrix needs": (
         edited("pruning-cross.csv", lambda frame: frame[(frame["order"] != "none") | (frame["group"] != "fur")]),
-        "pruning-cross.csv: lacks the unpruned score of fur",
+        "pruning-cross.csv: lacks the unpruned bleu of fur",
     ),
     "an audit without a statistic": (
         edited("audit-summary.csv", lambda frame: frame[frame["statistic"] != "pearson"]),
@@ -108,7 +108,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no unpruned score": (
         edited("pruning.csv", lambda frame: frame[(frame["order"] != "none") | (frame["group"] != "fur")]),
-        "pruning.csv: lacks the unpruned score of fur",
+        "pruning.csv: lacks the unpruned bleu of fur",
     ),
 }  # fmt: skip
 
@@ -181,18 +181,18 @@ def systems_of(**facts: Any) -> Callable[[Path], None]:
 EVALUATION: dict[str, tuple[Callable[[Path], object], str]] = {
     "another format": (manifest_of(format=2), "manifest.json: is not of format 1"),
     "not finished": (manifest_of(signature=None), "manifest.json: lacks signature"),
-    "a language without a tier": (manifest_of(groups={"cat": {"name": "C"}}), "family, tier or sizes of cat"),
+    "a group without a tier": (manifest_of(groups={"cat": {"name": "C"}}), "family, tier or sizes of cat"),
     "no hash of a checkpoint": (systems_of(sha256=None), "lacks the checkpoint of regular"),
     "no hash of the data": (manifest_of(data={"path": "x"}), "lacks the data's path or sha256"),
     "no scores": (removed("tiers.csv"), "has no tiers.csv"),
-    "a word for a score": (edited("tiers.csv", cell(3, "score", "many")), "tiers.csv:3: has many for score"),
+    "a word for a score": (edited("tiers.csv", cell(3, "value", "many")), "tiers.csv:3: has many for value"),
     "a system of another evaluation": (
         edited("evaluation.csv", cell(3, "system", "mass")), "evaluation.csv: names mass, which is no system"
     ),
-    "a language of another evaluation": (
-        edited("evaluation.csv", cell(3, "group", "zul")), "evaluation.csv: names zul, which is no language"
+    "a group of another evaluation": (
+        edited("evaluation.csv", cell(3, "group", "zul")), "evaluation.csv: names zul, which is no group"
     ),
-    "a difference twice": (edited("significance.csv", repeated), "significance.csv:7: says again"),
+    "a difference twice": (edited("significance.csv", repeated), "significance.csv:7: repeats an earlier line"),
 }  # fmt: skip
 
 

@@ -28,9 +28,9 @@ def test_a_run_is_opened_as_it_was_made(run: Run) -> None:
     assert again.manifest["format"] == 3
 
 
-def test_languages_come_in_the_order_of_the_manifest_and_only_once_measured(run: Run) -> None:
-    assert Run.open(run.path).languages() == ["nob", "cat"]
-    assert Run.open(run.path).languages("denoise") == []
+def test_groups_come_in_the_order_of_the_manifest_and_only_once_measured(run: Run) -> None:
+    assert Run.open(run.path).groups() == ["nob", "cat"]
+    assert Run.open(run.path).groups("denoise") == []
     del run.manifest["sets"]["mt/nob"]
     assert run.groups() == ["cat"]
 
@@ -60,8 +60,8 @@ def without(
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "of an earlier format": (lambda m: m.update(format=2), "is not of format 3"),
     "of a later format": (lambda m: m.update(format=4), "is not of format 3"),
-    "without a format": (without("format"), "is not of format 2"),
-    "a list": (lambda m: [m], "is not of format 2"),
+    "without a format": (without("format"), "is not of format 3"),
+    "a list": (lambda m: [m], "is not of format 3"),
     "with parameters that are none": (lambda m: m.update(parameters=[3]), "damaged list of parameters"),
     "with half a parameter": (without("shape", of=lambda m: m["parameters"][0]), "damaged list of parameters"),
     "with more than a parameter": (lambda m: m["parameters"][0].update(colour="red"), "damaged list of parameters"),
@@ -69,8 +69,8 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "with a set that is none": (lambda m: m["sets"].update({"mt/cat": 3}), "lacks mt/cat's files"),
     "with a set without files": (without("files", of=lambda m: m["sets"]["mt/cat"]), "lacks mt/cat's files"),
     "with a rest without σ": (lambda m: m["sets"].update({"mt/rest.cat": {"files": {}}}), "lacks mt/rest.cat's sigma"),
-    "with no language": (lambda m: m.update(groups={}), "lacks any languages"),
-    "with a language that is none": (lambda m: m["groups"].update(cat="Catalan"), "lacks cat's name"),
+    "with no group": (lambda m: m.update(groups={}), "lacks any groups"),
+    "with a group that is none": (lambda m: m["groups"].update(cat="Catalan"), "lacks cat's name"),
     "with a size in words": (lambda m: m["groups"]["cat"]["sizes"].update(test="many"), "lacks cat's sizes"),
     "without a training size": (without("train", of=lambda m: m["groups"]["cat"]["sizes"]), "lacks cat's sizes"),
     "with no analysis": (lambda m: m.update(analyses={}), "lacks any analyses"),

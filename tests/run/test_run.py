@@ -117,17 +117,17 @@ def test_a_stream_is_the_whole_vectors_side_by_side(
     assert np.array_equal(np.concatenate(blocks, axis=1), expected)
     assert all(block.dtype == np.float32 for block in blocks)
     assert max(block.shape[1] for block in blocks) <= chunk
-    # pieces are as large as they may be, or 10⁸ numbers would take for ever
+    # chunks are as large as they may be, or 10⁸ numbers would take for ever
     largest = max(p.numel for p in PARAMETERS)
     assert max(block.shape[1] for block in blocks) > min(chunk, largest) / 2
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 6, 100])
-def test_pieces_say_where_they_lie(run: Run, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+def test_chunks_say_where_they_lie(run: Run, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr(store, "CHUNK", chunk)
     whole = flat(vector(0))
     at = 0
-    for (parameter, offset), block in run.pieces([run.vector("mt", "cat")]):
+    for (parameter, offset), block in run.chunks([run.vector("mt", "cat")]):
         assert parameter.start + offset == at
         assert at + block.shape[1] <= parameter.stop
         assert np.array_equal(block[0], whole[at : at + block.shape[1]])
@@ -138,13 +138,13 @@ def test_pieces_say_where_they_lie(run: Run, monkeypatch: pytest.MonkeyPatch, ch
 def test_some_of_the_parameters_can_be_read_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "CHUNK", 4)
     some = [PARAMETERS[6], PARAMETERS[0], PARAMETERS[-1]]
-    found = list(run.pieces([run.vector("mt", "cat")], some))
+    found = list(run.chunks([run.vector("mt", "cat")], some))
     assert {parameter for (parameter, _), _ in found} == set(some)
     assert np.array_equal(np.concatenate([block[0] for _, block in found]), flat(vector(0), some))
     assert list(run.stream([run.vector("mt", "cat")], [])) == []
 
 
-def test_a_parameter_without_elements_has_no_piece(tmp_path: Path) -> None:
+def test_a_parameter_without_elements_has_no_chunk(tmp_path: Path) -> None:
     parameters = registry(Shapes([(0, 4), (3,), (4, 0)]))
     run = empty(tmp_path / "run", parameters=parameters)
     run.write_set("mt", "cat", {"": vector(0, parameters)}, {})

@@ -256,7 +256,7 @@ def test_a_census_of_a_run_is_S_of_its_first_batches(tmp_path: Path) -> None:
     assert len(table) == size
     assert (table["weight"] == 1).all()
     # over all batches, the Taylor estimate is the S that the run stores
-    flat = {p.name: block[0] for (p, _), block in run.pieces([run.vector("mt", "nso")])}
+    flat = {p.name: block[0] for (p, _), block in run.chunks([run.vector("mt", "nso")])}
     stored = [flat[name][index] for name, index in zip(table["parameter"], table["index"], strict=True)]
     np.testing.assert_allclose(table["taylor"], stored, rtol=1e-3, atol=1e-6 * max(stored))
     found = summary.set_index("statistic")

@@ -120,7 +120,7 @@ def one_more_batch(run: Run) -> None:
     run.manifest["sets"]["mt/fur"]["batches"] += 1
 
 
-def one_language_less(run: Run) -> None:
+def one_group_less(run: Run) -> None:
     del run.manifest["sets"]["mt/fur"]
 
 
@@ -134,7 +134,7 @@ def one_language_less(run: Run) -> None:
         (changed("split", "valid"), "the split is valid here"),
         (changed("reduction", "sum"), "the reduction is sum here"),
         (one_more_batch, "the batches are 43, 26, 40 here and 43, 25, 40 there"),
-        (one_language_less, "the languages are cat, nob here and cat, fur, nob there"),
+        (one_group_less, "the groups are cat, nob here and cat, fur, nob there"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused_by_name(
@@ -158,7 +158,7 @@ def test_a_run_without_the_task_or_of_one_language_is_refused(tmp_path: Path) ->
     with pytest.raises(RunError, match="denoise"):
         correlation_difference(a, b, "denoise")
     alone = handmade.run_of_batches(tmp_path / "alone", {"cat": batches(1)["cat"]})
-    with pytest.raises(RunError, match="a single language"):
+    with pytest.raises(RunError, match="a single group"):
         correlation_difference(alone, alone)
 
 

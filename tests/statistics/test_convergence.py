@@ -142,12 +142,12 @@ def test_no_number_of_batches_helps_where_nothing_agrees() -> None:
     found = needed(frame(cat=0.9, nob=-0.1))
     assert found[["reliability", "0.95", "0.99"]].isna().loc[1].all()
     assert found["reliability"].notna().loc[0]
-    assert "do not agree" in answer(frame(nob=-0.1))
+    assert "would not agree at all" in answer(frame(nob=-0.1))
 
 
-def test_answer_names_the_languages_that_need_more() -> None:
+def test_answer_names_the_groups_that_need_more() -> None:
     text = answer(frame(cat=0.999, nob=0.96, fao=0.9))
     assert "0.947 (fao, 40 batches) to 0.999 (cat, 40 batches)" in text
-    assert "for 0.95 they are enough but for fao (43 are needed)" in text
-    assert "for 0.99 they are enough but for nob (83 are needed), fao (220 are needed)." in text
-    assert answer(frame(cat=0.999)).endswith("for 0.99 they are enough for every language.")
+    assert "for 0.95 they are enough for all but fao (which needs 43)" in text
+    assert "for 0.99 they are enough for all but nob (which needs 83), fao (which needs 220)." in text
+    assert answer(frame(cat=0.999)).endswith("for 0.99 they are enough for every group.")

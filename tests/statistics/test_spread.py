@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sensikit.run import Run
+from sensikit.run import MIXED, Run
 from sensikit.statistics.spread import balance_table, distribution_table
 from tests.support import handmade
 
@@ -152,8 +152,8 @@ def test_a_language_whose_sensitivities_are_all_zero_has_no_histogram(tmp_path: 
 def test_the_mixed_batches_stand_beside_the_languages_where_there_are_some(tmp_path: Path) -> None:
     run, values = long(tmp_path / "run")
     assert list(table(run).index) == ["cat"]
-    run.write_set("mt", "all", {"": handmade.shaped(run.parameters, values * 4)}, {})
+    run.write_set("mt", MIXED, {"": handmade.shaped(run.parameters, values * 4)}, {})
     found = table(run)
-    assert sorted(found.index) == ["all", "cat"]
-    assert found.at["all", "mean"] == pytest.approx(4 * found.at["cat", "mean"], rel=1e-6)
-    assert set(distribution_table(run)["group"]) == {"cat", "all"}
+    assert list(found.index) == sorted(["cat", MIXED])
+    assert found.at[MIXED, "mean"] == pytest.approx(4 * found.at["cat", "mean"], rel=1e-6)
+    assert set(distribution_table(run)["group"]) == {"cat", MIXED}

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from sensikit.parameters import Parameter, component_of, layer_of, stack_of
-from sensikit.run import BLOCK_KEY, Run
+from sensikit.run import BLOCK_KEY, Run, rest_of
 from sensikit.sensitivity.taylor import blocks_of
 from tests.support.stored import empty
 
@@ -51,14 +51,14 @@ def run(
 
     Args:
         path: where to.
-        own: language → S(θ,B_l), (P,).
-        rest: language → S(θ,B_-l), (P,); by default S(θ,B_l) itself.
-        halves: language → S of the first half, (P,); by default S(θ,B_l) itself.
-        blocks: language → block means of all parameters, (G, P); by default S(θ,B_l) in each of four.
+        own: group → S(θ,B_l), (P,).
+        rest: group → S(θ,B_-l), (P,); by default S(θ,B_l) itself.
+        halves: group → S of the first half, (P,); by default S(θ,B_l) itself.
+        blocks: group → block means of all parameters, (G, P); by default S(θ,B_l) in each of four.
         shapes: of the tensors that the vectors are made of; one flat tensor by default.
         spared: names of tensors that may not be pruned.
-        sigma: of D; by language where a mapping.
-        counts: language → (batches, batches in the half, batches by block).
+        sigma: of D; by group where a mapping.
+        counts: group → (batches, batches in the half, batches by block).
         manifest: fields beside those that are always there.
     """
     flat = {code: np.asarray(vector, dtype=np.float32) for code, vector in own.items()}
@@ -97,20 +97,20 @@ def run(
             made.write_set("mt", code, vectors, noted)
         for code in flat:
             noted = {"sigma": float(sigma if isinstance(sigma, float | int) else sigma[code])}
-            made.write_set("mt", f"rest.{code}", {"": shaped(parameters, rest[code] if rest else flat[code])}, noted)
+            made.write_set("mt", rest_of(code), {"": shaped(parameters, rest[code] if rest else flat[code])}, noted)
     made.save()
     return made
 
 
 def run_of_batches(path: Path, batches: Mapping[str, np.ndarray], **options: Any) -> Run:
-    """Write a run as if |θ·∇L| of each batch were the rows of `batches`: language → (n, P)."""
+    """Write a run as if |θ·∇L| of each batch were the rows of `batches`: group → (n, P)."""
     made = {code: _of_batches(rows) for code, rows in batches.items()}
     own, halves, blocks, counts = ({code: each[i] for code, each in made.items()} for i in range(4))
     return run(path, own, halves=halves, blocks=blocks, counts=counts, **options)
 
 
 def add_task(made: Run, task: str, batches: Mapping[str, np.ndarray]) -> Run:
-    """Add the sets of another task to a run, as if |θ·∇L| of each batch were the rows: language → (n, P)."""
+    """Add the sets of another task to a run, as if |θ·∇L| of each batch were the rows: group → (n, P)."""
     made.manifest["analyses"][task] = {**made.manifest["analyses"]["mt"], "signature": f"S|task:{task}"}
     for code, rows in batches.items():
         own, half, blocks, (count, first, layout) = _of_batches(rows)

@@ -10,6 +10,11 @@ import numpy as np
 import pandas as pd
 
 from sensikit.files import write_json, write_text
+from sensikit.pruning.ledger import PRUNING
+from sensikit.run import MIXED, rest_of
+from sensikit.statistics.correlation import CORRELATION
+from sensikit.statistics.specificity import LEVELS, SPECIFICITY
+from sensikit.statistics.spread import BALANCE
 from tests.support import synthetic_tables
 
 LANGUAGES: dict[str, dict[str, Any]] = {
@@ -70,8 +75,7 @@ def correlation(languages: dict[str, dict[str, Any]], seed: int = 0, drop: float
                 half = 0.0 if a == b else spread * 0.06
                 bounds = (pcc - half, pcc + half, ceiling, pcc / ceiling)
                 rows.append(("mt", subset, a, b, pcc, *bounds, reliable[a], reliable[b], parameters))
-    columns = "task subset language_a language_b pcc pcc_low pcc_high ceiling disattenuated"
-    return pd.DataFrame(rows, columns=[*columns.split(), "reliability_a", "reliability_b", "parameters"])
+    return CORRELATION.frame(rows)
 
 
 def specificity(languages: dict[str, dict[str, Any]], seed: int = 0) -> pd.DataFrame:
@@ -86,17 +90,14 @@ def specificity(languages: dict[str, dict[str, Any]], seed: int = 0) -> pd.DataF
             "share_positive": (scores > 0).mean(), **levels,
         }  # fmt: skip
         rows += [("mt", code, name, float(value)) for name, value in statistics.items()]
-    return pd.DataFrame(rows, columns=["task", "group", "statistic", "value"])
-
-
-LEVELS = {"q01": 0.01, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "q99": 0.99}
+    return SPECIFICITY.frame(rows)
 
 
 def balance(languages: dict[str, dict[str, Any]], seed: int = 0, width: float = 1.6) -> pd.DataFrame:
     """Return balance.csv: the quantiles of an invented log-normal S of each language and of all of them mixed."""
     rng = np.random.default_rng(seed)
     rows = []
-    for code in (*languages, "all"):
+    for code in (*languages, MIXED):
         scores = np.sort(np.exp(rng.normal(-15, width, 4000)))
         levels = dict(zip(LEVELS, np.quantile(scores, list(LEVELS.values())), strict=True))
         statistics = {
@@ -106,7 +107,7 @@ def balance(languages: dict[str, dict[str, Any]], seed: int = 0, width: float = 
             "cv_below_top1": scores[:-40].std() / scores[:-40].mean(),
         }  # fmt: skip
         rows += [("mt", code, name, float(value)) for name, value in statistics.items()]
-    return pd.DataFrame(rows, columns=["task", "group", "statistic", "value"])
+    return BALANCE.frame(rows)
 
 
 def pruning(
@@ -118,17 +119,18 @@ def pruning(
 
     def row(order: str, seed: str, code: str, ratio: float, keep: float) -> None:
         bleu = BLEU.get(code, 14.0) * strength * keep
-        rows.append(
-            {
-                "order": order, "seed": seed, "group": code, "ratio": ratio,
-                "pruned": round(ratio * 9e5), "prunable": 900_000,
-                "bleu": bleu, "bleu_low": bleu * 0.94, "bleu_high": bleu * 1.06, "chrf": 18 + bleu * 1.2,
-                "sentences": languages[code]["sizes"]["test"], "truncated": 0, "mean_length_ratio": 1.0 + ratio,
-                "bleu_signature": "nrefs:1|tok:13a|v:2.6.0", "chrf_signature": "nrefs:1|v:2.6.0",
-                "signature": "P|protect:0.1|scope:global|dir:xxx-eng|split:test|beam:5|ckpt:5e1fca5e|v:0.1.0",
-                "hypotheses": f"hypotheses/{code}.{order}.{seed}.{ratio}.txt",
-            }
-        )  # fmt: skip
+        for metric, value in (("bleu", bleu), ("chrf", 18 + bleu * 1.2)):
+            rows.append(
+                {
+                    "order": order, "seed": seed, "group": code, "ratio": ratio, "metric": metric,
+                    "value": value, "value_low": value * 0.94, "value_high": value * 1.06,
+                    "pruned": round(ratio * 9e5), "prunable": 900_000, "sentences": languages[code]["sizes"]["test"],
+                    "truncated": 0, "mean_length_ratio": 1.0 + ratio,
+                    "metric_signature": synthetic_tables.METRIC_SIGNATURES[metric],
+                    "signature": "P|protect:0.1|scope:global|dir:xxx-eng|split:test|beam:5|ckpt:5e1fca5e|v:0.1.0",
+                    "hypotheses": f"hypotheses/{code}.{order}.{seed}.{ratio}.txt", "sha256": "0" * 64,
+                }
+            )  # fmt: skip
 
     for code in languages:
         row("none", "", code, 0.0, 1.0)
@@ -137,7 +139,7 @@ def pruning(
                 row(order, "", code, ratio, 1 / (1 + (ratio / breaks[order] / strength) ** 6))
             for seed in ("1", "2", "3"):
                 row("random", seed, code, ratio, 1 / (1 + (ratio / (breaks["random"] + int(seed) / 50)) ** 4))
-    return pd.DataFrame(rows)
+    return PRUNING.frame(rows)
 
 
 def manifest(languages: dict[str, dict[str, Any]], **changes: Any) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def manifest(languages: dict[str, dict[str, Any]], **changes: Any) -> dict[str, 
                 "drawn": name, "tokens_mean": tokens - 11.5, "sentences": {name: 40_000}, "skipped": 0,
                 "loss": 3.1, "sigma": 2.4e-12, "files": {},
             }
-            for name in (*languages, *(f"rest.{code}" for code in languages), "all")
+            for name in (*languages, *map(rest_of, languages), MIXED)
         },
         "versions": {"python": "3.11", "torch": "2.13.0", "numpy": "2.4"},
         **changes,

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sensikit.evaluation import scoring
 from sensikit.files import write_json, write_text
+from sensikit.pruning.ledger import CROSS
+from sensikit.run import MIXED
+from sensikit.sensitivity.ablation import AUDIT, SUMMARY
+from sensikit.statistics.components import COMPONENTS, WITHIN
+from sensikit.statistics.convergence import CONVERGENCE
+from sensikit.statistics.correlation import SIMILARITY
+from sensikit.statistics.specificity import OVERLAP
+from sensikit.statistics.spread import DISTRIBUTION
 
 Languages = Mapping[str, Mapping[str, Any]]
 
@@ -20,14 +29,13 @@ def evaluation(languages: Languages, gain: float = 1.0) -> dict[str, pd.DataFram
     tiers = {tier: [code for code in languages if languages[code]["tier"] == tier] for tier in TIERS}
     subsets = {tier: codes for tier, codes in tiers.items() if codes} | {"All": list(languages)}
     better = {"regular": 0.0, "cd+id": gain}
-    signature = {"bleu": "nrefs:1|tok:13a|v:2.6.0", "chrf": "nrefs:1|nc:6|v:2.6.0"}
     scored, by_tier, tests = [], [], []
-    for metric in signature:
+    for metric, signature in METRIC_SIGNATURES.items():
         more = 20.0 if metric == "chrf" else 0.0
         for name, plus in better.items():
             for code in languages:
                 score, tier = bleu[code] + plus + more, languages[code]["tier"]
-                row = (name, "xxx-eng", code, tier, metric, score, score - 1, score + 1, 100, signature[metric])
+                row = (name, "xxx-eng", code, tier, metric, score, score - 1, score + 1, 100, signature)
                 scored.append(row)
             for tier, codes in subsets.items():
                 mean = sum(bleu[code] for code in codes) / len(codes) + plus + more
@@ -36,17 +44,12 @@ def evaluation(languages: Languages, gain: float = 1.0) -> dict[str, pd.DataFram
         for code, tier in places:
             p = 0.2 if tier == "Very Low" else 0.002
             tests.append(("regular", "cd+id", "xxx-eng", code, tier, metric, gain, gain - 0.7, gain + 0.7, p))
-    columns = (
-        "system direction language tier metric score score_low score_high sentences signature",
-        "system direction tier metric score score_low score_high languages",
-        "system_a system_b direction language tier metric difference difference_low difference_high p",
-    )
-    frames = zip((scored, by_tier, tests), columns, strict=True)
-    names = ("evaluation.csv", "tiers.csv", "significance.csv")
-    return {name: pd.DataFrame(rows, columns=of.split()) for name, (rows, of) in zip(names, frames, strict=True)}
+    made = {scoring.EVALUATION: scored, scoring.TIERS: by_tier, scoring.SIGNIFICANCE: tests}
+    return {schema.name: schema.frame(rows) for schema, rows in made.items()}
 
 
 TIERS = ("High", "Low", "Very Low")
+METRIC_SIGNATURES = {"bleu": "nrefs:1|tok:13a|v:2.6.0", "chrf": "nrefs:1|nc:6|v:2.6.0"}
 TRAINED: dict[str, dict[str, Any]] = {
     "regular": {"method": "regular", "denoise": None, "distill": None, "mask_ratio": None, "id_k": None,
                 "id_alpha": None, "separate_projection": None, "updates": 4000},
@@ -97,8 +100,7 @@ def similarity(languages: Languages, seed: int = 0) -> pd.DataFrame:
         for code in languages:
             pcc = centre + rng.normal(0, 0.02) + seed / 20
             rows.append(("mt", "denoise", subset, code, pcc, pcc - 0.01, pcc + 0.01, 0.98))
-    columns = "task_a task_b subset language pcc pcc_low pcc_high ceiling"
-    return pd.DataFrame(rows, columns=columns.split())
+    return SIMILARITY.frame(rows)
 
 
 def convergence(languages: Languages, seed: int = 0) -> pd.DataFrame:
@@ -112,8 +114,7 @@ def convergence(languages: Languages, seed: int = 0) -> pd.DataFrame:
             for batches in (n for n in (5, 10, 25, 50, 100, 250) if n <= largest):
                 r = batches * single / (1 + (batches - 1) * single)
                 rows.append(("mt", subset, code, batches, r, r - (1 - r) / 5, r + (1 - r) / 5))
-    columns = "task subset language batches reliability reliability_low reliability_high"
-    return pd.DataFrame(rows, columns=columns.split())
+    return CONVERGENCE.frame(rows)
 
 
 PARTS = {
@@ -134,8 +135,7 @@ def components(languages: Languages, seed: int = 0, layers: int = 2) -> pd.DataF
                     median = -0.1 + 0.05 * int(layer if layer.isdigit() else 0) + rng.normal(0, 0.03)
                     share = count / 900 * rng.uniform(0.8, 1.2)
                     rows.append(("mt", code, stack, layer, component, count, 1e-5, share, 0.1, median, 0.4 + median))
-    columns = "task language stack layer component parameters sensitivity_mean sensitivity_share specificity_mean"
-    return pd.DataFrame(rows, columns=[*columns.split(), "specificity_median", "share_positive"])
+    return COMPONENTS.frame(rows)
 
 
 def components_correlation(languages: Languages, seed: int = 0) -> pd.DataFrame:
@@ -149,8 +149,7 @@ def components_correlation(languages: Languages, seed: int = 0) -> pd.DataFrame:
         for b in languages
         if a != b
     ]
-    columns = "task stack layer component language_a language_b pcc parameters"
-    return pd.DataFrame(rows, columns=columns.split())
+    return WITHIN.frame(rows)
 
 
 def overlap(languages: Languages, seed: int = 0, shares: tuple[float, ...] = (0.01, 0.1)) -> pd.DataFrame:
@@ -163,7 +162,7 @@ def overlap(languages: Languages, seed: int = 0, shares: tuple[float, ...] = (0.
             for b in (code for code in languages if code != a):
                 kin = languages[a]["family"] == languages[b]["family"]
                 rows.append(("mt", share, a, b, chance * (3 if kin else 1.5) * rng.uniform(0.9, 1.1), chance))
-    return pd.DataFrame(rows, columns=["task", "share", "group_a", "group_b", "jaccard", "expected"])
+    return OVERLAP.frame(rows)
 
 
 def distribution(languages: Languages, seed: int = 0, width: float = 0.8) -> pd.DataFrame:
@@ -171,10 +170,10 @@ def distribution(languages: Languages, seed: int = 0, width: float = 0.8) -> pd.
     rng = np.random.default_rng(seed)
     edges = np.linspace(0, 3e-4, 61)
     rows = []
-    for code in (*languages, "all"):
+    for code in (*languages, MIXED):
         counts, _ = np.histogram(rng.gamma(width, 5e-5, 20_000), bins=edges)
         rows += [("mt", code, low, high, int(n)) for low, high, n in zip(edges[:-1], edges[1:], counts, strict=True)]
-    return pd.DataFrame(rows, columns=["task", "group", "low", "high", "count"])
+    return DISTRIBUTION.frame(rows)
 
 
 def audit(languages: Languages, seed: int = 0, count: int = 60) -> pd.DataFrame:
@@ -186,8 +185,8 @@ def audit(languages: Languages, seed: int = 0, count: int = 60) -> pd.DataFrame:
         exact = taylor * np.exp(rng.normal(0, 0.3, count))
         strata = np.where(taylor > np.exp(-12), "high", "low")
         for index, (t, e, stratum) in enumerate(zip(taylor, exact, strata, strict=True)):
-            rows.append(("mt", code, "decoder.layers.0.fc1.weight", index, stratum, 10.0, t, e))
-    return pd.DataFrame(rows, columns=["task", "group", "parameter", "index", "stratum", "weight", "taylor", "exact"])
+            rows.append(("mt", code, "decoder.layers.0.fc1.weight", index, 10.0, t, e, stratum))
+    return AUDIT.frame(rows)
 
 
 AUDITED = "sensikit audit synthetic/run --parameters 60 --batches 20"
@@ -196,24 +195,13 @@ AUDITED = "sensikit audit synthetic/run --parameters 60 --batches 20"
 def audit_summary(languages: Languages) -> pd.DataFrame:
     """Return audit-summary.csv."""
     values = {"spearman": 0.97, "pearson": 0.95, "top10_agreement": 0.91}
+    made = 60, 20, "A|task:mt|params:60|batches:20|v:0.1.0", AUDITED
     rows = [
-        (
-            "mt",
-            code,
-            name,
-            value,
-            value - 0.01,
-            value + 0.005,
-            60,
-            20,
-            "A|task:mt|params:60|batches:20|v:0.1.0",
-            AUDITED,
-        )
+        ("mt", code, name, value, value - 0.01, value + 0.005, *made)
         for code in languages
         for name, value in values.items()
     ]
-    columns = "task language statistic value value_low value_high sampled batches signature command"
-    return pd.DataFrame(rows, columns=columns.split())
+    return SUMMARY.frame(rows)
 
 
 def cross(languages: Languages, ratios: tuple[float, ...] = (0.3, 0.5)) -> pd.DataFrame:
@@ -221,16 +209,16 @@ def cross(languages: Languages, ratios: tuple[float, ...] = (0.3, 0.5)) -> pd.Da
     rows = []
 
     def row(order: str, code: str, other: str, ratio: float, keeps: float) -> None:
-        bleu = 14 * keeps
-        rows.append(
-            {
-                "order": order, "seed": "", "group": code, "evaluated": other, "ratio": ratio,
-                "pruned": round(ratio * 9e5), "prunable": 900_000, "bleu": bleu, "bleu_low": bleu - 1,
-                "bleu_high": bleu + 1, "chrf": 30.0, "sentences": 100, "truncated": 0, "mean_length_ratio": 1.0,
-                "bleu_signature": "nrefs:1|tok:13a|v:2.6.0", "chrf_signature": "nrefs:1|v:2.6.0",
-                "signature": "P|protect:0.1|v:0.1.0", "hypotheses": f"hypotheses/{other}.{order}.{ratio}.by-{code}.txt",
-            }
-        )  # fmt: skip
+        for metric, value in (("bleu", 14 * keeps), ("chrf", 30.0)):
+            rows.append(
+                {
+                    "order": order, "seed": "", "group": code, "evaluated": other, "ratio": ratio, "metric": metric,
+                    "value": value, "value_low": value - 1, "value_high": value + 1, "pruned": round(ratio * 9e5),
+                    "prunable": 900_000, "sentences": 100, "truncated": 0, "mean_length_ratio": 1.0,
+                    "metric_signature": METRIC_SIGNATURES[metric], "signature": "P|protect:0.1|v:0.1.0",
+                    "hypotheses": f"hypotheses/{other}.{order}.{ratio}.by-{code}.txt", "sha256": "0" * 64,
+                }
+            )  # fmt: skip
 
     for code in languages:
         row("none", code, code, 0.0, 1.0)
@@ -238,7 +226,7 @@ def cross(languages: Languages, ratios: tuple[float, ...] = (0.3, 0.5)) -> pd.Da
             kin = languages[code]["family"] == languages[other]["family"]
             for ratio in ratios:
                 row("specificity", code, other, ratio, (1 - ratio) * (1.0 if code == other else 0.7 if kin else 0.5))
-    return pd.DataFrame(rows)
+    return CROSS.frame(rows)
 
 
 def bands(points: pd.DataFrame, half: float = 0.6) -> pd.DataFrame:
@@ -284,7 +272,7 @@ def layouts(languages: Languages) -> pd.DataFrame:
     return pd.concat(
         [
             layout(["▁the", "<mask>", "<mask>", "▁fox", f"__{code}__"], target, [f"__{code}__", *words], target)
-            .assign(language=code)
+            .assign(group=code)
             for code in languages
         ]
     )  # fmt: skip

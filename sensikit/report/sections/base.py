@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sensikit.report.inputs import Evaluated, Material
-from sensikit.report.tables import Table
+from sensikit.tables import Table
 
 WIDE = 4.6  # inches of a single panel on a page, wider than the column it would have in print
 MANIFEST = "manifest.json"

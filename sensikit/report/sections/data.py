@@ -8,7 +8,7 @@ from sensikit.figures import sizes, tokens
 from sensikit.report import tables
 from sensikit.report.inputs import Material
 from sensikit.report.sections.base import MANIFEST, WIDE, Exhibit
-from sensikit.tables import LAYOUT
+from sensikit.sensitivity.analysis import LAYOUT
 
 
 def exhibits(material: Material) -> Iterator[Exhibit]:
@@ -18,7 +18,7 @@ def exhibits(material: Material) -> Iterator[Exhibit]:
     yield Exhibit("groups", "Training data", sizes.caption(known), MANIFEST, content)
     caption = "Sentence pairs with English in each split."
     yield Exhibit("groups", "Languages", caption, MANIFEST, tables.languages(known))
-    if LAYOUT in material.tables:
-        rows = tokens.sentence(material.tables[LAYOUT])
+    if LAYOUT.name in material.tables:
+        rows = tokens.sentence(material.tables[LAYOUT.name])
         title = "Concurrent denoising, token by token"
-        yield Exhibit("layout", title, tokens.caption(rows), LAYOUT, (tokens.token_layout(rows), rows))
+        yield Exhibit("layout", title, tokens.caption(rows), LAYOUT.name, (tokens.token_layout(rows), rows))
