@@ -1,8 +1,5 @@
-import doctest
-
 import pytest
 
-from sensikit import languages
 from sensikit.errors import OptionError
 from sensikit.languages import FAMILIES, canonical, family_of, language, name_of, read_name, read_tiers, tier
 
@@ -107,10 +104,6 @@ def test_the_languages_of_a_family_are_there_by_their_canonical_codes() -> None:
 @pytest.mark.parametrize(("code", "family"), [("zho_Hans", "Sinitic"), ("als", "Albanian"), ("swa", "Congo")])
 def test_a_script_and_a_member_have_the_family_of_their_language(code: str, family: str) -> None:
     assert family_of(code) == family
-
-
-def test_the_examples_are_right() -> None:
-    assert doctest.testmod(languages).failed == 0
 
 
 @pytest.mark.parametrize(

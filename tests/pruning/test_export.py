@@ -129,7 +129,7 @@ def test_fairseq_generate_translates_with_it(run: Run, tiny_backend: Any, tiny_d
         "fairseq-generate",
         str(tiny_data / "bin"),
         "--user-dir",
-        str(Path(sensikit.__file__).parent / "training"),
+        str(Path(sensikit.__file__).parent / "backends/fairseq/plugin"),
     ]
     command += ["--path", str(tmp_path / "model.pt"), "--task", "translation_multi_simple_epoch", "--cpu", "-s", "cat"]
     command += ["-t", "eng", "--lang-pairs", "cat-eng", "--langs", "cat,nob,fao,eng", "--lang-tok-replacing-bos-eos"]

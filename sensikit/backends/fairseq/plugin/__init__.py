@@ -1,6 +1,6 @@
 """The fairseq plugin that trains what the paper compares, for `sensikit train` and for fairseq-train with --user-dir.
 
-fairseq imports a --user-dir by its last name alone, as the top-level module `training`. What registers with fairseq
+fairseq imports a --user-dir by its last name alone, as the top-level module `plugin`. What registers with fairseq
 lies in modules that are always imported by their full names, and so is registered once, whichever way in.
 """
 

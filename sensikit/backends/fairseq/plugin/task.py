@@ -2,7 +2,7 @@
 
 As `sensikit train` runs it, or by fairseq alone (SENSIKIT is where this package lies):
 
-    fairseq-train DATA/bin --user-dir SENSIKIT/training --task sensikit --criterion sensikit --arch sensikit_small
+    fairseq-train DATA/bin --user-dir SENSIKIT/backends/fairseq/plugin --task sensikit --criterion sensikit …
         --lang-pairs cat-eng,nob-eng --langs cat,nob,eng --denoise cd --distill translation,encoder,decoder …
 """
 
