@@ -210,7 +210,7 @@ def test_a_run_of_another_checkpoint(run: Path, backend: toy.ToyBackend) -> None
 def test_a_sweep_that_stands_already(run: Path) -> None:
     assert prune(run).code == 0
     before = snapshot(run)
-    one_line(prune(run), 2, "ledger.jsonl", "--resume")
+    one_line(prune(run), 2, f"{run}/pruning: already exists", "--resume")
     assert snapshot(run) == before
     assert prune(run, "--resume").code == 0
 
