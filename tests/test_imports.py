@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sensikit_cli.main import app
 
 import sensikit
+from sensikit_cli.main import app
 
 HEAVY = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "sacrebleu", "fairseq", "transformers", "django")
 SIDE_ROOMS = ("sensikit.backends.fairseq", "sensikit.backends.huggingface")

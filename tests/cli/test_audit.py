@@ -7,11 +7,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from sensikit_cli.audit import audit as audit_command
 
 from sensikit.pruning.scorers import SCORERS
 from sensikit.run import Run
 from sensikit.sensitivity.ablation import BATCHES, PARAMETERS
+from sensikit_cli.audit import audit as audit_command
 from tests.support.command import call
 
 pytestmark = pytest.mark.usefixtures("backend")

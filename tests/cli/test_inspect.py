@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from sensikit_cli.inspect import inspect as command
 from typer.testing import CliRunner
 
 from sensikit.backends.fairseq.inspection import describe, inspect
 from sensikit.backends.fairseq.translation import FairseqBackend
 from sensikit.errors import CheckpointError
 from sensikit.parameters import registry
+from sensikit_cli.inspect import inspect as command
 from tests.support.checkpoints import edited
 
 app = typer.Typer()

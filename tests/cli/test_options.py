@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import click
 import pytest
 import typer
+from typer.testing import CliRunner
+
+from sensikit.settings import AnalysisSettings, EvaluationSettings, Options, SweepSettings, option
 from sensikit_cli.corpus import Preparation
 from sensikit_cli.main import app, told
 from sensikit_cli.options import Groups, Opening, Origin, with_options
 from sensikit_cli.train import System
-from typer.testing import CliRunner
-
-from sensikit.settings import AnalysisSettings, EvaluationSettings, Options, SweepSettings, option
 from tests.support.command import call
 
 COMMANDS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]

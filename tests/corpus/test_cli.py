@@ -2,9 +2,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from sensikit_cli.main import main
 
 from sensikit.files import read_json
+from sensikit_cli.main import main
 from tests.support.corpus_text import english, write_tsv
 
 
