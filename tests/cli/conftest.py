@@ -12,7 +12,7 @@ from tests.support import toy
 def backend(monkeypatch: pytest.MonkeyPatch) -> toy.ToyBackend:
     """The trained toy, which every checkpoint then is."""
     found = toy.backend()
-    monkeypatch.setattr("sensikit.backends.open_checkpoint", lambda *_: found)
+    monkeypatch.setattr("sensikit.backends.open_model", lambda *_: found)
     return found
 
 

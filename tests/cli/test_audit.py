@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 
 def test_audit_prints_a_line_for_each_language_and_its_signature(run: Path) -> None:
-    done = call("audit", run, "--languages", "nso,cat", "--parameters", 60, "--batches", 2)
+    done = call("audit", run, "--groups", "nso,cat", "--parameters", 60, "--batches", 2)
     assert done.code == 0, done.error
     lines = done.output.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == ["cat", "nso"]
@@ -27,7 +27,7 @@ def test_audit_prints_a_line_for_each_language_and_its_signature(run: Path) -> N
     assert f"spearman {first['value']:.3f} ({first['value_low']:.3f} to {first['value_high']:.3f})" in lines[0]
     assert "top10_agreement" in lines[1]
     assert lines[-1] == first["signature"]
-    typed = ["sensikit", "audit", str(run), "--languages", "nso,cat", "--parameters", "60", "--batches", "2"]
+    typed = ["sensikit", "audit", str(run), "--groups", "nso,cat", "--parameters", "60", "--batches", "2"]
     assert first["command"] == shlex.join(typed)
     assert "|params:60|" in lines[-1]
     assert "|batches:2|" in lines[-1]
@@ -36,7 +36,7 @@ def test_audit_prints_a_line_for_each_language_and_its_signature(run: Path) -> N
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--languages", "xyz"], ["--languages", "xyz", "cat, fur, nob, nso"]),
+        (["--groups", "xyz"], ["--groups", "xyz", "cat, fur, nob, nso"]),
         (["--parameters", 3], ["--parameters", "too few"]),
         (["--batches", 0], ["--batches", "too few"]),
         (["--task", "denoise"], ["denoise"]),
@@ -58,7 +58,7 @@ def test_an_audit_of_nothing_is_one_line(tmp_path: Path) -> None:
 
 
 def test_every_order_prunes_from_the_command_line_and_scores_are_stored(run: Path) -> None:
-    options = ["--order", ",".join(SCORERS), "--seeds", 1, "--ratios", "0,0.5", "--languages", "cat"]
+    options = ["--order", ",".join(SCORERS), "--seeds", 1, "--ratios", "0,0.5", "--groups", "cat"]
     done = call("prune", run, *options, "--tokenizer", "none")
     assert done.code == 0, done.error
     found = Run.open(run)
@@ -78,7 +78,7 @@ def test_cross_reaches_the_sweep(run: Path) -> None:
 
 
 def test_an_unknown_order_is_refused_before_a_checkpoint_is_opened(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensikit.backends.open_checkpoint", None)
+    monkeypatch.setattr("sensikit.backends.open_model", None)
     done = call("prune", run, "--order", "specificity,alphabet")
     assert done.code == 2
     assert "--order: alphabet is not an order" in done.error

@@ -107,9 +107,9 @@ def test_data_that_are_no_data(what: str, tiny_checkpoint: Path, tmp_path: Path)
 
 
 def test_an_unknown_language(tiny_checkpoint: Path, tiny_data: Path, run: Path, tmp_path: Path) -> None:
-    options = ["--data", tiny_data, "--out", tmp_path / "run", "--languages", "cat,xyz", *SMALL]
-    refused(call("analyze", tiny_checkpoint, *options), "--languages", "xyz", "cat, nob, fao")
-    refused(call("prune", run, "--languages", "xyz", "--tokenizer", "13a"), "--languages", "xyz")
+    options = ["--data", tiny_data, "--out", tmp_path / "run", "--groups", "cat,xyz", *SMALL]
+    refused(call("analyze", tiny_checkpoint, *options), "--groups", "xyz", "cat, nob, fao")
+    refused(call("prune", run, "--groups", "xyz", "--tokenizer", "13a"), "--groups", "xyz")
     assert not (tmp_path / "run").exists()
 
 

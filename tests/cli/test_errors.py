@@ -28,7 +28,7 @@ def analyze(tmp_path: Path, *options: object) -> Called:
 
 
 def prune(run: Path, *options: object) -> Called:
-    return call("prune", run, "--ratios", "0,0.5", "--languages", "cat", "--tokenizer", "none", *options)
+    return call("prune", run, "--ratios", "0,0.5", "--groups", "cat", "--tokenizer", "none", *options)
 
 
 def one_line(done: Called, code: int, *words: str) -> None:
@@ -93,7 +93,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(tmp_path: Path) -> None
 
 
 def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path, backend: toy.ToyBackend) -> None:
-    options = ["--data", "data", "--out", tmp_path, *SMALL, "--languages", "cat", "--ratios", "0,0.5"]
+    options = ["--data", "data", "--out", tmp_path, *SMALL, "--groups", "cat,nob", "--ratios", "0,0.5"]
     options += ["--order", "specificity", "--tokenizer", "none"]
     assert call("sweep", "one/a.pt", "two/a.pt", *options).code == 0
     before = snapshot(tmp_path)
@@ -117,8 +117,8 @@ def test_a_sweep_of_two_checkpoints_that_would_share_a_run_is_refused(tmp_path: 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--languages", "xyz"], ["--languages", "xyz", "cat, fur, nob, nso"]),
-        (["--languages", ""], ["--languages"]),
+        (["--groups", "xyz"], ["--groups", "xyz", "cat, fur, nob, nso"]),
+        (["--groups", ""], ["--groups"]),
         (["--batches", 1], ["--batches"]),
         (["--tokens", 0], ["--tokens"]),
         (["--tokens", 10**6], ["fills 0 batches", "--tokens"]),
@@ -153,8 +153,8 @@ def test_an_option_of_analyze_that_cannot_be(
         (["--order", "alphabet"], ["--order", "alphabet", "specificity"]),
         (["--order", ""], ["--order"]),
         (["--order", "random", "--seeds", 0], ["--seeds"]),
-        (["--languages", "xyz"], ["--languages", "xyz", "cat, fur, nob, nso"]),
-        (["--languages", ","], ["--languages"]),
+        (["--groups", "xyz"], ["--groups", "xyz", "cat, fur, nob, nso"]),
+        (["--groups", ","], ["--groups"]),
         (["--max-sentences", 0], ["--max-sentences"]),
         (["--max-sentences", -2], ["--max-sentences"]),
         (["--beam", 0], ["--beam"]),
@@ -187,14 +187,14 @@ def test_an_output_that_exists(run: Path) -> None:
 def test_an_output_that_exists_is_told_before_a_checkpoint_is_opened(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sensikit.backends.open_checkpoint", None)
+    monkeypatch.setattr("sensikit.backends.open_model", None)
     one_line(call("analyze", "a.pt", "--data", "data", "--out", run, *SMALL), 2, "already exists")
 
 
 def test_what_is_wrong_with_prunes_options_is_told_before_a_checkpoint_is_opened(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sensikit.backends.open_checkpoint", None)
+    monkeypatch.setattr("sensikit.backends.open_model", None)
     for options in (["--ratios", "0.95"], ["--protect", 2], ["--beam", 0], ["--max-len-a", "wide"]):
         one_line(prune(run, *options), 2, str(options[0]))
 
@@ -210,7 +210,7 @@ def test_a_run_of_another_checkpoint(run: Path, backend: toy.ToyBackend) -> None
 def test_a_sweep_that_stands_already(run: Path) -> None:
     assert prune(run).code == 0
     before = snapshot(run)
-    one_line(prune(run), 2, "ledger.jsonl", "--resume")
+    one_line(prune(run), 2, f"{run}/pruning: already exists", "--resume")
     assert snapshot(run) == before
     assert prune(run, "--resume").code == 0
 
@@ -238,7 +238,7 @@ def test_an_error_of_several_lines_is_told_in_one(tmp_path: Path, monkeypatch: p
     def broken(*_: object) -> None:
         raise CheckpointError("a.pt", "is\nnot\n\nreadable", "give\nanother")
 
-    monkeypatch.setattr("sensikit.backends.open_checkpoint", broken)
+    monkeypatch.setattr("sensikit.backends.open_model", broken)
     one_line(analyze(tmp_path), 2, "a.pt: is not readable; give another")
 
 
@@ -272,7 +272,7 @@ def raises(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("sensikit.backends.open_checkpoint", broken)
+    monkeypatch.setattr("sensikit.backends.open_model", broken)
 
 
 def test_what_nobody_thought_of_is_one_line_and_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,8 @@ from sensikit_cli.train import System
 from tests.support.command import call
 
 COMMANDS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-FROM_PYTHON_ALONE = {"task", "split"}
-"""Of AnalysisSettings: a run takes several tasks, and what is measured is what was trained on."""
+FROM_PYTHON_ALONE = {(AnalysisSettings, "task"), (AnalysisSettings, "split")}
+"""A run takes several tasks, and what is measured is what was trained on."""
 
 
 def leaves(kind: type[Any]) -> Iterator[tuple[str, Any, str]]:
@@ -32,7 +32,7 @@ def leaves(kind: type[Any]) -> Iterator[tuple[str, Any, str]]:
         value = getattr(settings, each.name)
         if is_dataclass(value):
             yield from leaves(type(value))
-        elif not (kind is AnalysisSettings and each.name in FROM_PYTHON_ALONE):
+        elif (kind, each.name) not in FROM_PYTHON_ALONE:
             yield each.name, value, each.metadata["help"]
 
 
