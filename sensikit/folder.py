@@ -74,9 +74,19 @@ class Folder:
         """
         if not isinstance(manifest, dict) or manifest.get("format") != cls.FORMAT:
             raise RunError(where, f"is not of format {cls.FORMAT}", f"{cls.VERB} again with this version")
-        for field, kind in cls.FIELDS.items():
-            if type(manifest.get(field)) is not kind:
-                raise RunError(where, f"lacks {field}", f"it is damaged; {cls.VERB} again")
+        cls.hold(manifest, cls.FIELDS, where)
+
+    @classmethod
+    def hold(cls, found: Any, kinds: Mapping[str, type], where: Path, whose: str = "") -> None:
+        """Refuse a part of a note that lacks a field, or has one of another type."""
+        for field, kind in kinds.items():
+            if not isinstance(found, dict) or type(found.get(field)) is not kind:
+                raise cls.lacks(f"{whose}{field}", where)
+
+    @classmethod
+    def lacks(cls, what: str, where: Path) -> RunError:
+        """Return the error for a note in which something is missing."""
+        return RunError(where, f"lacks {what}", f"it is damaged; {cls.VERB} again")
 
     @classmethod
     def stands(cls, path: Path, resume: bool) -> bool:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,42 +37,6 @@ _FIELDS = {
 _LANGUAGE = {"name": str, "family": str, "tier": str, "sizes": dict}
 _ANALYSIS = {"signature": str, "settings": dict, "tokens": int, "notes": list, "command": str}
 _PROVENANCE = dict.fromkeys(("framework", "checkpoint", "checkpoint_sha256", "data", "data_sha256"), str)
-
-
-def check(manifest: dict[str, Any], where: Path) -> None:
-    """Refuse a manifest that lacks a field.
-
-    Args:
-        manifest: what was read.
-        where: from which file.
-
-    Raises:
-        RunError: naming the first field that is missing or of another type.
-    """
-    _hold(manifest["provenance"], _PROVENANCE, "the provenance's ", where)
-    for code, language in manifest["groups"].items():
-        _hold(language, _LANGUAGE, f"{code}'s ", where)
-        if any(type(size) is not int for size in language["sizes"].values()) or "train" not in language["sizes"]:
-            raise _lacks(f"{code}'s sizes", where)
-    for task, analysis in manifest["analyses"].items():
-        _hold(analysis, _ANALYSIS, f"the {task} analysis's ", where)
-    for name, noted in manifest["sets"].items():
-        _hold(noted, {"files": dict}, f"{name}'s ", where)
-        if name.partition("/")[2].startswith(_REST):
-            _hold(noted, {"sigma": float}, f"{name}'s ", where)
-    for field in ("groups", "analyses"):
-        if not manifest[field]:
-            raise _lacks(f"any {field}", where)
-
-
-def _hold(found: Any, kinds: Mapping[str, type], whose: str, where: Path) -> None:
-    for field, kind in kinds.items():
-        if not isinstance(found, dict) or type(found.get(field)) is not kind:
-            raise _lacks(f"{whose}{field}", where)
-
-
-def _lacks(what: str, where: Path) -> RunError:
-    return RunError(where, f"lacks {what}", "it is damaged; analyze again")
 
 
 CHUNK = 1 << 18
@@ -121,9 +86,42 @@ class Run(Folder):
 
     @classmethod
     def validate(cls, manifest: Any, where: Path) -> None:
-        """Refuse what is not a manifest of this format, or lacks a field; see `check`."""
+        """Refuse what is not a manifest of this format, or lacks a field.
+
+        Raises:
+            RunError: naming the first field that is missing or of another type.
+        """
         super().validate(manifest, where)
-        check(manifest, where)
+        cls.hold(manifest["provenance"], _PROVENANCE, where, "the provenance's ")
+        for code, language in manifest["groups"].items():
+            cls.hold(language, _LANGUAGE, where, f"{code}'s ")
+            if any(type(size) is not int for size in language["sizes"].values()) or "train" not in language["sizes"]:
+                raise cls.lacks(f"{code}'s sizes", where)
+        for task, analysis in manifest["analyses"].items():
+            cls.hold(analysis, _ANALYSIS, where, f"the {task} analysis's ")
+        for name, noted in manifest["sets"].items():
+            fields = {"files": dict, **({"sigma": float} if name.partition("/")[2].startswith(_REST) else {})}
+            cls.hold(noted, fields, where, f"{name}'s ")
+        for field in ("groups", "analyses"):
+            if not manifest[field]:
+                raise cls.lacks(f"any {field}", where)
+
+    def __repr__(self) -> str:
+        return "".join([f"Run {self.path}", *(f"\n  {name}: {text}" for name, text in self._summary())])
+
+    def _repr_html_(self) -> str:
+        rows = ((escape(name), escape(text)) for name, text in self._summary())
+        cells = "".join(f"<tr><th>{name}</th><td style='text-align: left'>{text}</td></tr>" for name, text in rows)
+        return f"<table><caption>{escape(str(self.path))}</caption>{cells}</table>"
+
+    def _summary(self) -> Iterator[tuple[str, str]]:
+        """Yield what was measured, of what and how, as a notebook shows it."""
+        manifest = self.manifest
+        yield "model", f"{manifest['provenance']['framework']}, {manifest['parameter_count']:,} parameters"
+        yield "groups", ", ".join(manifest["groups"])
+        for task, analysis in manifest["analyses"].items():
+            state = "" if self.complete(task) else ", not finished"
+            yield task, f"T = {analysis['tokens']:,}{state}, {analysis['signature']}"
 
     def compared(self, facts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         """Yield what must be the same in a run that is resumed; what another task has decided is its own."""

@@ -15,7 +15,7 @@ from sensikit import run as store
 from sensikit.errors import RunError
 from sensikit.files import sha256
 from sensikit.parameters import registry
-from sensikit.run import BLOCK_KEY, Run
+from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
 from tests.support.stored import PARAMETERS, SHAPES, SIZE, Shapes, empty, filled, flat, vector
 
 
@@ -37,6 +37,28 @@ def test_the_vectors_are_plain_safetensors_under_the_names_of_the_parameters(run
     stored = load_file(run.path / "sensitivity" / "mt" / "cat.safetensors")
     assert {name: tuple(tensor.shape) for name, tensor in stored.items()} == {p.name: p.shape for p in PARAMETERS}
     assert all(torch.equal(tensor, vector(0)[name]) for name, tensor in stored.items())
+
+
+# what a notebook shows
+
+
+def test_a_run_shows_what_was_measured_and_how(run: Run) -> None:
+    lines = repr(run).splitlines()
+    assert lines == [
+        f"Run {run.path}", f"  model: none, {SIZE:,} parameters", "  groups: nob, cat",
+        "  mt: T = 9, not finished, S|task:mt",
+    ]  # fmt: skip
+    run.manifest["sets"] = dict.fromkeys(f"mt/{name}" for name in (MIXED, *map(rest_of, ("cat", "nob")), "cat", "nob"))
+    assert repr(run).endswith("  mt: T = 9, S|task:mt")
+
+
+def test_what_a_manifest_says_is_text_in_a_notebook_and_not_html(run: Run) -> None:
+    run.manifest["provenance"]["framework"] = "<script>"
+    page = run._repr_html_()
+    assert "<script>" not in page
+    assert "<th>model</th>" in page
+    assert "&lt;script&gt;, " in page
+    assert str(run.path) in page
 
 
 # damage

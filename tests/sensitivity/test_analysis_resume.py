@@ -69,7 +69,7 @@ def test_a_pooled_run_that_broke_off_ends_with_the_same_bytes(tmp_path: Path) ->
     with pytest.raises(ZeroDivisionError):
         analyze(Watched(before=breaks_at(50)), tmp_path / "two", pooled)
     analyze(Watched(), tmp_path / "two", pooled, resume=True)
-    (tmp_path / "two" / "sensitivity" / "mt" / "rest-nob.safetensors").unlink()
+    (tmp_path / "two" / "sensitivity" / "mt" / "rest.nob.safetensors").unlink()
     analyze(Watched(), tmp_path / "two", pooled, resume=True)
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
