@@ -52,5 +52,5 @@ def prune(
         resume=resume,
         command=options.command_line(),
     )
-    mean = table.groupby(["order", "ratio"])[["bleu", "chrf"]].mean()
-    typer.echo(mean.round(2).to_string())
+    mean = table.pivot_table(values="value", index=["order", "ratio"], columns="metric")
+    typer.echo(mean.round(3).to_string())
