@@ -133,32 +133,34 @@ class Decoding(Options):
     lenpen: float = option(1.0, "Length penalty: 1 leaves scores per token.")
     max_len_a: float = option(1.2, "A of the longest output allowed: A · source tokens + B.", least=0)
     max_len_b: int = option(10, "B of the longest output allowed.", least=0)
-    max_sentences: int | None = option(None, "Decode only the first N sentences.", least=1)
-    max_tokens: int = option(4096, "Source tokens decoded at a time, padding included.", least=1)
+    max_sentences: int | None = option(None, "Score only the first N sentences.", least=1)
+    max_tokens: int = option(4096, "Source tokens computed at a time, padding included.", least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_len_a == self.max_len_b == 0:
             raise OptionError("--max-len-b", "allows no output, as --max-len-a 0 does", "give one of them more than 0")
 
-    def choices(self, split: str, references: str) -> dict[str, Any]:
-        """Return what a signature says of a translation: of which split, how, and where the references come from."""
-        return {
-            "split": split,
-            "beam": self.beam,
-            "lenpen": self.lenpen,
-            # the cap counts from the longest source decoded at a time, so how many are belongs to it
-            "maxlen": f"{self.max_len_a:g}x+{self.max_len_b}/{self.max_tokens}",
-            "sents": self.max_sentences or "all",
-            "refs": references,
-        }
+    def choices(self, split: str, references: str = "") -> dict[str, Any]:
+        """Return what a signature says of a split that was scored: which, how it was translated, whence the references.
+
+        Without references, nothing was translated.
+        """
+        # the cap counts from the longest source decoded at a time, so how many are belongs to it
+        longest = f"{self.max_len_a:g}x+{self.max_len_b}/{self.max_tokens}"
+        how = {"beam": self.beam, "lenpen": self.lenpen, "maxlen": longest} if references else {}
+        return {"split": split, **how, "sents": self.max_sentences or "all", "refs": references or None}
 
 
 @dataclass(frozen=True)
 class EvaluationSettings(Options):
     """What decides the numbers of an evaluation."""
 
-    split: str = option("test", "What is decoded.")
+    metrics: tuple[str, ...] = option(
+        ("bleu", "chrf"), "Comma-separated: bleu, chrf, loss; loss alone translates nothing.", names=("--metric",)
+    )
+    task: str = option("mt", "Whose sentences; of denoise there is the loss alone.", choices=TASKS)
+    split: str = option("test", "Which of them.")
     decoding: Decoding = field(default_factory=Decoding)
     tokenizer: str = option("spm", "Of BLEU, as sacreBLEU names it.")
     spm_model: str | None = option(None, "A SentencePiece model for BLEU, in place of a tokenizer of sacreBLEU's.")
@@ -167,6 +169,6 @@ class EvaluationSettings(Options):
 
 @dataclass(frozen=True)
 class SweepSettings(EvaluationSettings):
-    """What decides the numbers of a pruning sweep; a ledger holds cells of one of these alone."""
+    """What decides the numbers of a pruning sweep; a ledger holds cells of one of these alone, in any metrics."""
 
     protect: float = option(PROTECT, "Share with the highest S(θ,B_l) that is never pruned.", least=0, below=1)

@@ -1,8 +1,9 @@
 """The directory of an evaluation: what each system made of each test set, whole or not there, and of what, and how.
 
 manifest.json                   systems with their checkpoints' SHA-256, data, languages, settings, every text's SHA-256
-hypotheses/SYSTEM.LANG.txt      references/LANG.txt      a sentence each line
-evaluation.csv  tiers.csv  significance.csv  tables/     made of the texts, every time anew
+hypotheses/SYSTEM.GROUP.txt     references/GROUP.txt      a sentence each line
+losses/SYSTEM.GROUP.npy         nats and target tokens of each sentence
+evaluation.csv  tiers.csv  significance.csv  tables/      made of those, every time anew
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 
 from sensikit.backends.base import Translations
 from sensikit.errors import DataError, RunError
+from sensikit.evaluation.resampling import Float, load_sums, save_sums
 from sensikit.files import lines
 from sensikit.folder import Folder
 
@@ -92,6 +94,21 @@ class Translated(Folder):
         """Return the references of a language, a line each."""
         return lines(self.path / _references(language))
 
+    def has_losses(self, system: str, group: str) -> bool:
+        """Return whether the losses of a test set are there as they were written."""
+        return self._has(_losses(system, group))
+
+    def keep_losses(self, system: str, group: str, sums: Float) -> None:
+        """Store the losses of a test set, (n, 2K), and note them in the manifest, last of all."""
+        name = _losses(system, group)
+        self.manifest["files"][name] = {"sha256": save_sums(self.path / name, sums), "sentences": len(sums)}
+        self.save()
+
+    def losses(self, system: str, group: str) -> Float:
+        """Return the losses of a test set, (n, 2K)."""
+        name = _losses(system, group)
+        return load_sums(self.path / name, self.manifest["files"][name]["sha256"], "evaluate --resume")
+
     def noted(self, system: str, language: str) -> dict[str, Any]:
         """Return what is known of a translated test set: sha256, sentences, truncated, and `from`: its references."""
         files = self.manifest["files"]
@@ -106,6 +123,10 @@ class Translated(Folder):
 
 def _hypotheses(system: str, language: str) -> str:
     return f"hypotheses/{system}.{language}.txt"
+
+
+def _losses(system: str, group: str) -> str:
+    return f"losses/{system}.{group}.npy"
 
 
 def _references(language: str) -> str:

@@ -1,35 +1,177 @@
-"""Translation quality in sacreBLEU's numbers, each with its signature: BLEU with an interval, and chrF++."""
+"""BLEU, chrF++ and loss: metrics of one kind, each a score of sums over sentences.
+
+A metric turns every sentence of a test set into a row of numbers that may be added up, (n, K). The score of the test
+set is the score of the sum of its rows, and that of a resample the score of the sum of the rows drawn, so one bootstrap
+(`resampling`) serves all metrics. BLEU and chrF++ are sacreBLEU's: its statistics, its numbers, its signatures.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
-from sensikit.errors import MissingDependencyError, OptionError
-from sensikit.evaluation.resampling import Sampled, resampled
-from sensikit.files import sha256
-from sensikit.settings import BOOTSTRAP
+from sensikit.backends.base import Task
+from sensikit.errors import DataError, MissingDependencyError, NonFiniteError, OptionError
+from sensikit.evaluation.resampling import SEED, Float, Sampled, resampled
+from sensikit.files import sha256, sha256_of
+from sensikit.settings import BOOTSTRAP, Decoding
+from sensikit.signature import signature
 
 TOKENIZERS = ("spm", "flores101", "flores200", "13a", "intl", "char", "zh", "none")
 
 
 @dataclass(frozen=True)
-class Quality:
-    """BLEU with its 95 % bootstrap interval over test sentences, chrF++, and how both were computed."""
+class Metric:
+    """A score of a test set, computed from a row of sums for each of its sentences.
 
-    bleu: float
-    bleu_low: float
-    bleu_high: float
-    chrf: float
-    bleu_signature: str
-    chrf_signature: str
+    Attributes:
+        name: what --metric takes and tables hold.
+        label: what a reader sees.
+        score: sums (…, K) float64 → scores (…).
+        made: (tokenizer, spm_model) → the metric of sacreBLEU whose statistics the rows are; None where nothing is
+            translated.
+        bounds: the lowest and the highest score there can be.
+        higher: whether higher is better.
+    """
+
+    name: str
+    label: str
+    score: Callable[[Float], Float]
+    made: Callable[[str, str | None], Any] | None = None
+    bounds: tuple[float, float] = (0.0, 100.0)
+    higher: bool = True
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it is a score of translations."""
+        return self.made is not None
+
+    def sums(
+        self, hypotheses: Sequence[str], references: Sequence[str], tokenizer: str = "spm", spm_model: str | None = None
+    ) -> Float:
+        """Return a row for each sentence, (n, K) float64, of `hypotheses` (n) against one reference each (n).
+
+        Raises:
+            DataError: if there is nothing to score, or not one translation for each reference.
+            OptionError, MissingDependencyError: as `bleu_metric`.
+        """
+        assert self.made is not None
+        if len(hypotheses) != len(references):
+            # sacreBLEU would leave out the rest without a word
+            problem = f"{len(hypotheses)} translations of {len(references)} sentences"
+            raise DataError("references", problem, "check the data")
+        if not references:
+            raise DataError("references", "there is no sentence to score", "check the split")
+        rows = self.made(tokenizer, spm_model)._extract_corpus_statistics(hypotheses, [references])
+        return np.array(rows, dtype=np.float64)
+
+    def signature(self, bootstrap: int, tokenizer: str = "spm", spm_model: str | None = None) -> str:
+        """Return every choice that moves the score or its interval; of BLEU and chrF++ sacreBLEU's own signature."""
+        drawn = (bootstrap, SEED) if bootstrap > 1 else (None, None)
+        if self.made is None:
+            return signature(self.name, kind="nll", unit="nats/token", bs=drawn[0], seed=drawn[1])
+        metric = self.made(tokenizer, spm_model)
+        metric.num_refs, (metric.n_bootstrap, metric.seed) = 1, drawn
+        return str(metric.get_signature().format())
+
+    def sampled(self, sums: Float, test_set: str, bootstrap: int = BOOTSTRAP) -> Sampled:
+        """Return the score of sums (n, K), and on each of `bootstrap` resamples of their sentences.
+
+        Args:
+            sums: of every sentence.
+            test_set: an identity of the sentences (see `of_references`): systems with the same one are paired.
+            bootstrap: resamples; below 2 there are none.
+        """
+        return resampled(self.score, sums, test_set, bootstrap, self.bounds)
+
+
+def bleu_score(sums: Float) -> Float:
+    """Return BLEU of (…, 10) sums: length, length of the reference, 4 · correct n-grams, 4 · n-grams.
+
+    BLEU = 100 · min(1, exp(1 - r/c)) · (Π_n p_n)^¼ (Papineni et al., 2002). The k-th precision that would be 0 has
+    1 / 2^k in the place of its correct n-grams (`exp`, the smoothing of mteval-v13a and sacreBLEU's default); without
+    one correct n-gram, or any 4-gram at all, BLEU is 0.
+    """
+    length, reference, correct, total = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
+    missing = correct == 0
+    defined = ~missing.all(-1) & (total > 0).all(-1)
+    smoothed = np.where(missing, 0.5 ** missing.cumsum(-1), correct)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        brevity = np.exp(np.minimum(1 - reference / length, 0))
+        mean = np.log(100 * smoothed / total).mean(-1)
+    return np.where(defined, brevity * np.exp(np.where(defined, mean, 0)), 0.0)
+
+
+def chrf_score(sums: Float) -> Float:
+    """Return chrF++ of (…, 24) sums: n-grams, n-grams of the reference, and common ones, of 6 · characters, 2 · words.
+
+    chrF = 100 · 5PR / (4P + R), P and R averaged over those of the 8 orders that both sides have (Popović, 2017).
+    """
+    ours, reference, common = np.moveaxis(sums.reshape(*sums.shape[:-1], 8, 3), -1, 0)
+    both = (ours > 0) & (reference > 0)
+    orders = np.maximum(both.sum(-1), 1)
+    precision, recall = (
+        np.divide(common, of, out=np.zeros_like(common), where=both).sum(-1) / orders for of in (ours, reference)
+    )
+    weighted = 4 * precision + recall
+    score: Float = 100 * np.divide(5 * precision * recall, weighted, out=np.zeros_like(weighted), where=weighted > 0)
+    return score
+
+
+def loss_score(sums: Float) -> Float:
+    """Return the loss of (…, 2K) sums, nats and target tokens of each term in turn: Σ_k nats_k / tokens_k."""
+    nats, tokens = sums[..., 0::2], sums[..., 1::2]
+    score: Float = np.divide(nats, tokens, out=np.zeros_like(nats), where=tokens > 0).sum(-1)
+    return score
+
+
+def losses(task: Task, group: str, split: str, decoding: Decoding) -> Float:
+    """Return the sums of the loss, a row for each sentence of a split, (n, 2K) float64: nats and tokens of each term.
+
+    Args:
+        task: of the model, which is in evaluation mode.
+        group: whose sentences; those that are longer than the model's positions have no row.
+        split: which of them.
+        decoding: whose `max_sentences` and `max_tokens` hold here as well.
+
+    Raises:
+        DataError: if there is no sentence.
+        NonFiniteError: if a loss is infinite or not a number.
+    """
+    import torch  # BLEU does without
+
+    longest = task.sizes(group, split)[: decoding.max_sentences].max(axis=1, initial=1)
+    if not len(longest):
+        raise DataError(group, "there is no sentence to score", "check the split")
+    order, start, rows = np.argsort(-longest, kind="stable"), 0, []
+    with torch.no_grad():
+        while start < len(order):
+            alike = order[start : start + max(1, decoding.max_tokens // int(longest[order[start]]))]
+            rows.append(task.losses([(group, int(row)) for row in alike], split))
+            start += len(alike)
+    found: Float = np.concatenate(rows)[np.argsort(order)]
+    if not np.isfinite(found).all():
+        raise NonFiniteError(group, "its loss is not finite", "leave out --metric loss, or the group")
+    return found
+
+
+def of_references(references: Sequence[str]) -> str:
+    """Return the identity of a test set that is known by its references (n)."""
+    return sha256_of(*references)[:16]
+
+
+def of_losses(sums: Float) -> str:
+    """Return the identity of a test set that is known by the target tokens in its sums (n, 2K)."""
+    return sha256_of(*(f"{tokens:.0f}" for tokens in sums[:, 1::2].flat))[:16]
 
 
 @lru_cache(maxsize=4)
@@ -89,41 +231,75 @@ def _with_model(path: Path) -> BLEU:
     return metric
 
 
+def chrf_metric(*_: object) -> CHRF:
+    """Return sacreBLEU's chrF++, which knows no tokenizer."""
+    return CHRF(word_order=2)
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("bleu", "BLEU", bleu_score, bleu_metric),
+        Metric("chrf", "chrF++", chrf_score, chrf_metric),
+        Metric("loss", "Loss", loss_score, bounds=(0.0, np.inf), higher=False),
+    )
+}
+"""By the name that --metric takes."""
+
+
+def chosen(names: Sequence[str]) -> list[Metric]:
+    """Return the metrics of some names, each once.
+
+    Raises:
+        OptionError: if one does not exist, or none is named.
+    """
+    for name in names or ("nothing",):
+        if name not in METRICS:
+            raise OptionError("--metric", f"{name} is not a metric", f"choose among {', '.join(METRICS)}")
+    return [METRICS[name] for name in dict.fromkeys(names)]
+
+
+class Score(NamedTuple):
+    """A score, its 95 % bootstrap interval over test sentences, and how both were computed."""
+
+    value: float
+    low: float
+    high: float
+    signature: str
+
+
 def evaluate(
     hypotheses: Sequence[str],
     references: Sequence[str],
     tokenizer: str = "spm",
     spm_model: str | None = None,
     bootstrap: int = BOOTSTRAP,
-) -> Quality:
-    """Return BLEU and chrF++ of `hypotheses` (n) against one reference each (n).
+) -> dict[str, Score]:
+    """Return BLEU and chrF++, by `bleu` and `chrf`, of `hypotheses` (n) against one reference each (n).
+
+    >>> found = evaluate(["The cat sat on a mat."], ["The cat sat on the mat."], "13a", bootstrap=0)
+    >>> round(found["bleu"].value, 2), round(found["chrf"].value, 2)
+    (48.89, 68.44)
+    >>> found["chrf"].signature
+    'nrefs:1|case:mixed|eff:yes|nc:6|nw:2|space:no|version:2.6.0'
 
     Args:
         hypotheses: detokenised.
         references: raw text.
-        tokenizer: see `bleu_metric`.
+        tokenizer: of BLEU, see `bleu_metric`.
         spm_model: see `bleu_metric`.
-        bootstrap: resamples for the interval of BLEU; below 2 there is none (NaN).
+        bootstrap: resamples behind the intervals; below 2 there are none (NaN).
 
     Raises:
         DataError: if there is nothing to score, or not one translation for each reference.
+        OptionError, MissingDependencyError: as `bleu_metric`.
     """
-    return evaluate_resampled(hypotheses, references, tokenizer, spm_model, bootstrap)[0]
-
-
-def evaluate_resampled(
-    hypotheses: Sequence[str],
-    references: Sequence[str],
-    tokenizer: str = "spm",
-    spm_model: str | None = None,
-    bootstrap: int = BOOTSTRAP,
-) -> tuple[Quality, Sampled]:
-    """Return what `evaluate` returns, and BLEU on each of the resamples that its interval is of."""
-    metric, chrf = bleu_metric(tokenizer, spm_model), CHRF(word_order=2)
-    bleu = resampled(metric, hypotheses, references, bootstrap)
-    chrf_score = chrf.corpus_score(list(hypotheses), [list(references)]).score
-    signatures = metric.get_signature().format(), chrf.get_signature().format()
-    return Quality(bleu.value, *bleu.interval(), chrf_score, *signatures), bleu
+    test_set, found = of_references(references), {}
+    for name, metric in METRICS.items():
+        if metric.decodes:
+            score = metric.sampled(metric.sums(hypotheses, references, tokenizer, spm_model), test_set, bootstrap)
+            found[name] = Score(score.value, *score.interval(), metric.signature(bootstrap, tokenizer, spm_model))
+    return found
 
 
 def length_ratio(hypotheses: Sequence[str], references: Sequence[str]) -> float:

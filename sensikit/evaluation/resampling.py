@@ -1,29 +1,35 @@
 """Is a difference real? A bootstrap over test sentences: intervals of scores and of their means, and paired tests.
 
 Resample b draws the same sentences of a test set for every system, so that differences are paired (Koehn, 2004); test
-sets are drawn independently. It is sacreBLEU's statistics that are resampled, with its seed: what it says of one system
-and one language is what it says here. Nothing here speaks of a second training seed.
+sets are drawn independently. The draws are sacreBLEU's, with its seed: what it says of one system and one group is what
+is said here. Nothing here speaks of a second training seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sensikit.errors import DataError, RunError
-from sensikit.files import replacing, sha256_of
+from sensikit.errors import RunError
+from sensikit.files import replacing, sha256
 from sensikit.settings import BOOTSTRAP
+
+Float = NDArray[np.float64]
 
 SEED = 12345
 """sacreBLEU's own."""
 
 LEVEL = 0.05
 """A difference is marked where p is below it; no test knows of the others, so one in twenty is marked by chance."""
+
+BLOCK = 1 << 24
+"""Counts that are held in float64 at a time."""
 
 
 class Difference(NamedTuple):
@@ -37,10 +43,14 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampled:
-    """A score, or a mean or difference of scores, and what it is on each resample of the test sentences, (B,)."""
+    """A score, or a mean or difference of scores, and what it is on each resample of the test sentences, (B,).
+
+    `bounds` are the lowest and the highest that it can be.
+    """
 
     value: float
-    samples: NDArray[np.float64]
+    samples: Float
+    bounds: tuple[float, float] = (-np.inf, np.inf)
 
     def __sub__(self, other: Sampled) -> Sampled:
         return Sampled(self.value - other.value, self.samples - other.samples)
@@ -49,7 +59,7 @@ class Sampled:
         """Return the 95 % interval of a score, in sacreBLEU's manner: even about the mean of the resamples."""
         low, high = _middle(self.samples)
         centre, half = self.samples.mean() if len(self.samples) else np.nan, (high - low) / 2
-        return max(float(centre - half), 0.0), min(float(centre + half), 100.0)
+        return max(float(centre - half), self.bounds[0]), min(float(centre + half), self.bounds[1])
 
     def tested(self) -> Difference:
         """Return a difference with its percentile interval, and the p at which an interval would just reach 0.
@@ -63,79 +73,71 @@ class Sampled:
         p = min(2 * (1 + int(rarer)) / (1 + len(self.samples)), 1.0)
         return Difference(self.value, *_middle(self.samples), p if len(self.samples) else np.nan)
 
-    def save(self, path: Path) -> None:
-        """Write the score and its resamples to `path`, in one step."""
-        with replacing(path) as partial, partial.open("wb") as file:
-            np.save(file, np.append(self.value, self.samples))
-
-    @classmethod
-    def load(cls, path: Path) -> Sampled:
-        """Return what `save` wrote.
-
-        Raises:
-            RunError: if it is not there, or damaged.
-        """
-        try:
-            found = np.load(path)
-            if found.ndim != 1 or found.dtype != np.float64 or not np.isfinite(found[:1]).all():
-                raise ValueError
-            return cls(float(found[0]), found[1:])
-        except (OSError, ValueError, EOFError, IndexError) as error:
-            raise RunError(path, "is missing or damaged", "prune again") from error
-
 
 def mean(scores: Sequence[Sampled]) -> Sampled:
     """Return the mean of some scores; the resamples of different test sets are independent, of one test set paired."""
-    return Sampled(float(np.mean([s.value for s in scores])), np.mean([s.samples for s in scores], axis=0))
+    samples = np.mean([score.samples for score in scores], axis=0)
+    return Sampled(float(np.mean([score.value for score in scores])), samples, scores[0].bounds)
 
 
-def resampled(metric: Any, hypotheses: Sequence[str], references: Sequence[str], samples: int = BOOTSTRAP) -> Sampled:
-    """Return the score of `hypotheses` (n) against `references` (n), and on each of `samples` resamples of them.
+def resampled(
+    score: Callable[[Float], Float],
+    sums: Float,
+    test_set: str,
+    samples: int = BOOTSTRAP,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Sampled:
+    """Return the score of a test set, and on each of `samples` resamples of its sentences.
 
-    The resamples are those of sacreBLEU, which draws the same for every set of n sentences. Their order depends on the
-    references: the same order for the same references, which pairs systems (and languages, where the test set is one
-    English text and its translations, as in FLORES), and otherwise one that has nothing to do with another set's.
+    sacreBLEU draws the same resamples of every n sentences. Their order depends on the test set: the same order for the
+    same sentences, which pairs systems (and groups, where the test set is one English text and its translations, as in
+    FLORES), and otherwise one that has nothing to do with another set's.
 
     Args:
-        metric: sacreBLEU's BLEU or CHRF.
-        hypotheses: detokenised.
-        references: raw text.
+        score: sums (…, K) → scores (…).
+        sums: (n, K), a row for each sentence.
+        test_set: the identity of the sentences, in hexadecimal.
         samples: B; below 2 there are none.
+        bounds: of the score.
+    """
+    counts = drawn(len(sums), samples if samples > 1 else 0)
+    # the bootstrap is a matrix product, a block of resamples at a time
+    blocks = np.array_split(counts, 1 + counts.size // BLOCK)
+    scores = score(np.concatenate([block @ sums for block in blocks]))
+    shuffled = np.random.default_rng(int(test_set, 16)).permutation(len(scores))
+    return Sampled(float(score(sums.sum(0))), scores[shuffled], bounds)
+
+
+@lru_cache(maxsize=4)
+def drawn(count: int, samples: int) -> NDArray[np.uint8]:
+    """Return how often each resample draws each of `count` sentences, (samples, count): sacreBLEU's draws."""
+    rng, found = np.random.default_rng(SEED), np.zeros((samples, count), dtype=np.uint8)
+    for row in found:
+        row[:] = np.bincount(rng.choice(count, size=count), minlength=count)
+    return found
+
+
+def save_sums(path: Path, sums: Float) -> str:
+    """Write sums (n, K) to `path` in one step, in float32 where that is exact; return the SHA-256 of the file."""
+    small = sums.astype(np.float32)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, small if np.array_equal(small, sums) else sums)
+    return sha256(path)
+
+
+def load_sums(path: Path, digest: str, remedy: str) -> Float:
+    """Return the sums in `path`, (n, K) float64.
 
     Raises:
-        DataError: if there is nothing to score, or not one translation for each reference.
+        RunError: if the file is missing, or its SHA-256 is not `digest`.
     """
-    _check(hypotheses, references)
-    statistics = metric._extract_corpus_statistics(hypotheses, [references])
-    value = metric._aggregate_and_compute(statistics).score
-    metric.n_bootstrap, metric.seed = (samples, SEED) if samples > 1 else (None, None)  # for its signature
-    sums = _sums(np.array(statistics, dtype=np.float64), samples if samples > 1 else 0)
-    # in float32, as sacreBLEU has them: in float64, intervals would differ from its own in the seventh digit
-    scores = np.array([float(metric._compute_score_from_stats(row).score) for row in sums.astype(np.float32)])
-    shuffled = np.random.default_rng(int(sha256_of(*references)[:16], 16)).permutation(len(scores))
-    return Sampled(float(value), scores[shuffled])
+    if not path.is_file() or sha256(path) != digest:
+        raise RunError(path, "is missing or damaged", remedy)
+    found: Float = np.load(path).astype(np.float64)
+    return found
 
 
-def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
-    """Refuse to score nothing, or not one translation for each reference."""
-    if len(hypotheses) != len(references):
-        # sacreBLEU would leave out the rest without a word
-        raise DataError(
-            "references", f"{len(hypotheses)} translations of {len(references)} sentences", "check the data"
-        )
-    if not references:
-        raise DataError("references", "there is no sentence to score", "check the split")
-
-
-def _sums(statistics: NDArray[np.float64], samples: int) -> NDArray[np.float64]:
-    """Return the statistics (n, K) summed over each resample, (samples, K): how often each was drawn, times them."""
-    rng, count = np.random.default_rng(SEED), len(statistics)
-    draws = (rng.choice(count, size=count) for _ in range(samples))
-    sums = [np.bincount(draw, minlength=count) @ statistics for draw in draws]
-    return np.array(sums).reshape(samples, statistics.shape[1])
-
-
-def _middle(samples: NDArray[np.float64]) -> tuple[float, float]:
+def _middle(samples: Float) -> tuple[float, float]:
     """Return the bounds of the middle 95 %, as sacreBLEU counts them; NaN where there is nothing."""
     if not len(samples):
         return np.nan, np.nan

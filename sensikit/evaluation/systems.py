@@ -1,4 +1,4 @@
-"""Checkpoints side by side: every test set decoded with each of them, scored, and tested against a baseline."""
+"""Models side by side: every test set translated or its loss taken with each, scored, and tested against a baseline."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from sensikit.backends.base import Model, translation_of
+from sensikit.backends.base import Model, task_of, translation_of
 from sensikit.errors import DataError, OptionError, RunError
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.folder import KIND, Translated
-from sensikit.evaluation.resampling import resampled
-from sensikit.evaluation.scoring import METRICS, Scores, evaluation_table, metrics, significance_table, tiers_table
+from sensikit.evaluation.metrics import Metric, chosen, losses, of_losses, of_references
+from sensikit.evaluation.resampling import Float
+from sensikit.evaluation.scoring import Scores, evaluation_table, significance_table, tiers_table
 from sensikit.files import write_text
 from sensikit.languages import chosen_groups
 from sensikit.progress import progress
@@ -43,23 +44,23 @@ def evaluate_systems(
     resume: bool = False,
     command: str = "",
 ) -> Evaluation:
-    """Decode what is not decoded yet, score everything, write and return evaluation.csv, tiers.csv, significance.csv.
+    """Translate what is not translated yet, score all; write and return evaluation.csv, tiers.csv, significance.csv.
 
-    Every checkpoint is opened before the first one is decoded: a bad one is told of at once. A killed evaluation goes
-    on with `resume` from the test set that it was in, and ends with the same bytes.
+    Every checkpoint is opened before the work begins, so a bad one is refused at once. A killed evaluation goes on with
+    `resume` from the test set that it was in, and ends with the same bytes.
 
     Args:
-        systems: by label, how to open each: checkpoints of the same data, languages and direction.
+        systems: by label, how to open each: checkpoints of the same data, groups and direction.
         out: the evaluation directory.
         settings: see `EvaluationSettings`.
         groups: all by default.
         baseline: the label that the others are tested against; the first by default.
-        resume: go on with what stands at `out`, or add systems and languages to it.
+        resume: go on with what stands at `out`, or add systems, groups and metrics to it.
         command: as it was typed, for the record.
 
     Raises:
-        OptionError: for labels, a baseline or languages that cannot be.
-        DataError: if a language has no test set, or systems do not belong together.
+        OptionError: for labels, a baseline, groups, metrics or a task that do not exist.
+        DataError: if a group has no test set, or systems do not belong together.
         RunError: if `out` exists (without `resume`), or was made of something else (with it).
     """
     settings = settings or EvaluationSettings()
@@ -67,18 +68,19 @@ def evaluate_systems(
     baseline = next(iter(systems)) if baseline is None else baseline
     if baseline not in systems:
         raise OptionError("--baseline", f"{baseline} is no label", f"choose among {', '.join(systems)}")
-    scored_by = metrics(settings.tokenizer, settings.spm_model)  # one that cannot be had is told of at once
+    for metric in chosen(settings.metrics):
+        _signed(metric, settings)  # a tokenizer that does not exist is refused before the work begins
     facts = {"kind": KIND, **_facts(systems, settings, groups), "baseline": baseline, "command": command, "files": {}}
     with Translated.begun(out, facts, resume) as folder:
         folder.save()
-        _decode(folder, systems, settings)
-        scores = _scored(folder, scored_by, settings.bootstrap)
+        _measure(folder, systems, settings)
+        scores = _scored(folder, settings)
         tables = {"evaluation.csv": evaluation_table(scores), "tiers.csv": tiers_table(scores)}
         if len(systems) > 1:
             tables["significance.csv"] = significance_table(scores, baseline)
         for name, table in tables.items():
             write_text(out / name, table.to_csv(index=False))
-        folder.manifest |= {"signature": _signature(folder, settings), "notes": _notes(folder)}
+        folder.manifest |= {"signature": _signature(folder, settings), "notes": _notes(folder, settings)}
         folder.save()
         quality_tables.save(out / "tables", folder.manifest, tables)
     return Evaluation(folder.manifest, tables)
@@ -108,48 +110,48 @@ def _check_labels(labels: Sequence[str]) -> None:
             raise OptionError("--label", f"{label[:100]!r} names files", "give a short one without / or a leading dot")
 
 
-def _facts(
-    systems: Mapping[str, Opener], settings: EvaluationSettings, languages: Sequence[str] | None
-) -> dict[str, Any]:
-    """Open every checkpoint; return what the manifest says of them, their data and languages."""
+def _facts(systems: Mapping[str, Opener], settings: EvaluationSettings, groups: Sequence[str] | None) -> dict[str, Any]:
+    """Open every model; return what the manifest says of them, their data and groups."""
     first: Model | None = None
     noted: dict[str, dict[str, Any]] = {}
     for label, opener in systems.items():
         model = opener()
-        origin = model.provenance
+        task, origin = task_of(model, settings.task), model.provenance
+        if any(metric.decodes for metric in chosen(settings.metrics)):
+            translation_of(model, settings.task)  # a task that does not translate is refused here
         if first is None:
-            first, chosen = model, chosen_groups(list(model.task("mt").groups), languages)
-            for code in chosen:
-                model.task("mt").sizes(code, settings.split)  # a test set that is missing is told of here
-        _check_alike(model, first, noted)
+            first, keys = model, chosen_groups(list(task.groups), groups)
+            for key in keys:
+                task.sizes(key, settings.split)  # a test set that is missing is refused here
+        _check_alike(model, first, settings.task, noted)
         noted[label] = {
             "checkpoint": origin.checkpoint, "sha256": origin.checkpoint_sha256, "framework": origin.framework,
             **model.training,
         }  # fmt: skip
     if first is None:
         raise OptionError("CHECKPOINT", "there is none", "give at least one")
-    known = {code: first.task("mt").groups[code].facts() for code in chosen}
+    task = task_of(first, settings.task)
     return {
         "version": __version__,
-        "direction": first.task("mt").direction,
+        "direction": task.direction,
         "data": {"path": first.provenance.data, "sha256": first.provenance.data_sha256},
-        "settings": {"split": settings.split, **asdict(settings.decoding)},
-        "groups": known,
+        "settings": {"task": settings.task, "split": settings.split, **asdict(settings.decoding)},
+        "groups": {key: task.groups[key].facts() for key in keys},
         "systems": noted,
     }
 
 
-def _check_alike(model: Model, first: Model, before: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_alike(model: Model, first: Model, task: str, before: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse a checkpoint that was given already, or whose test sets are not those of the first."""
     where, origin = model.provenance.checkpoint, model.provenance
-    other = first.provenance.checkpoint
+    ours, theirs, other = task_of(model, task), task_of(first, task), first.provenance.checkpoint
     for label, facts in before.items():
         if facts["sha256"] == origin.checkpoint_sha256:
             raise OptionError(where, f"is the checkpoint of {label} once more", "give each checkpoint once")
-    if model.task("mt").direction != first.task("mt").direction:
-        problem = f"translates {model.task('mt').direction} and {other} {first.task('mt').direction}"
+    if ours.direction != theirs.direction:
+        problem = f"translates {ours.direction} and {other} {theirs.direction}"
         raise OptionError(where, problem, "give a --direction that both were trained on")
-    alone = sorted(set(model.task("mt").groups) ^ set(first.task("mt").groups))
+    alone = sorted(set(ours.groups) ^ set(theirs.groups))
     if alone:
         problem = f"was trained on other languages than {other}: {', '.join(alone)} in one alone"
         raise DataError(where, problem, "evaluate them apart")
@@ -157,60 +159,84 @@ def _check_alike(model: Model, first: Model, before: Mapping[str, Mapping[str, A
         raise DataError(where, f"goes with other data than {other}", "evaluate them apart")
 
 
-def _decode(folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings) -> None:
-    languages: dict[str, Any] = folder.manifest["groups"]
-    todo = {label: [code for code in languages if not folder.has(label, code)] for label in systems}
-    sizes = {code: entry["sizes"].get(settings.split) for code, entry in languages.items()}
-    most = settings.decoding.max_sentences
-    counts = [min(sizes[code] or 0, most or sizes[code] or 0) for codes in todo.values() for code in codes]
-    with progress(sum(counts) or None, "decoding", "sentences") as bar:
-        for label, codes in todo.items():
-            if not codes:
-                continue
+def _measure(folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings) -> None:
+    """Translate every test set with every system, or take its loss, as far as it is needed and not there."""
+    groups, metrics, most = folder.manifest["groups"], chosen(settings.metrics), settings.decoding.max_sentences
+    has = {True: folder.has, False: folder.has_losses}
+    kinds = [kind for kind in has if kind in {metric.decodes for metric in metrics}]
+    todo = {label: [(kind, key) for key in groups for kind in kinds if not has[kind](label, key)] for label in systems}
+    sizes = [groups[key]["sizes"].get(settings.split) or 0 for each in todo.values() for _, key in each]
+    with progress(sum(min(size, most or size) for size in sizes) or None, "decoding", "sentences") as bar:
+        for label in (label for label in systems if todo[label]):
             model = systems[label]()
             if model.provenance.checkpoint_sha256 != folder.manifest["systems"][label]["sha256"]:
                 raise RunError(model.provenance.checkpoint, "is being written", "evaluate a copy of it")
-            for code in codes:
-                found = translation_of(model).translate(code, settings.split, settings.decoding)
-                folder.keep(label, code, found)
-                bar.advance(len(found.hypotheses))
+            for decodes, key in todo[label]:
+                if decodes:
+                    found = translation_of(model, settings.task).translate(key, settings.split, settings.decoding)
+                    folder.keep(label, key, found)
+                    bar.advance(len(found.hypotheses))
+                else:
+                    sums = losses(task_of(model, settings.task), key, settings.split, settings.decoding)
+                    folder.keep_losses(label, key, sums)
+                    bar.advance(len(sums))
 
 
-def _scored(folder: Translated, scored_by: Mapping[str, Any], bootstrap: int) -> Scores:
-    systems, languages = list(folder.manifest["systems"]), folder.manifest["groups"]
-    values = {}
-    with progress(len(systems) * len(languages), "scoring", "test sets") as bar:
-        for code in languages:
-            references = folder.references(code)
+def _scored(folder: Translated, settings: EvaluationSettings) -> Scores:
+    systems, groups, metrics = list(folder.manifest["systems"]), folder.manifest["groups"], chosen(settings.metrics)
+    values, sentences = {}, {}
+    with progress(len(systems) * len(groups), "scoring", "test sets") as bar:
+        for group in groups:
             for system in systems:
-                hypotheses = folder.hypotheses(system, code)
-                for name in METRICS:
-                    values[name, system, code] = resampled(scored_by[name], hypotheses, references, bootstrap)
+                for metric in metrics:
+                    sums, test_set = _sums(folder, metric, system, group, settings)
+                    sentences[metric.name, group] = len(sums)
+                    values[metric.name, system, group] = metric.sampled(sums, test_set, settings.bootstrap)
                 bar.advance()
     return Scores(
         direction=folder.manifest["direction"],
-        tiers={code: entry["tier"] for code, entry in languages.items()},
-        sentences={code: folder.noted(systems[0], code)["sentences"] for code in languages},
-        signatures={name: scored_by[name].get_signature().format() for name in METRICS},
+        tiers={group: entry["tier"] for group, entry in groups.items()},
+        signatures={metric.name: _signed(metric, settings) for metric in metrics},
+        sentences=sentences,
         values=values,
     )
 
 
+def _sums(
+    folder: Translated, metric: Metric, system: str, group: str, settings: EvaluationSettings
+) -> tuple[Float, str]:
+    """Return the sums of a test set, (n, K), and its identity."""
+    if metric.decodes:
+        hypotheses, references = folder.hypotheses(system, group), folder.references(group)
+        return metric.sums(hypotheses, references, settings.tokenizer, settings.spm_model), of_references(references)
+    found = folder.losses(system, group)
+    return found, of_losses(found)
+
+
+def _signed(metric: Metric, settings: EvaluationSettings) -> str:
+    return metric.signature(settings.bootstrap, settings.tokenizer, settings.spm_model)
+
+
 def _signature(folder: Translated, settings: EvaluationSettings) -> str:
-    manifest = folder.manifest
-    origins = {folder.noted(system, code)["from"] for system in manifest["systems"] for code in manifest["groups"]}
+    origins = {folder.noted(system, group)["from"] for system, group in _translated(folder, settings)}
     return signature(
         "E",
-        dir=manifest["direction"],
+        task=settings.task,
+        dir=folder.manifest["direction"],
         **settings.decoding.choices(settings.split, "+".join(sorted(origins))),
-        data=manifest["data"]["sha256"][:8],
+        data=folder.manifest["data"]["sha256"][:8],
     )
 
 
-def _notes(folder: Translated) -> list[str]:
+def _notes(folder: Translated, settings: EvaluationSettings) -> list[str]:
     return [
-        f"{system}, {code}: {count} sources longer than the model takes, translated in part"
-        for system in folder.manifest["systems"]
-        for code in folder.manifest["groups"]
-        if (count := folder.noted(system, code)["truncated"])
+        f"{system}, {group}: {count} sources longer than the model takes, translated in part"
+        for system, group in _translated(folder, settings)
+        if (count := folder.noted(system, group)["truncated"])
     ]
+
+
+def _translated(folder: Translated, settings: EvaluationSettings) -> list[tuple[str, str]]:
+    """Return (system, group) of all that was translated: everything, or nothing."""
+    decodes = any(metric.decodes for metric in chosen(settings.metrics))
+    return [(system, group) for system in folder.manifest["systems"] for group in folder.manifest["groups"] if decodes]

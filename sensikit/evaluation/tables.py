@@ -1,4 +1,4 @@
-"""The tables of an evaluation: systems by tier as in Tables 1 to 3 of the paper, by language, and against the baseline.
+"""The tables of an evaluation: systems by tier as in Tables 1 to 3 of the paper, by group, and against the baseline.
 
 Frames are those of evaluation.csv, tiers.csv and significance.csv, of one direction.
 """
@@ -11,22 +11,24 @@ from typing import Any
 
 import pandas as pd
 
+from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.resampling import LEVEL
 from sensikit.evaluation.scoring import ALL, LEVELS
 from sensikit.tables import Table
 
-NAMES = {"bleu": "BLEU", "chrf": "chrF++"}
 MARK = "*"
+DIGITS = {"loss": 3}
+"""After the point; 2 of other metrics."""
 
 
 def by_tier(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Table:
-    """Return a row for each system: the mean over the languages of each tier that has any, and over all."""
+    """Return a row for each system: the mean over the groups of each tier that has any, and over all."""
     present = [tier for tier in (*LEVELS, ALL) if tier in set(tiers["tier"])]
     return _side_by_side(tiers, tests, metric, "tier", present)
 
 
-def by_language(evaluation: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Table:
-    """Return a row for each system and a column for each language."""
+def by_group(evaluation: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Table:
+    """Return a row for each system and a column for each group."""
     return _side_by_side(evaluation, tests, metric, "group", list(dict.fromkeys(evaluation["group"])))
 
 
@@ -34,13 +36,13 @@ def _side_by_side(
     frame: pd.DataFrame, tests: pd.DataFrame | None, metric: str, over: str, columns: Sequence[str]
 ) -> Table:
     """Return the scores with a mark where a system differs from the baseline."""
-    scores = {(row["system"], row[over]): row["score"] for _, row in frame[frame["metric"] == metric].iterrows()}
+    scores = {(row["system"], row[over]): row["value"] for _, row in frame[frame["metric"] == metric].iterrows()}
     systems = list(dict.fromkeys(frame["system"]))
     rows = [{"System": system, **{column: scores[system, column] for column in columns}} for system in systems]
     unlike = _unlike(tests, metric, over)
     marks = {column: [MARK if (system, column) in unlike else " " for system in systems] for column in columns}
     shown = {column: each for column, each in marks.items() if MARK in each}
-    return Table(pd.DataFrame(rows), dict.fromkeys(columns, ".2f"), shown)
+    return Table(pd.DataFrame(rows), dict.fromkeys(columns, _format(metric)), shown)
 
 
 def _unlike(tests: pd.DataFrame | None, metric: str, over: str) -> set[tuple[str, str]]:
@@ -50,41 +52,47 @@ def _unlike(tests: pd.DataFrame | None, metric: str, over: str) -> set[tuple[str
     return set(zip(found["system_b"], found[over], strict=True))
 
 
+def _format(metric: str) -> str:
+    return f".{DIGITS.get(metric, 2)}f"
+
+
 def differences(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Table:
     """Return a row for each system and tier: its mean with its interval, and the change from the baseline with p."""
     columns = {
         "difference": "Change", "difference_low": "Change 95% from", "difference_high": "Change to", "p": "p",
     }  # fmt: skip
-    found = tiers[tiers["metric"] == metric]
+    found, name = tiers[tiers["metric"] == metric], METRICS[metric].label
     table = pd.DataFrame(
         {
-            "System": found["system"], "Tier": found["tier"], "Languages": found["groups"],
-            NAMES[metric]: found["score"], "95% from": found["score_low"], "to": found["score_high"],
+            "System": found["system"], "Tier": found["tier"], "Groups": found["groups"],
+            name: found["value"], "95% from": found["value_low"], "to": found["value_high"],
         }
     )  # fmt: skip
-    formats = {**dict.fromkeys((NAMES[metric], "95% from", "to"), ".2f"), "Languages": ".0f"}
+    formats = {**dict.fromkeys((name, "95% from", "to"), _format(metric)), "Groups": ".0f"}
     if tests is not None:
         of_tiers = tests[(tests["metric"] == metric) & (tests["tier"].fillna("") != "")]
         keyed = of_tiers.set_index(["system_b", "tier"])[list(columns)].rename(columns=columns)
         table = table.join(keyed, on=["System", "Tier"])
-        formats |= {**dict.fromkeys((*columns.values(),), "+.2f"), "p": ".3f"}
+        formats |= {**dict.fromkeys((*columns.values(),), f"+{_format(metric)}"), "p": ".3f"}
     return Table(table.reset_index(drop=True), formats)
 
 
 def tables(frames: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str, Table]]:
-    """Return every table with its title, by the name of its files.
+    """Return every table with its title, by the name of its files; those of each metric that was taken.
 
     Args:
         frames: by the names of their files; without significance.csv there is one system alone.
     """
-    tests, found = frames.get("significance.csv"), {}
-    change = "" if tests is None else ", and the change from the baseline"
-    for metric, name in NAMES.items():
-        tiers, evaluation = frames["tiers.csv"], frames["evaluation.csv"]
-        found[f"{metric}-tiers"] = f"{name}, mean over languages", by_tier(tiers, tests, metric)
-        title = f"{name}, mean over languages with its 95% interval{change}"
+    tiers, evaluation, tests = (frames.get(f"{name}.csv") for name in ("tiers", "evaluation", "significance"))
+    assert tiers is not None
+    assert evaluation is not None
+    change, found = "" if tests is None else ", and the change from the baseline", {}
+    for metric in dict.fromkeys(evaluation["metric"]):
+        name = METRICS[metric].label + ("" if METRICS[metric].higher else " (lower is better)")
+        found[f"{metric}-tiers"] = f"{name}, mean over groups", by_tier(tiers, tests, metric)
+        title = f"{name}, mean over groups with its 95% interval{change}"
         found[f"{metric}-differences"] = title, differences(tiers, tests, metric)
-        found[f"{metric}-languages"] = f"{name} by language", by_language(evaluation, tests, metric)
+        found[f"{metric}-groups"] = f"{name} by group", by_group(evaluation, tests, metric)
     return found
 
 
@@ -97,7 +105,7 @@ def notes(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> li
             "itself (of equal systems, one in twenty is marked by chance)."
         )
     scores = frames["evaluation.csv"].drop_duplicates("metric")
-    signatures = [f"{NAMES[row['metric']]}|{row['signature']}" for _, row in scores.iterrows()]
+    signatures = [f"{METRICS[row['metric']].label}|{row['metric_signature']}" for _, row in scores.iterrows()]
     systems = [f"{label}: ckpt {facts['sha256'][:8]}" for label, facts in manifest["systems"].items()]
     return [*found, *manifest["notes"], manifest["signature"], *signatures, "; ".join(systems)]
 
@@ -110,6 +118,6 @@ def save(place: Path, manifest: Mapping[str, Any], frames: Mapping[str, pd.DataF
 
 
 def text(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> str:
-    """Return what is printed: systems by tier, with intervals, by language, and what the numbers are of."""
+    """Return what is printed: systems by tier, with intervals, by group, and what the numbers are of."""
     shown = [f"{title}\n\n{table.shown().to_string(index=False)}\n" for title, table in tables(frames).values()]
     return "\n".join([*shown, *notes(manifest, frames)])

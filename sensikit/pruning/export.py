@@ -31,7 +31,7 @@ def export(run: Run, model: Model, order: Order, ratio: float, out: Path, mask: 
     """Write the checkpoint of a run with what `order` prunes at `ratio` set to zero, and the mask where it is wanted.
 
     Args:
-        run: with the sensitivities of the order's language.
+        run: with the sensitivities of the order's group.
         model: the checkpoint and data that the run was measured on.
         order: the order.
         ratio: pruned / prunable, in [0, 1 - protect].
@@ -40,7 +40,7 @@ def export(run: Run, model: Model, order: Order, ratio: float, out: Path, mask: 
             true where it is pruned.
 
     Raises:
-        OptionError: for an order, a ratio or a language that cannot be, or where a file stands already.
+        OptionError: for an order, a ratio or a group that does not exist, or where a file stands already.
         RunError: if the run belongs to another checkpoint or other data.
     """
     for option, path in (("--out", out), ("--mask", mask)):
@@ -48,10 +48,10 @@ def export(run: Run, model: Model, order: Order, ratio: float, out: Path, mask: 
             raise OptionError(f"{option} {path}", "already exists", "choose another name")
     scorer_of(order.name)
     check_source(run, model)
-    (language,) = measured_groups(run, [order.language])
+    (group,) = measured_groups(run, [order.group], order.task)
     with run.locked():
-        run.check("mt", [language, rest_of(language)])
-        measure_missing(run, model, [(order.name, language)])
+        run.check(order.task, [group, rest_of(group)])
+        measure_missing(run, model, [(order.name, group)], order.task)
     plan = pruning_plan(run, model.module, order, [ratio])
     masks: Tensors = {p.name: torch.zeros(p.shape, dtype=torch.bool, device="cpu") for p in run.parameters}
     for parameter, offset, inside in chosen(run, model.module, plan, ratio):
@@ -68,8 +68,9 @@ def export_signature(run: Run, order: Order, ratio: float) -> str:
     """Return the signature of a pruned model: every choice that decides which parameters are zero."""
     return signature(
         "M",
+        task=order.task,
         order=order.name,
-        language=order.language,
+        group=order.group,
         ratio=repr(float(ratio)),
         protect=order.protect,
         scope="global",

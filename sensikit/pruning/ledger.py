@@ -1,13 +1,13 @@
-"""The cells of a pruning sweep, and their ledger: a line for each that is decoded, which survives a kill."""
+"""The cells of a pruning sweep, and their ledger: a line for each cell and metric, which survives a kill."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -47,70 +47,77 @@ CROSS = replace(
 """Pruned in the order of `group`, and `evaluated` scored."""
 
 
+LINE = (*CROSS.columns, "test_set", "sums", "sums_sha256")
+"""Of a line of the ledger: the columns of both tables, the identity of the sentences, and the sums over them."""
+
+LATER = ("decoding", "tokenizer")
+"""Settings that are noted once something is translated, and once there is BLEU."""
+
+Line = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One point of one curve. Ratio 0 is the same model in every order: it is decoded once, under the order "none".
+    """One point of one curve. Ratio 0 is the same model in every order: it is scored once, under the order "none".
 
-    `other` is what is decoded where that is another language than the one whose order it is.
+    `other` is what is scored where that is another group than the one whose order it is.
     """
 
     order: str
     seed: int | None
-    language: str
+    group: str
     ratio: float
     other: str | None = None
 
     @property
     def evaluated(self) -> str:
-        """The language that is decoded."""
-        return self.other or self.language
+        """The group that is scored."""
+        return self.other or self.group
 
     @property
-    def file(self) -> str:
-        """Where its hypotheses are kept, below the run."""
+    def hypotheses(self) -> str:
+        """Where its translations are kept, below the run."""
+        return f"hypotheses/{self._name}.txt"
+
+    def sums(self, metric: str) -> str:
+        """Return where its sums over sentences are kept, below the run."""
+        return f"pruning/sums/{self._name}.{metric}.npy"
+
+    @property
+    def _name(self) -> str:
         seed = "" if self.seed is None else f".{self.seed}"
-        pruned_by = f".by-{self.language}" if self.other else ""
-        return f"hypotheses/{self.evaluated}.{self.order}{seed}.{float(self.ratio)!r}{pruned_by}.txt"
-
-    @property
-    def resamples(self) -> str:
-        """Where its BLEU on each resample of the test sentences is kept, below the run."""
-        return resamples_of(self.file)
-
-
-def resamples_of(hypotheses: str) -> str:
-    """Return where the resamples of a cell are kept, below the run, by where its hypotheses are."""
-    return f"pruning/resamples/{Path(hypotheses).stem}.npy"
+        pruned_by = f".by-{self.group}" if self.other else ""
+        return f"{self.evaluated}.{self.order}{seed}.{float(self.ratio)!r}{pruned_by}"
 
 
 def cells(
-    languages: Sequence[str],
+    groups: Sequence[str],
     ratios: Sequence[float],
     orders: Sequence[str],
     seeds: Sequence[int],
     cross: bool = False,
 ) -> list[Cell]:
-    """Return the cells of a sweep in the order they are decoded, each once: by language, then order, then ratio.
+    """Return the cells of a sweep in the order they are scored, each once: by group, then order, then ratio.
 
-    With `cross`, every pruned model decodes every one of the languages, its own first.
+    With `cross`, every pruned model is scored on every one of the groups, its own first.
     """
     found = []
-    for language in languages:
-        found.append(Cell("none", None, language, 0.0))
-        others = [None, *(code for code in languages if cross and code != language)]
+    for group in groups:
+        found.append(Cell("none", None, group, 0.0))
+        others = [None, *(key for key in groups if cross and key != group)]
         for order in orders:
             for seed in seeds if order == "random" else (None,):
                 for ratio in sorted(each for each in set(ratios) if each > 0):
-                    found += [Cell(order, seed, language, ratio, other) for other in others]
+                    found += [Cell(order, seed, group, ratio, other) for other in others]
     return list(dict.fromkeys(found))
 
 
 class Ledger(Folder):
-    """pruning/ledger.jsonl: one line per finished cell, added and flushed to disk before the next is begun.
+    """pruning/ledger.jsonl: a line for each finished cell and metric, on disk before the next cell is begun.
 
     Attributes:
         manifest: the settings of all its cells.
-        lines: of the cells.
+        lines: by cell and metric.
     """
 
     KIND, VERB, FORMAT = "a pruning sweep", "prune", 2
@@ -118,51 +125,76 @@ class Ledger(Folder):
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         super().__init__(path, manifest)
-        self.lines: dict[Cell, dict[str, Any]] = {}
+        self.lines: dict[tuple[Cell, str], Line] = {}
 
     @property
     def file(self) -> Path:
         """Where the lines are."""
         return self.path / "ledger.jsonl"
 
-    def take_up(self, facts: Mapping[str, Any]) -> None:
-        """Go on with the lines of a sweep with the same settings.
-
-        A last line that a kill cut short is dropped: its cell is decoded again.
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Return the ledger at `path`; nothing is touched.
 
         Raises:
-            RunError: naming the first setting that differs, or the first line that is damaged.
+            RunError: if there is none, or it is damaged.
+        """
+        found = super().open(path)
+        found.lines = _read_lines(found.file)
+        return found
+
+    def take_up(self, facts: Mapping[str, Any]) -> None:
+        """Go on with the lines of a sweep with the same settings; those that it has not needed yet are added.
+
+        A last line that a kill cut short is dropped: its cell is scored again.
+
+        Raises:
+            RunError: naming the first setting that differs.
         """
         super().take_up(facts)
-        self.lines = _read_lines(self.file)
+        self.manifest |= facts
+        if self.file.exists():
+            with self.file.open("rb+") as file:
+                file.truncate(len(_whole(self.file)))
 
-    def add(self, cell: Cell, line: dict[str, Any]) -> None:
-        """Append a finished cell.
+    def compared(self, facts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        """Yield what must be the same in a sweep that is resumed."""
+        for name, value in facts.items():
+            if name in self.manifest or name not in LATER:
+                yield name, self.manifest.get(name), value
+
+    def lacks(self, cell: Cell, metrics: Sequence[str]) -> list[str]:
+        """Return those of some metrics that a cell has no line of."""
+        return [metric for metric in metrics if (cell, metric) not in self.lines]
+
+    def add(self, cell: Cell, lines: Sequence[Line]) -> None:
+        """Append a finished cell, in one or more metrics.
 
         Raises:
-            SensikitError: if the disk is full; what was written of the line is dropped when the ledger is next opened.
+            SensikitError: if the disk is full; what was written of a line is dropped when the ledger is next opened.
         """
+        text = "".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in lines)
         try:
             with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n")
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise unwritable(self.file, error) from error
-        self.lines[cell] = line
+        self.lines |= {(cell, line["metric"]): line for line in lines}
 
     def table(self) -> pd.DataFrame:
-        """Return the curves as a tidy table: the cells whose own language is decoded."""
-        return _frame([line for cell, line in self.lines.items() if not cell.other], PRUNING)
+        """Return the curves as a tidy table: the cells whose own group is scored."""
+        return _frame([line for (cell, _), line in self.lines.items() if not cell.other], PRUNING)
 
     def cross_table(self) -> pd.DataFrame:
-        """Return, as a tidy table, what every language loses where any one's order is pruned, and the unpruned model.
+        """Return, as a tidy table, what every group loses where any one's order is pruned, and the unpruned model.
 
-        An order and ratio is there once another language was decoded with it; its own language is there as well.
+        An order and ratio is there once another group was scored with it; its own group is there as well.
         """
-        crossed = {(cell.order, cell.seed, cell.ratio) for cell in self.lines if cell.other}
+        crossed = {(cell.order, cell.seed, cell.ratio) for cell, _ in self.lines if cell.other}
         crossed |= {("none", None, 0.0)} if crossed else set()
-        lines = [line for cell, line in self.lines.items() if (cell.order, cell.seed, cell.ratio) in crossed]
+        lines = [line for (cell, _), line in self.lines.items() if (cell.order, cell.seed, cell.ratio) in crossed]
         return _frame(lines, CROSS)
 
 
@@ -195,20 +227,20 @@ def _frame(lines: list[dict[str, Any]], schema: Schema) -> pd.DataFrame:
     return schema.frame(lines).astype({"seed": "Int64"})
 
 
-def _read_lines(path: Path) -> dict[Cell, dict[str, Any]]:
-    if not path.exists():
-        return {}
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        with path.open("rb+") as file:
-            file.truncate(len(whole))
+def _read_lines(path: Path) -> dict[tuple[Cell, str], Line]:
     found = {}
-    for number, line in enumerate(whole.decode(errors="replace").splitlines(), start=1):
+    for number, line in enumerate(_whole(path).decode(errors="replace").splitlines(), start=1):
         try:
             entry = json.loads(line)
             other = entry["evaluated"] if entry["evaluated"] != entry["group"] else None
-            found[Cell(entry["order"], entry["seed"], entry["group"], entry["ratio"], other)] = entry
+            cell = Cell(entry["order"], entry["seed"], entry["group"], entry["ratio"], other)
+            found[cell, entry["metric"]] = {name: entry[name] for name in LINE}
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise RunError(f"{path}:{number}", "is not a line of a ledger", "remove the line and --resume") from error
     return found
+
+
+def _whole(path: Path) -> bytes:
+    """Return the whole lines of a ledger, which may not be there yet: a kill can cut its last one short."""
+    text = path.read_bytes() if path.exists() else b""
+    return text[: text.rfind(b"\n") + 1]

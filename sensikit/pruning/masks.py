@@ -27,19 +27,21 @@ from sensikit.statistics.streaming import Cut, Keys, keys, selected, smallest
 
 @dataclass(frozen=True)
 class Order:
-    """An order in which the prunable parameters of one language go.
+    """An order in which the prunable parameters of one group go.
 
     Attributes:
         name: one of `scorers.SCORERS`.
-        language: l, whose scores are read; the top `protect` of its S(θ, B_l) go last in every order.
+        group: l, whose scores are read; the top `protect` of its S(θ, B_l) go last in every order.
         seed: of the random order.
         protect: the share that is protected.
+        task: whose S and D are read.
     """
 
     name: str
-    language: str
+    group: str
     seed: int | None = None
     protect: float = PROTECT
+    task: str = "mt"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def pruning_plan(run: Run, module: nn.Module, order: Order, ratios: Sequence[flo
     """Return where `order` is cut for each ratio = pruned / prunable, exactly; ties go by parameter index.
 
     Args:
-        run: with S(θ, B_l) and S(θ, B_-l) of the order's language.
+        run: with S(θ, B_l) and S(θ, B_-l) of the order's group.
         module: whose weights the magnitude order reads.
         order: the order.
         ratios: each in [0, 1 - protect].
@@ -84,7 +86,7 @@ def pruning_plan(run: Run, module: nn.Module, order: Order, ratios: Sequence[flo
     check_ratios(ratios, order.protect)
     prunable = sum(parameter.numel for parameter in prunable_of(run))
     safe = int(order.protect * prunable + 1e-9)
-    (protected,) = smallest(lambda: _protection(run, order.language), [safe])
+    (protected,) = smallest(lambda: _protection(run, order), [safe])
     counts = {ratio: min(round(ratio * prunable), prunable - safe) for ratio in ratios}
     cuts = smallest(lambda: (key for _, key in ordered(run, module, order, protected)), list(counts.values()))
     return Plan(order, prunable, protected, dict(zip(counts, cuts, strict=True)), counts)
@@ -98,9 +100,9 @@ def prunable_of(run: Run) -> tuple[Parameter, ...]:
 def ordered(run: Run, module: nn.Module, order: Order, protected: Cut) -> Iterator[tuple[tuple[Parameter, int], Keys]]:
     """Yield ((parameter, offset), keys) over what is prunable: the smallest key goes first, the protected last."""
     scorer = scorer_of(order.name)
-    vectors = [run.vector(task, name.format(order.language)) for task, name in scorer.reads]
-    weights, sigma, start = dict(module.named_parameters()), sigma_of(run, order.language), 0
-    is_protected = selected(_protection(run, order.language), protected)
+    vectors = [run.vector(*place) for place in scorer.places(order.task, order.group)]
+    weights, sigma, start = dict(module.named_parameters()), sigma_of(run, order.group, order.task), 0
+    is_protected = selected(_protection(run, order), protected)
     for (parameter, offset), block in run.chunks(vectors, prunable_of(run)):
         size = block.shape[1]
         weight = weights[parameter.name].detach().flatten()[offset : offset + size]
@@ -141,6 +143,6 @@ def pruned(run: Run, module: nn.Module, plan: Plan, ratio: float) -> Iterator[in
             tensor.copy_(kept[name])
 
 
-def _protection(run: Run, language: str) -> Iterator[Keys]:
+def _protection(run: Run, order: Order) -> Iterator[Keys]:
     """Yield keys whose smallest are the highest S(θ, B_l)."""
-    return (keys(-block[0]) for block in run.stream([run.vector("mt", language)], prunable_of(run)))
+    return (keys(-block[0]) for block in run.stream([run.vector(order.task, order.group)], prunable_of(run)))

@@ -257,15 +257,19 @@ class Scorer:
 
     Attributes:
         says: the order in words.
-        reads: stored vectors as (task, name), with {} for the language.
+        reads: stored vectors as (set, name), with {} for the task in the one and for the group in the other.
         keys: (n,) uint64 of a chunk; the smallest goes first.
-        measure: the pass over the language's batches that makes the vector, where `analyze` did not.
+        measure: the pass over the group's batches that makes the vector, where `analyze` did not.
     """
 
     says: str
     reads: tuple[tuple[str, str], ...]
     keys: Callable[[Chunk], Keys]
     measure: Measure | None = None
+
+    def places(self, task: str, group: str) -> list[tuple[str, str]]:
+        """Return (set, name) of the stored vectors that are read for the order of a group."""
+        return [(of.format(task), name.format(group)) for of, name in self.reads]
 
 
 def _specificity(chunk: Chunk) -> Float:
@@ -290,7 +294,7 @@ def random_keys(seed: int, start: int, size: int) -> Keys:
         return np.minimum(z ^ (z >> np.uint64(31)), LAST - np.uint64(1))
 
 
-_S, _BOTH = (("mt", "{}"),), (("mt", "{}"), ("mt", rest_of("{}")))
+_S, _BOTH = (("{}", "{}"),), (("{}", "{}"), ("{}", rest_of("{}")))
 
 SCORERS = {
     "specificity": Scorer(
@@ -304,9 +308,12 @@ SCORERS = {
     "random": Scorer(
         "uniformly at random, by seed", _S, lambda chunk: random_keys(chunk.seed, chunk.start, len(chunk.weights))
     ),
-    "fisher": Scorer("ascending mean over B_l of (∂L/∂θ)²", (("fisher", "{}"),), _stored, fisher),
+    "fisher": Scorer("ascending mean over B_l of (∂L/∂θ)²", (("fisher-{}", "{}"),), _stored, fisher),
     "wanda": Scorer(
-        "ascending rank of |W_ij|·‖x_j‖ among the inputs of one output, x over B_l", (("wanda", "{}"),), _stored, wanda
+        "ascending rank of |W_ij|·‖x_j‖ among the inputs of one output, x over B_l",
+        (("wanda-{}", "{}"),),
+        _stored,
+        wanda,
     ),
 }
 """By the name that --order takes."""
@@ -323,7 +330,7 @@ def scorer_of(name: str) -> Scorer:
     return SCORERS[name]
 
 
-def measure_missing(run: Run, model: Model, wanted: Sequence[tuple[str, str]]) -> None:
+def measure_missing(run: Run, model: Model, wanted: Sequence[tuple[str, str]], task: str = "mt") -> None:
     """Measure what the orders of `wanted` need beside S and D, on the run's own batches, and store it in the run.
 
     Each score is stored as soon as it is there; what the run has whole is not measured again.
@@ -331,24 +338,27 @@ def measure_missing(run: Run, model: Model, wanted: Sequence[tuple[str, str]]) -
     Args:
         run: to be written; of the model's checkpoint and data.
         model: with its data.
-        wanted: (order, language); "none" is no order.
+        wanted: (order, group); "none" is no order.
+        task: whose sentences.
 
     Raises:
         RunError: if the batches of the run cannot be drawn again.
     """
     missing = [
-        (name, code)
-        for name, code in dict.fromkeys(wanted)
-        if name in SCORERS and SCORERS[name].measure and not run.has(name, code)
+        (name, group, place)
+        for name, group in dict.fromkeys(wanted)
+        if name in SCORERS and SCORERS[name].measure
+        for place in SCORERS[name].places(task, group)
+        if not run.has(*place)
     ]
     if not missing:
         return
-    settings, plan = redrawn(run, model, sorted({code for _, code in missing}))
-    for name, code in missing:
-        measure, batches = SCORERS[name].measure, plan.sets[code]
+    settings, plan = redrawn(run, model, sorted({group for _, group, _ in missing}), task)
+    for name, group, place in missing:
+        measure, batches = SCORERS[name].measure, plan.sets[group]
         assert measure is not None
-        with progress(len(batches), f"{name} {code}") as bar:
+        with progress(len(batches), f"{name} {group}") as bar:
             found = measure(model.module, plan, settings, batches, bar.advance)
         tokens = [batch.tokens for batch in batches]
         facts = {"batches": len(batches), "tokens_mean": float(np.mean(tokens)), "drawn": fingerprint(batches)}
-        run.write_set(name, code, {"": found}, facts)
+        run.write_set(*place, {"": found}, facts)

@@ -1,20 +1,29 @@
-"""A pruning sweep: cells of (order, seed, language, ratio), each decoded once, in a ledger that survives a kill."""
+"""A pruning sweep: cells of (order, seed, group, ratio), each scored once, in a ledger that survives a kill."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from sensikit.backends.base import Model, translation_of
+from sensikit.backends.base import Model, task_of, translation_of
 from sensikit.errors import OptionError
-from sensikit.evaluation.metrics import bleu_metric, evaluate_resampled, length_ratio
-from sensikit.progress import Bar, progress
-from sensikit.pruning.ledger import CROSS, PRUNING, Cell, Ledger, cells, record
+from sensikit.evaluation.metrics import (
+    Metric,
+    bleu_metric,
+    chosen,
+    length_ratio,
+    losses,
+    of_losses,
+    of_references,
+)  # fmt: skip
+from sensikit.evaluation.resampling import Float, save_sums
+from sensikit.progress import progress
+from sensikit.pruning.ledger import CROSS, PRUNING, Cell, Ledger, Line, cells, record
 from sensikit.pruning.masks import Order, check_ratios, pruned, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of
@@ -36,44 +45,49 @@ def prune(
     resume: bool = False,
     command: str = "",
 ) -> pd.DataFrame:
-    """Prune, decode and score every cell; return (and write as pruning.csv) the tidy table.
+    """Prune, translate where a metric needs it, and score every cell; return (and write as pruning.csv) the tidy table.
 
-    Each cell's hypotheses are stored, then its line is added to pruning/ledger.jsonl. A killed sweep goes on with
-    `resume` and ends with the same bytes; a later sweep may add orders, seeds, ratios and languages to the ledger,
-    but not change `settings`. Scores that an order needs beside S and D are measured first, and stored in the run.
+    Each cell's hypotheses and sums over sentences are stored, then its lines are added to pruning/ledger.jsonl. A
+    killed sweep goes on with `resume` and ends with the same bytes; a later sweep may add orders, seeds, ratios, groups
+    and metrics to the ledger, but not change the other `settings`. Scores that an order needs beside S and D are
+    measured first, and stored in the run.
 
     Args:
-        run: with the sensitivities of the languages.
+        run: with the sensitivities of the groups.
         model: the checkpoint and data that the run was measured on.
         ratios: pruned / prunable, each in [0, 1 - protect].
         orders: names of `scorers.SCORERS`.
         seeds: of the random order, one curve each.
         groups: those of the run by default.
         settings: see `SweepSettings`.
-        cross: decode every language with what is left by each one's order, for pruning-cross.csv.
+        cross: score every group with what is left by each one's order, for pruning-cross.csv.
         resume: go on with, or add to, what the ledger holds.
         command: the command line, noted beside the ledger.
 
     Raises:
-        OptionError: for a ratio, an order or a language that cannot be.
+        OptionError: for a ratio, an order, a group or a metric that does not exist.
         RunError: if the run belongs to another checkpoint or other data, or its ledger stands already (without
             `resume`).
     """
     settings = settings or SweepSettings()
     check_source(run, model)
-    chosen = measured_groups(run, groups)
+    keys, metrics = measured_groups(run, groups, settings.task), chosen(settings.metrics)
     check_asked(ratios, orders, seeds, settings)
-    noted = _noted(settings)  # a tokenizer that cannot be had is told of before anything is decoded
-    wanted = cells(chosen, ratios, orders, seeds, cross)
+    noted = _noted(settings, metrics)  # a tokenizer that does not exist is refused before the work begins
+    if any(metric.decodes for metric in metrics):
+        translation_of(model, settings.task)  # a task that does not translate is refused here
+    wanted = cells(keys, ratios, orders, seeds, cross)
     with run.locked(), Ledger.begun(run.path / "pruning", noted, resume) as ledger:
-        todo = [cell for cell in wanted if cell not in ledger.lines]
-        run.check("mt", [name for code in chosen for name in (code, rest_of(code))] if todo else [])
+        todo = [cell for cell in wanted if ledger.lacks(cell, settings.metrics)]
+        run.check(settings.task, [name for key in keys for name in (key, rest_of(key))] if todo else [])
         ledger.save()
         record(ledger.path, command)
-        measure_missing(run, model, [(cell.order, cell.language) for cell in todo])
+        measure_missing(run, model, [(cell.order, cell.group) for cell in todo], settings.task)
         with progress(len(todo), "pruning", "cells") as bar:
-            for cell, line in _decoded(run, model, todo, settings, bar):
-                ledger.add(cell, line)
+            for cell, count in _pruned(run, model, todo, settings):
+                lacking = ledger.lacks(cell, settings.metrics)
+                ledger.add(cell, _lines(run, model, cell, count, settings, chosen(lacking)))
+                bar.advance()
         table, crossed = ledger.table(), ledger.cross_table()
         run.write_table(PRUNING, table)
         if len(crossed):
@@ -99,7 +113,7 @@ def parse_ratios(text: str) -> list[float]:
 
 
 def check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[int], settings: SweepSettings) -> None:
-    """Refuse a sweep of nothing, a ratio that is out of range, an order that is not there.
+    """Refuse a sweep of nothing, a ratio that is out of range, an order or a metric that does not exist.
 
     Raises:
         OptionError: naming the option.
@@ -110,66 +124,118 @@ def check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[
     check_ratios(ratios, settings.protect)
     for order in orders:
         scorer_of(order)
+    chosen(settings.metrics)
 
 
-def _noted(settings: SweepSettings) -> dict[str, Any]:
+def _noted(settings: SweepSettings, metrics: Sequence[Metric]) -> dict[str, Any]:
     """Return what a ledger's cells have in common; a SentencePiece model by what is in it, not by where it is."""
-    choices = asdict(settings)
-    choices["tokenizer"] = bleu_metric(settings.tokenizer, settings.spm_model).tokenizer_signature
-    del choices["spm_model"]
-    return choices
+    noted: dict[str, Any] = asdict(settings)
+    noted["max_sentences"] = settings.decoding.max_sentences
+    noted["tokenizer"] = noted.pop("spm_model") or noted["tokenizer"]
+    if not any(metric.decodes for metric in metrics):
+        del noted["decoding"]
+    if "bleu" in noted.pop("metrics"):
+        noted["tokenizer"] = bleu_metric(settings.tokenizer, settings.spm_model).tokenizer_signature
+    else:
+        del noted["tokenizer"]
+    return noted
 
 
-def _decoded(
-    run: Run, model: Model, todo: Sequence[Cell], settings: SweepSettings, bar: Bar
-) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    """Decode cells, making the plan of an order once for all its ratios, and a pruned model once for all languages."""
-    for (name, seed, language), of_order in itertools.groupby(
-        todo, lambda cell: (cell.order, cell.seed, cell.language)
-    ):
-        group = list(of_order)
-        order = Order(name, language, seed, settings.protect)
-        plan = None if name == "none" else pruning_plan(run, model.module, order, [cell.ratio for cell in group])
-        for ratio, same in itertools.groupby(group, lambda cell: cell.ratio):
+def _pruned(run: Run, model: Model, todo: Sequence[Cell], settings: SweepSettings) -> Iterator[tuple[Cell, int]]:
+    """Yield each cell, and how many parameters are pruned, while the model is pruned accordingly.
+
+    The plan of an order is made once for all its ratios, and the model pruned once for all groups that it is scored on.
+    """
+    for (name, seed, group), of_order in itertools.groupby(todo, lambda cell: (cell.order, cell.seed, cell.group)):
+        those = list(of_order)
+        order = Order(name, group, seed, settings.protect, settings.task)
+        plan = None if name == "none" else pruning_plan(run, model.module, order, [cell.ratio for cell in those])
+        for ratio, same in itertools.groupby(those, lambda cell: cell.ratio):
             with pruned(run, model.module, plan, ratio) if plan else contextlib.nullcontext(0) as count:
                 for cell in same:
-                    yield cell, _line(run, model, cell, count, settings)
-                    bar.advance()
+                    model.module.eval()
+                    yield cell, count
 
 
-def _line(run: Run, model: Model, cell: Cell, count: int, settings: SweepSettings) -> dict[str, Any]:
-    model.module.eval()
-    found = translation_of(model).translate(cell.evaluated, settings.split, settings.decoding)
-    scored_by = settings.tokenizer, settings.spm_model, settings.bootstrap
-    quality, resamples = evaluate_resampled(found.hypotheses, found.references, *scored_by)
-    resamples.save(run.path / cell.resamples)
-    digest = run.write_lines(cell.file, found.hypotheses)
+def _lines(
+    run: Run, model: Model, cell: Cell, count: int, settings: SweepSettings, metrics: Sequence[Metric]
+) -> list[Line]:
+    """Score one cell; store its translations and sums, and return a line of the ledger for each metric."""
+    rows: dict[Metric, Float] = {}
+    facts: dict[bool, Line] = {}
+    of_texts = [metric for metric in metrics if metric.decodes]
+    if of_texts:
+        found = translation_of(model, settings.task).translate(cell.evaluated, settings.split, settings.decoding)
+        texts = found.hypotheses, found.references
+        rows |= {metric: metric.sums(*texts, settings.tokenizer, settings.spm_model) for metric in of_texts}
+        facts[True] = {
+            "truncated": found.truncated,
+            "mean_length_ratio": length_ratio(*texts),
+            "signature": cell_signature(run, settings, found.references_from),
+            "hypotheses": cell.hypotheses,
+            "sha256": run.write_lines(cell.hypotheses, found.hypotheses),
+            "test_set": of_references(found.references),
+        }
+    for metric in (metric for metric in metrics if not metric.decodes):
+        task = task_of(model, settings.task, _seed(run, settings))
+        rows[metric] = losses(task, cell.evaluated, settings.split, settings.decoding)
+        facts[False] = {
+            "truncated": 0,
+            **dict.fromkeys(("mean_length_ratio", "hypotheses", "sha256")),
+            "signature": cell_signature(run, settings, noise=task.choices()),
+            "test_set": of_losses(rows[metric]),
+        }
+    return [_line(run, cell, count, settings, metric, rows[metric], facts[metric.decodes]) for metric in rows]
+
+
+def _line(run: Run, cell: Cell, count: int, settings: SweepSettings, metric: Metric, sums: Float, facts: Line) -> Line:
+    score = metric.sampled(sums, facts["test_set"], settings.bootstrap)
+    low, high = score.interval()
     return {
         "order": cell.order,
         "seed": cell.seed,
-        "group": cell.language,
+        "group": cell.group,
         "evaluated": cell.evaluated,
         "ratio": cell.ratio,
-        **asdict(quality),
+        "metric": metric.name,
+        "value": score.value,
+        "value_low": low,
+        "value_high": high,
         "pruned": count,
         "prunable": run.manifest["prunable_count"],
-        "sentences": len(found.hypotheses),
-        "truncated": found.truncated,
-        "mean_length_ratio": length_ratio(found.hypotheses, found.references),
-        "signature": cell_signature(run, settings, found.references_from),
-        "hypotheses": cell.file,
-        "sha256": digest,
+        "sentences": len(sums),
+        "metric_signature": metric.signature(settings.bootstrap, settings.tokenizer, settings.spm_model),
+        **facts,
+        "sums": cell.sums(metric.name),
+        "sums_sha256": save_sums(run.path / cell.sums(metric.name), sums),
     }
 
 
-def cell_signature(run: Run, settings: SweepSettings, references: str) -> str:
-    """Return the signature of a sweep's numbers beside sacreBLEU's: how was pruned and decoded."""
+def cell_signature(
+    run: Run, settings: SweepSettings, references: str = "", noise: Mapping[str, str] | None = None
+) -> str:
+    """Return the signature of a sweep's numbers beside that of their metric: how the model was pruned, and what scored.
+
+    Args:
+        run: that was pruned.
+        settings: of the sweep.
+        references: where the references of the translations come from; empty where nothing was translated.
+        noise: what the task has to say of its sentences.
+    """
     return signature(
         "P",
+        task=settings.task,
         protect=settings.protect,
         scope="global",
         dir=run.manifest["direction"],
         **settings.decoding.choices(settings.split, references),
+        **(noise or {}),
+        seed=_seed(run, settings) if noise else None,
         ckpt=run.manifest["provenance"]["checkpoint_sha256"][:8],
         data=run.manifest["provenance"]["data_sha256"][:8],
     )
+
+
+def _seed(run: Run, settings: SweepSettings) -> int:
+    """Return the seed of the noise that the sensitivities were measured on."""
+    return int(run.analysis(settings.task)["settings"]["seed"])

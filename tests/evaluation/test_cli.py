@@ -35,10 +35,10 @@ def test_two_checkpoints_side_by_side(evaluated: tuple[Path, str], tiny_checkpoi
     out, printed = evaluated
     backend = open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
     found = backend.translate("nob", "test", Decoding(beam=2))
-    scores = pd.read_csv(out / "evaluation.csv").set_index(["system", "group", "metric"])["score"]
-    assert scores["long", "nob", "bleu"] == evaluate(found.hypotheses, found.references, "none").bleu
+    scores = pd.read_csv(out / "evaluation.csv").set_index(["system", "group", "metric"])["value"]
+    assert scores["long", "nob", "bleu"] == evaluate(found.hypotheses, found.references, "none")["bleu"].value
     assert (out / "references" / "nob.txt").read_text() == (tiny_data / "text" / "test.nob-eng.eng").read_text()
-    tiers = pd.read_csv(out / "tiers.csv").set_index(["system", "tier", "metric"])["score"]
+    tiers = pd.read_csv(out / "tiers.csv").set_index(["system", "tier", "metric"])["value"]
     assert tiers["long", "All", "bleu"] > tiers["short", "All", "bleu"]
     rows = [line.split() for line in printed.splitlines()]
     assert ["System", "High", "Low", "Very", "Low", "All"] in rows
@@ -63,7 +63,7 @@ def test_without_out_nothing_is_written(tiny_checkpoint: Path, tiny_data: Path, 
     monkeypatch.chdir(tmp_path)
     done = call("evaluate", tiny_checkpoint, "--data", tiny_data, "--max-sentences", 3, *QUICK)
     assert done.code == 0, done.error
-    assert "BLEU by language" in done.output
+    assert "BLEU by group" in done.output
     assert "|sents:3|" in done.output
     assert list(tmp_path.iterdir()) == []
 

@@ -7,18 +7,33 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import sacrebleu
 import sentencepiece
 
-from sensikit.errors import DataError, MissingDependencyError, OptionError
-from sensikit.evaluation.metrics import TOKENIZERS, bleu_metric, evaluate, length_ratio
+from sensikit.errors import DataError, MissingDependencyError, NonFiniteError, OptionError
+from sensikit.evaluation.metrics import (
+    METRICS,
+    TOKENIZERS,
+    bleu_metric,
+    bleu_score,
+    chosen,
+    chrf_score,
+    evaluate,
+    length_ratio,
+    loss_score,
+    losses,
+    of_losses,
+)
 from sensikit.files import sha256
+from sensikit.settings import Decoding
+from tests.support import toy
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "quality.json").read_text(encoding="utf-8"))
 HYPOTHESES, REFERENCES = GOLDEN["hypotheses"], GOLDEN["references"]
@@ -67,32 +82,39 @@ def without_version(signature: str) -> str:
 
 @pytest.mark.parametrize("case", GOLDEN["bleu"], ids=lambda case: case["tokenizer"])
 def test_bleu_its_interval_and_its_signature_are_those_of_sacrebleus_command_line(case: dict[str, Any]) -> None:
-    found = evaluate(HYPOTHESES, REFERENCES, case["tokenizer"])
-    assert found.bleu == pytest.approx(case["bleu"], abs=1e-9)
-    assert found.bleu_low == pytest.approx(case["mean"] - case["half_width"], abs=1e-9)
-    assert found.bleu_high == pytest.approx(case["mean"] + case["half_width"], abs=1e-9)
-    assert without_version(found.bleu_signature) == without_version(case["signature"])
+    found = evaluate(HYPOTHESES, REFERENCES, case["tokenizer"])["bleu"]
+    assert found.value == pytest.approx(case["bleu"], abs=1e-9)
+    # sacreBLEU adds up its resamples in float32
+    assert found.low == pytest.approx(case["mean"] - case["half_width"], abs=1e-5)
+    assert found.high == pytest.approx(case["mean"] + case["half_width"], abs=1e-5)
+    assert without_version(found.signature) == without_version(case["signature"])
 
 
 def test_chrf_is_chrf_plus_plus_of_sacrebleus_command_line() -> None:
-    found = evaluate(HYPOTHESES, REFERENCES, "13a")
-    assert found.chrf == pytest.approx(GOLDEN["chrf"]["score"], abs=1e-9)
-    assert without_version(found.chrf_signature) == without_version(GOLDEN["chrf"]["signature"])
-    assert "nw:2" in found.chrf_signature
+    found = evaluate(HYPOTHESES, REFERENCES, "13a", bootstrap=0)["chrf"]
+    assert found.value == pytest.approx(GOLDEN["chrf"]["score"], abs=1e-9)
+    assert without_version(found.signature) == without_version(GOLDEN["chrf"]["signature"])
+    assert "nw:2" in found.signature
 
 
 def test_signature_names_tokenizer_resamples_seed_and_version() -> None:
-    parts = evaluate(HYPOTHESES, REFERENCES, "13a", bootstrap=50).bleu_signature.split("|")
-    assert {"tok:13a", "bs:50", "seed:12345", "nrefs:1", f"version:{sacrebleu.__version__}"} <= set(parts)
+    for name, choice in (("bleu", "tok:13a"), ("chrf", "nw:2")):
+        parts = evaluate(HYPOTHESES, REFERENCES, "13a", bootstrap=50)[name].signature.split("|")
+        assert {choice, "bs:50", "seed:12345", "nrefs:1", f"version:{sacrebleu.__version__}"} <= set(parts)
+
+
+def test_signature_of_the_loss_tells_its_kind_its_unit_and_resamples() -> None:
+    assert METRICS["loss"].signature(50).startswith("loss|kind:nll|unit:nats/token|bs:50|seed:12345|v:")
+    assert "bs:" not in METRICS["loss"].signature(0)
 
 
 def test_signature_without_an_interval_does_not_claim_one_that_came_before() -> None:
     evaluate(HYPOTHESES, REFERENCES, "13a", bootstrap=50)
-    found = evaluate(HYPOTHESES, REFERENCES, "13a", bootstrap=0)
-    assert "bs:" not in found.bleu_signature
-    assert "seed:" not in found.bleu_signature
-    assert np.isnan([found.bleu_low, found.bleu_high]).all()
-    assert found.bleu == evaluate(HYPOTHESES, REFERENCES, "13a").bleu
+    for name, found in evaluate(HYPOTHESES, REFERENCES, "13a", bootstrap=0).items():
+        assert "bs:" not in found.signature
+        assert "seed:" not in found.signature
+        assert np.isnan([found.low, found.high]).all()
+        assert found.value == evaluate(HYPOTHESES, REFERENCES, "13a")[name].value
 
 
 def test_interval_holds_the_score_and_is_the_same_again() -> None:
@@ -101,34 +123,34 @@ def test_interval_holds_the_score_and_is_the_same_again() -> None:
     references = [" ".join(rng.choice(words, 12)) for _ in range(100)]
     hypotheses = [" ".join(w if rng.random() < 0.8 else "x" for w in line.split()) for line in references]
     first = evaluate(hypotheses, references, "none")
-    assert first.bleu_low < first.bleu < first.bleu_high
-    assert first.bleu_high - first.bleu_low < 20
+    for found in first.values():
+        assert found.low < found.value < found.high
+        assert found.high - found.low < 20
     bleu_metric.cache_clear()
     assert evaluate(hypotheses, references, "none") == first
 
 
 def test_interval_stays_within_what_bleu_can_be() -> None:
     references = [f"a{i} b{i} c{i} d{i} e{i}" for i in range(8)]
-    one_right = evaluate([references[0], *["x y z u v"] * 7], references, "none")
-    assert 0 <= one_right.bleu_low <= one_right.bleu_high
-    one_wrong = evaluate([*references[:7], "x y z u v"], references, "none")
-    assert one_wrong.bleu_high <= 100
+    one_right = evaluate([references[0], *["x y z u v"] * 7], references, "none")["bleu"]
+    assert 0 == one_right.low <= one_right.high
+    one_wrong = evaluate([*references[:7], "x y z u v"], references, "none")["bleu"]
+    assert one_wrong.high == 100
 
 
 def test_a_perfect_translation_scores_a_hundred() -> None:
     found = evaluate(REFERENCES, REFERENCES, "13a")
-    assert found.bleu == pytest.approx(100, abs=1e-9)
-    assert found.chrf == pytest.approx(100, abs=1e-9)
+    assert [score.value for score in found.values()] == pytest.approx([100, 100], abs=1e-9)
 
 
 @pytest.mark.parametrize("tokenizer", ["13a", "none", "char"])
 def test_empty_hypotheses_score_zero_and_do_not_crash(tokenizer: str) -> None:
-    found = evaluate([""] * 3, REFERENCES[:3], tokenizer)
-    assert (found.bleu, found.bleu_low, found.bleu_high, found.chrf) == (0, 0, 0, 0)
+    for found in evaluate([""] * 3, REFERENCES[:3], tokenizer).values():
+        assert found[:3] == (0, 0, 0)
 
 
 def test_scores_are_of_the_corpus_and_not_a_mean_of_sentences() -> None:
-    assert evaluate(["a b c d e f", "x"], ["a b c d e f", "y"], "none").bleu == pytest.approx(
+    assert evaluate(["a b c d e f", "x"], ["a b c d e f", "y"], "none")["bleu"].value == pytest.approx(
         sacrebleu.corpus_bleu(["a b c d e f", "x"], [["a b c d e f", "y"]], tokenize="none").score, abs=1e-12
     )
 
@@ -152,6 +174,96 @@ def test_length_ratio_by_hand() -> None:
     assert length_ratio(["a b"], [""]) == 2.0
 
 
+# scores of sums
+
+
+def bleu_sums(rng: np.random.Generator) -> list[int]:
+    """Counts as they can be, with n-grams that are missing."""
+    total = np.sort(rng.integers(0, 12, 4))[::-1]
+    correct = [int(rng.integers(0, most + 1)) for most in total]
+    return [int(total[0]), int(rng.integers(0, 15)), *correct, *map(int, total)]
+
+
+def chrf_sums(rng: np.random.Generator) -> list[int]:
+    pairs = rng.integers(0, 6, (8, 2))
+    return [int(n) for ours, theirs in pairs for n in (ours, theirs, rng.integers(0, min(ours, theirs) + 1))]
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+def test_scores_of_sums_are_those_of_sacrebleu(name: str) -> None:
+    rng, metric = np.random.default_rng(0), METRICS[name]
+    theirs, drawn = metric.made("none", None), {"bleu": bleu_sums, "chrf": chrf_sums}[name]  # type: ignore[misc]
+    rows = [drawn(rng) for _ in range(2000)]
+    expected = [theirs._compute_score_from_stats(list(row)).score for row in rows]
+    assert 0.2 < np.mean(np.array(expected) > 0) < 1
+    np.testing.assert_allclose(metric.score(np.array(rows, dtype=np.float64)), expected, rtol=0, atol=1e-9)
+
+
+def test_scores_are_taken_over_all_leading_axes() -> None:
+    rng = np.random.default_rng(1)
+    for score, width in ((bleu_score, 10), (chrf_score, 24), (loss_score, 4)):
+        sums = rng.integers(1, 9, (3, 5, width)).astype(np.float64)
+        assert score(sums).shape == (3, 5)
+        assert score(sums)[2, 3] == pytest.approx(float(score(sums[2, 3])), abs=1e-12)
+
+
+def test_the_loss_is_the_sum_of_its_terms_each_over_its_own_tokens() -> None:
+    sums = np.array([[6.0, 2, 0, 0], [2.0, 2, 5, 10]])
+    assert loss_score(sums).tolist() == [3.0, 1.5]
+    assert float(loss_score(sums.sum(0))) == 8 / 4 + 5 / 10
+
+
+def test_test_sets_are_told_apart_by_their_target_tokens_and_not_by_their_losses() -> None:
+    one, other, longer = np.array([[6.0, 2], [2, 2]]), np.array([[1.0, 2], [9, 2]]), np.array([[6.0, 2], [2, 3]])
+    assert of_losses(one) == of_losses(other) != of_losses(longer)
+
+
+@pytest.mark.parametrize("name", ["mt", "denoise"])
+def test_losses_are_those_of_each_sentence_by_itself_in_the_order_of_the_split(name: str) -> None:
+    model = toy.backend()
+    task = model.task(name)
+    found = losses(task, "cat", "test", Decoding(max_tokens=40))
+    assert found.shape == (24, {"mt": 2, "denoise": 4}[name])
+    for row, (*sums,) in enumerate(found):
+        nats, tokens = task.loss(task.collate([("cat", row)], "test"))
+        terms = np.stack([nats.detach().double().reshape(-1).numpy(), np.atleast_1d(tokens)], axis=1)
+        assert sums == pytest.approx(terms.ravel().tolist(), rel=1e-5)
+    assert losses(task, "cat", "test", Decoding(max_sentences=5)) == pytest.approx(found[:5], rel=1e-5)
+
+
+def test_a_micro_batch_of_losses_has_no_more_tokens_than_are_allowed() -> None:
+    class Noting(toy.ToyBackend):
+        padded: ClassVar[list[int]] = []
+
+        def collate(self, items: Any, split: str = "train") -> Any:
+            found = super().collate(items, split)
+            self.padded.append(max(found.source.numel(), found.target.numel()))
+            return found
+
+    losses(Noting(), "cat", "test", Decoding(max_tokens=60))
+    assert max(Noting.padded) <= 60
+    assert 2 < len(Noting.padded) < 24
+
+
+def test_losses_that_cannot_be_scored_are_refused() -> None:
+    class Infinite(toy.ToyBackend):
+        def losses(self, items: Any, split: str, kind: str = "nll") -> np.ndarray:
+            return super().losses(items, split, kind) + np.inf
+
+    with pytest.raises(DataError, match=r"^cat: there is no sentence to score"):
+        losses(
+            toy.ToyBackend(groups={"cat": replace(toy.LANGUAGES["cat"], sizes={"test": 0})}), "cat", "test", Decoding()
+        )
+    with pytest.raises(NonFiniteError, match=r"^cat: its loss is not finite"):
+        losses(Infinite(), "cat", "test", Decoding())
+
+
+@pytest.mark.parametrize("names", [[], ["bleu", "ter"]])
+def test_a_metric_that_does_not_exist_is_refused_with_the_known_ones(names: list[str]) -> None:
+    with pytest.raises(OptionError, match=r"^--metric: (nothing|ter) is not a metric; choose among bleu, chrf, loss"):
+        chosen(names)
+
+
 # tokenizers
 
 
@@ -168,7 +280,7 @@ def test_spm_with_a_model_where_sacrebleu_keeps_them_equals_its_command_line(
 ) -> None:
     (store / MODEL).write_bytes(models[0].read_bytes())
     found = evaluate(HYPOTHESES, REFERENCES, tokenizer, bootstrap=0)
-    assert f"tok:flores101-{sha256(models[0])[:8]}" in found.bleu_signature.split("|")
+    assert f"tok:flores101-{sha256(models[0])[:8]}" in found["bleu"].signature.split("|")
     for name, lines in (("refs", REFERENCES), ("hyps", HYPOTHESES)):
         (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     command = "import sacrebleu.sacrebleu as s; s.main()"
@@ -181,7 +293,7 @@ def test_spm_with_a_model_where_sacrebleu_keeps_them_equals_its_command_line(
         text=True,
         check=True,
     )
-    assert found.bleu == pytest.approx(float(theirs.stdout), abs=1e-9)
+    assert found["bleu"].value == pytest.approx(float(theirs.stdout), abs=1e-9)
 
 
 def test_another_spm_model_under_the_same_name_has_another_signature(store: Path, models: list[Path]) -> None:
@@ -190,7 +302,7 @@ def test_another_spm_model_under_the_same_name_has_another_signature(store: Path
     for model in models:
         (store / MODEL).write_bytes(model.read_bytes())
         bleu_metric.cache_clear()
-        signatures.add(evaluate(HYPOTHESES, REFERENCES, "spm").bleu_signature)
+        signatures.add(evaluate(HYPOTHESES, REFERENCES, "spm")["bleu"].signature)
     assert len(signatures) == 2
 
 
@@ -261,19 +373,21 @@ def test_a_truncated_model_of_sacrebleus_is_one_line_that_names_it(store: Path, 
 
 def test_spm_model_is_used_and_its_hash_is_in_the_signature(store: Path, models: list[Path]) -> None:
     found = evaluate(HYPOTHESES, REFERENCES, spm_model=str(models[1]))
-    assert f"tok:spm-{sha256(models[1])[:8]}" in found.bleu_signature.split("|")
+    assert f"tok:spm-{sha256(models[1])[:8]}" in found["bleu"].signature.split("|")
     processor = sentencepiece.SentencePieceProcessor(model_file=str(models[1]))
     hypotheses, references = (
         [" ".join(processor.encode(line, out_type=str)) for line in lines] for lines in (HYPOTHESES, REFERENCES)
     )
-    assert found.bleu == pytest.approx(sacrebleu.corpus_bleu(hypotheses, [references], tokenize="none").score, abs=1e-9)
-    assert found.bleu != evaluate(HYPOTHESES, REFERENCES, spm_model=str(models[0])).bleu
+    assert found["bleu"].value == pytest.approx(
+        sacrebleu.corpus_bleu(hypotheses, [references], tokenize="none").score, abs=1e-9
+    )
+    assert found["bleu"].value != evaluate(HYPOTHESES, REFERENCES, spm_model=str(models[0]))["bleu"].value
 
 
 def test_spm_model_equals_the_same_model_as_sacrebleus_own(store: Path, models: list[Path]) -> None:
     (store / MODEL).write_bytes(models[0].read_bytes())
     own, given = evaluate(HYPOTHESES, REFERENCES, "spm"), evaluate(HYPOTHESES, REFERENCES, spm_model=str(models[0]))
-    assert (own.bleu, own.bleu_low, own.bleu_high) == (given.bleu, given.bleu_low, given.bleu_high)
+    assert own["bleu"][:3] == given["bleu"][:3]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model"])
@@ -295,5 +409,5 @@ def test_spm_model_that_is_truncated_is_one_line(tmp_path: Path, models: list[Pa
 
 def test_choosing_a_tokenizer_without_a_model_needs_no_network(store: Path) -> None:
     for tokenizer in ("13a", "intl", "char", "zh", "none"):
-        assert evaluate(HYPOTHESES, REFERENCES, tokenizer, bootstrap=0).bleu > 0
+        assert evaluate(HYPOTHESES, REFERENCES, tokenizer, bootstrap=0)["bleu"].value > 0
     assert list(store.iterdir()) == []

@@ -15,7 +15,7 @@ import pytest
 
 from sensikit.backends.base import Provenance
 from sensikit.errors import DataError, OptionError, RunError, SensikitError
-from sensikit.evaluation.metrics import evaluate
+from sensikit.evaluation.metrics import evaluate, losses
 from sensikit.evaluation.systems import evaluate_systems, labels_of
 from sensikit.settings import Decoding, EvaluationSettings
 from tests.support import toy
@@ -69,11 +69,9 @@ def test_scores_are_those_of_evaluate_on_what_each_system_translates(straight: P
             assert (straight / f"references/{code}.txt").read_text().splitlines() == found.references
             quality = evaluate(found.hypotheses, found.references, "none", bootstrap=40)
             rows = table[(table["system"] == label) & (table["group"] == code)].set_index("metric")
-            assert rows.loc["bleu", "score"] == quality.bleu
-            assert rows.loc["bleu", "score_low"] == pytest.approx(quality.bleu_low, abs=1e-4)
-            assert rows.loc["bleu", "score_high"] == pytest.approx(quality.bleu_high, abs=1e-4)
-            assert rows.loc["bleu", "signature"] == quality.bleu_signature
-            assert rows.loc["chrf", "score"] == quality.chrf
+            for name, score in quality.items():
+                found = rows.loc[name, ["value", "value_low", "value_high", "metric_signature"]]
+                assert tuple(found) == score
             assert set(rows["tier"]) == {toy.LANGUAGES[code].tier}
             assert set(rows["sentences"]) == {24}
 
@@ -85,12 +83,12 @@ def test_a_tier_is_the_mean_of_its_languages_and_all_of_all(straight: Path) -> N
     for _, row in tiers.iterrows():
         of = scores[(scores["system"] == row["system"]) & (scores["metric"] == row["metric"])]
         of = of if row["tier"] == "All" else of[of["tier"] == row["tier"]]
-        assert row["score"] == pytest.approx(of["score"].mean(), abs=1e-9)
+        assert row["value"] == pytest.approx(of["value"].mean(), abs=1e-9)
         assert row["groups"] == len(of) == {"High": 2, "Low": 1, "Very Low": 1, "All": 4}[row["tier"]]
         if len(of) == 1:
-            assert row["score_low"] == of["score_low"].iloc[0]
+            assert row["value_low"] == of["value_low"].iloc[0]
         elif row["metric"] == "chrf":  # languages are independent: their mean is surer than they are
-            assert row["score_high"] - row["score_low"] < (of["score_high"] - of["score_low"]).mean()
+            assert row["value_high"] - row["value_low"] < (of["value_high"] - of["value_low"]).mean()
 
 
 def test_differences_are_of_the_same_scores_and_against_the_baseline(straight: Path) -> None:
@@ -99,8 +97,8 @@ def test_differences_are_of_the_same_scores_and_against_the_baseline(straight: P
     assert set(tests["system_b"]) == {"two"}
     assert len(tests) == (4 + 4) * 2
     assert ((tests["group"] == "") != (tests["tier"] == "")).all()
-    tiers = pd.read_csv(straight / "tiers.csv").set_index(["system", "tier", "metric"])["score"]
-    scores = pd.read_csv(straight / "evaluation.csv").set_index(["system", "group", "metric"])["score"]
+    tiers = pd.read_csv(straight / "tiers.csv").set_index(["system", "tier", "metric"])["value"]
+    scores = pd.read_csv(straight / "evaluation.csv").set_index(["system", "group", "metric"])["value"]
     for _, row in tests.iterrows():
         known, name = (tiers, row["tier"]) if row["tier"] else (scores, row["group"])
         expected = known["two", name, row["metric"]] - known["one", name, row["metric"]]
@@ -111,11 +109,11 @@ def test_differences_are_of_the_same_scores_and_against_the_baseline(straight: P
 
 def test_columns_are_those_that_others_read(straight: Path) -> None:
     assert list(pd.read_csv(straight / "evaluation.csv")) == [
-        "system", "direction", "group", "tier", "metric", "score", "score_low", "score_high", "sentences",
-        "signature",
+        "system", "direction", "group", "tier", "metric", "value", "value_low", "value_high", "sentences",
+        "metric_signature",
     ]  # fmt: skip
     assert list(pd.read_csv(straight / "tiers.csv")) == [
-        "system", "direction", "tier", "metric", "score", "score_low", "score_high", "groups",
+        "system", "direction", "tier", "metric", "value", "value_low", "value_high", "groups",
     ]  # fmt: skip
     assert list(pd.read_csv(straight / "significance.csv")) == [
         "system_a", "system_b", "direction", "group", "tier", "metric", "difference", "difference_low",
@@ -132,10 +130,12 @@ def test_manifest_tells_of_what_and_how(straight: Path) -> None:
     assert manifest["systems"]["one"]["sha256"] == origin.checkpoint_sha256
     assert manifest["systems"]["two"]["sha256"] == untrained().provenance.checkpoint_sha256
     assert manifest["groups"]["nso"] == {
-        "name": "Northern Sotho", "family": "Bantu", "tier": "Very Low",
+        "source": "nso", "target": "eng", "name": "Northern Sotho", "family": "Bantu", "tier": "Very Low",
         "sizes": {"train": 150, "valid": 30, "test": 24},
     }  # fmt: skip
-    assert manifest["signature"].startswith("E|dir:xxx-eng|split:test|beam:5|lenpen:1|maxlen:1.2x+10/4096|sents:all|")
+    assert manifest["signature"].startswith(
+        "E|task:mt|dir:xxx-eng|split:test|beam:5|lenpen:1|maxlen:1.2x+10/4096|sents:all|"
+    )
     assert f"|refs:text|data:{origin.data_sha256[:8]}|" in manifest["signature"]
     for name, noted in manifest["files"].items():
         assert noted["sha256"] == hashlib.sha256((straight / name).read_bytes()).hexdigest()
@@ -228,14 +228,85 @@ def test_resume_scores_anew_with_another_tokenizer_and_decodes_nothing(tmp_path:
     before = evaluate_systems(opened(one), tmp_path / "e", SETTINGS)
     after = evaluate_systems(opened(one), tmp_path / "e", replace(SETTINGS, tokenizer="char"), resume=True)
     assert len(one.calls) == 4
-    signatures = [set(found.tables["evaluation.csv"]["signature"]) for found in (before, after)]
+    signatures = [set(found.tables["evaluation.csv"]["metric_signature"]) for found in (before, after)]
     assert any("tok:char" in each for each in signatures[1])
     assert not any("tok:char" in each for each in signatures[0])
+
+
+# the loss
+
+
+LOSS = replace(SETTINGS, metrics=("loss",), tokenizer="no tokenizer is needed")
+
+
+@pytest.mark.parametrize("task", ["mt", "denoise"])
+def test_the_loss_is_taken_without_translating_and_tested_like_any_score(task: str, tmp_path: Path) -> None:
+    one, two = translating(), prepared(untrained())
+    done = evaluate_systems(opened(one, two), tmp_path / "e", replace(LOSS, task=task))
+    assert one.calls == two.calls == []
+    assert not (tmp_path / "e" / "hypotheses").exists()
+    table = done.tables["evaluation.csv"]
+    for label, backend in (("one", one), ("two", two)):
+        for code in CODES:
+            sums = losses(backend.task(task), code, "test", Decoding())
+            row = table[(table["system"] == label) & (table["group"] == code)].iloc[0]
+            terms = sums.sum(0).reshape(-1, 2)
+            assert row["value"] == pytest.approx((terms[:, 0] / terms[:, 1]).sum(), abs=1e-12)
+            assert 0 < row["value_low"] < row["value"] < row["value_high"]
+            assert row["sentences"] == len(sums) == 24
+    assert table["metric_signature"].str.startswith("loss|kind:nll|unit:nats/token|bs:40|").all()
+    tests = done.tables["significance.csv"]
+    assert tests["p"].max() == pytest.approx(2 / 41)
+    # a model that was trained to translate loses less there, and more where it is to repeat its source
+    assert ((tests["difference_low"] > 0) if task == "mt" else (tests["difference_high"] < 0)).all()
+    assert f"E|task:{task}|dir:xxx-eng|split:test|sents:all|data:" in done.manifest["signature"]
+
+
+def test_the_loss_is_added_to_what_was_translated_and_the_other_way_round(tmp_path: Path) -> None:
+    both = replace(SETTINGS, metrics=("bleu", "chrf", "loss"))
+    for place, first in (("a", SETTINGS), ("b", LOSS)):
+        one = translating()
+        evaluate_systems(opened(one), tmp_path / place, first)
+        evaluate_systems(opened(one), tmp_path / place, both, resume=True)
+        assert len(one.calls) == 4
+        evaluate_systems(opened(one), tmp_path / place, both, resume=True)
+        assert len(one.calls) == 4
+    assert (tmp_path / "a/evaluation.csv").read_bytes() == (tmp_path / "b/evaluation.csv").read_bytes()
+    assert set(pd.read_csv(tmp_path / "a/evaluation.csv")["metric"]) == {"bleu", "chrf", "loss"}
+
+
+def test_losses_that_are_not_what_was_written_are_taken_again(tmp_path: Path) -> None:
+    one = translating()
+    evaluate_systems(opened(one), tmp_path / "e", LOSS)
+    before = snapshot(tmp_path / "e")
+    (tmp_path / "e/losses/one.fur.npy").write_bytes(before["losses/one.cat.npy"])
+    evaluate_systems(opened(one), tmp_path / "e", LOSS, resume=True)
+    assert snapshot(tmp_path / "e") == before
+
+
+def test_max_sentences_are_those_of_the_loss_too(tmp_path: Path) -> None:
+    few = replace(LOSS, decoding=Decoding(max_sentences=7))
+    done = evaluate_systems(opened(translating()), tmp_path / "e", few)
+    assert set(done.tables["evaluation.csv"]["sentences"]) == {7}
+    assert "|sents:7|" in done.manifest["signature"]
+
+
+def test_a_task_that_does_not_translate_is_refused_a_score_of_translations(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, task="denoise")
+    refused(
+        OptionError,
+        "--metric: denoise has no translations to score; give --metric loss",
+        opened(translating()),
+        tmp_path / "e",
+        settings=settings,
+    )
+    assert not (tmp_path / "e").exists()
 
 
 @pytest.mark.parametrize(
     ("field", "changed"),
     [
+        ("task", replace(LOSS, task="denoise")),
         ("beam", replace(SETTINGS, decoding=Decoding(beam=4))),
         ("max_sentences", replace(SETTINGS, decoding=Decoding(max_sentences=3))),
         ("max_tokens", replace(SETTINGS, decoding=Decoding(max_tokens=100))),
@@ -344,12 +415,13 @@ def test_options_that_cannot_be_are_told_of_before_a_checkpoint_is_opened(tmp_pa
     assert "choose among one" in text
     for label in ("", " ", "a/b", ".hidden", "a\nb", "x" * 101):
         refused(OptionError, "--label: ", {label: never}, out)
+    refused(OptionError, "--metric: ter", {"one": never}, out, settings=replace(SETTINGS, metrics=("ter",)))
     refused(OptionError, "--tokenizer: nonsense", {"one": never}, out, settings=replace(SETTINGS, tokenizer="nonsense"))
     with pytest.raises(OptionError, match=r"^--beam: 0 is out of range; give 1 or more"):
         EvaluationSettings(decoding=Decoding(beam=0))
-    for languages, problem in ((["cat", "deu"], "deu is no language"), ([], "names no language")):
+    for languages, problem in ((["cat", "deu"], "deu is no group"), ([], "names no group")):
         systems = opened(translating())
-        assert problem in refused(OptionError, "--languages: ", systems, out, groups=languages)
+        assert problem in refused(OptionError, "--groups: ", systems, out, groups=languages)
     assert not out.exists()
 
 

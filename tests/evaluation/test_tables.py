@@ -11,28 +11,30 @@ import pytest
 
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.resampling import Sampled
-from sensikit.evaluation.scoring import METRICS, Scores, evaluation_table, significance_table, tiers_table
+from sensikit.evaluation.scoring import Scores, evaluation_table, significance_table, tiers_table
 
+METRICS = ("bleu", "chrf")
 TIERS = {"cat": "High", "nob": "High", "fao": "Very Low"}
 VALUES = {"base": (30.0, 20.0, 4.0), "m_cd": (32.0, 21.0, 4.0), "worse": (29.9, 10.0, 3.0)}
 SPREAD = {"cat": 0.1, "nob": 0.9, "fao": 0.1}
 """Of the differences, over resamples: a change of 1 is real in cat, and is not in nob."""
 
 
-def scores(systems: tuple[str, ...] = tuple(VALUES)) -> Scores:
+def scores(systems: tuple[str, ...] = tuple(VALUES), metrics: tuple[str, ...] = METRICS) -> Scores:
     rng = np.random.default_rng(0)
     values = {}
-    for metric in METRICS:
+    for metric in metrics:
         for system in systems:
             for code, value in zip(TIERS, VALUES[system], strict=True):
                 noise = rng.normal(0, SPREAD[code], 200)
                 values[metric, system, code] = Sampled(value, value + noise)
-    sentences, signatures = dict.fromkeys(TIERS, 100), {"bleu": "tok:none|v", "chrf": "nw:2|v"}
-    return Scores("xxx-eng", TIERS, sentences, signatures, values)
+    signatures = {"bleu": "tok:none|v", "chrf": "nw:2|v", "loss": "kind:nll|v"}
+    sentences = {(metric, code): 100 for metric in metrics for code in TIERS}
+    return Scores("xxx-eng", TIERS, {metric: signatures[metric] for metric in metrics}, sentences, values)
 
 
-def frames(*systems: str, baseline: str = "base") -> dict[str, pd.DataFrame]:
-    found = scores(systems or tuple(VALUES))
+def frames(*systems: str, baseline: str = "base", metrics: tuple[str, ...] = METRICS) -> dict[str, pd.DataFrame]:
+    found = scores(systems or tuple(VALUES), metrics)
     tables = {"evaluation.csv": evaluation_table(found), "tiers.csv": tiers_table(found)}
     if len(found.systems) > 1:
         tables["significance.csv"] = significance_table(found, baseline)
@@ -60,14 +62,14 @@ def test_systems_are_rows_and_tiers_are_columns_as_in_the_paper() -> None:
 
 
 def test_a_language_is_marked_where_its_difference_is_real() -> None:
-    assert shown("bleu-languages", frames()) == [
+    assert shown("bleu-groups", frames()) == [
         ["System", "cat", "nob", "fao"],
         ["base", "30.00", "20.00", "4.00"],
         ["m_cd", "32.00*", "21.00", "4.00"],
         ["worse", "29.90", "10.00*", "3.00*"],
     ]
     # against another baseline, another row has no marks
-    rows = shown("bleu-languages", frames(baseline="worse"))
+    rows = shown("bleu-groups", frames(baseline="worse"))
     assert rows[3] == ["worse", "29.90", "10.00", "3.00"]
     assert rows[1] == ["base", "30.00", "20.00*", "4.00*"]
 
@@ -80,13 +82,21 @@ def test_marks_are_those_of_the_metric() -> None:
     assert "*" not in str(shown("chrf-tiers", tables))
 
 
+def test_the_loss_has_tables_of_its_own_that_say_that_lower_is_better() -> None:
+    found = quality_tables.tables(frames(metrics=("loss",)))
+    assert list(found) == ["loss-tiers", "loss-differences", "loss-groups"]
+    assert all(title.startswith("Loss (lower is better)") for title, _ in found.values())
+    assert shown("loss-tiers", frames(metrics=("loss",)))[2] == ["m_cd", "26.500*", "4.000", "19.000*"]
+    assert not any("lower" in title for title, _ in quality_tables.tables(frames()).values())
+
+
 def test_differences_stand_with_their_intervals_and_p() -> None:
     tables = frames()
     head, *rows = shown("bleu-differences", tables)
     assert head == [
         "System",
         "Tier",
-        "Languages",
+        "Groups",
         "BLEU",
         "95% from",
         "to",
@@ -106,7 +116,7 @@ def test_differences_stand_with_their_intervals_and_p() -> None:
 def test_one_system_alone_has_scores_with_intervals_and_no_marks() -> None:
     tables = frames("base")
     assert shown("bleu-tiers", tables)[1:] == [["base", "25.00", "4.00", "18.00"]]
-    assert shown("bleu-differences", tables)[0] == ["System", "Tier", "Languages", "BLEU", "95% from", "to"]
+    assert shown("bleu-differences", tables)[0] == ["System", "Tier", "Groups", "BLEU", "95% from", "to"]
     assert "*" not in quality_tables.text(MANIFEST, tables)
 
 
@@ -126,7 +136,7 @@ def test_what_is_printed_says_what_marks_and_intervals_are_and_are_not() -> None
         "m_cd: ckpt 11111111", "a note",
     ):  # fmt: skip
         assert part in text
-    assert text.index("BLEU, mean over languages\n") < text.index("BLEU by language") < text.index("chrF++ by language")
+    assert text.index("BLEU, mean over groups\n") < text.index("BLEU by group") < text.index("chrF++ by group")
 
 
 @pytest.mark.parametrize("name", ["tiers", "groups", "differences"])

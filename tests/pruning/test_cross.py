@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from sensikit.errors import RunError
-from sensikit.evaluation.metrics import evaluate
+from sensikit.evaluation.metrics import evaluate, losses
 from sensikit.pruning.ledger import Cell, cells
 from sensikit.pruning.masks import Order, pruned, pruning_plan
 from sensikit.pruning.sweep import prune
@@ -36,26 +36,26 @@ def straight(analysed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_pruned_model_decodes_its_own_language_and_then_the_others() -> None:
     found = cells(["cat", "nob", "fur"], [0.5, 0, 0.3], ["specificity"], [], cross=True)
-    assert [(c.language, c.order, c.ratio, c.evaluated) for c in found if c.language == "nob"] == [
+    assert [(c.group, c.order, c.ratio, c.evaluated) for c in found if c.group == "nob"] == [
         ("nob", "none", 0.0, "nob"),
         *(("nob", "specificity", ratio, code) for ratio in (0.3, 0.5) for code in ("nob", "cat", "fur")),
     ]
     assert len(found) == 3 * (1 + 2 * 3)
-    assert len({cell.file for cell in found}) == len(found)
+    assert len({cell.hypotheses for cell in found}) == len(found)
     assert [cell for cell in found if not cell.other] == cells(["cat", "nob", "fur"], [0.5, 0.3], ["specificity"], [])
 
 
 def test_a_cell_is_the_other_language_translated_by_what_the_order_of_the_first_leaves(straight: Path) -> None:
     run, backend = Run.open(straight), toy.backend()
     table = run.read_table("pruning-cross.csv")
-    assert len(table) == 3 + 9
+    assert len(table) == 2 * (3 + 9)
     for row in table[table["order"] == "specificity"].to_dict("records"):
         plan = pruning_plan(run, backend.module, Order("specificity", row["group"]), [0.5])
         with pruned(run, backend.module, plan, 0.5) as count:
             found = backend.translate(row["evaluated"], "test", Decoding())
         quality = evaluate(found.hypotheses, found.references, "none", bootstrap=10)
-        assert row["bleu"] == pytest.approx(quality.bleu, abs=1e-9)
-        assert row["chrf"] == pytest.approx(quality.chrf, abs=1e-9)
+        score = quality[row["metric"]]
+        assert (row["value"], row["value_low"], row["value_high"], row["metric_signature"]) == score
         assert row["pruned"] == count == round(0.5 * row["prunable"])
         assert (straight / row["hypotheses"]).read_text("utf-8").splitlines() == found.hypotheses
 
@@ -63,13 +63,13 @@ def test_a_cell_is_the_other_language_translated_by_what_the_order_of_the_first_
 def test_the_matrix_has_the_columns_that_others_read_and_the_unpruned_model(straight: Path) -> None:
     table = Run.open(straight).read_table("pruning-cross.csv")
     assert table.columns.tolist() == [
-        "order", "seed", "group", "evaluated", "ratio", "pruned", "prunable", "bleu", "bleu_low", "bleu_high",
-        "chrf", "sentences", "truncated", "mean_length_ratio", "bleu_signature", "chrf_signature", "signature",
-        "hypotheses", "sha256",
+        "order", "seed", "group", "evaluated", "ratio", "metric", "value", "value_low", "value_high", "pruned",
+        "prunable", "sentences", "truncated", "mean_length_ratio", "metric_signature", "signature", "hypotheses",
+        "sha256",
     ]  # fmt: skip
     unpruned = table[table["order"] == "none"]
-    assert unpruned["evaluated"].tolist() == unpruned["group"].tolist() == LANGUAGES
-    assert not table.duplicated(["order", "group", "evaluated", "ratio"]).any()
+    assert unpruned["evaluated"].tolist() == unpruned["group"].tolist() == [key for key in LANGUAGES for _ in range(2)]
+    assert not table.duplicated(["order", "group", "evaluated", "ratio", "metric"]).any()
 
 
 def test_curves_hold_the_own_languages_alone(straight: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_matrix_shares_the_ledger_of_the_curves_and_decodes_nothing_twice(run:
     # fur: 0 and its own; and every other of each
     assert len(backend.calls) == 2 + 3 * 2
     matrix, whole = (Run.open(path).read_table("pruning-cross.csv") for path in (run.path, straight))
-    key = ["order", "group", "evaluated", "ratio"]
+    key = ["order", "group", "evaluated", "ratio", "metric"]
     pd.testing.assert_frame_equal(
         matrix.sort_values(key).reset_index(drop=True), whole.sort_values(key).reset_index(drop=True)
     )
@@ -124,7 +124,7 @@ def test_a_model_is_pruned_once_for_all_that_it_decodes(run: Run, monkeypatch: p
     real = sweep.pruned
 
     def counted(run: Run, module: Any, plan: Any, ratio: float) -> Any:
-        applied.append((plan.order.language, ratio))
+        applied.append((plan.order.group, ratio))
         return real(run, module, plan, ratio)
 
     monkeypatch.setattr(sweep, "pruned", counted)
@@ -137,9 +137,9 @@ def test_random_orders_are_crossed_by_seed(run: Run) -> None:
         run, translating(), [0.5], ["random"], seeds=[1, 2], groups=["cat", "nso"], settings=SCORING, cross=True
     )
     matrix = run.read_table("pruning-cross.csv")
-    assert len(table) == 2 * (1 + 2)
-    assert len(matrix) == 2 + 2 * 2 * 2
-    assert len(set(matrix["hypotheses"])) == len(matrix)
+    assert len(table) == 2 * 2 * (1 + 2)
+    assert len(matrix) == 2 * (2 + 2 * 2 * 2)
+    assert 2 * len(set(matrix["hypotheses"])) == len(matrix)
 
 
 def test_another_length_penalty_is_another_sweep(run: Run) -> None:
@@ -156,5 +156,18 @@ def test_another_length_penalty_is_another_sweep(run: Run) -> None:
 
 def test_a_line_of_the_ledger_says_what_was_decoded(straight: Path) -> None:
     lines = [json.loads(line) for line in (straight / "pruning" / "ledger.jsonl").read_text("utf-8").splitlines()]
-    assert [line["evaluated"] for line in lines[:4]] == ["cat", "cat", "fur", "nso"]
-    assert Cell("specificity", None, "cat", 0.5, "nso").file == lines[3]["hypotheses"]
+    assert [line["evaluated"] for line in lines[:8:2]] == ["cat", "cat", "fur", "nso"]
+    cell = Cell("specificity", None, "cat", 0.5, "nso")
+    assert (cell.hypotheses, cell.sums("bleu")) == (lines[6]["hypotheses"], lines[6]["sums"])
+
+
+def test_the_loss_of_every_group_is_crossed_without_translating(run: Run) -> None:
+    backend = translating()
+    table = prune(run, backend, **{**CROSS, "settings": replace(SCORING, metrics=("loss",))})
+    assert backend.calls == []
+    matrix = run.read_table("pruning-cross.csv")
+    assert (len(table), len(matrix)) == (2 * 3, 3 + 9)
+    row = matrix[(matrix["group"] == "cat") & (matrix["evaluated"] == "nso")].iloc[0]
+    with pruned(run, backend.module, pruning_plan(run, backend.module, Order("specificity", "cat"), [0.5]), 0.5):
+        nats, tokens = losses(backend, "nso", "test", Decoding()).sum(0)
+    assert row["value"] == pytest.approx(nats / tokens, abs=1e-12)

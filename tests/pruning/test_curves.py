@@ -11,22 +11,22 @@ import pandas as pd
 import pytest
 
 from sensikit.errors import RunError
-from sensikit.evaluation.metrics import bleu_metric, evaluate
-from sensikit.evaluation.resampling import Sampled, mean, resampled
+from sensikit.evaluation.metrics import METRICS, evaluate, of_references
+from sensikit.evaluation.resampling import Sampled, load_sums, mean
 from sensikit.pruning.curves import curve_bands, curve_tests, curves
-from sensikit.pruning.ledger import resamples_of
 from sensikit.pruning.sweep import prune
 from sensikit.run import Run
-from sensikit.sensitivity.analysis import Settings, analyze
-from sensikit.settings import Decoding, SweepSettings
+from sensikit.sensitivity.analysis import analyze
+from sensikit.settings import AnalysisSettings, Decoding, SweepSettings
 from tests.support import toy
+from tests.support.watched import ledger
 
 SETTINGS = SweepSettings(tokenizer="none", bootstrap=60)
 SWEEP = {"ratios": [0, 0.3, 0.7], "orders": ["specificity", "reverse", "random"], "seeds": [1, 2]}
 
 
 def swept(path: Path, backend: toy.ToyBackend, settings: SweepSettings = SETTINGS) -> Path:
-    run = analyze(backend, path, Settings(batches=4, tokens=64))
+    run = analyze(backend, path, AnalysisSettings(batches=4, tokens=64))
     prune(run, backend, **SWEEP, groups=["cat", "nso"], settings=settings)  # type: ignore[arg-type]
     return path
 
@@ -43,39 +43,45 @@ def runs(paths: dict[str, Path]) -> dict[str, Run]:
     return {label: Run.open(path) for label, path in paths.items()}
 
 
-def stored(run: Run, order: str, ratio: float, seed: int | None = None) -> Sampled:
-    """The mean over languages of one point, scored again from the stored hypotheses."""
+def stored(run: Run, order: str, ratio: float, seed: int | None = None, metric: str = "bleu") -> Sampled:
+    """The mean over groups of one point, scored again from the stored hypotheses, or from the model."""
     table = run.read_table("pruning.csv")
-    rows = table[(table["order"] == order) & (table["ratio"] == ratio)]
+    rows = table[(table["order"] == order) & (table["ratio"] == ratio) & (table["metric"] == metric)]
     rows = rows[rows["seed"] == seed] if seed else rows
     references = {
         code: [toy.text_of(pair.target) for pair in toy.backend().pairs[code, "test"]] for code in ("cat", "nso")
     }
-    return mean(
-        [
-            resampled(bleu_metric("none"), (run.path / file).read_text().splitlines(), references[code], 60)
-            for file, code in zip(rows["hypotheses"], rows["group"], strict=True)
-        ]
-    )
+    found = []
+    for file, code in zip(rows["hypotheses"], rows["group"], strict=True):
+        sums = METRICS[metric].sums((run.path / file).read_text().splitlines(), references[code], "none")
+        found.append(METRICS[metric].sampled(sums, of_references(references[code]), 60))
+    return mean(found)
 
 
-def test_a_sweep_keeps_the_resamples_of_each_cell(runs: dict[str, Run]) -> None:
+def test_a_sweep_keeps_the_sums_of_each_cell_and_metric(runs: dict[str, Run]) -> None:
     run = runs["regular"]
-    table = run.read_table("pruning.csv")
-    kept = sorted(path.relative_to(run.path).as_posix() for path in run.path.glob("pruning/resamples/*"))
-    assert kept == sorted(resamples_of(file) for file in table["hypotheses"])
-    assert len(kept) == 2 * (1 + 2 * (2 + 2))
-    for row in table.itertuples():
-        found = Sampled.load(run.path / resamples_of(str(row.hypotheses)))
-        assert found.value == row.bleu
-        assert found.interval() == pytest.approx((row.bleu_low, row.bleu_high), abs=1e-4)
+    lines = ledger(run)
+    kept = sorted(path.relative_to(run.path).as_posix() for path in run.path.glob("pruning/sums/*"))
+    assert kept == sorted(line["sums"] for line in lines)
+    assert len(kept) == 2 * 2 * (1 + 2 * (2 + 2))
+    for line in lines:
+        sums = load_sums(run.path / line["sums"], line["sums_sha256"], "prune again")
+        assert sums.shape == (24, {"bleu": 10, "chrf": 24}[line["metric"]])
+        found = METRICS[line["metric"]].sampled(sums, line["test_set"], 60)
+        assert (found.value, *found.interval()) == (line["value"], line["value_low"], line["value_high"])
+
+
+def of(metric: str, frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["metric"] == metric].drop(columns="metric")
 
 
 def test_bands_are_of_the_mean_over_languages_and_seeds(runs: dict[str, Run]) -> None:
     bands = curve_bands(runs)
-    assert list(bands) == ["run", "order", "ratio", "bleu", "bleu_low", "bleu_high", "change_low", "change_high"]
-    assert len(bands) == 2 * 3 * 3
-    at = bands.set_index(["run", "order", "ratio"])
+    assert list(bands) == [
+        "run", "order", "ratio", "metric", "value", "value_low", "value_high", "change_low", "change_high",
+    ]  # fmt: skip
+    assert len(bands) == 2 * 2 * 3 * 3
+    at = of("bleu", bands).set_index(["run", "order", "ratio"])
     start = stored(runs["id"], "none", 0.0)
     for order in ("specificity", "random"):
         whole = stored(runs["id"], order, 0.3)
@@ -84,15 +90,18 @@ def test_bands_are_of_the_mean_over_languages_and_seeds(runs: dict[str, Run]) ->
     for order in ("specificity", "reverse", "random"):
         expected = [start.value, *start.interval(), 0, 0]
         assert at.loc[("id", order, 0.0)].tolist() == pytest.approx(expected, abs=1e-9)
-    table = runs["id"].read_table("pruning.csv")
+    chrf = of("chrf", bands).set_index(["run", "order", "ratio"]).loc[("id", "reverse", 0.7)]
+    whole = stored(runs["id"], "reverse", 0.7, metric="chrf")
+    assert chrf.tolist()[:3] == pytest.approx([whole.value, *whole.interval()], abs=1e-9)
+    table = of("bleu", runs["id"].read_table("pruning.csv"))
     of_cells = table[(table["order"] == "specificity") & (table["ratio"] == 0.3)]
-    assert at.loc[("id", "specificity", 0.3), "bleu"] == pytest.approx(of_cells["bleu"].mean())
-    width = at.loc[("id", "specificity", 0.3), "bleu_high"] - at.loc[("id", "specificity", 0.3), "bleu_low"]
-    assert width < (of_cells["bleu_high"] - of_cells["bleu_low"]).mean()
+    assert at.loc[("id", "specificity", 0.3), "value"] == pytest.approx(of_cells["value"].mean())
+    width = at.loc[("id", "specificity", 0.3), "value_high"] - at.loc[("id", "specificity", 0.3), "value_low"]
+    assert width < (of_cells["value_high"] - of_cells["value_low"]).mean()
 
 
 def test_orders_of_a_run_are_tested_against_specificity_at_each_ratio(runs: dict[str, Run]) -> None:
-    found = curve_tests({"regular": runs["regular"]})
+    found = of("bleu", curve_tests({"regular": runs["regular"]}))
     assert set(zip(found["order_a"], found["order_b"], found["ratio"], strict=True)) == {
         (order, "specificity", ratio) for order in ("reverse", "random") for ratio in (0.3, 0.7)
     }
@@ -105,7 +114,7 @@ def test_orders_of_a_run_are_tested_against_specificity_at_each_ratio(runs: dict
 
 
 def test_runs_are_tested_against_the_first_in_each_order(runs: dict[str, Run]) -> None:
-    found = curve_tests(runs)
+    found = of("bleu", curve_tests(runs))
     between = found[found["run_a"] != found["run_b"]]
     assert set(zip(between["run_a"], between["run_b"], strict=True)) == {("regular", "id")}
     assert (between["order_a"] == between["order_b"]).all()
@@ -126,27 +135,27 @@ def test_runs_are_tested_against_the_first_in_each_order(runs: dict[str, Run]) -
 
 
 def test_random_and_specificity_can_be_told_apart(runs: dict[str, Run]) -> None:
-    found = curve_tests(runs)
+    found = of("bleu", curve_tests(runs))
     row = found[(found["run_a"] == "regular") & (found["order_a"] == "random") & (found["ratio"] == 0.3)].iloc[0]
     assert row["difference_low"] > 0
     assert row["p"] == pytest.approx(2 / 61)
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "alike"),
     [
-        replace(SETTINGS, decoding=Decoding(max_sentences=20)),
-        replace(SETTINGS, tokenizer="char"),
-        replace(SETTINGS, protect=0.2),
+        (replace(SETTINGS, decoding=Decoding(max_sentences=20)), set()),
+        (replace(SETTINGS, tokenizer="char"), {"chrf"}),
+        (replace(SETTINGS, protect=0.2), set()),
     ],
     ids=["sentences", "tokenizer", "protect"],
 )
 def test_sweeps_that_are_not_of_the_same_are_not_compared(
-    settings: SweepSettings, runs: dict[str, Run], tmp_path: Path
+    settings: SweepSettings, alike: set[str], runs: dict[str, Run], tmp_path: Path
 ) -> None:
     other = Run.open(swept(tmp_path / "c", toy.backend(1), settings))
     found = curve_tests({"regular": runs["regular"], "other": other})
-    assert (found["run_a"] == found["run_b"]).all()
+    assert set(found.loc[found["run_a"] != found["run_b"], "metric"]) == alike
     assert set(found["run_a"]) == {"regular", "other"}
 
 
@@ -161,34 +170,69 @@ def test_a_ratio_at_which_a_language_is_missing_is_left_out(paths: dict[str, Pat
 def test_without_resamples_there_are_curves_and_no_bands(tmp_path: Path) -> None:
     run = Run.open(swept(tmp_path / "run", toy.backend(), replace(SETTINGS, bootstrap=0)))
     bands = curve_bands({"run": run})
-    assert bands["bleu"].notna().all()
-    assert bands[["bleu_low", "bleu_high"]].isna().all(axis=None)
+    assert bands["value"].notna().all()
+    assert bands[["value_low", "value_high"]].isna().all(axis=None)
     assert curve_tests({"run": run})["p"].isna().all()
 
 
-@pytest.mark.parametrize("kind", ["missing", "of another cell"])
-def test_resamples_that_are_not_those_of_the_scores_are_refused(
-    kind: str, paths: dict[str, Path], tmp_path: Path
+def test_curves_of_the_loss_go_up_and_are_tested_without_translations(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, metrics=("loss",))
+    runs = {name: Run.open(swept(tmp_path / name, toy.backend(seed), settings)) for seed, name in enumerate("ab")}
+    bands, tests = curve_bands(runs), curve_tests(runs)
+    assert set(bands["metric"]) == set(tests["metric"]) == {"loss"}
+    assert set(zip(tests["run_a"], tests["run_b"], strict=True)) == {("a", "a"), ("b", "b"), ("a", "b")}
+    at = bands.set_index(["run", "order", "ratio"])
+    assert at.loc[("a", "random", 0.7), "value"] > at.loc[("a", "random", 0.0), "value"]
+    assert at.loc[("a", "random", 0.7), "change_low"] > 0
+    assert (bands["value_low"] >= 0).all()
+
+
+def test_a_metric_that_one_run_lacks_is_not_compared(
+    paths: dict[str, Path], runs: dict[str, Run], tmp_path: Path
 ) -> None:
+    other = Run.open(swept(tmp_path / "c", toy.backend(1), replace(SETTINGS, metrics=("bleu", "loss"))))
+    found = curve_tests({"regular": runs["regular"], "other": other})
+    between = found[found["run_a"] != found["run_b"]]
+    assert set(between["metric"]) == {"bleu"}
+    assert set(found["metric"]) == {"bleu", "chrf", "loss"}
+
+
+@pytest.mark.parametrize("kind", ["missing", "of another cell"])
+def test_sums_that_are_not_those_of_the_cells_are_refused(kind: str, paths: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(paths["regular"], tmp_path / "run")
-    folder = tmp_path / "run" / "pruning" / "resamples"
-    path = folder / "cat.specificity.0.3.npy"
+    folder = tmp_path / "run" / "pruning" / "sums"
+    path = folder / "cat.specificity.0.3.bleu.npy"
     if kind == "missing":
         path.unlink()
     else:
-        shutil.copy(folder / "cat.reverse.0.7.npy", path)
+        shutil.copy(folder / "cat.reverse.0.7.bleu.npy", path)
     with pytest.raises(RunError) as caught:
         curves(Run.open(tmp_path / "run"))
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
 
+def test_a_ledger_that_is_missing_or_lacks_the_start_is_refused_and_not_touched(
+    paths: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(paths["regular"], tmp_path / "run")
+    path = tmp_path / "run" / "pruning" / "ledger.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    torn = b"".join(lines[1:]) + lines[0][:20]
+    path.write_bytes(torn)
+    with pytest.raises(RunError, match=r"ledger\.jsonl: lacks the unpruned score of a group"):
+        curves(Run.open(tmp_path / "run"))
+    assert path.read_bytes() == torn
+    shutil.rmtree(path.parent)
+    with pytest.raises(RunError, match=r"is not a pruning sweep"):
+        curves(Run.open(tmp_path / "run"))
+
+
 def test_the_numbers_are_alive(runs: dict[str, Run]) -> None:
-    found = curve_bands(runs)
-    assert found["bleu"].between(0, 100).all()
-    assert np.ptp(found["bleu"]) > 20
-    assert isinstance(found, pd.DataFrame)
+    found = of("bleu", curve_bands(runs))
+    assert found["value"].between(0, 100).all()
+    assert np.ptp(found["value"]) > 20
     references = [toy.text_of(pair.target) for pair in toy.backend().pairs["cat", "test"]]
     hypotheses = (runs["regular"].path / "hypotheses" / "cat.none.0.0.txt").read_text().splitlines()
     table = runs["regular"].read_table("pruning.csv")
-    assert evaluate(hypotheses, references, "none", bootstrap=0).bleu == table["bleu"].iloc[0]
+    assert evaluate(hypotheses, references, "none", bootstrap=0)["bleu"].value == table["value"].iloc[0]

@@ -18,6 +18,7 @@ from sensikit.parameters import registry, tensors
 from sensikit.pruning.scorers import SCORERS, _without_padding, fisher, measure_missing, scorer_of, wanda
 from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch, draw, pack
+from sensikit.sensitivity.planning import Plan
 from sensikit.settings import AnalysisSettings
 from tests.support import toy
 from tests.support.measured import batches_of
@@ -37,10 +38,9 @@ def untied() -> toy.ToyBackend:
 
 
 def measured(of: Any, backend: Any, batches: Sequence[Batch], **options: Any) -> dict[str, np.ndarray]:
-    parameters = registry(backend.module, backend.ghosts)
-    return {
-        name: score.numpy() for name, score in of(backend, parameters, AnalysisSettings(**options), batches).items()
-    }
+    plan = Plan(backend.task("mt"), registry(backend.module, backend.ghosts), [], 0, {}, [])
+    found = of(backend.module, plan, AnalysisSettings(**options), batches)
+    return {name: score.numpy() for name, score in found.items()}
 
 
 # Fisher
@@ -267,26 +267,26 @@ def test_scores_are_of_the_runs_own_batches_and_are_kept_with_their_hashes(run: 
     backend = toy.backend()
     measure_missing(run, backend, [("fisher", "cat"), ("wanda", "nso"), ("none", "cat"), ("random", "cat")])
     again = Run.open(run.path)
-    assert {name for name in again.manifest["sets"] if not name.startswith("mt/")} == {"fisher/cat", "wanda/nso"}
-    entry = again.manifest["sets"]["fisher/cat"]
-    assert list(entry["files"]) == ["scores/fisher/cat.safetensors"]
+    assert {name for name in again.manifest["sets"] if not name.startswith("mt/")} == {"fisher-mt/cat", "wanda-mt/nso"}
+    entry = again.manifest["sets"]["fisher-mt/cat"]
+    assert list(entry["files"]) == ["scores/fisher-mt/cat.safetensors"]
     assert entry["drawn"] == again.manifest["sets"]["mt/cat"]["drawn"]
     assert entry["batches"] == 4
-    assert again.has("wanda", "nso")
+    assert again.has("wanda-mt", "nso")
     sizes = {"cat": backend.sizes("cat")}
     batches = pack(draw(sizes, 1, "mt/cat"), sizes, 64, 4, 4)
     expected = measured(fisher, backend, batches)
-    for (parameter, _), block in again.chunks([again.vector("fisher", "cat")]):
+    for (parameter, _), block in again.chunks([again.vector("fisher-mt", "cat")]):
         assert np.array_equal(block[0], expected[parameter.name].ravel())
 
 
 def test_what_is_measured_is_not_measured_again_and_what_is_damaged_is(run: Run) -> None:
     measure_missing(run, toy.backend(), [("fisher", "cat"), ("fisher", "nso")])
     whole = snapshot(run.path)
-    path = run.vector("fisher", "nso")
+    path = run.vector("fisher-mt", "nso")
     path.write_bytes(path.read_bytes()[:-3])
     backend = Watched()  # would be refused: it has no such sentences
-    backend.groups, backend.pairs, backend.module = (each := toy.backend()).languages, each.pairs, each.module
+    backend.groups, backend.pairs, backend.module = (each := toy.backend()).groups, each.pairs, each.module
     measure_missing(run, backend, [("fisher", "cat"), ("fisher", "nso")])
     assert {language for call in backend.calls for language, _ in call.items} == {"nso"}
     assert snapshot(run.path) == whole
@@ -310,6 +310,6 @@ def test_settings_of_another_version_are_refused(run: Run, settings: dict[str, A
 def test_the_table_of_scorers_says_what_each_reads() -> None:
     assert list(SCORERS) == ["specificity", "reverse", "sensitivity", "magnitude", "random", "fisher", "wanda"]
     for name, scorer in SCORERS.items():
-        own = (name, "{}")
+        own = (f"{name}-{{}}", "{}")
         assert bool(scorer.measure) == (own in scorer.reads), name
         assert scorer_of(name) is scorer

@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from sensikit.errors import OptionError
-from sensikit.evaluation.metrics import evaluate, length_ratio
+from sensikit.evaluation.metrics import evaluate, length_ratio, losses
 from sensikit.figures.curves import caption
 from sensikit.pruning.ledger import Cell, cells
 from sensikit.pruning.masks import Order, pruned, pruning_plan
+from sensikit.pruning.scorers import measure_missing
 from sensikit.pruning.sweep import cell_signature, parse_ratios, prune
 from sensikit.run import Run
-from sensikit.settings import Decoding, SweepSettings
+from sensikit.sensitivity.analysis import analyze
+from sensikit.settings import AnalysisSettings, Decoding, SweepSettings
 from tests.support import toy
 from tests.support.watched import CELLS, SCORING, SMALL, bits, ledger, translating
 
@@ -24,7 +27,7 @@ from tests.support.watched import CELLS, SCORING, SMALL, bits, ledger, translati
 
 def test_cells_go_by_language_then_order_then_ratio_and_ratio_0_comes_once() -> None:
     found = cells(["cat", "nob"], [0.5, 0, 0.1], ["specificity", "random"], [1, 2])
-    assert [(c.language, c.order, c.seed, c.ratio) for c in found] == [
+    assert [(c.group, c.order, c.seed, c.ratio) for c in found] == [
         ("cat", "none", None, 0.0),
         ("cat", "specificity", None, 0.1),
         ("cat", "specificity", None, 0.5),
@@ -50,14 +53,14 @@ def test_what_is_asked_for_twice_is_one_cell() -> None:
 def test_every_cell_has_a_file_of_its_own() -> None:
     ratios = [0.1, 0.10001, 0.100011, 1 / 3, 0.3333]
     found = cells(["cat", "nob"], ratios, ["specificity", "random"], [1, 11])
-    assert len({cell.file for cell in found}) == len(found)
+    assert len({cell.hypotheses for cell in found}) == len(found)
 
 
 def test_ratio_0_is_decoded_once_per_language_whatever_the_orders(run: Run) -> None:
     backend = translating()
     table = prune(run, backend, [0, 0.5], ["specificity", "reverse", "random"], seeds=[1, 2], settings=SCORING)
-    assert len(backend.calls) == len(table) == 4 * (1 + 1 + 1 + 2)
-    unpruned = table[table["ratio"] == 0]
+    assert 2 * len(backend.calls) == len(table) == 2 * 4 * (1 + 1 + 1 + 2)
+    unpruned = table[(table["ratio"] == 0) & (table["metric"] == "bleu")]
     assert unpruned["group"].tolist() == ["cat", "fur", "nob", "nso"]
     assert (unpruned["order"] == "none").all()
     assert (unpruned["pruned"] == 0).all()
@@ -72,18 +75,15 @@ def test_cells_are_what_plan_apply_decode_and_score_give_one_by_one(straight: Pa
     for line in ledger(straight):
         cell = Cell(line["order"], line["seed"], line["group"], line["ratio"])
         if cell.order == "none":
-            found = backend.translate(cell.language, "test", Decoding())
+            found = backend.translate(cell.group, "test", Decoding())
         else:
-            order = Order(cell.order, cell.language, cell.seed)
+            order = Order(cell.order, cell.group, cell.seed)
             with pruned(run, backend.module, pruning_plan(run, backend.module, order, [cell.ratio]), cell.ratio):
-                found = backend.translate(cell.language, "test", Decoding())
+                found = backend.translate(cell.group, "test", Decoding())
         quality = evaluate(found.hypotheses, found.references, "none", bootstrap=10)
-        assert (line["bleu"], line["bleu_low"], line["bleu_high"]) == (
-            quality.bleu,
-            quality.bleu_low,
-            quality.bleu_high,
-        )
-        assert (line["chrf"], line["bleu_signature"]) == (quality.chrf, quality.bleu_signature)
+        assert (line["value"], line["value_low"], line["value_high"], line["metric_signature"]) == quality[
+            line["metric"]
+        ]
         assert line["mean_length_ratio"] == length_ratio(found.hypotheses, found.references)
         assert line["sentences"] == 24
         assert line["prunable"] == run.manifest["prunable_count"]
@@ -95,7 +95,7 @@ def test_cells_are_what_plan_apply_decode_and_score_give_one_by_one(straight: Pa
 
 def test_the_curve_is_alive(straight: Path) -> None:
     table = pd.read_csv(straight / "pruning.csv")
-    mean = table.groupby(["order", "ratio"])["bleu"].mean()
+    mean = table[table["metric"] == "bleu"].groupby(["order", "ratio"])["value"].mean()
     assert mean["none", 0.0] > 50
     assert mean["specificity", 0.8] < mean["specificity", 0.4] < mean["none", 0.0]
     assert mean["random", 0.4] < mean["specificity", 0.4]
@@ -103,12 +103,12 @@ def test_the_curve_is_alive(straight: Path) -> None:
 
 def test_table_is_the_ledger_and_has_the_columns_that_others_read(straight: Path) -> None:
     table = Run.open(straight).read_table("pruning.csv")
-    assert table.columns[:15].tolist() == [
-        "order", "seed", "group", "ratio", "pruned", "prunable", "bleu", "bleu_low", "bleu_high", "chrf",
-        "sentences", "truncated", "mean_length_ratio", "bleu_signature", "chrf_signature",
+    assert table.columns.tolist() == [
+        "order", "seed", "group", "ratio", "metric", "value", "value_low", "value_high", "pruned", "prunable",
+        "sentences", "truncated", "mean_length_ratio", "metric_signature", "signature", "hypotheses", "sha256",
     ]  # fmt: skip
     lines = ledger(straight)
-    assert len(table) == len(lines) == CELLS
+    assert len(table) == len(lines) == 2 * CELLS
     for column in table.columns:
         expected = [line[column] for line in lines]
         found = [None if pd.isna(value) else value for value in table[column]]
@@ -152,12 +152,12 @@ def test_decoding_settings_and_split_reach_the_backend(run: Run) -> None:
     settings = replace(SCORING, split="valid", decoding=decoding)
     table = prune(run, backend, [0], groups=["cat"], settings=settings)
     assert backend.calls == [("cat", "valid", decoding)]
-    assert table["sentences"].tolist() == [5]
+    assert table["sentences"].tolist() == [5, 5]
 
 
 def test_protect_reaches_the_plan(run: Run) -> None:
     table = prune(run, translating(), [0.95], groups=["cat"], settings=replace(SCORING, protect=0.05))
-    assert table["pruned"].tolist() == [0, round(0.95 * run.manifest["prunable_count"])]
+    assert table["pruned"].tolist()[1:3] == [0, round(0.95 * run.manifest["prunable_count"])]
 
 
 def test_a_caption_says_where_all_orders_have_pruned_the_same(run: Run) -> None:
@@ -167,6 +167,58 @@ def test_a_caption_says_where_all_orders_have_pruned_the_same(run: Run) -> None:
     assert same not in caption(table[table["ratio"] < 0.9])
     end = table[table["ratio"] == 0.9]
     assert end["sha256"].nunique() == 1
+
+
+# the loss, other tasks
+
+
+LOSS = replace(SCORING, metrics=("loss",), tokenizer="no tokenizer is needed")
+
+
+@pytest.mark.parametrize("task", ["mt", "denoise"])
+def test_the_loss_of_a_cell_is_that_of_what_the_order_of_the_task_leaves(run: Run, task: str) -> None:
+    backend = translating()
+    analyze(backend, run.path, AnalysisSettings(batches=4, tokens=64, task="denoise"), resume=True)
+    run = Run.open(run.path)
+    table = prune(run, backend, [0, 0.5], groups=["cat", "nso"], settings=replace(LOSS, task=task))
+    assert backend.calls == []
+    assert not (run.path / "hypotheses").exists()
+    plan = pruning_plan(run, backend.module, Order("specificity", "cat", task=task), [0.5])
+    with pruned(run, backend.module, plan, 0.5):
+        sums = losses(backend.task(task), "cat", "test", Decoding())
+    terms = sums.sum(0).reshape(-1, 2)
+    row = table[(table["group"] == "cat") & (table["ratio"] == 0.5)].iloc[0]
+    assert row["value"] == pytest.approx((terms[:, 0] / terms[:, 1]).sum(), abs=1e-12)
+    assert row["value_low"] < row["value"] < row["value_high"]
+    assert row[["hypotheses", "sha256", "mean_length_ratio"]].isna().all()
+    assert row["sentences"] == 24
+    assert f"P|task:{task}|" in row["signature"]
+    assert ("|noise:toy|seed:1|" in row["signature"]) == (task == "denoise")
+    assert "beam" not in row["signature"]
+
+
+def test_the_order_of_another_task_is_another_order(run: Run) -> None:
+    backend = translating()
+    analyze(backend, run.path, AnalysisSettings(batches=4, tokens=64, task="denoise"), resume=True)
+    run = Run.open(run.path)
+    for name in ("specificity", "sensitivity", "fisher", "wanda"):
+        masks = []
+        for task in ("mt", "denoise"):
+            measure_missing(run, backend, [(name, "cat")], task)
+            plan = pruning_plan(run, backend.module, Order(name, "cat", task=task), [0.5])
+            with pruned(run, backend.module, plan, 0.5):
+                masks.append(torch.cat([tensor.flatten() == 0 for tensor in backend.module.parameters()]))
+        assert not torch.equal(*masks), name
+        assert masks[0].sum() == masks[1].sum(), name
+
+
+def test_a_task_that_was_not_measured_and_scores_that_it_does_not_have_are_refused(run: Run) -> None:
+    with pytest.raises(OptionError, match=r"^--groups: cat is no group here"):
+        prune(run, translating(), [0.5], groups=["cat"], settings=replace(LOSS, task="denoise"))
+    backend = translating()
+    analyze(backend, run.path, AnalysisSettings(batches=4, tokens=64, task="denoise"), resume=True)
+    with pytest.raises(OptionError, match=r"^--metric: denoise has no translations to score; give --metric loss"):
+        prune(Run.open(run.path), backend, [0.5], groups=["cat"], settings=replace(SCORING, task="denoise"))
 
 
 # the model

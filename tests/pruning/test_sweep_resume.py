@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -18,7 +19,8 @@ from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.files import read_json, write_json
 from sensikit.pruning.sweep import prune
 from sensikit.run import Run
-from sensikit.settings import Decoding, SweepSettings
+from sensikit.sensitivity.analysis import analyze
+from sensikit.settings import AnalysisSettings, Decoding, SweepSettings
 from tests.support.stored import everything
 from tests.support.watched import CELLS, SCORING, SMALL, Translating, bits, ledger, snapshot, translating
 
@@ -54,6 +56,48 @@ def test_a_torn_last_line_is_decoded_again(run: Run, straight: Path, kept: int) 
     assert snapshot(run.path) == snapshot(straight)
 
 
+def test_a_cell_whose_last_metric_is_torn_is_decoded_again_for_that_alone(run: Run, straight: Path) -> None:
+    shutil.copytree(straight, run.path, dirs_exist_ok=True)
+    path = run.path / "pruning" / "ledger.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:4]) + lines[4])
+    backend = translating()
+    prune(run, backend, **SMALL, settings=SCORING, resume=True)
+    assert len(backend.calls) == CELLS - 2
+    assert snapshot(run.path) == snapshot(straight)
+
+
+@pytest.mark.parametrize("first", [("bleu", "chrf"), ("loss",), ("chrf", "loss")])
+def test_metrics_are_added_to_cells_that_are_there(run: Run, first: tuple[str, ...]) -> None:
+    backend, whole = translating(), replace(SCORING, metrics=("bleu", "chrf", "loss"))
+    asked: dict[str, Any] = {"ratios": [0, 0.5], "groups": ["cat"]}
+    prune(run, backend, **asked, settings=replace(SCORING, metrics=first))
+    before = (run.path / "pruning" / "ledger.jsonl").read_bytes()
+    decoded = len(backend.calls)
+    assert decoded == (0 if first == ("loss",) else 2)
+    table = prune(run, backend, **asked, settings=whole, resume=True)
+    assert len(backend.calls) == decoded + (0 if "bleu" in first else 2)
+    assert (run.path / "pruning" / "ledger.jsonl").read_bytes().startswith(before)
+    assert table.groupby("ratio")["metric"].apply(set).tolist() == [{"bleu", "chrf", "loss"}] * 2
+    alone = prune(Run.open(shutil.copytree(run.path, run.path.parent / "b", ignore=lambda *_: ["pruning"])), backend,
+                  **asked, settings=whole)  # fmt: skip
+    key = ["ratio", "metric"]
+    pd.testing.assert_frame_equal(table.sort_values(key, ignore_index=True), alone.sort_values(key, ignore_index=True))
+
+
+def test_what_translating_needs_is_noted_once_it_is_needed_and_then_kept_to(run: Run) -> None:
+    asked: dict[str, Any] = {"ratios": [0], "groups": ["cat"], "resume": True}
+    loss = replace(SCORING, metrics=("loss",), tokenizer="no tokenizer", decoding=Decoding(beam=2))
+    prune(run, translating(), **asked, settings=loss)
+    assert not {"tokenizer", "decoding"} & read_json(run.path / "pruning" / "settings.json").keys()
+    prune(run, translating(), **asked, settings=SCORING)
+    prune(run, translating(), **asked, settings=loss)
+    with pytest.raises(RunError, match=r"was made with another decoding.beam \(5, not 2\)"):
+        prune(run, translating(), **asked, settings=replace(SCORING, decoding=Decoding(beam=2)))
+    with pytest.raises(RunError, match=r"was made with another max_sentences \(none, not 3\)"):
+        prune(run, translating(), **asked, settings=replace(loss, decoding=Decoding(max_sentences=3)))
+
+
 @pytest.mark.parametrize("damage", [b"{", b"null", b"[1, 2]", b'{"order": "none"}', b"\xff\xfe", b"", b'"text"', b"7"])
 def test_a_damaged_line_in_the_middle_is_refused_with_its_number_and_left_as_it_is(
     run: Run, straight: Path, damage: bytes
@@ -77,7 +121,7 @@ def test_a_damaged_line_in_the_middle_is_refused_with_its_number_and_left_as_it_
         ("protect", replace(SCORING, protect=0.05)),
         ("split", replace(SCORING, split="valid")),
         ("decoding.beam", replace(SCORING, decoding=Decoding(beam=1))),
-        ("decoding.max_sentences", replace(SCORING, decoding=Decoding(max_sentences=3))),
+        ("max_sentences", replace(SCORING, decoding=Decoding(max_sentences=3))),
         ("tokenizer", replace(SCORING, tokenizer="13a")),
         ("bootstrap", replace(SCORING, bootstrap=11)),
     ],
@@ -91,6 +135,15 @@ def test_other_settings_are_refused_and_named_and_the_ledger_is_left_as_it_is(
         prune(run, backend, **SMALL, settings=settings, resume=True)
     assert snapshot(run.path) == before
     assert backend.calls == []
+
+
+def test_a_ledger_is_of_one_task(run: Run) -> None:
+    backend = translating()
+    analyze(backend, run.path, AnalysisSettings(batches=4, tokens=64, task="denoise"), resume=True)
+    settings = replace(SCORING, metrics=("loss",))
+    prune(Run.open(run.path), backend, [0], groups=["cat"], settings=settings)
+    with pytest.raises(RunError, match=r"was made with another task \(mt, not denoise\)"):
+        prune(Run.open(run.path), backend, [0], settings=replace(settings, task="denoise"), resume=True)
 
 
 def test_another_spm_model_under_the_same_path_is_refused(run: Run, tmp_path: Path) -> None:
@@ -177,7 +230,7 @@ def test_a_later_sweep_adds_orders_ratios_and_languages_and_decodes_nothing_twic
     # cat: specificity 0.6, reverse 0.4 and 0.6; nob: 0, and both of each
     assert [language for language, _, _ in backend.calls] == ["cat"] * 3 + ["nob"] * 5
     assert (run.path / "pruning" / "ledger.jsonl").read_bytes().startswith(before)
-    assert len(table) == len(ledger(run)) == CELLS + 8
+    assert len(table) == len(ledger(run)) == 2 * (CELLS + 8)
     assert len(table.drop_duplicates(["order", "seed", "group", "ratio"])) == CELLS + 8
 
 
@@ -304,7 +357,12 @@ def test_nothing_asked_for_is_refused(run: Run, options: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("codes", [["xyz"], ["cat", "eng"], []])
 def test_a_language_that_was_not_measured_is_refused(run: Run, codes: list[str]) -> None:
-    refused(run, OptionError, "--groups: .*choose among cat, fur, nob, nso", groups=codes)
+    refused(run, OptionError, "--groups.*choose among cat, fur, nob, nso", groups=codes)
+
+
+@pytest.mark.parametrize("metrics", [(), ("bleu", "ter")])
+def test_an_unknown_metric_is_refused(run: Run, metrics: tuple[str, ...]) -> None:
+    refused(run, OptionError, "--metric: .* is not a metric", settings=replace(SCORING, metrics=metrics))
 
 
 def test_an_unknown_tokenizer_is_refused(run: Run) -> None:
@@ -363,4 +421,4 @@ def test_of_two_sweeps_begun_from_what_stood_there_before_neither_loses_its_scor
     prune(run, translating(), [0.5], ["fisher"], groups=["cat"], settings=SCORING)
     prune(other, translating(), [0.5], ["wanda"], groups=["cat"], settings=SCORING, resume=True)
     for order in ("fisher", "wanda"):
-        Run.open(run.path).check(order, ["cat"])
+        Run.open(run.path).check(f"{order}-mt", ["cat"])

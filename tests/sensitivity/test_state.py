@@ -161,7 +161,7 @@ def test_with_one_piece_no_more_than_one_gradient_is_ever_held() -> None:
 @pytest.mark.parametrize("only", [None, "decoder.layers.0.fc1.bias", "encoder.embed_tokens.weight"])
 def test_a_batch_that_is_not_finite_is_refused_with_its_number_and_language(value: float, only: str | None) -> None:
     backend = toy.ToyBackend(toy.initialised(toy.TinyTransformer(toy.vocabulary_size())))
-    batches = batches_of(backend, 6, languages=["fur"])
+    batches = batches_of(backend, 6, groups=["fur"])
     with pytest.raises(NonFiniteError, match=r"^batch 3 of fur: .*--skip-nonfinite") as caught:
         sensitivity(backend, batches, loss=spoiled(backend, {3}, value, only))
     assert "\n" not in str(caught.value)
@@ -171,7 +171,7 @@ def test_a_batch_that_is_not_finite_is_refused_with_its_number_and_language(valu
 
 def test_a_mixed_batch_that_is_not_finite_is_named_with_all_its_languages() -> None:
     backend = toy.backend()
-    batches = batches_of(backend, 6, tokens=120, languages=["nob", "cat", "fur"])
+    batches = batches_of(backend, 6, tokens=120, groups=["nob", "cat", "fur"])
     assert {code for code, _ in batches[1].items} == {"nob", "cat", "fur"}
     with pytest.raises(NonFiniteError, match=r"^batch 1 of cat\+fur\+nob: "):
         sensitivity(backend, batches, loss=spoiled(backend, {1, 4}))

@@ -20,9 +20,9 @@ ROUNDING = 2.0**-23
 
 
 def batches_of(
-    backend: toy.ToyBackend, count: int, pieces: int = 1, tokens: int = 40, languages: Sequence[str] = ("cat", "nob")
+    backend: toy.ToyBackend, count: int, pieces: int = 1, tokens: int = 40, groups: Sequence[str] = ("cat", "nob")
 ) -> list[Batch]:
-    sizes = {code: backend.sizes(code) for code in languages}
+    sizes = {code: backend.sizes(code) for code in groups}
     found = pack(draw(sizes, 1, "test"), sizes, tokens, count, pieces)
     assert len(found) == count
     return found
