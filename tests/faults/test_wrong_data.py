@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sensikit.backends.fairseq.translation import open_checkpoint
+from sensikit.backends.fairseq.opening import open_checkpoint
 from sensikit.errors import DataError
+from tests.support.checkpoints import translation
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def data(tiny_data: Path, tmp_path: Path) -> Path:
 
 def refused(checkpoint: Path, data: Path, problem: str, split: str = "train") -> None:
     with pytest.raises(DataError, match=problem) as caught:
-        open_checkpoint(checkpoint, data, device="cpu").sizes("cat", split)
+        translation(open_checkpoint(checkpoint, data, device="cpu")).sizes("cat", split)
     assert "\n" not in str(caught.value)
     assert caught.value.remedy
 
@@ -96,7 +97,7 @@ def test_missing_language(tiny_checkpoint: Path, data: Path) -> None:
 def test_missing_split(tiny_checkpoint: Path, data: Path) -> None:
     (data / "train.cat-eng.cat.idx").unlink()
     refused(tiny_checkpoint, data, "has no train set of cat-eng")
-    assert open_checkpoint(tiny_checkpoint, data, device="cpu").sizes("cat", "test").shape == (12, 2)
+    assert translation(open_checkpoint(tiny_checkpoint, data, device="cpu")).sizes("cat", "test").shape == (12, 2)
 
 
 def test_no_sentences(tiny_checkpoint: Path, data: Path) -> None:
