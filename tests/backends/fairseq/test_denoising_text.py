@@ -15,6 +15,7 @@ from sensikit.errors import DataError, OptionError
 from sensikit.files import read_json, sha256, write_json
 from sensikit.sensitivity.planning import Settings, make_plan
 from tests.support import training_system
+from tests.support.checkpoints import translation
 from tests.support.denoised import ITEMS, denoising, opened
 
 # the examples
@@ -45,6 +46,23 @@ def data_with_extra(tiny_data: Path, tmp_path: Path) -> Path:
     for end in ("idx", "bin"):
         shutil.copy(root / "bin" / f"train.fao-eng.fao.{end}", root / "bin" / "mono" / f"mono.cat.{end}")
     return root
+
+
+def test_of_pairs_the_groups_are_their_languages(data_with_extra: Path, tmp_path: Path) -> None:
+    system = training_system.build(data_with_extra, "cd")
+    task = system.task.args
+    task.lang_pairs = ["cat-eng", "eng-fao", "nob-eng"]
+    path = training_system.saved(system, tmp_path / "c.pt")
+    model = open_checkpoint(path, data_with_extra, device="cpu", pairs=["cat-eng", "eng-fao"])
+    assert list(model.task("mt").groups) == ["cat-eng", "eng-fao"]
+    denoise = denoising(model)
+    assert list(denoise.groups) == ["cat", "eng", "fao"]
+    assert [(group.source, group.target) for group in denoise.groups.values()] == [(None, None)] * 3
+    assert {key: group.sizes["train"] for key, group in denoise.groups.items()} == {"cat": 240, "eng": 240, "fao": 160}
+    # English is that of its first pair, Catalan has its extra text too
+    assert [len(denoise.sizes(key)) for key in denoise.groups] == [240 + 160, 240, 160]
+    english = [item.tolist() for item in denoise.text("eng", "train").data]
+    assert english == [pair["target"].tolist() for pair in translation(model).split("cat-eng", "train").dataset]
 
 
 @pytest.mark.parametrize("direction", ["xxx-eng", "eng-xxx"])
