@@ -127,7 +127,12 @@ def test_what_is_known_of_a_group() -> None:
     two = grouped("cat-fao", ("cat", "fao"), {"train": 2_000_000}, noted)
     assert (two.name, two.family, two.tier) == ("Valencian→Faroese", "Western Romance", "High")
     language = grouped("nb_NO", None, {"train": 5})
-    assert (language.source, language.target, language.name, language.tier) == (None, None, "Norwegian Bokmål", "Very Low")
+    assert (language.source, language.target, language.name, language.tier) == (
+        None,
+        None,
+        "Norwegian Bokmål",
+        "Very Low",
+    )
     assert language.facts()["sizes"] == {"train": 5}
     assert "key" not in language.facts()
 

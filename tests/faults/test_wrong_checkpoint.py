@@ -14,9 +14,7 @@ from tests.support.checkpoints import edited, translation
 
 
 def test_unknown_language_and_split(tiny_backend: FairseqModel) -> None:
-    with pytest.raises(
-        OptionError, match="xyz: is no group of the checkpoint here; it has cat, nob, fao"
-    ):
+    with pytest.raises(OptionError, match="xyz: is no group of the checkpoint here; it has cat, nob, fao"):
         translation(tiny_backend).sizes("xyz")
     with pytest.raises(DataError, match="has no dev set of cat-eng"):
         translation(tiny_backend).sizes("cat", "dev")

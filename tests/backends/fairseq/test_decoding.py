@@ -65,9 +65,7 @@ def test_the_model_has_learnt_something(tiny_mt: Translation) -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [1, 20, 50, 4096])
-def test_every_sentence_comes_back_though_fairseq_drops_the_last_batch(
-    max_tokens: int, tiny_mt: Translation
-) -> None:
+def test_every_sentence_comes_back_though_fairseq_drops_the_last_batch(max_tokens: int, tiny_mt: Translation) -> None:
     """With --required-batch-size-multiple 8 a set of 12 loses 4: the longest."""
     found = tiny_mt.translate("cat", "test", Decoding(max_len_a=0, max_len_b=30, max_tokens=max_tokens))
     assert len(found.hypotheses) == len(found.references) == HELD_OUT
@@ -188,7 +186,9 @@ def test_references_of_another_length(tiny_checkpoint: Path, tiny_data: Path, tm
 
 
 def test_references_decoded_from_the_binarised_target(tiny_checkpoint: Path, tiny_data: Path) -> None:
-    found = translation(open_checkpoint(tiny_checkpoint, tiny_data / "bin", device="cpu")).translate("cat", "test", TEST)
+    found = translation(open_checkpoint(tiny_checkpoint, tiny_data / "bin", device="cpu")).translate(
+        "cat", "test", TEST
+    )
     assert found.references == (tiny_data / "text" / "test.cat-eng.eng").read_text().splitlines()
 
 

@@ -52,9 +52,7 @@ def test_sizes_count_what_the_loss_counts(mt: Translation) -> None:
     assert mt.loss(piece)[1] == sum(mt.sizes(language)[index, 1] for language, index in MIXED)
 
 
-def test_a_language_tag_before_the_target_is_a_target(
-    tiny_backend: FairseqModel, plain_backend: FairseqModel
-) -> None:
+def test_a_language_tag_before_the_target_is_a_target(tiny_backend: FairseqModel, plain_backend: FairseqModel) -> None:
     replaced, plain = translation(tiny_backend).sizes("cat"), translation(plain_backend).sizes("cat")
     np.testing.assert_array_equal(plain, replaced + 1)
 
