@@ -163,7 +163,7 @@ class Ledger(Folder):
             if name in self.manifest or name not in LATER:
                 yield name, self.manifest.get(name), value
 
-    def lacks(self, cell: Cell, metrics: Sequence[str]) -> list[str]:
+    def missing(self, cell: Cell, metrics: Sequence[str]) -> list[str]:
         """Return those of some metrics that a cell has no line of."""
         return [metric for metric in metrics if (cell, metric) not in self.lines]
 

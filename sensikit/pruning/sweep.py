@@ -78,14 +78,14 @@ def prune(
         translation_of(model, settings.task)  # a task that does not translate is refused here
     wanted = cells(keys, ratios, orders, seeds, cross)
     with run.locked(), Ledger.begun(run.path / "pruning", noted, resume) as ledger:
-        todo = [cell for cell in wanted if ledger.lacks(cell, settings.metrics)]
+        todo = [cell for cell in wanted if ledger.missing(cell, settings.metrics)]
         run.check(settings.task, [name for key in keys for name in (key, rest_of(key))] if todo else [])
         ledger.save()
         record(ledger.path, command)
         measure_missing(run, model, [(cell.order, cell.group) for cell in todo], settings.task)
         with progress(len(todo), "pruning", "cells") as bar:
             for cell, count in _pruned(run, model, todo, settings):
-                lacking = ledger.lacks(cell, settings.metrics)
+                lacking = ledger.missing(cell, settings.metrics)
                 ledger.add(cell, _lines(run, model, cell, count, settings, chosen(lacking)))
                 bar.advance()
         table, crossed = ledger.table(), ledger.cross_table()

@@ -30,7 +30,13 @@ class TestPlainFairseq:
         train(tiny_data, tmp_path / "run", updates=4)
         recipe = json.loads((finished / "recipe.json").read_text(encoding="utf-8"))
         site = Path(sensikit.__file__).parent
-        words = ["fairseq-train", tiny_data / "bin", "--user-dir", site / "backends/fairseq/plugin", *recipe["flags"]]
+        words = [
+            "fairseq-train",
+            tiny_data / "bin",
+            "--user-dir",
+            site / "backends" / "fairseq" / "plugin",
+            *recipe["flags"],
+        ]
         words += ["--save-dir", tmp_path / "run", "--log-format", "simple"]
         assert "checkpoint_last.pt (epoch 1 @ 4 updates)" in run(list(map(str, words)), tmp_path)
         assert same_weights(finished, tmp_path / "run")
@@ -74,7 +80,7 @@ def example(data: Path) -> list[str]:
         "data/bin",
         "$(python -c 'import sensikit; print(*sensikit.__path__)')/backends/fairseq/plugin",
     ]
-    words[1], words[3] = str(data / "bin"), str(Path(sensikit.__file__).parent / "backends/fairseq/plugin")
+    words[1], words[3] = str(data / "bin"), str(Path(sensikit.__file__).parent / "backends" / "fairseq" / "plugin")
     return [*words, "--arch", "sensikit_tiny", "--cpu"]
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from sensikit.backends import open_checkpoint
+from sensikit.backends import open_model
 from sensikit.files import read_json
 from sensikit.run import Run
 from sensikit.settings import Decoding
@@ -56,5 +56,5 @@ def test_every_method_trains_resumes_and_is_opened_in_every_direction(tiny_data,
     assert [line["num_updates"] for line in journal(tmp_path / "run") if line["set"] == "valid"] == [4, 6]
     for asked in ("xxx-eng", "eng-xxx"):
         if direction in (asked, "both"):
-            backend = open_checkpoint(tmp_path / "run" / "checkpoint_last.pt", tiny_data, asked, device="cpu")
-            assert len(backend.translate("fao", "test", Decoding(beam=1)).hypotheses) == 12
+            task = open_model(tmp_path / "run" / "checkpoint_last.pt", tiny_data, asked, device="cpu").task("mt")
+            assert len(task.translate("fao", "test", Decoding(beam=1)).hypotheses) == 12
