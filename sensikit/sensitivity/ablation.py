@@ -36,9 +36,8 @@ BATCHES = 1
 
 AUDIT = Schema(
     "audit.csv", "Audit of the Taylor estimate", "audit",
-    key=("task", "group", "parameter", "index"),
+    key=("task", "group", "parameter", "index", "stratum"),
     numbers=("index", "weight", "taylor", "exact"),
-    text=("stratum",),
 )  # fmt: skip
 SUMMARY = Schema(
     "audit-summary.csv", "its agreement with exact ablation", "audit",

@@ -57,7 +57,7 @@ def part_of(parameter: Parameter) -> str:
     return f"cross-{part}" if _CROSS.search(parameter.name) else part
 
 
-def cells(run: Run) -> dict[tuple[str, str, str], list[Parameter]]:
+def parts(run: Run) -> dict[tuple[str, str, str], list[Parameter]]:
     """Return the parameters of each (stack, layer, component), then of all layers, of all components, and of both.
 
     Layers are text: numbers from 0, empty for what is in no layer, and `ALL`.
@@ -72,7 +72,7 @@ def cells(run: Run) -> dict[tuple[str, str, str], list[Parameter]]:
 
 
 def component_table(run: Run, task: str = "mt") -> pd.DataFrame:
-    """Return components.csv: the sensitivity and specificity of each group in each part of the model (see `cells`).
+    """Return components.csv: the sensitivity and specificity of each group in each part of the model (see `parts`).
 
     `sensitivity_mean` is the mean of S(θ,B_l) over the part's parameters, in nats, `sensitivity_share` the part's share
     of the sum of S over the model, `share_positive` the share of the part's parameters with D(θ,l) > 0.
@@ -84,12 +84,12 @@ def component_table(run: Run, task: str = "mt") -> pd.DataFrame:
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
-    parts = cells(run)
+    members_of = parts(run)
     rows = []
     for group in run.groups(task):
         sums = _sums(run, task, group)
         whole = sums["sensitivity"].sum()
-        for key, members in parts.items():
+        for key, members in members_of.items():
             count, own, score, positive = sums.loc[[parameter.name for parameter in members]].sum()
             median = _median(_scores(run, task, group, members), int(count))
             share = own / whole if whole else np.nan
@@ -114,7 +114,7 @@ def component_correlation_table(run: Run, task: str = "mt") -> pd.DataFrame:
     for (parameter, _), block in run.chunks([run.vector(task, group) for group in groups]):
         by_parameter[parameter.name].add(block)
     rows = []
-    for (stack, layer, component), members in cells(run).items():
+    for (stack, layer, component), members in parts(run).items():
         if ALL in (layer, component):
             moments = Moments.zero(len(groups))
             for parameter in members:

@@ -7,7 +7,7 @@ import pytest
 
 from sensikit.parameters import Parameter, component_of, layer_of, registry, stack_of
 from sensikit.run import Run
-from sensikit.statistics.components import cells, component_correlation_table, component_table, part_of
+from sensikit.statistics.components import component_correlation_table, component_table, part_of, parts
 from sensikit.statistics.specificity import specificity
 from tests.support import handmade
 
@@ -80,7 +80,7 @@ def test_every_cell_of_one_grain_holds_every_parameter_once(tmp_path: Path) -> N
     for layers, components in ((False, False), (True, False), (False, True), (True, True)):
         grain = [
             members
-            for (_, layer, component), members in cells(run).items()
+            for (_, layer, component), members in parts(run).items()
             if (layer == "all", component == "all") == (layers, components)
         ]
         assert sorted(p.start for members in grain for p in members) == [p.start for p in run.parameters]

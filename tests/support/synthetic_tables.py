@@ -185,7 +185,7 @@ def audit(languages: Languages, seed: int = 0, count: int = 60) -> pd.DataFrame:
         exact = taylor * np.exp(rng.normal(0, 0.3, count))
         strata = np.where(taylor > np.exp(-12), "high", "low")
         for index, (t, e, stratum) in enumerate(zip(taylor, exact, strata, strict=True)):
-            rows.append(("mt", code, "decoder.layers.0.fc1.weight", index, 10.0, t, e, stratum))
+            rows.append(("mt", code, "decoder.layers.0.fc1.weight", index, stratum, 10.0, t, e))
     return AUDIT.frame(rows)
 
 
