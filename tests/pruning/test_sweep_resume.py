@@ -121,7 +121,7 @@ def test_a_damaged_line_in_the_middle_is_refused_with_its_number_and_left_as_it_
         ("protect", replace(SCORING, protect=0.05)),
         ("split", replace(SCORING, split="valid")),
         ("decoding.beam", replace(SCORING, decoding=Decoding(beam=1))),
-        ("max_sentences", replace(SCORING, decoding=Decoding(max_sentences=3))),
+        ("decoding.max_sentences", replace(SCORING, decoding=Decoding(max_sentences=3))),
         ("tokenizer", replace(SCORING, tokenizer="13a")),
         ("bootstrap", replace(SCORING, bootstrap=11)),
     ],

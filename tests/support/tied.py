@@ -58,7 +58,7 @@ def run_of(path: Path, module: nn.Module, own: np.ndarray, rest: np.ndarray, sig
     )
     generator = np.random.default_rng(99)
     for name in STORED:  # few different values, so that many places are shared
-        made.write_set(name, "cat", {"": handmade.shaped(parameters, generator.integers(0, 30, SIZE))}, {})
+        made.write_set(f"{name}-mt", "cat", {"": handmade.shaped(parameters, generator.integers(0, 30, SIZE))}, {})
     return made
 
 
@@ -87,7 +87,7 @@ def obvious_mask(run: Run, module: nn.Module, order: Order, ratio: float) -> np.
         "sensitivity": own,
         "magnitude": np.abs(weights),
         "random": random_keys(order.seed or 0, 0, len(own)),
-        **{name: prunable_part(run, flat_of(run, name)) for name in STORED},
+        **{name: prunable_part(run, flat_of(run, f"{name}-mt")) for name in STORED},
     }[order.name]
     safe = set(np.argsort(-own, kind="stable")[: math.floor(order.protect * len(own) + 1e-9)].tolist())
     left = [i for i in np.argsort(by, kind="stable").tolist() if i not in safe]
