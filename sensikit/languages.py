@@ -238,14 +238,16 @@ def select(trained: Sequence[Pair], direction: str | None = None, pairs: Sequenc
     Raises:
         OptionError: if the model was not trained on one of them.
     """
+    option = "--direction" if pairs is None else "--pairs"
     if pairs is None and direction is not None and ("+" in direction or "xxx" not in direction.split("-")):
         pairs = direction.split("+")
     if pairs is not None:
-        known = {"-".join(pair): pair for pair in trained}
-        known |= {"-".join(map(_shown, pair)): pair for pair in trained if "-".join(map(_shown, pair)) not in known}
-        for pair in pairs:
-            if pair not in known:
-                raise OptionError("--pairs", f"the model was not trained on {pair}", f"choose among {', '.join(known)}")
+        own = {"-".join(pair): pair for pair in trained}
+        known = {"-".join(map(_shown, pair)): pair for pair in trained} | own
+        unknown = [pair for pair in pairs if pair not in known]
+        if unknown or not pairs:
+            problem = f"the model was not trained on {unknown[0]}" if unknown else "names no pair"
+            raise OptionError(option, problem, f"choose among {', '.join(own)}")
         wanted = {known[pair] for pair in pairs}
         return [pair for pair in trained if pair in wanted]
     found = views(trained)
@@ -268,7 +270,7 @@ def views(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
         for name, side in ((f"xxx-{_shown(code)}", 1), (f"{_shown(code)}-xxx", 0)):
             those = [pair for pair in pairs if pair[side] == code]
             if len(those) > 1 or (those and code == hub):
-                found[name] = those
+                found.setdefault(name, those)  # of two codes of one language, the first
     return found
 
 

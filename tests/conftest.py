@@ -6,6 +6,7 @@ import logging
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,8 +59,6 @@ def write_corpus(root: Path, tags: bool = True) -> Path:
     from sensikit.version import __version__
 
     parts = compat.load()
-    from fairseq.data import indexed_dataset
-
     for folder in ("bin", "text"):
         (root / folder).mkdir(parents=True)
     counts = {
@@ -84,10 +83,7 @@ def write_corpus(root: Path, tags: bool = True) -> Path:
         for side, code in enumerate((language, ENGLISH)):
             stem = f"{split}.{language}-{ENGLISH}.{code}"
             (root / "text" / stem).write_text("".join(pair[side] + "\n" for pair in pairs), encoding="utf-8")
-            builder = indexed_dataset.make_builder(str(root / "bin" / f"{stem}.bin"), "mmap", len(dictionary))
-            for pair in pairs:
-                builder.add_item(dictionary.encode_line(pieces(pair[side]), add_if_not_exist=False))
-            builder.finalize(str(root / "bin" / f"{stem}.idx"))
+            binarise(root / "bin" / stem, [pair[side] for pair in pairs], dictionary)
     names = {"cat": ("Catalan", "Western Romance"), "nob": ("Norwegian Bokmål", "North Germanic")}
     names["fao"] = ("Faroese", "North Germanic")
     tiers = {"cat": "High", "nob": "Low", "fao": "Very Low"}
@@ -106,6 +102,16 @@ def write_corpus(root: Path, tags: bool = True) -> Path:
     manifest |= {"tiers": {"high": 220, "low": 180}, "vocabulary": {"type": "pieces", "size": len(symbols)}}
     write_json(root / "manifest.json", {**manifest, "counts": {}, "files": files})
     return root
+
+
+def binarise(stem: Path, texts: list[str], dictionary: Any) -> None:
+    """Write one side of a pair as fairseq-preprocess does."""
+    from fairseq.data import indexed_dataset
+
+    builder = indexed_dataset.make_builder(f"{stem}.bin", "mmap", len(dictionary))
+    for text in texts:
+        builder.add_item(dictionary.encode_line(pieces(text), add_if_not_exist=False))
+    builder.finalize(f"{stem}.idx")
 
 
 REPLACED = ("--lang-tok-replacing-bos-eos", "--encoder-langtok", "tgt", "--decoder-langtok")
@@ -162,7 +168,7 @@ def plain_checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def tiny_backend(tiny_checkpoint: Path, tiny_data: Path):  # type: ignore[no-untyped-def]
     """`tiny_checkpoint` opened with `tiny_data`: opened afresh, so that a test may change its weights."""
-    from sensikit.backends.fairseq.translation import open_checkpoint
+    from sensikit.backends.fairseq.opening import open_checkpoint
 
     return open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
 
@@ -170,7 +176,7 @@ def tiny_backend(tiny_checkpoint: Path, tiny_data: Path):  # type: ignore[no-unt
 @pytest.fixture
 def plain_backend(plain_checkpoint: Path, tiny_data: Path):  # type: ignore[no-untyped-def]
     """`plain_checkpoint` opened with `tiny_data`, afresh."""
-    from sensikit.backends.fairseq.translation import open_checkpoint
+    from sensikit.backends.fairseq.opening import open_checkpoint
 
     return open_checkpoint(plain_checkpoint, tiny_data, device="cpu")
 
@@ -178,7 +184,7 @@ def plain_backend(plain_checkpoint: Path, tiny_data: Path):  # type: ignore[no-u
 @pytest.fixture(params=["replaced", "plain", "right"])
 def any_design(request: pytest.FixtureRequest, tiny_data: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
     """`tiny_backend`, `plain_backend`, and the first of them padded on the right, in turn."""
-    from sensikit.backends.fairseq.translation import open_checkpoint
+    from sensikit.backends.fairseq.opening import open_checkpoint
     from tests.support.checkpoints import edited
 
     if request.param != "right":

@@ -149,10 +149,9 @@ class Model(Protocol):
     notes: Sequence[str]
 
     def task(self, name: str, seed: int = 1) -> Task:
-        """Return one of its tasks, the same at every call; `seed` decides the noise of its examples.
+        """Return one of `tasks`, the same at every call; `seed` decides the noise of its examples.
 
-        Raises:
-            OptionError: if the model was not trained on it.
+        `task_of` refuses the name of another.
         """
         ...
 

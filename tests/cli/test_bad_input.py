@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sensikit import files
+from sensikit.run import Run
 from tests.support.command import Called, call
 
 SMALL = ["--batches", 4, "--tokens", 60]
@@ -107,22 +108,44 @@ def test_data_that_are_no_data(what: str, tiny_checkpoint: Path, tmp_path: Path)
 
 
 def test_an_unknown_language(tiny_checkpoint: Path, tiny_data: Path, run: Path, tmp_path: Path) -> None:
-    options = ["--data", tiny_data, "--out", tmp_path / "run", "--languages", "cat,xyz", *SMALL]
-    refused(call("analyze", tiny_checkpoint, *options), "--languages", "xyz", "cat, nob, fao")
-    refused(call("prune", run, "--languages", "xyz", "--tokenizer", "13a"), "--languages", "xyz")
+    options = ["--data", tiny_data, "--out", tmp_path / "run", "--groups", "cat,xyz", *SMALL]
+    refused(call("analyze", tiny_checkpoint, *options), "--groups", "xyz", "cat, nob, fao")
+    refused(call("prune", run, "--groups", "xyz", "--tokenizer", "13a"), "--groups", "xyz")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("how", ["missing", "empty", "damaged"])
-def test_a_language_without_data(how: str, tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["empty", "damaged"])
+def test_a_group_whose_data_are_damaged(how: str, tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path) -> None:
     data = tmp_path / "bin"
     shutil.copytree(tiny_data / "bin", data)
     for path in data.glob("train.fao-eng.*"):
-        if how == "missing":
-            path.unlink()
-        else:
-            path.write_bytes(b"" if how == "empty" else path.read_bytes()[:40])
+        path.write_bytes(b"" if how == "empty" else path.read_bytes()[:40])
     refused(call("analyze", tiny_checkpoint, "--data", data, "--out", tmp_path / "run", *SMALL), "fao")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "note"),
+    [("*fao*", "fao: left out, no data in"), ("train.fao*", "fao: left out, for the train split has no sentence")],
+)
+def test_a_group_without_data_is_left_out_and_said(
+    files: str, note: str, tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "bin"
+    shutil.copytree(tiny_data / "bin", data, ignore=shutil.ignore_patterns(files))
+    done = call("analyze", tiny_checkpoint, "--data", data, "--out", tmp_path / "run", *SMALL)
+    assert done.code == 0, done.error
+    assert note in done.error
+    assert Run.open(tmp_path / "run").groups() == ["cat", "nob"]
+
+
+def test_one_group_alone_has_no_other_to_be_compared_with(
+    tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "bin"
+    shutil.copytree(tiny_data / "bin", data, ignore=shutil.ignore_patterns("*fao*", "*nob*"))
+    done = call("analyze", tiny_checkpoint, "--data", data, "--out", tmp_path / "run", *SMALL)
+    refused(done, "cat", "needs at least two groups")
     assert not (tmp_path / "run").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sensikit.backends.fairseq.checkpoint import Checkpoint
-from sensikit.backends.fairseq.model import english_of, pairs_of
 from sensikit.backends.fairseq.settings import Trained, trained
 from sensikit.errors import CheckpointError, OptionError
+from sensikit.languages import direction_of, keyed, select
 
 GOOD: dict[str, Any] = {
     "_name": "translation_multi_simple_epoch",
@@ -58,7 +59,7 @@ def taken(content: dict[str, Any]) -> Trained | None:
     """Return the settings, or None if they are refused as they should be."""
     try:
         found = trained(Checkpoint(Path("c.pt"), "0" * 64, 1, {}, content, False))
-        pairs_of(found, None)
+        assert keyed(select(found.pairs))
     except (CheckpointError, OptionError) as error:
         refusal = str(error)
     else:
@@ -128,12 +129,14 @@ def test_updates_are_counted() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(*[st.sampled_from(["en", "eng", "cat", "nob", "fr", "en_XX"])] * 2), min_size=1, max_size=5))
-def test_english_of_any_pairs(pairs: list[tuple[str, str]]) -> None:
-    try:
-        english = english_of(pairs)
-    except OptionError:
-        return
-    assert any(english in pair for pair in pairs)
+def test_any_pairs_make_groups_that_are_found_again(pairs: list[tuple[str, str]]) -> None:
+    for found in (select(pairs), select(pairs, pairs=["-".join(pairs[-1])])):
+        assert set(found) <= set(pairs)
+        assert found
+        assert select(pairs, direction_of(found, pairs)) == found
+        groups = keyed(found)
+        assert set(groups.values()) == set(found)
+        assert all(re.fullmatch(r"[A-Za-z_]+(-[A-Za-z_]+)?", key) for key in groups)
 
 
 def test_tags_from_a_table() -> None:

@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from sensikit.backends.fairseq.checkpoint import read
-from sensikit.backends.fairseq.translation import open_checkpoint
+from sensikit.backends.fairseq.opening import open_checkpoint
 from sensikit.errors import CheckpointError, SensikitError
 from tests.support.checkpoints import content_of
 

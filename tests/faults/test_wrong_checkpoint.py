@@ -8,18 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from sensikit.backends.fairseq.translation import FairseqBackend, open_checkpoint
+from sensikit.backends.fairseq.opening import FairseqModel, open_checkpoint
 from sensikit.errors import CheckpointError, DataError, OptionError
-from tests.support.checkpoints import edited
+from tests.support.checkpoints import edited, translation
 
 
-def test_unknown_language_and_split(tiny_backend: FairseqBackend) -> None:
-    with pytest.raises(
-        OptionError, match="xyz: is no language of the checkpoint in this direction; it has cat, nob, fao"
-    ):
-        tiny_backend.sizes("xyz")
+def test_unknown_language_and_split(tiny_backend: FairseqModel) -> None:
+    with pytest.raises(OptionError, match="xyz: is no group of the checkpoint here; it has cat, nob, fao"):
+        translation(tiny_backend).sizes("xyz")
     with pytest.raises(DataError, match="has no dev set of cat-eng"):
-        tiny_backend.sizes("cat", "dev")
+        translation(tiny_backend).sizes("cat", "dev")
 
 
 def test_checkpoint_of_another_task(tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sensikit.backends.fairseq.translation import open_checkpoint
+from sensikit.backends.fairseq.opening import open_checkpoint
 from sensikit.errors import DataError
+from tests.support.checkpoints import translation
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def data(tiny_data: Path, tmp_path: Path) -> Path:
 
 def refused(checkpoint: Path, data: Path, problem: str, split: str = "train") -> None:
     with pytest.raises(DataError, match=problem) as caught:
-        open_checkpoint(checkpoint, data, device="cpu").sizes("cat", split)
+        translation(open_checkpoint(checkpoint, data, device="cpu")).sizes("cat", split)
     assert "\n" not in str(caught.value)
     assert caught.value.remedy
 
@@ -90,13 +91,21 @@ def test_missing_dictionary(tiny_checkpoint: Path, data: Path) -> None:
 def test_missing_language(tiny_checkpoint: Path, data: Path) -> None:
     for path in data.glob("*.fao-eng.*"):
         path.unlink()
-    refused(tiny_checkpoint, data, "has no binarised fao-eng")
+    model = open_checkpoint(tiny_checkpoint, data, device="cpu")
+    assert list(model.task("mt").groups) == ["cat", "nob"]
+    assert model.notes == [f"fao: left out, no data in {data}"]
+
+
+def test_no_language_is_there(tiny_checkpoint: Path, data: Path) -> None:
+    for path in data.glob("*-eng.*"):
+        path.unlink()
+    refused(tiny_checkpoint, data, "has no binarised cat-eng, nob-eng, fao-eng; give the data")
 
 
 def test_missing_split(tiny_checkpoint: Path, data: Path) -> None:
     (data / "train.cat-eng.cat.idx").unlink()
     refused(tiny_checkpoint, data, "has no train set of cat-eng")
-    assert open_checkpoint(tiny_checkpoint, data, device="cpu").sizes("cat", "test").shape == (12, 2)
+    assert translation(open_checkpoint(tiny_checkpoint, data, device="cpu")).sizes("cat", "test").shape == (12, 2)
 
 
 def test_no_sentences(tiny_checkpoint: Path, data: Path) -> None:

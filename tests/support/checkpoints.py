@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from sensikit.backends.base import Backend
+from sensikit.backends.base import Model
+from sensikit.backends.fairseq.translation import Translation
 
 MIXED = [("fao", 5), ("cat", 0), ("nob", 7), ("cat", 9), ("fao", 1)]
 """Training sentences of all languages of `tiny_data`."""
@@ -42,6 +43,13 @@ def edited(
     return out
 
 
-def values(backend: Backend, items: list[tuple[str, int]] = MIXED, kind: str = "nll") -> float:
+def translation(model: Model) -> Translation:
+    found = model.task("mt")
+    assert isinstance(found, Translation)
+    return found
+
+
+def values(model: Model | Translation, items: list[tuple[str, int]] = MIXED, kind: str = "nll") -> float:
     """Return the summed loss of some training sentences."""
-    return float(backend.loss(backend.collate(items), kind)[0].detach())
+    task = model if isinstance(model, Translation) else translation(model)
+    return float(task.loss(task.collate(items), kind)[0].detach())

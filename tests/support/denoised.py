@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sensikit.backends.fairseq.denoising import Denoising
-from sensikit.backends.fairseq.translation import FairseqBackend, open_checkpoint
+from sensikit.backends.fairseq.opening import FairseqModel, open_checkpoint
 from tests.support import training_system
 from tests.support.training_system import System
 
@@ -28,7 +28,7 @@ METHODS: dict[str, list[str]] = {
 }
 
 
-def opened(data: Path, path: Path, *flags: str, direction: str = "xxx-eng") -> tuple[System, FairseqBackend]:
+def opened(data: Path, path: Path, *flags: str, direction: str = "xxx-eng") -> tuple[System, FairseqModel]:
     """A system that was never trained, its weights as they were drawn, and its checkpoint opened."""
     system = training_system.build(data, *flags, direction=direction)
     with torch.no_grad():
@@ -37,12 +37,12 @@ def opened(data: Path, path: Path, *flags: str, direction: str = "xxx-eng") -> t
             tensor.add_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(tensor.numel())) / 20)
     system.model.eval()
     system.criterion.eval()
-    backend = open_checkpoint(training_system.saved(system, path), data, device="cpu")
-    return system, backend
+    model = open_checkpoint(training_system.saved(system, path), data, device="cpu")
+    return system, model
 
 
-def denoising(backend: FairseqBackend, seed: int = 3) -> Denoising:
-    found = backend.examples("denoise", seed)
+def denoising(model: FairseqModel, seed: int = 3) -> Denoising:
+    found = model.task("denoise", seed)
     assert isinstance(found, Denoising)
     return found
 

@@ -84,7 +84,7 @@ def _groups(opened: Opened, pairs: Mapping[str, Pair]) -> dict[str, Group]:
 
 
 class Denoising:
-    """The self-supervised task of a fairseq checkpoint, one term for each side that predicts; see `base.Examples`.
+    """The self-supervised task of a fairseq checkpoint, one term for each side that predicts; see `base.Task`.
 
     The sentences of language l are the l side of its bitext, or DATA/bin/mono/mono.l (of training alone), or both, as
     the model's --mono had it; its --mono-cap plays no part. As in training, the tag on source and decoder input is that
@@ -148,20 +148,21 @@ class Denoising:
 
     def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
         """Return the loss of each sentence, in order: (n, 2·K) float64, nats and targets of each term in turn."""
-        found = torch.zeros(len(items), 2 * len(self.terms), dtype=torch.float64)
-        for side, logits, target, rows in self._predicted(self.collate(items, split)):
-            nats = self._cross_entropy(logits, target, kind, "none")
-            both = torch.stack([nats.double(), torch.ones_like(nats, dtype=torch.float64)], dim=1).cpu()
-            place = 2 * self.terms.index(side)
-            found[:, place : place + 2].index_add_(0, rows.cpu(), both)
-        return found.numpy()
+        found = np.zeros((len(items), 2 * len(self.terms)))
+        with torch.no_grad():
+            for side, logits, target, rows in self._predicted(self.collate(items, split)):
+                nats = self._cross_entropy(logits, target, kind, "none").double()
+                place, sentence = 2 * self.terms.index(side), rows.cpu().numpy()
+                found[:, place] += np.bincount(sentence, nats.cpu().numpy(), len(items))
+                found[:, place + 1] += np.bincount(sentence, minlength=len(items))
+        return found
 
     def _cross_entropy(self, logits: torch.Tensor, target: torch.Tensor, kind: str, reduction: str) -> torch.Tensor:
         smoothing = self.opened.smoothing(kind, logits.shape[-1])
         return functional.cross_entropy(logits, target, reduction=reduction, label_smoothing=smoothing)
 
     def layout(self, languages: Sequence[str], split: str = "train") -> pd.DataFrame | None:
-        """Return a sentence of each language as concurrent denoising has it; see `base.Examples`.
+        """Return a sentence of each language as concurrent denoising has it; see `base.Task`.
 
         It is the first of the language that is short enough to be read in a figure and has a word masked.
         """

@@ -99,13 +99,12 @@ def _trained(settings: Trained | None) -> dict[str, Any]:
     if settings is None:
         known = {"task": "", "arch": "", "directions": {}, "language_tags": "", "criterion": ""}
         return {**known, "updates": None}
-    hub = hub_of(settings.pairs)
-    directions = {name: list(keyed(pairs)) for name, pairs in views(settings.pairs).items() if hub in pairs[0]}
+    directions = views(settings.pairs) if hub_of(settings.pairs) else {"pairs": settings.pairs}
     criterion = settings.criterion or "unknown"
     return {
         "task": settings.task,
         "arch": settings.arch,
-        "directions": directions or {"pairs": list(keyed(settings.pairs))},
+        "directions": {name: list(keyed(pairs)) for name, pairs in directions.items()},
         "language_tags": _tags(settings),
         "criterion": f"{criterion}, smoothing {settings.label_smoothing:g}" if settings.label_smoothing else criterion,
         "updates": settings.updates,

@@ -82,7 +82,7 @@ def open_checkpoint(
         shown = ", ".join(map("-".join, list(chosen.values())[:4]))
         raise DataError(directory.root, f"has no binarised {shown}", "give the data that the checkpoint was trained on")
     without = [key for key in groups if key not in there]
-    notes = [f"{', '.join(without)}: left out, for {directory.root} has no data of them"] if without else []
+    notes = [f"{', '.join(without)}: left out, no data in {directory.root}"] if without else []
     held = {key: chosen[key] for key in there}
     parts = compat.load()
     task = build_task(parts, settings, list(held.values()), directory)

@@ -23,7 +23,7 @@ from sensikit.settings import Decoding
 class MicroBatch:
     """Some sentence pairs, padded: what the model is fed, what it should say (B, T) int64, how many tokens count.
 
-    `order` are the places of its rows among the items that it was collated from.
+    `order` says of each row which of the items it is.
     """
 
     net_input: dict[str, torch.Tensor]
@@ -81,15 +81,16 @@ class Translation:
 
         Rows come group by group, in each by falling source length.
         """
-        places: dict[str, dict[int, int]] = {}
+        places: dict[str, dict[int, list[int]]] = {}
         for place, (key, row) in enumerate(items):
-            places.setdefault(key, {})[int(self.split(key, split).rows[row])] = place
+            places.setdefault(key, {}).setdefault(int(self.split(key, split).rows[row]), []).append(place)
         longest = np.max([self.split(key, split).lengths[list(rows)].max(axis=0) for key, rows in places.items()], 0)
         width = {"source": int(longest[0]), "target": int(longest[1])}
         samples = []
         for key, rows in places.items():
             dataset = self.split(key, split).dataset
-            samples.append(dataset.collater([dataset[row] for row in rows], pad_to_length=width))
+            pairs = [dataset[row] for row, those in rows.items() for _ in those]
+            samples.append(dataset.collater(pairs, pad_to_length=width))
         target = torch.cat([sample["target"] for sample in samples])
         counted = target[:, self.opened.settings.ignored_prefix :].ne(self._pad)
         net_input = {
@@ -97,7 +98,7 @@ class Translation:
             for name in ("src_tokens", "src_lengths", "prev_output_tokens")
         }
         by_key = zip(places.values(), samples, strict=True)
-        order = [rows[row] for rows, sample in by_key for row in sample["id"].tolist()]
+        order = [rows[row].pop() for rows, sample in by_key for row in sample["id"].tolist()]
         return MicroBatch(net_input, target.to(self.opened.device), int(counted.sum()), order)
 
     def loss(self, micro_batch: MicroBatch, kind: str = "nll") -> tuple[torch.Tensor, int]:
@@ -115,7 +116,8 @@ class Translation:
         """Return the loss of each sentence, in the order of `items`: (n, 2) float64, nats and target tokens."""
         micro_batch = self.collate(items, split)
         target = micro_batch.target[:, self.opened.settings.ignored_prefix :]
-        nats = self._cross_entropy(micro_batch, kind, "none").view(target.shape).double().sum(dim=1)
+        with torch.no_grad():
+            nats = self._cross_entropy(micro_batch, kind, "none").view(target.shape).double().sum(dim=1)
         found = np.empty((len(items), 2))
         found[micro_batch.order] = torch.stack([nats, target.ne(self._pad).sum(dim=1)], dim=1).cpu().numpy()
         return found

@@ -20,11 +20,11 @@ import torch
 from torch import nn
 
 from sensikit.backends.fairseq import compat
-from sensikit.backends.fairseq.translation import FairseqBackend, open_checkpoint
+from sensikit.backends.fairseq.opening import FairseqModel, open_checkpoint
 from sensikit.errors import MissingDependencyError
 from sensikit.parameters import registry
 from tests.conftest import PLAIN, train_checkpoint
-from tests.support.checkpoints import edited
+from tests.support.checkpoints import edited, translation
 
 
 def run(code: str, *, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -40,7 +40,7 @@ def run(code: str, *, path: Path | None = None) -> subprocess.CompletedProcess[s
 def test_fairseq_is_loaded_only_when_asked_for_and_without_a_word() -> None:
     """It would print warnings of hydra and torch, and takes seconds."""
     code = """
-import sensikit, sensikit.backends.fairseq.inspection, sensikit.backends.fairseq.translation
+import sensikit, sensikit.backends.fairseq.inspection, sensikit.backends.fairseq.opening
 from sensikit.backends.fairseq import compat
 assert not [name for name in sys.modules if name.split(".")[0] in ("fairseq", "transformers")]
 compat.load()
@@ -197,7 +197,7 @@ class OldEncoderLayer(nn.Module):
 
 
 @pytest.fixture
-def old_backend(tiny_backend: FairseqBackend) -> FairseqBackend:
+def old_backend(tiny_backend: FairseqModel) -> FairseqModel:
     """A backend whose encoder has duplicates and a fast path, as 0.12.2 builds it."""
     layers = tiny_backend.module.encoder.layers
     for number, layer in enumerate(layers):
@@ -213,14 +213,14 @@ def zero_the_encoder(module: nn.Module, ghosts: frozenset[str]) -> None:
                 parameter.zero_()
 
 
-def output(backend: FairseqBackend) -> torch.Tensor:
-    piece = backend.collate([("cat", 0)])
+def output(backend: FairseqModel) -> torch.Tensor:
+    piece = translation(backend).collate([("cat", 0)])
     with torch.no_grad():
         logits: torch.Tensor = backend.module(**piece.net_input)[0]
     return logits
 
 
-def test_zeroing_the_encoder_changes_the_output(old_backend: FairseqBackend) -> None:
+def test_zeroing_the_encoder_changes_the_output(old_backend: FairseqModel) -> None:
     """In 0.12.2's evaluation mode it does not: the fast path reads the duplicates, and every pruning curve is flat."""
     ghosts = compat.ghosts(old_backend.module)
     before = output(old_backend)
@@ -230,7 +230,7 @@ def test_zeroing_the_encoder_changes_the_output(old_backend: FairseqBackend) -> 
     assert (output(old_backend) - before).abs().max() > 0.1
 
 
-def test_the_fast_path_left_on_would_hide_it(old_backend: FairseqBackend) -> None:
+def test_the_fast_path_left_on_would_hide_it(old_backend: FairseqModel) -> None:
     before = output(old_backend)
     zero_the_encoder(old_backend.module, compat.ghosts(old_backend.module))
     torch.testing.assert_close(output(old_backend), before, rtol=0, atol=0)
@@ -259,12 +259,12 @@ def test_the_backend_turns_the_fast_path_off_and_names_the_ghosts(
     assert (output(found) - before).abs().max() > 0.1
 
 
-def test_no_ghosts_where_there_are_none(tiny_backend: FairseqBackend) -> None:
+def test_no_ghosts_where_there_are_none(tiny_backend: FairseqModel) -> None:
     assert tiny_backend.ghosts == frozenset()
 
 
 def test_checkpoint_that_0_12_2_wrote(
-    tiny_checkpoint: Path, tiny_backend: FairseqBackend, tiny_data: Path, tmp_path: Path
+    tiny_checkpoint: Path, tiny_backend: FairseqModel, tiny_data: Path, tmp_path: Path
 ) -> None:
     """It stores the duplicates, and beside sinusoidal positions one number that nobody ever set."""
 
@@ -280,7 +280,7 @@ def test_checkpoint_that_0_12_2_wrote(
     assert torch.equal(output(found), output(tiny_backend))
 
 
-def test_state_for_a_module_of_0_12_2(old_backend: FairseqBackend) -> None:
+def test_state_for_a_module_of_0_12_2(old_backend: FairseqModel) -> None:
     """A checkpoint of the newer fairseq has no duplicates; the older one's loading insists on them."""
     module = old_backend.module
     own = module.state_dict()

@@ -9,84 +9,93 @@ import pytest
 import torch
 
 from sensikit.backends.fairseq.decoding import _text
-from sensikit.backends.fairseq.translation import FairseqBackend, open_checkpoint
+from sensikit.backends.fairseq.opening import FairseqModel, open_checkpoint
+from sensikit.backends.fairseq.translation import Translation
 from sensikit.errors import DataError, OptionError
 from sensikit.settings import Decoding
 from tests.conftest import HELD_OUT, LANGUAGES
-from tests.support.checkpoints import MIXED, edited
+from tests.support.checkpoints import MIXED, edited, translation
 
 TEST = Decoding(beam=5, max_len_a=0, max_len_b=30)
 
 
-def one_by_one(backend: FairseqBackend, language: str) -> list[str]:
+@pytest.fixture
+def mt(any_design: FairseqModel) -> Translation:
+    return translation(any_design)
+
+
+@pytest.fixture
+def tiny_mt(tiny_backend: FairseqModel) -> Translation:
+    return translation(tiny_backend)
+
+
+def one_by_one(mt: Translation, language: str) -> list[str]:
     """Return fairseq's translation of each test sentence alone, without our batching or text."""
     from argparse import Namespace
 
     from fairseq.data.data_utils import post_process
 
-    task = backend.task
-    task.args.source_lang, task.args.target_lang = backend.pairs[language]
-    generator = task.build_generator([backend.module], Namespace(beam=5, max_len_a=0, max_len_b=30))
-    dataset = backend.split(language, "test").dataset
+    task = mt.opened.task
+    task.args.source_lang, task.args.target_lang = mt.opened.pairs[language]
+    generator = task.build_generator([mt.opened.module], Namespace(beam=5, max_len_a=0, max_len_b=30))
+    dataset = mt.split(language, "test").dataset
     texts = []
     for index in range(len(dataset)):
-        best = task.inference_step(generator, [backend.module], dataset.collater([dataset[index]]))[0][0]
+        best = task.inference_step(generator, [mt.opened.module], dataset.collater([dataset[index]]))[0][0]
         words = [task.target_dictionary[int(token)] for token in best["tokens"] if int(token) != generator.eos]
         texts.append(post_process(" ".join(word for word in words if word != "__eng__"), "sentencepiece"))
     return texts
 
 
-def test_translations_are_those_of_fairseq(any_design: FairseqBackend, tiny_data: Path) -> None:
+def test_translations_are_those_of_fairseq(mt: Translation, tiny_data: Path) -> None:
     for language in LANGUAGES:
-        found = any_design.translate(language, "test", TEST)
-        assert found.hypotheses == one_by_one(any_design, language)
+        found = mt.translate(language, "test", TEST)
+        assert found.hypotheses == one_by_one(mt, language)
         assert found.references == (tiny_data / "text" / f"test.{language}-eng.eng").read_text().splitlines()
         assert found.references_from == "text"
         assert found.truncated == 0
 
 
-def test_the_model_has_learnt_something(tiny_backend: FairseqBackend) -> None:
+def test_the_model_has_learnt_something(tiny_mt: Translation) -> None:
     import sacrebleu
 
     for language in ("cat", "nob"):
-        found = tiny_backend.translate(language, "test", TEST)
+        found = tiny_mt.translate(language, "test", TEST)
         assert sacrebleu.corpus_bleu(found.hypotheses, [found.references]).score > 20
 
 
 @pytest.mark.parametrize("max_tokens", [1, 20, 50, 4096])
-def test_every_sentence_comes_back_though_fairseq_drops_the_last_batch(
-    max_tokens: int, tiny_backend: FairseqBackend
-) -> None:
+def test_every_sentence_comes_back_though_fairseq_drops_the_last_batch(max_tokens: int, tiny_mt: Translation) -> None:
     """With --required-batch-size-multiple 8 a set of 12 loses 4: the longest."""
-    found = tiny_backend.translate("cat", "test", Decoding(max_len_a=0, max_len_b=30, max_tokens=max_tokens))
+    found = tiny_mt.translate("cat", "test", Decoding(max_len_a=0, max_len_b=30, max_tokens=max_tokens))
     assert len(found.hypotheses) == len(found.references) == HELD_OUT
-    assert found.hypotheses == one_by_one(tiny_backend, "cat")
+    assert found.hypotheses == one_by_one(tiny_mt, "cat")
 
 
-def test_first_sentences_alone(tiny_backend: FairseqBackend) -> None:
-    everything = tiny_backend.translate("fao", "test", TEST)
-    some = tiny_backend.translate("fao", "test", Decoding(max_len_a=0, max_len_b=30, max_sentences=5))
+def test_first_sentences_alone(tiny_mt: Translation) -> None:
+    everything = tiny_mt.translate("fao", "test", TEST)
+    some = tiny_mt.translate("fao", "test", Decoding(max_len_a=0, max_len_b=30, max_sentences=5))
     assert some.hypotheses == everything.hypotheses[:5]
     assert some.references == everything.references[:5]
-    more = tiny_backend.translate("fao", "test", Decoding(max_len_a=0, max_len_b=30, max_sentences=500))
+    more = tiny_mt.translate("fao", "test", Decoding(max_len_a=0, max_len_b=30, max_sentences=500))
     assert more == everything
 
 
 def test_long_sentences_are_translated_from_what_fits(
     tiny_checkpoint: Path,
     tiny_data: Path,
-    tiny_backend: FairseqBackend,
+    tiny_mt: Translation,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limits = {"max_source_positions": 9, "max_target_positions": 40}
     path = edited(tiny_checkpoint, tmp_path / "c.pt", task=limits, model=limits)
-    found = open_checkpoint(path, tiny_data, device="cpu")
-    lengths = tiny_backend.sizes("cat", "test")[:, 0]
+    found = translation(open_checkpoint(path, tiny_data, device="cpu"))
+    lengths = tiny_mt.sizes("cat", "test")[:, 0]
     sources: list[torch.Tensor] = []
-    step = found.task.inference_step
+    step = found.opened.task.inference_step
     monkeypatch.setattr(
-        found.task,
+        found.opened.task,
         "inference_step",
         lambda generator, models, sample: (
             sources.append(sample["net_input"]["src_tokens"]) or step(generator, models, sample)
@@ -95,61 +104,61 @@ def test_long_sentences_are_translated_from_what_fits(
     translated = found.translate("cat", "test", TEST)
     assert translated.truncated == (lengths > 9).sum() > 0
     assert max(batch.shape[1] for batch in sources) == 9
-    tag = found.task.source_dictionary.index("__eng__")
+    tag = found.opened.task.source_dictionary.index("__eng__")
     assert all((batch[:, -1] == tag).all() for batch in sources)
     assert len(translated.hypotheses) == HELD_OUT
-    everything = tiny_backend.translate("cat", "test", TEST).hypotheses
+    everything = tiny_mt.translate("cat", "test", TEST).hypotheses
     assert [text for text, length in zip(translated.hypotheses, lengths, strict=True) if length <= 9] == [
         text for text, length in zip(everything, lengths, strict=True) if length <= 9
     ]
 
 
-def test_translating_leaves_no_trace(any_design: FairseqBackend) -> None:
+def test_translating_leaves_no_trace(mt: Translation) -> None:
     """fairseq leaves the model in evaluation mode."""
-    piece = any_design.collate(MIXED)
-    before = float(any_design.loss(piece)[0].detach())
-    weights = {name: tensor.clone() for name, tensor in any_design.module.state_dict().items()}
-    any_design.module.train()
-    any_design.translate("cat", "test", TEST)
-    assert all(part.training for part in any_design.module.modules())
-    any_design.module.eval()
-    assert float(any_design.loss(piece)[0].detach()) == before
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in any_design.module.state_dict().items())
-    assert not any_design.module.decoder.output_projection._forward_hooks
+    piece = mt.collate(MIXED)
+    before = float(mt.loss(piece)[0].detach())
+    weights = {name: tensor.clone() for name, tensor in mt.opened.module.state_dict().items()}
+    mt.opened.module.train()
+    mt.translate("cat", "test", TEST)
+    assert all(part.training for part in mt.opened.module.modules())
+    mt.opened.module.eval()
+    assert float(mt.loss(piece)[0].detach()) == before
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in mt.opened.module.state_dict().items())
+    assert not mt.opened.module.decoder.output_projection._forward_hooks
 
 
-def test_a_beam_of_one_after_a_beam_of_five(any_design: FairseqBackend) -> None:
+def test_a_beam_of_one_after_a_beam_of_five(mt: Translation) -> None:
     """fairseq's attention has a beam size of its own, which a generator may set."""
     greedy = Decoding(beam=1, max_len_a=0, max_len_b=30)
-    first = any_design.translate("cat", "test", greedy)
-    any_design.translate("cat", "test", TEST)
-    assert any_design.translate("cat", "test", greedy) == first
+    first = mt.translate("cat", "test", greedy)
+    mt.translate("cat", "test", TEST)
+    assert mt.translate("cat", "test", greedy) == first
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf"), 1e30])
 @pytest.mark.parametrize("part", ["decoder.layers.1.fc2.weight", "decoder.embed_tokens.weight"])
-def test_a_model_pruned_to_rubbish_still_decodes(value: float, part: str, any_design: FairseqBackend) -> None:
+def test_a_model_pruned_to_rubbish_still_decodes(value: float, part: str, mt: Translation) -> None:
     """Nothing of the output is probable or even defined: it runs on to the cap, and none is missing."""
     with torch.no_grad():
-        any_design.module.get_parameter(part).fill_(value)
+        mt.opened.module.get_parameter(part).fill_(value)
     cap = Decoding(beam=3, max_len_a=0, max_len_b=7)
-    found = any_design.translate("cat", "test", cap)
+    found = mt.translate("cat", "test", cap)
     assert len(found.hypotheses) == HELD_OUT
     assert max(len(text.split()) for text in found.hypotheses) <= 8
 
 
-def test_a_model_pruned_to_nothing_still_decodes(any_design: FairseqBackend) -> None:
+def test_a_model_pruned_to_nothing_still_decodes(mt: Translation) -> None:
     with torch.no_grad():
-        for parameter in any_design.module.parameters():
+        for parameter in mt.opened.module.parameters():
             parameter.zero_()
-    assert len(any_design.translate("nob", "test", TEST).hypotheses) == HELD_OUT
+    assert len(mt.translate("nob", "test", TEST).hypotheses) == HELD_OUT
 
 
-def test_language_tags_are_no_text(tiny_backend: FairseqBackend) -> None:
-    dictionary = tiny_backend.task.target_dictionary
+def test_language_tags_are_no_text(tiny_mt: Translation) -> None:
+    dictionary = tiny_mt.opened.task.target_dictionary
     symbols = ["__eng__", "▁ei", "__cat__", "m17", "<mask>", "▁no", "k3", "</s>"]
     tokens = [dictionary.index(symbol) for symbol in symbols]
-    assert _text(tiny_backend)(tokens) == "eim17 nok3"
+    assert _text(tiny_mt.opened)(tokens) == "eim17 nok3"
 
 
 def test_a_line_separator_within_a_sentence_is_not_the_end_of_its_line(
@@ -163,7 +172,7 @@ def test_a_line_separator_within_a_sentence_is_not_the_end_of_its_line(
     lines = path.read_text().split("\n")
     lines[0], lines[3] = "one\u2028two\x0bthree", "\u0085"
     path.write_text("\n".join(lines), encoding="utf-8")
-    found = open_checkpoint(tiny_checkpoint, data, device="cpu").translate("cat", "test", TEST)
+    found = translation(open_checkpoint(tiny_checkpoint, data, device="cpu")).translate("cat", "test", TEST)
     assert found.references == lines[:-1]
 
 
@@ -173,14 +182,16 @@ def test_references_of_another_length(tiny_checkpoint: Path, tiny_data: Path, tm
     (data / "manifest.json").write_text('{"languages": {}}')
     (data / "text" / "test.cat-eng.eng").write_text("one line\n")
     with pytest.raises(DataError, match=r"test\.cat-eng\.eng: has 1 lines for 12 binarised sentences"):
-        open_checkpoint(tiny_checkpoint, data, device="cpu").translate("cat", "test", TEST)
+        translation(open_checkpoint(tiny_checkpoint, data, device="cpu")).translate("cat", "test", TEST)
 
 
 def test_references_decoded_from_the_binarised_target(tiny_checkpoint: Path, tiny_data: Path) -> None:
-    found = open_checkpoint(tiny_checkpoint, tiny_data / "bin", device="cpu").translate("cat", "test", TEST)
+    found = translation(open_checkpoint(tiny_checkpoint, tiny_data / "bin", device="cpu")).translate(
+        "cat", "test", TEST
+    )
     assert found.references == (tiny_data / "text" / "test.cat-eng.eng").read_text().splitlines()
 
 
-def test_decoding_that_leaves_the_shortest_sentence_no_token(tiny_backend: FairseqBackend) -> None:
+def test_decoding_that_leaves_the_shortest_sentence_no_token(tiny_mt: Translation) -> None:
     with pytest.raises(OptionError, match="--max-len-b: leaves no room"):
-        tiny_backend.translate("cat", "test", Decoding(max_len_a=0.01, max_len_b=0))
+        tiny_mt.translate("cat", "test", Decoding(max_len_a=0.01, max_len_b=0))

@@ -12,14 +12,16 @@ import torch
 
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.denoising import Denoising
-from sensikit.backends.fairseq.translation import FairseqBackend, open_checkpoint
+from sensikit.backends.fairseq.opening import FairseqModel, open_checkpoint
 from sensikit.errors import CheckpointError, DataError
 from sensikit.parameters import registry
+from sensikit.run import rest_of
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.planning import examples_of, make_plan
+from sensikit.sensitivity.planning import make_plan
 from sensikit.sensitivity.taylor import measure
 from sensikit.settings import AnalysisSettings
 from tests.support import training_system
+from tests.support.checkpoints import translation, values
 from tests.support.command import call
 from tests.support.denoised import ITEMS, METHODS, denoising, opened, parts, per_token
 from tests.test_devices import DevicesNamed
@@ -33,18 +35,19 @@ from tests.test_devices import DevicesNamed
 def test_the_loss_is_the_criterions_of_the_same_examples(
     tiny_data: Path, tmp_path: Path, method: str, direction: str
 ) -> None:
-    system, backend = opened(tiny_data, tmp_path / "c.pt", *METHODS[method], direction=direction)
-    task = denoising(backend)
+    system, model = opened(tiny_data, tmp_path / "c.pt", *METHODS[method], direction=direction)
+    task = denoising(model)
     # a batch of training holds translation too: the first pairs of one language
-    language = next(iter(backend.languages))
+    language = next(iter(model.task("mt").groups))
     numbers = np.arange(4)
-    translation = system.data["translation", 1, numbers]
-    sample = {"parts": [translation, *parts(system, task, ITEMS)]}
-    translated, tokens = backend.loss(backend.collate([(language, int(n)) for n in numbers]), "train")
+    pairs = system.data["translation", 1, numbers]
+    sample = {"parts": [pairs, *parts(system, task, ITEMS)]}
+    mt = translation(model)
+    translated, tokens = mt.loss(mt.collate([(language, int(n)) for n in numbers]), "train")
     for kind in ("train", "nll"):
         if kind == "nll":
             system.criterion.cfg.label_smoothing = 0.0
-            translated, tokens = backend.loss(backend.collate([(language, int(n)) for n in numbers]))
+            translated, tokens = mt.loss(mt.collate([(language, int(n)) for n in numbers]))
         with torch.no_grad(), compat.quiet():
             loss, size, _ = system.criterion(system.model, sample)
         found = float(translated.detach()) / tokens + per_token(task, ITEMS, kind)
@@ -53,8 +56,8 @@ def test_the_loss_is_the_criterions_of_the_same_examples(
 
 
 def test_each_term_is_divided_by_its_own_tokens(tiny_data: Path, tmp_path: Path) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", "dae+mlm")
-    task = denoising(backend)
+    _, model = opened(tiny_data, tmp_path / "c.pt", "dae+mlm")
+    task = denoising(model)
     assert task.terms == ("decoder", "encoder")
     sizes = np.stack([task.sizes(code)[row] for code, row in ITEMS])
     _, counts = task.loss(task.collate(ITEMS))
@@ -64,37 +67,37 @@ def test_each_term_is_divided_by_its_own_tokens(tiny_data: Path, tmp_path: Path)
 
 
 def test_encoder_and_decoder_of_cd_predict_the_same_tokens(tiny_data: Path, tmp_path: Path) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", "cd")
-    (part,) = denoising(backend).collate(ITEMS)
+    _, model = opened(tiny_data, tmp_path / "c.pt", "cd")
+    (part,) = denoising(model).collate(ITEMS)
     assert torch.equal(part.targets["encoder"], part.targets["decoder"])
-    assert int(part.targets["encoder"].ne(backend.task.source_dictionary.pad()).sum()) > 0
+    assert int(part.targets["encoder"].ne(model.opened.task.source_dictionary.pad()).sum()) > 0
 
 
 def test_a_piece_without_a_target_has_no_loss_and_a_gradient_of_zero(tiny_data: Path, tmp_path: Path) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", "cd")
-    task = denoising(backend)
+    _, model = opened(tiny_data, tmp_path / "c.pt", "cd")
+    task = denoising(model)
     empty = int(np.flatnonzero(task.sizes("cat")[:, 1] == 0)[0])
     terms, counts = task.loss(task.collate([("cat", empty)]))
     assert (terms.tolist(), counts) == ([0.0, 0.0], (0, 0))
     terms.sum().backward()  # type: ignore[no-untyped-call]
-    gradients = [tensor.grad for tensor in backend.module.parameters() if tensor.grad is not None]
+    gradients = [tensor.grad for tensor in model.module.parameters() if tensor.grad is not None]
     assert gradients
     assert all(not gradient.any() for gradient in gradients)
 
 
 def test_a_module_in_float64_has_a_loss_in_float64(tiny_data: Path, tmp_path: Path) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", "cd", "--separate-projection")
-    task = denoising(backend)
+    _, model = opened(tiny_data, tmp_path / "c.pt", "cd", "--separate-projection")
+    task = denoising(model)
     single = per_token(task, ITEMS, "train")
-    backend.module.double()
+    model.module.double()
     terms, _ = task.loss(task.collate(ITEMS))
     assert terms.dtype == torch.float64
     assert per_token(task, ITEMS, "train") == pytest.approx(single, rel=1e-6)
 
 
 def test_every_tensor_is_made_on_a_device_that_is_named(tiny_data: Path, tmp_path: Path) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", "dae+mlm", "--separate-projection")
-    task = denoising(backend)
+    _, model = opened(tiny_data, tmp_path / "c.pt", "dae+mlm", "--separate-projection")
+    task = denoising(model)
     with DevicesNamed():
         terms, _ = task.loss(task.collate(ITEMS), "train")
         terms.sum().backward()  # type: ignore[no-untyped-call]
@@ -103,9 +106,9 @@ def test_every_tensor_is_made_on_a_device_that_is_named(tiny_data: Path, tmp_pat
 # S
 
 
-def obvious(backend: FairseqBackend, task: Denoising, batches: list[Batch]) -> dict[str, torch.Tensor]:
+def obvious(model: FairseqModel, task: Denoising, batches: list[Batch]) -> dict[str, torch.Tensor]:
     """S by definition: whole batches, whole gradients, the absolute value of each θ·∇, the mean at the end."""
-    named = {p.name: backend.module.get_parameter(p.name) for p in registry(backend.module, backend.ghosts)}
+    named = {p.name: model.module.get_parameter(p.name) for p in registry(model.module, model.ghosts)}
     total = {name: torch.zeros_like(tensor) for name, tensor in named.items()}
     for batch in batches:
         terms, counts = task.loss(task.collate(batch.items))
@@ -118,15 +121,14 @@ def obvious(backend: FairseqBackend, task: Denoising, batches: list[Batch]) -> d
 
 @pytest.mark.parametrize("method", ["cd", "dae", "dae+mlm", "mass"])
 def test_S_equals_the_obvious_loop_with_a_full_gradient(tiny_data: Path, tmp_path: Path, method: str) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", method)
-    backend.module.double()
+    _, model = opened(tiny_data, tmp_path / "c.pt", method)
+    model.module.double()
     settings = AnalysisSettings(task="denoise", batches=5, tokens=24, pieces=3)
-    task = examples_of(backend, settings)
+    plan = make_plan(model, settings)
+    task, batches = plan.task, plan.sets[rest_of("cat")]
     assert isinstance(task, Denoising)
-    batches = make_plan(backend, settings).sets["rest.cat"]
-    parameters = registry(backend.module, backend.ghosts)
-    found = measure(backend.module, parameters, batches, task.collate, task.loss).mean
-    expected = obvious(backend, task, batches)
+    found = measure(model.module, plan.parameters, batches, task.collate, task.loss).mean
+    expected = obvious(model, task, batches)
     largest = max(float(tensor.max()) for tensor in expected.values())
     assert largest > 0
     for name, tensor in found.items():
@@ -134,11 +136,10 @@ def test_S_equals_the_obvious_loop_with_a_full_gradient(tiny_data: Path, tmp_pat
 
 
 def test_a_parameter_that_the_task_does_not_use_has_S_zero(tiny_data: Path, tmp_path: Path) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", *METHODS["mlm alone"])
+    _, model = opened(tiny_data, tmp_path / "c.pt", *METHODS["mlm alone"])
     settings = AnalysisSettings(task="denoise", batches=3, tokens=24)
-    task = examples_of(backend, settings)
-    parameters = registry(backend.module, backend.ghosts)
-    found = measure(backend.module, parameters, make_plan(backend, settings).sets["cat"], task.collate, task.loss).mean
+    plan = make_plan(model, settings)
+    found = measure(model.module, plan.parameters, plan.sets["cat"], plan.task.collate, plan.task.loss).mean
     silent = {name for name, tensor in found.items() if not tensor.any()}
     assert {name for name in found if name.startswith("decoder.layer")} <= silent
     assert not any(name.startswith("encoder.layers.0.fc") for name in silent)
@@ -150,13 +151,13 @@ def test_both_tasks_have_one_registry_without_the_encoders_own_projection(tiny_d
     names = [p.name for p in registry(separate.module, separate.ghosts)]
     assert names == [p.name for p in registry(shared.module, shared.ghosts)]
     assert not any("projection" in name and "encoder" in name for name in names)
-    assert separate.projection is not None
-    assert shared.projection is None
+    assert separate.opened.projection is not None
+    assert shared.opened.projection is None
     before = per_token(denoising(separate), ITEMS, "nll")
-    translated = float(separate.loss(separate.collate(ITEMS))[0].detach())
-    separate.projection = separate.projection * 2
+    translated = values(separate, ITEMS)
+    separate.opened.projection.mul_(2)
     assert per_token(denoising(separate), ITEMS, "nll") != pytest.approx(before, rel=1e-3)
-    assert float(separate.loss(separate.collate(ITEMS))[0].detach()) == translated
+    assert values(separate, ITEMS) == translated
 
 
 # what is refused
@@ -166,14 +167,14 @@ def test_a_checkpoint_that_never_denoised_is_refused(tiny_checkpoint: Path, tiny
     regular = training_system.build(tiny_data, "id")
     mine = training_system.saved(regular, tmp_path / "id.pt")
     for path in (tiny_checkpoint, mine):
-        backend = open_checkpoint(path, tiny_data, device="cpu")
-        assert backend.tasks == ("mt",)
+        model = open_checkpoint(path, tiny_data, device="cpu")
+        assert model.tasks == ("mt",)
         done = call(
             "analyze", path, "--data", tiny_data, "--out", tmp_path / "run", "--task", "mt,denoise", "--device", "cpu"
         )
         assert done.code == 2
         assert done.error.count("\n") == 1
-        assert "--task: denoise is nothing that this model was trained to do" in done.error
+        assert "--task: the model was not trained on denoise (it was trained on mt)" in done.error
         assert not (tmp_path / "run").exists()
 
 
@@ -208,6 +209,6 @@ def test_data_without_a_mask_in_the_dictionary_are_refused(tiny_data: Path, tmp_
     shutil.copytree(tiny_data / "bin", tmp_path / "bin")
     for dictionary in (tmp_path / "bin").glob("dict.*.txt"):
         dictionary.write_text(dictionary.read_text("utf-8").replace("<mask> 1", "else 1"), "utf-8")
-    backend = open_checkpoint(path, tmp_path / "bin", device="cpu")
+    model = open_checkpoint(path, tmp_path / "bin", device="cpu")
     with pytest.raises(DataError, match=r"<mask> is in no dictionary"):
-        backend.examples("denoise", 1)
+        model.task("denoise")

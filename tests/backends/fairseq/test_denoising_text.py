@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from sensikit.backends.fairseq.denoising import Denoising
-from sensikit.backends.fairseq.translation import open_checkpoint
+from sensikit.backends.fairseq.opening import open_checkpoint
 from sensikit.errors import DataError, OptionError
 from sensikit.files import read_json, sha256, write_json
 from sensikit.sensitivity.planning import make_plan
 from sensikit.settings import AnalysisSettings
 from tests.support import training_system
+from tests.support.checkpoints import translation
 from tests.support.denoised import ITEMS, denoising, opened
 
 # the examples
@@ -23,8 +24,8 @@ from tests.support.denoised import ITEMS, denoising, opened
 
 @pytest.mark.parametrize("mono", ["bitext", "extra", "both"])
 def test_the_sentences_are_those_that_were_trained_on(data_with_extra: Path, tmp_path: Path, mono: str) -> None:
-    system, backend = opened(data_with_extra, tmp_path / "c.pt", "cd", "--mono", mono)
-    task, tags = denoising(backend), system.data.mono.tags
+    system, model = opened(data_with_extra, tmp_path / "c.pt", "cd", "--mono", mono)
+    task, tags = denoising(model), system.data.mono.tags
     for code in ("cat", "nob", "fao"):
         held = task.text(code, "train")
         found = sorted(held.data[int(row)].tolist() for row in held.rows)
@@ -48,12 +49,29 @@ def data_with_extra(tiny_data: Path, tmp_path: Path) -> Path:
     return root
 
 
+def test_of_pairs_the_groups_are_their_languages(data_with_extra: Path, tmp_path: Path) -> None:
+    system = training_system.build(data_with_extra, "cd")
+    task = system.task.args
+    task.lang_pairs = ["cat-eng", "eng-fao", "nob-eng"]
+    path = training_system.saved(system, tmp_path / "c.pt")
+    model = open_checkpoint(path, data_with_extra, device="cpu", pairs=["cat-eng", "eng-fao"])
+    assert list(model.task("mt").groups) == ["cat-eng", "eng-fao"]
+    denoise = denoising(model)
+    assert list(denoise.groups) == ["cat", "eng", "fao"]
+    assert [(group.source, group.target) for group in denoise.groups.values()] == [(None, None)] * 3
+    assert {key: group.sizes["train"] for key, group in denoise.groups.items()} == {"cat": 240, "eng": 240, "fao": 160}
+    # English is that of its first pair, Catalan has its extra text too
+    assert [len(denoise.sizes(key)) for key in denoise.groups] == [240 + 160, 240, 160]
+    english = [item.tolist() for item in denoise.text("eng", "train").data]
+    assert english == [pair["target"].tolist() for pair in translation(model).split("cat-eng", "train").dataset]
+
+
 @pytest.mark.parametrize("direction", ["xxx-eng", "eng-xxx"])
 def test_the_tag_is_that_of_the_language_itself_in_either_direction(
     tiny_data: Path, tmp_path: Path, direction: str
 ) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", "cd", direction=direction)
-    task, dictionary = denoising(backend), backend.task.source_dictionary
+    _, model = opened(tiny_data, tmp_path / "c.pt", "cd", direction=direction)
+    task, dictionary = denoising(model), model.opened.task.source_dictionary
     for code, row in ITEMS:
         (part,) = task.collate([(code, row)])
         assert part.previous is not None
@@ -63,19 +81,17 @@ def test_the_tag_is_that_of_the_language_itself_in_either_direction(
 
 
 def test_a_held_out_split_has_its_own_sentences_and_no_extra_ones(data_with_extra: Path, tmp_path: Path) -> None:
-    _, backend = opened(data_with_extra, tmp_path / "c.pt", "cd", "--mono", "extra")
-    assert len(denoising(backend).sizes("cat", "valid")) == 12
-    assert len(denoising(backend).sizes("nob", "valid")) == 12
-    with pytest.raises(
-        DataError, match=r"^fao: has no sentence in the train split; B_-l needs every training language"
-    ):
-        make_plan(backend, AnalysisSettings(task="denoise"))
+    _, model = opened(data_with_extra, tmp_path / "c.pt", "cd", "--mono", "extra")
+    assert len(denoising(model).sizes("cat", "valid")) == 12
+    assert len(denoising(model).sizes("nob", "valid")) == 12
+    with pytest.raises(DataError, match=r"^cat: is the only group with a train split; B_-l needs at least two groups"):
+        make_plan(model, AnalysisSettings(task="denoise"))
 
 
 def test_the_noise_of_a_sentence_is_the_same_whichever_batch_it_is_in(tiny_data: Path, tmp_path: Path) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", "dae+mlm")
-    task, again, other = denoising(backend), Denoising(backend, 3), denoising(backend, 4)
-    assert task is denoising(backend)
+    _, model = opened(tiny_data, tmp_path / "c.pt", "dae+mlm")
+    task, again, other = denoising(model), Denoising(model.opened, 3), denoising(model, 4)
+    assert task is denoising(model)
     together = task.collate(ITEMS)
     same = 0
     for number, item in enumerate(ITEMS):
@@ -88,10 +104,10 @@ def test_the_noise_of_a_sentence_is_the_same_whichever_batch_it_is_in(tiny_data:
 
 
 def test_equal_sentences_have_noise_of_their_own(data_with_extra: Path, tmp_path: Path) -> None:
-    _, backend = opened(data_with_extra, tmp_path / "c.pt", "cd", "--mono", "extra", "--mask-ratio", "0.9")
-    task = denoising(backend)
+    _, model = opened(data_with_extra, tmp_path / "c.pt", "cd", "--mono", "extra", "--mask-ratio", "0.9")
+    task = denoising(model)
     text = task.text("cat", "train")
-    bitext = Denoising(backend, 3)
+    bitext = Denoising(model.opened, 3)
     bitext.extra = {}
     rows = [int(row) for row in text.rows[:40]]
     own = [task._noised("cd", "cat", "train", text.data, row).source.tolist() for row in rows]
@@ -105,8 +121,8 @@ def test_equal_sentences_have_noise_of_their_own(data_with_extra: Path, tmp_path
 def test_the_layout_is_a_short_masked_sentence_of_each_language_as_collate_gives_it(
     tiny_data: Path, tmp_path: Path
 ) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", "cd")
-    task = denoising(backend)
+    _, model = opened(tiny_data, tmp_path / "c.pt", "cd")
+    task = denoising(model)
     layout = task.layout(["cat", "nob"])
     assert layout is not None
     assert list(dict.fromkeys(layout["group"])) == ["cat", "nob"]
@@ -125,8 +141,8 @@ def test_the_layout_is_a_short_masked_sentence_of_each_language_as_collate_gives
 
 
 def test_the_layout_is_the_first_such_sentence(tiny_data: Path, tmp_path: Path) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", "cd")
-    task = denoising(backend)
+    _, model = opened(tiny_data, tmp_path / "c.pt", "cd")
+    task = denoising(model)
     layout = task.layout(["cat"])
     assert layout is not None
     sources = [task.collate([("cat", row)])[0].source[0].tolist() for row in range(len(task.sizes("cat")))]
@@ -136,22 +152,22 @@ def test_the_layout_is_the_first_such_sentence(tiny_data: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("method", ["dae", "mass"])
 def test_objectives_that_share_no_positions_have_no_layout(tiny_data: Path, tmp_path: Path, method: str) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", method)
-    assert denoising(backend).layout(["cat"]) is None
+    _, model = opened(tiny_data, tmp_path / "c.pt", method)
+    assert denoising(model).layout(["cat"]) is None
 
 
 def test_where_no_sentence_is_short_enough_there_is_no_layout(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", "cd")
+    _, model = opened(tiny_data, tmp_path / "c.pt", "cd")
     monkeypatch.setattr("sensikit.backends.fairseq.denoising.SHOWN", range(900, 901))
-    assert denoising(backend).layout(["cat"]) is None
+    assert denoising(model).layout(["cat"]) is None
 
 
 @pytest.mark.parametrize("method", ["cd", "dae", "dae+mlm", "mass"])
 def test_sizes_are_what_the_loss_counts(tiny_data: Path, tmp_path: Path, method: str) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", method)
-    task = denoising(backend)
+    _, model = opened(tiny_data, tmp_path / "c.pt", method)
+    task = denoising(model)
     sizes = task.sizes("nob")
     assert sizes.shape == (200, 1 + len(task.terms))
     for row in range(30):
@@ -166,13 +182,13 @@ def test_sentences_longer_than_the_positions_are_left_out_and_counted(
     # the noise of DAE may lengthen a sentence beyond the positions: here by three <mask> for spans of no word
     monkeypatch.setattr("sensikit.training.noise.span_lengths", lambda *_: [0, 0, 0])
     system = training_system.build(tiny_data, "dae", "--max-source-positions", "9", "--max-target-positions", "12")
-    backend = open_checkpoint(training_system.saved(system, tmp_path / "c.pt"), tiny_data, device="cpu")
-    task = denoising(backend)
+    model = open_checkpoint(training_system.saved(system, tmp_path / "c.pt"), tiny_data, device="cpu")
+    task = denoising(model)
     raw = np.asarray(task._datasets("cat", "train")[0].sizes)
     assert task.left_out("cat") == (raw + 3 > 9).sum() > (raw > 9).sum() > 0
     assert task.sizes("cat")[:, 0].tolist() == [size + 3 for size in raw if size + 3 <= 9]
     task.loss(task.collate([("cat", row) for row in range(len(task.sizes("cat")))]))
-    notes = make_plan(backend, AnalysisSettings(task="denoise", tokens=20, batches=3)).notes
+    notes = make_plan(model, AnalysisSettings(task="denoise", tokens=20, batches=3)).notes
     assert f"cat: {task.left_out('cat')} sentences longer than the model takes are left out" in notes
 
 
@@ -180,8 +196,8 @@ def test_no_more_sentences_are_drawn_from_than_are_needed(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sensikit.backends.fairseq.denoising.MOST", 50)
-    _, backend = opened(tiny_data, tmp_path / "c.pt", "cd")
-    first, again, other = Denoising(backend, 3), Denoising(backend, 3), Denoising(backend, 4)
+    _, model = opened(tiny_data, tmp_path / "c.pt", "cd")
+    first, again, other = (Denoising(model.opened, seed) for seed in (3, 3, 4))
     rows = first.text("cat", "train").rows
     assert len(rows) == len(set(rows.tolist())) == len(first.sizes("cat")) == 50
     assert np.array_equal(rows, again.text("cat", "train").rows)
@@ -189,11 +205,11 @@ def test_no_more_sentences_are_drawn_from_than_are_needed(
 
 
 def test_an_unknown_language_and_a_missing_split_are_one_line(tiny_data: Path, tmp_path: Path) -> None:
-    _, backend = opened(tiny_data, tmp_path / "c.pt", "cd")
-    with pytest.raises(OptionError, match=r"^xyz: is no language of the checkpoint in this direction"):
-        denoising(backend).sizes("xyz")
+    _, model = opened(tiny_data, tmp_path / "c.pt", "cd")
+    with pytest.raises(OptionError, match=r"^xyz: is no group of the checkpoint here"):
+        denoising(model).sizes("xyz")
     with pytest.raises(DataError, match="has no devtest set of cat-eng"):
-        denoising(backend).sizes("cat", "devtest")
+        denoising(model).sizes("cat", "devtest")
 
 
 # the signature, and what belongs to it
@@ -202,8 +218,8 @@ def test_an_unknown_language_and_a_missing_split_are_one_line(tiny_data: Path, t
 def test_the_signature_says_how_was_masked_and_what_text(data_with_extra: Path, tmp_path: Path) -> None:
     found = {}
     for name, flags in {"both": ["dae+mlm"], "bitext": ["cd", "--mono", "bitext", "--mask-ratio", "0.45"]}.items():
-        _, backend = opened(data_with_extra, tmp_path / f"{name}.pt", *flags)
-        found[name] = denoising(backend).choices()
+        _, model = opened(data_with_extra, tmp_path / f"{name}.pt", *flags)
+        found[name] = denoising(model).choices()
     assert found["bitext"] == {"noise": "cd0.45", "mono": "bitext"}
     assert found["both"]["noise"] == "dae0.3+mlm0.3"
     path = data_with_extra / "bin" / "mono" / "mono.cat.bin"
@@ -224,4 +240,4 @@ def test_extra_text_that_is_not_what_the_manifest_says_is_refused(data_with_extr
     path.write_bytes(path.read_bytes()[::-1])
     again = open_checkpoint(tmp_path / "c.pt", data_with_extra, device="cpu")
     with pytest.raises(DataError, match=r"mono.cat.bin: is not what the manifest says it was"):
-        again.examples("denoise", 1)
+        again.task("denoise")

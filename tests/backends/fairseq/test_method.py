@@ -72,12 +72,12 @@ def test_a_plain_fairseq_checkpoint_is_a_regular_one(tiny_backend: Any) -> None:
 
 
 def test_a_checkpoint_of_the_plugin_tells_its_method(tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path) -> None:
-    from sensikit.backends import open_checkpoint
+    from sensikit.backends import open_model
 
     changes = {"_name": "sensikit", "denoise": "cd", "mask_ratio": None, "separate_projection": False}
     distilled = {"_name": "sensikit", "distill": ",".join(TABLE_4[7].distill), "id_k": 2, "id_alpha": 5.0}
     path = edited(tiny_checkpoint, tmp_path / "c.pt", task=changes, criterion=distilled)
-    found = open_checkpoint(path, tiny_data, device="cpu").training
+    found = open_model(path, tiny_data, device="cpu").training
     assert (found["method"], found["mask_ratio"], found["separate_projection"]) == ("cd+id", 0.3, False)
 
 

@@ -11,35 +11,40 @@ import numpy as np
 import pytest
 import torch
 
-from sensikit.backends.base import Backend
+from sensikit.backends.base import Model, Translation
 from sensikit.backends.fairseq.checkpoint import read
 from sensikit.backends.fairseq.compat import load, quiet
 from sensikit.backends.fairseq.data import open_data
-from sensikit.backends.fairseq.model import build_task, english_of, pairs_of
+from sensikit.backends.fairseq.model import build_task
+from sensikit.backends.fairseq.opening import FairseqModel, open_checkpoint
 from sensikit.backends.fairseq.settings import trained
-from sensikit.backends.fairseq.translation import FairseqBackend, open_checkpoint
 from sensikit.errors import CheckpointError, DataError, OptionError
 from sensikit.parameters import registry
 from sensikit.settings import Decoding
 from tests.conftest import HELD_OUT, LANGUAGES, write_corpus
-from tests.support.checkpoints import MIXED, content_of, edited, values
+from tests.support.checkpoints import MIXED, content_of, edited, translation, values
 
 TEST = Decoding(beam=5, max_len_a=0, max_len_b=30)
 
 
-def test_it_is_a_backend(tiny_backend: FairseqBackend) -> None:
-    checked: Backend = tiny_backend
-    assert checked.direction == "xxx-eng"
-    assert checked.english == "eng"
+def test_it_is_a_model_with_a_task(tiny_backend: FairseqModel) -> None:
+    checked: Model = tiny_backend
     assert checked.device == torch.device("cpu")
     assert not checked.module.training
-    assert list(checked.languages) == list(LANGUAGES)
-    catalan = checked.languages["cat"]
+    assert checked.tasks == ("mt",)
+    assert checked.notes == []
+    task = checked.task("mt")
+    assert task is checked.task("mt", 2)
+    assert isinstance(task, Translation)
+    assert (task.name, task.direction) == ("mt", "xxx-eng")
+    assert list(task.groups) == list(LANGUAGES)
+    catalan = task.groups["cat"]
+    assert (catalan.key, catalan.source, catalan.target) == ("cat", "cat", "eng")
     assert (catalan.name, catalan.family, catalan.tier) == ("Catalan", "Western Romance", "High")
     assert catalan.sizes == {"train": LANGUAGES["cat"], "valid": HELD_OUT, "test": HELD_OUT}
 
 
-def test_a_tied_embedding_is_one_parameter(tiny_backend: FairseqBackend) -> None:
+def test_a_tied_embedding_is_one_parameter(tiny_backend: FairseqModel) -> None:
     parameters = registry(tiny_backend.module, tiny_backend.ghosts)
     first = parameters[0]
     assert first.name == "encoder.embed_tokens.weight"
@@ -49,10 +54,9 @@ def test_a_tied_embedding_is_one_parameter(tiny_backend: FairseqBackend) -> None
 
 def test_bare_data_directory(tiny_checkpoint: Path, tiny_data: Path) -> None:
     found = open_checkpoint(tiny_checkpoint, tiny_data / "bin", device="cpu")
-    assert found.languages["cat"].name == "Catalan"
-    assert found.languages["cat"].tier == "Very Low"
-    assert found.languages["cat"].sizes["train"] == LANGUAGES["cat"]
-    assert found.translate("cat", "test", TEST).references_from == "binarised"
+    catalan = found.task("mt").groups["cat"]
+    assert (catalan.name, catalan.tier, catalan.sizes["train"]) == ("Catalan", "Very Low", LANGUAGES["cat"])
+    assert translation(found).translate("cat", "test", TEST).references_from == "binarised"
 
 
 def test_half_precision_weights_are_loaded_as_single(tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -81,7 +85,7 @@ def test_half_precision_weights_are_loaded_as_single(tiny_checkpoint: Path, tiny
     ],
 )
 def test_designs_of_the_transformer(
-    design: dict[str, Any], tiny_checkpoint: Path, tiny_backend: FairseqBackend, tiny_data: Path, tmp_path: Path
+    design: dict[str, Any], tiny_checkpoint: Path, tiny_backend: FairseqModel, tiny_data: Path, tmp_path: Path
 ) -> None:
     """A model that fairseq builds of these settings, opened from a file, gives what it gave before."""
     from argparse import Namespace
@@ -90,7 +94,7 @@ def test_designs_of_the_transformer(
              {"embed_dim": 32, "ffn_embed_dim": 64, "attention_heads": 2, "layers": 2}.items()}  # fmt: skip
     settings = {"arch": "transformer", "share_all_embeddings": True, **sides, **design}
     torch.manual_seed(3)
-    original = tiny_backend.task.build_model(Namespace(**settings)).eval()
+    original = tiny_backend.opened.task.build_model(Namespace(**settings)).eval()
 
     def replace(state: dict[str, torch.Tensor]) -> None:
         state.clear()
@@ -100,11 +104,11 @@ def test_designs_of_the_transformer(
     defaults |= {"share_decoder_input_output_embed": None, "decoder_input_dim": None}
     path = edited(tiny_checkpoint, tmp_path / "c.pt", model={**defaults, **settings}, state=replace)
     found = open_checkpoint(path, tiny_data, device="cpu")
-    piece = found.collate(MIXED)
+    piece = translation(found).collate(MIXED)
     with quiet():
         assert torch.equal(found.module(**piece.net_input)[0], original(**piece.net_input)[0])
     assert {name for name, _ in found.module.named_parameters()} == {name for name, _ in original.named_parameters()}
-    translated = found.translate("cat", "test", TEST)
+    translated = translation(found).translate("cat", "test", TEST)
     assert len(translated.hypotheses) == HELD_OUT
 
 
@@ -131,7 +135,7 @@ def test_source_and_target_with_dictionaries_of_their_own(
 
 
 def test_checkpoint_of_fairseq_before_0_10(
-    tiny_checkpoint: Path, tiny_backend: FairseqBackend, tiny_data: Path, tmp_path: Path
+    tiny_checkpoint: Path, tiny_backend: FairseqModel, tiny_data: Path, tmp_path: Path
 ) -> None:
     """All its settings are in one Namespace, named args."""
     content = content_of(tiny_checkpoint)
@@ -146,7 +150,7 @@ def test_checkpoint_of_fairseq_before_0_10(
 
 def task_of(checkpoint: Path, data: Path) -> Any:
     settings = trained(read(checkpoint))
-    return build_task(load(), settings, list(pairs_of(settings, None)[2].values()), open_data(data))
+    return build_task(load(), settings, settings.pairs, open_data(data))
 
 
 def test_the_order_of_langs_decides_the_tags(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -201,7 +205,7 @@ def test_provenance_is_the_hash_of_all_that_is_read(tiny_checkpoint: Path, tiny_
 
 @pytest.mark.parametrize("arch", ["sensikit_transformer", "sensikit_big12"])
 def test_checkpoint_of_our_own_training(
-    arch: str, tiny_checkpoint: Path, tiny_backend: FairseqBackend, tiny_data: Path, tmp_path: Path
+    arch: str, tiny_checkpoint: Path, tiny_backend: FairseqModel, tiny_data: Path, tmp_path: Path
 ) -> None:
     """It may hold a second projection, for denoising, that translation never reads."""
 
@@ -226,13 +230,13 @@ def reversed_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 def test_from_english(reversed_checkpoint: Path, tiny_data: Path) -> None:
     found = open_checkpoint(reversed_checkpoint, tiny_data, device="cpu")
-    assert found.direction == "eng-xxx"
-    assert list(found.languages) == ["nob", "cat", "fao"]
-    piece = found.collate([("nob", 0), ("cat", 0)])
-    tags = [found.task.target_dictionary.index(f"__{code}__") for code in ("nob", "cat")]
+    assert found.task("mt").direction == "eng-xxx"
+    assert list(found.task("mt").groups) == ["nob", "cat", "fao"]
+    piece = translation(found).collate([("nob", 0), ("cat", 0)])
+    tags = [found.opened.task.target_dictionary.index(f"__{code}__") for code in ("nob", "cat")]
     assert piece.net_input["prev_output_tokens"][:, 0].tolist() == tags
     assert piece.net_input["src_tokens"][:, -1].tolist() == tags
-    translated = found.translate("fao", "test", TEST)
+    translated = translation(found).translate("fao", "test", TEST)
     assert translated.references == (tiny_data / "text" / "test.fao-eng.fao").read_text().splitlines()
 
 
@@ -241,11 +245,11 @@ def test_a_generator_is_told_the_language_it_translates_into(
 ) -> None:
     found = open_checkpoint(reversed_checkpoint, tiny_data, device="cpu")
     told = []
-    task = found.task
+    task = found.opened.task
     step = task.inference_step
     monkeypatch.setattr(task, "inference_step", lambda *given: told.append(task.args.target_lang) or step(*given))
     for language in ("cat", "fao"):
-        found.translate(language, "test", TEST)
+        translation(found).translate(language, "test", TEST)
     assert told == ["cat", "fao"]
 
 
@@ -254,37 +258,18 @@ def test_both_directions_and_the_default_is_into_english(
 ) -> None:
     pairs = {"lang_pairs": "eng-cat,cat-eng,eng-nob,nob-eng"}
     path = edited(tiny_checkpoint, tmp_path / "both.pt", task=pairs, model=pairs)
-    assert open_checkpoint(path, tiny_data, device="cpu").direction == "xxx-eng"
-    found = open_checkpoint(path, tiny_data, "eng-xxx", "cpu")
-    assert (found.direction, list(found.languages)) == ("eng-xxx", ["cat", "nob"])
+    assert open_checkpoint(path, tiny_data, device="cpu").task("mt").direction == "xxx-eng"
+    found = open_checkpoint(path, tiny_data, "eng-xxx", "cpu").task("mt")
+    assert (found.direction, list(found.groups)) == ("eng-xxx", ["cat", "nob"])
 
 
 def test_direction_that_was_not_trained(tiny_checkpoint: Path, tiny_data: Path) -> None:
     with pytest.raises(OptionError, match="not trained on eng-xxx; give xxx-eng"):
         open_checkpoint(tiny_checkpoint, tiny_data, "eng-xxx", "cpu")
-    with pytest.raises(OptionError, match="'cat-eng' is unknown"):
-        open_checkpoint(tiny_checkpoint, tiny_data, "cat-eng", "cpu")
-
-
-@pytest.mark.parametrize(
-    ("pairs", "english"),
-    [
-        ("cat-eng nob-eng", "eng"),
-        ("en-de en-fr", "en"),
-        ("de-fr fr-nl", "fr"),
-        ("cat-en", "en"),
-        ("ro_RO-en_XX en_XX-ro_RO", "en_XX"),
-        ("cat-eng eng-cat cat-nob", "cat"),
-        ("cat-eng eng-nob nob-cat", "eng"),
-    ],
-)
-def test_which_language_is_english(pairs: str, english: str) -> None:
-    assert english_of([(a, b) for a, b in (pair.split("-") for pair in pairs.split())]) == english
-
-
-def test_no_language_is_english() -> None:
-    with pytest.raises(OptionError, match="no language of the checkpoint's pairs"):
-        english_of([("de", "fr"), ("nl", "es")])
+    with pytest.raises(OptionError, match="--direction: the model was not trained on eng-cat; choose among cat-eng,"):
+        open_checkpoint(tiny_checkpoint, tiny_data, "eng-cat", "cpu")
+    with pytest.raises(OptionError, match="--pairs: the model was not trained on eng-cat; choose among cat-eng, nob"):
+        open_checkpoint(tiny_checkpoint, tiny_data, None, "cpu", ["cat-eng", "eng-cat"])
 
 
 def test_a_gpu_that_is_not_there(tiny_checkpoint: Path, tiny_data: Path) -> None:
@@ -306,4 +291,4 @@ def test_on_a_gpu(tiny_checkpoint: Path, tiny_data: Path) -> None:
     here = open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
     for kind in ("nll", "train"):
         assert values(there, MIXED, kind) == pytest.approx(values(here, MIXED, kind), rel=1e-4)
-    assert len(there.translate("cat", "test", TEST).hypotheses) == HELD_OUT
+    assert len(translation(there).translate("cat", "test", TEST).hypotheses) == HELD_OUT

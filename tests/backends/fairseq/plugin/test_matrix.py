@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from sensikit.backends import open_checkpoint
+from sensikit.backends import open_model
 from sensikit.files import read_json
 from sensikit.run import Run
 from sensikit.settings import Decoding
@@ -32,7 +32,7 @@ def test_a_system_is_trained_resumed_evaluated_and_analysed(tiny_data, tmp_path,
 
     done("evaluate", best, "--data", tiny_data, "--out", tmp_path / "scores", "--tokenizer", "13a", "--beam", 2)
     scores = pd.read_csv(tmp_path / "scores" / "evaluation.csv")
-    assert set(scores["language"]) == {"cat", "nob", "fao"}
+    assert set(scores["group"]) == {"cat", "nob", "fao"}
     (noted,) = read_json(tmp_path / "scores" / "manifest.json")["systems"].values()
     assert (noted["method"], noted["updates"]) == (method, 6)
 
@@ -56,5 +56,5 @@ def test_every_method_trains_resumes_and_is_opened_in_every_direction(tiny_data,
     assert [line["num_updates"] for line in journal(tmp_path / "run") if line["set"] == "valid"] == [4, 6]
     for asked in ("xxx-eng", "eng-xxx"):
         if direction in (asked, "both"):
-            backend = open_checkpoint(tmp_path / "run" / "checkpoint_last.pt", tiny_data, asked, device="cpu")
-            assert len(backend.translate("fao", "test", Decoding(beam=1)).hypotheses) == 12
+            task = open_model(tmp_path / "run" / "checkpoint_last.pt", tiny_data, asked, device="cpu").task("mt")
+            assert len(task.translate("fao", "test", Decoding(beam=1)).hypotheses) == 12

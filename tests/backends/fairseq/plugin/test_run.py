@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from sensikit.backends import open_checkpoint
+from sensikit.backends import open_model
 from sensikit.backends.fairseq.plugin import launch
 from sensikit.errors import OptionError, RunError
 from sensikit.settings import Decoding
@@ -25,22 +25,22 @@ def finished(tiny_data, tmp_path_factory):
 
 class TestRun:
     def test_it_is_opened_and_it_translates(self, finished, tiny_data):
-        backend = open_checkpoint(finished / "checkpoint_best.pt", tiny_data, device="cpu")
-        assert backend.direction == "xxx-eng"
-        assert set(backend.languages) == {"cat", "nob", "fao"}
-        translations = backend.translate("cat", "test", Decoding(beam=2))
+        task = open_model(finished / "checkpoint_best.pt", tiny_data, device="cpu").task("mt")
+        assert task.direction == "xxx-eng"
+        assert set(task.groups) == {"cat", "nob", "fao"}
+        translations = task.translate("cat", "test", Decoding(beam=2))
         assert len(translations.hypotheses) == 12
-        piece = backend.collate([("cat", 0), ("fao", 3)])
-        loss, tokens = backend.loss(piece, "train")
+        piece = task.collate([("cat", 0), ("fao", 3)])
+        loss, tokens = task.loss(piece, "train")
         assert 0 < loss.item() / tokens < 20
 
     def test_the_backend_feeds_the_model_what_it_was_trained_on(self, finished, tiny_data):
         from tests.support import training_system
 
         system = training_system.build(tiny_data, "cd+id")
-        backend = open_checkpoint(finished / "checkpoint_best.pt", tiny_data, device="cpu")
+        task = open_model(finished / "checkpoint_best.pt", tiny_data, device="cpu").task("mt")
         part = system.data[("translation", 1, [0, 1, 2])]
-        piece = backend.collate([("cat", 0), ("cat", 1), ("cat", 2)])
+        piece = task.collate([("cat", 0), ("cat", 1), ("cat", 2)])
         ours = sorted(
             zip(*(part["net_input"][name].tolist() for name in ("src_tokens", "prev_output_tokens")), strict=True)
         )
@@ -148,8 +148,8 @@ def test_a_flag_that_fairseq_does_not_know_is_one_line_and_may_be_corrected(tiny
 )
 def test_every_option_trains(tiny_data, tmp_path, flags):
     train(tiny_data, tmp_path / "run", updates=4, flags=(*FEW, *flags))
-    backend = open_checkpoint(tmp_path / "run" / "checkpoint_last.pt", tiny_data, device="cpu")
-    assert len(backend.translate("fao", "test", Decoding(beam=1)).hypotheses) == 12
+    task = open_model(tmp_path / "run" / "checkpoint_last.pt", tiny_data, device="cpu").task("mt")
+    assert len(task.translate("fao", "test", Decoding(beam=1)).hypotheses) == 12
 
 
 @pytest.mark.gpu
@@ -161,8 +161,8 @@ def test_every_precision_trains_and_resumes_on_a_gpu(tiny_data, tmp_path, precis
     losses = [line["loss"] for line in journal(tmp_path / "run") if line["set"] == "train_inner"]
     assert len(losses) == 4
     assert losses[-1] < losses[0]
-    backend = open_checkpoint(tmp_path / "run" / "checkpoint_last.pt", tiny_data, device="cpu")
-    assert len(backend.translate("fao", "test", Decoding(beam=1)).hypotheses) == 12
+    task = open_model(tmp_path / "run" / "checkpoint_last.pt", tiny_data, device="cpu").task("mt")
+    assert len(task.translate("fao", "test", Decoding(beam=1)).hypotheses) == 12
 
 
 @pytest.mark.slow
