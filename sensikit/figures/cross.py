@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from sensikit.evaluation.metrics import METRICS
 from sensikit.figures.curves import CHOSEN, UNPRUNED, line_of
 from sensikit.figures.grids import colour_bar, framed, group_map
 from sensikit.figures.style import (
     FULL,
-    METRICS,
     Drawn,
     Groups,
     canvas,

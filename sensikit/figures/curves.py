@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from sensikit.evaluation.metrics import METRICS
 from sensikit.figures.style import (
     COLOURS,
     COLUMN,
     FULL,
-    METRICS,
     MUTED,
     Drawn,
     Groups,
@@ -264,9 +264,10 @@ def pruning_curves_by_group(frame: pd.DataFrame, groups: Groups, metric: str = "
     for ax in axes[max(0, len(keys) - columns) :]:
         ax.tick_params(labelbottom=True)  # the last panel of a column that the last row does not reach
     legend_below(figure, axes)
+    name = scale_of(frame["metric"].iloc[0], starts=True)
     caption = (
-        f"{scale_of(frame['metric'].iloc[0], starts=True)} of each language against the share of the prunable parameters that is set to "
-        f"zero, on one scale.{' The least specific first.' if several else ''}"
+        f"{name} of each language against the share of the prunable parameters that is set to zero, on one scale."
+        f"{' The least specific first.' if several else ''}"
     )
     return Drawn(figure, points, caption)
 

@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import PercentFormatter
 
+from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL
 from sensikit.figures.style import (
     COLOURS,
     COLUMN,
     FULL,
     INK,
-    METRICS,
     MUTED,
     TIERS,
     Drawn,

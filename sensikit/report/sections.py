@@ -9,10 +9,11 @@ import pandas as pd
 
 from sensikit import figures
 from sensikit.evaluation import tables as quality_tables
+from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import SIGNIFICANCE, TIERS
 from sensikit.figures.curves import CHOSEN, UNPRUNED, line_of
 from sensikit.figures.quality import by_ratio
-from sensikit.figures.style import FULL, METRICS, Drawn, metrics_of, named, of_metric, runs
+from sensikit.figures.style import FULL, Drawn, metrics_of, named, of_metric, runs
 from sensikit.pruning.ledger import CROSS, PRUNING
 from sensikit.report import tables
 from sensikit.report.inputs import Evaluated, Inputs

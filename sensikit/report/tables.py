@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from sensikit.evaluation.metrics import METRICS
 from sensikit.figures.correlation import changed_pairs, mean_changes, pairs
 from sensikit.figures.curves import CHOSEN, UNPRUNED, curve, line_of
 from sensikit.figures.data import sizes
 from sensikit.figures.spread import placed, shown, wide
 from sensikit.figures.style import (
-    METRICS,
     SUBSETS,
     TIERS,
     Groups,
