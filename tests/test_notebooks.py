@@ -47,7 +47,7 @@ FIGURES = {"balance": 3, "correlation": 4, "pruning": 3, "specificity": 5, "trai
 def test_a_notebook_runs_on_a_real_run_and_draws(kernel: NotebookClient, name: str) -> None:
     outputs = [output for cell in executed(kernel, name) for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
-    drawn = [output for output in outputs if "image/svg+xml" in output.get("data", {})]
+    drawn = [output for output in outputs if "data:image/svg+xml" in output.get("data", {}).get("text/html", "")]
     assert len(drawn) == FIGURES[name]
 
 

@@ -1,4 +1,4 @@
-"""Figures: pure functions from tidy frames to matplotlib figures; one file for each kind of figure.
+"""Figures: pure functions from tidy frames to a figure, the data that it shows, and its caption.
 
 No function here touches pyplot, a window or the caller's rcParams, so they serve a notebook and a report alike.
 """
@@ -6,25 +6,22 @@ No function here touches pyplot, a window or the caller's rcParams, so they serv
 from sensikit.figures.audit import audit_scatter
 from sensikit.figures.components import component_correlation, component_heatmaps, specificity_by_component
 from sensikit.figures.convergence import convergence_curves
-from sensikit.figures.cross import bleu_kept, cross_matrix
-from sensikit.figures.curves import curve, pruning_comparison, pruning_curves, pruning_curves_by_language
-from sensikit.figures.distributions import balance, specificity
-from sensikit.figures.heatmaps import correlation_heatmaps
-from sensikit.figures.kinship import language_tree
+from sensikit.figures.correlation import correlation_heatmaps, task_similarity
+from sensikit.figures.cross import cross_matrix
+from sensikit.figures.curves import curve, pruning_comparison, pruning_curves, pruning_curves_by_group
+from sensikit.figures.data import data_statistics, token_layout
+from sensikit.figures.dendrogram import dendrogram
 from sensikit.figures.overlap import overlap_heatmaps
 from sensikit.figures.quality import masking_ratio, quality_gains
-from sensikit.figures.similarity import task_similarity
-from sensikit.figures.sizes import data_statistics
-from sensikit.figures.style import COLUMN, FULL, order, save
-from sensikit.figures.tokens import sentence, token_layout
-from sensikit.figures.violins import sensitivity_violins
+from sensikit.figures.spread import balance, sensitivity_violins, specificity
+from sensikit.figures.style import COLUMN, FULL, Drawn, order, save
 
 __all__ = [
     "COLUMN",
     "FULL",
+    "Drawn",
     "audit_scatter",
     "balance",
-    "bleu_kept",
     "component_correlation",
     "component_heatmaps",
     "convergence_curves",
@@ -32,17 +29,16 @@ __all__ = [
     "cross_matrix",
     "curve",
     "data_statistics",
-    "language_tree",
+    "dendrogram",
     "masking_ratio",
     "order",
     "overlap_heatmaps",
     "pruning_comparison",
     "pruning_curves",
-    "pruning_curves_by_language",
+    "pruning_curves_by_group",
     "quality_gains",
     "save",
     "sensitivity_violins",
-    "sentence",
     "specificity",
     "specificity_by_component",
     "task_similarity",

@@ -1,16 +1,27 @@
-"""Is the Taylor estimate right? It against exact ablation, parameter by parameter (Eq. 1 and 2)."""
+"""Is the Taylor estimate right? The estimate against exact ablation, parameter by parameter (Eq. 1 and 2)."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from sensikit.figures.style import COLOURS, FULL, MUTED, canvas, of_run, order, runs, span, styled
+from sensikit.figures.spread import placed
+from sensikit.figures.style import (
+    COLOURS,
+    FULL,
+    MUTED,
+    Drawn,
+    Groups,
+    canvas,
+    of_run,
+    of_task,
+    panels,
+    power_of_ten,
+    runs,
+    span,
+    styled,
+)
 
 STATISTICS = {"spearman": "Spearman", "pearson": "Pearson", "top10_agreement": "top 10%"}
 MANY = 2000  # points of a panel beyond which a vector file would be too large
@@ -18,46 +29,34 @@ MANY = 2000  # points of a panel beyond which a vector file would be too large
 
 @styled
 def audit_scatter(
-    frame: pd.DataFrame,
-    summary: pd.DataFrame,
-    languages: Mapping[str, Mapping[str, Any]],
-    *,
-    task: str = "mt",
-    width: float = FULL,
-) -> Figure:
-    """Return exact |ΔL| against the Taylor estimate on logarithmic axes: a panel for each language, on one scale.
+    frame: pd.DataFrame, summary: pd.DataFrame, groups: Groups, *, task: str = "", width: float = FULL
+) -> Drawn:
+    """Return exact |ΔL| against the Taylor estimate on logarithmic axes: a panel for each group, on one scale.
 
     Args:
         frame: the rows of audit.csv, with a column `run` where there are several runs.
         summary: the rows of audit-summary.csv of the same runs.
-        languages: code → {family, tier, sizes}.
-        task: mt, denoise or lm.
+        groups: key → {family, tier, sizes}.
+        task: by default the first of the table.
         width: of the figure, in inches.
     """
-    frame, summary = frame[frame["task"] == task], summary[summary["task"] == task]
-    codes = [code for code in order(languages) if code in set(frame["group"])]
-    codes += [code for code in dict.fromkeys(frame["group"]) if code not in codes]
-    panels = [(label, code) for label in runs(frame) for code in codes]
-    columns = min(4, len(codes)) if len(codes) > 1 else min(4, max(2, len(panels)))
-    rows = -(-len(panels) // columns)
+    frame, summary = of_task(frame, task), of_task(summary, task)
+    keys = placed(frame, groups)
+    shown = [(label, key) for label in runs(frame) for key in keys]
+    columns = min(4, len(keys)) if len(keys) > 1 else min(4, max(2, len(shown)))
     side = width / max(columns, 2)
-    figure = canvas(width, rows * min(side, 3.0) + 0.25)
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    figure = canvas(width, -(-len(shown) // columns) * min(side, 3.0) + 0.25)
     ends = _ends(frame)
-    for ax, (label, code) in zip(axes, panels, strict=False):
-        points = of_run(frame[frame["group"] == code], label)
-        found = of_run(summary[summary["group"] == code], label)
-        _scatter(ax, points, ends)
-        ax.text(
-            0.99, 0.03, _said(found), transform=ax.transAxes, ha="right", va="bottom", fontsize=5.2, linespacing=1.35
-        )
-        ax.set_title(" · ".join(part for part in (label, code) if part))
+    axes = panels(figure, len(shown), columns, sharex=True, sharey=True)
+    for ax, (label, key) in zip(axes, shown, strict=True):
+        _scatter(ax, of_run(frame[frame["group"] == key], label), ends)
+        agreement = _agreement(of_run(summary[summary["group"] == key], label))
+        ax.text(0.99, 0.03, agreement, transform=ax.transAxes, ha="right", va="bottom", fontsize=5.2, linespacing=1.35)
+        ax.set_title(" · ".join(part for part in (label, key) if part))
         ax.label_outer()
-    for ax in axes[len(panels) :]:
-        ax.set_axis_off()
     figure.supxlabel("Taylor estimate |θ·∇L|, nats", fontsize=7)
     figure.supylabel("exact |ΔL| without the parameter, nats", fontsize=7)
-    return figure
+    return Drawn(figure, frame, _caption(frame, summary))
 
 
 def _ends(frame: pd.DataFrame) -> tuple[float, float]:
@@ -90,13 +89,8 @@ def _scatter(ax: Axes, points: pd.DataFrame, ends: tuple[float, float]) -> None:
     ax.minorticks_off()
 
 
-def power_of_ten(value: float, _: float = 0) -> str:
-    """Return a power of ten as plain text: 10⁻⁹."""
-    return "10" + str(round(np.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def _said(found: pd.DataFrame) -> str:
-    rows = found.set_index("statistic")
+def _agreement(rows: pd.DataFrame) -> str:
+    rows = rows.set_index("statistic")
     lines = []
     for name, words in STATISTICS.items():
         if name not in rows.index:
@@ -108,9 +102,7 @@ def _said(found: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def caption(frame: pd.DataFrame, summary: pd.DataFrame, *, task: str = "mt") -> str:
-    """Return what the points are, how many, and how well the two agree."""
-    frame, summary = frame[frame["task"] == task], summary[summary["task"] == task]
+def _caption(frame: pd.DataFrame, summary: pd.DataFrame) -> str:
     sampled = sorted(summary["sampled"].dropna().astype(int).unique())
     batches = sorted(summary["batches"].dropna().astype(int).unique())
     text = (

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from sensikit.figures.differences import signed
+from sensikit.figures.correlation import signed
 from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, heat_map
-from sensikit.figures.style import FULL, canvas, legend_below, of_run, order, run_line, runs, styled
+from sensikit.figures.style import (
+    FULL,
+    Drawn,
+    Groups,
+    beside,
+    canvas,
+    legend_below,
+    listed,
+    of_run,
+    of_task,
+    panels,
+    present,
+    rounded_up,
+    ruled,
+    run_line,
+    runs,
+    styled,
+)
 
 STACKS = ("shared", "encoder", "decoder")
 _ATTENTION = ("q", "k", "v", "out", "attention")
@@ -22,7 +38,7 @@ NO_LAYER = "–"
 
 
 def by_layer(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean over languages of every (run, stack, component, layer), without the aggregated rows."""
+    """Return the mean over groups of every (run, stack, component, layer), without the aggregated rows."""
     cells = frame[(frame["component"] != ALL) & (frame["layer"].astype("string").fillna("") != ALL)]
     cells = cells.assign(layer=cells["layer"].map(_layer))
     cells = cells if "run" in cells else cells.assign(run="")
@@ -61,23 +77,23 @@ def _table(cells: pd.DataFrame, columns: Sequence[str], across: str, value: str)
 
 
 @styled
-def component_heatmaps(frame: pd.DataFrame, *, task: str = "mt", width: float = FULL) -> Figure:
-    """Return two heat maps of stack and component × layer, means over languages: the share of all S, and median D.
+def component_heatmaps(frame: pd.DataFrame, *, task: str = "", width: float = FULL) -> Drawn:
+    """Return two heat maps of stack and component × layer, means over groups: the share of all S, and median D.
 
     A row of panels for each run; each of the two has one scale for all runs.
 
     Args:
         frame: the rows of components.csv, with a column `run` where there are several runs.
-        task: mt, denoise or lm.
+        task: by default the first of the table.
         width: of the figure, in inches.
     """
-    cells, labels = by_layer(frame[frame["task"] == task]), runs(frame)
+    cells, labels = by_layer(of_task(frame, task)), runs(frame)
     layers = sorted(cells["layer"].unique(), key=lambda layer: -1 if layer == NO_LAYER else int(layer))
     rows = len(_table(of_run(cells, labels[0]), layers, "layer", "parameters"))
     figure = canvas(width, len(labels) * (0.16 * rows + 0.25) + 0.55)
     grid = figure.subplots(len(labels), 2, sharey=True, squeeze=False)
     cell = (width / 2 - 0.9) / len(layers) * 72
-    ends = share_end(cells["sensitivity_share"]), span(cells["specificity_median"])
+    ends = _end(cells["sensitivity_share"]), _end(cells["specificity_median"])
     for (left, right), label in zip(grid, labels, strict=True):
         of_label = of_run(cells, label)
         share = _table(of_label, layers, "layer", "sensitivity_share")
@@ -93,64 +109,78 @@ def component_heatmaps(frame: pd.DataFrame, *, task: str = "mt", width: float = 
     grid[0][1].set_title("median of D(θ,l)", pad=4)
     colour_bar(figure, list(grid[:, 0]), (0, ends[0]), "vertical", "", "{:.0%}".format)
     colour_bar(figure, list(grid[:, 1]), (-ends[1], ends[1]), "vertical", "")
-    return figure
+    caption = (
+        "Left: the share of a language's whole sensitivity that lies in each part of the model, in per cent; a part "
+        "with more parameters has more of it. Right: the median of D(θ,l) over its parameters; above 0, the "
+        "typical parameter matters more to a language than to the others together. Both are means over languages; "
+        f"layers count from the input, {NO_LAYER} is outside the layers."
+    )
+    return Drawn(figure, cells, caption)
 
 
 @styled
-def specificity_by_component(
-    frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], *, task: str = "mt", width: float = FULL
-) -> Figure:
-    """Return heat maps of the median of D of stack and component × language, a panel for each run, on one scale."""
-    cells, labels = whole(frame[frame["task"] == task]), runs(frame)
-    codes = [code for code in order(languages) if code in set(cells["group"])]
-    tables = [_table(of_run(cells, label), codes, "group", "specificity_median") for label in labels]
-    end = span(cells["specificity_median"])
+def specificity_by_component(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float = FULL) -> Drawn:
+    """Return heat maps of the median of D of stack and component × group, a panel for each run, on one scale.
+
+    Args:
+        frame: the rows of components.csv, with a column `run` where there are several runs.
+        groups: key → {family, tier, sizes}.
+        task: by default the first of the table.
+        width: of the figure, in inches.
+    """
+    cells, labels = whole(of_task(frame, task)), runs(frame)
+    keys = present(groups, cells["group"])
+    tables = [_table(of_run(cells, label), keys, "group", "specificity_median") for label in labels]
+    end = _end(cells["specificity_median"])
     columns = min(2, len(labels))
-    rows = -(-len(labels) // columns)
-    figure = canvas(width if columns > 1 else min(width, 4.6), rows * (0.16 * len(tables[0]) + 0.3) + 0.3)
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel().tolist()
-    cell = (float(figure.get_figwidth()) / columns - 1.3) / len(codes) * 72
-    for ax, table, label in zip(axes, tables, labels, strict=False):
+    height = -(-len(labels) // columns) * (0.16 * len(tables[0]) + 0.3) + 0.3
+    figure = canvas(width if columns > 1 else min(width, 4.6), height)
+    axes = panels(figure, len(labels), columns, sharey=True)
+    cell = (float(figure.get_figwidth()) / columns - 1.3) / len(keys) * 72
+    for ax, table, label in zip(axes, tables, labels, strict=True):
         heat_map(ax, table, table.map(lambda each: signed(each, 2)), (-end, end), cell, DIVERGING)
         ax.set_title(label)
         ax.label_outer()
         _between_stacks([ax], list(table.index))
-    for ax in axes[len(labels) :]:
-        ax.set_axis_off()
-    colour_bar(figure, axes[: len(labels)], (-end, end), "vertical", "median of D(θ,l)")
-    return figure
+    colour_bar(figure, axes, (-end, end), "vertical", "median of D(θ,l)")
+    caption = (
+        "Median of D(θ,l) over the parameters of each part of the model, all layers together: above 0, the typical "
+        "parameter matters more to the language than to the others together."
+    )
+    return Drawn(figure, cells, caption)
 
 
 @styled
-def component_correlation(frame: pd.DataFrame, *, task: str = "mt", width: float = FULL) -> Figure:
-    """Return the PCC between languages within each stack and component: the mean over pairs, and its span.
+def component_correlation(frame: pd.DataFrame, *, task: str = "", width: float = FULL) -> Drawn:
+    """Return the PCC between groups within each stack and component: the mean over pairs, and its span.
 
     Args:
         frame: the rows of components-correlation.csv, with a column `run` where there are several runs.
-        task: mt, denoise or lm.
+        task: by default the first of the table.
         width: of the figure, in inches.
     """
-    cells, labels = whole(frame[frame["task"] == task]), runs(frame)
-    cells = cells[(cells["group_a"] < cells["group_b"])]
+    data, labels = whole(of_task(frame, task)), runs(frame)
+    cells = data[data["group_a"] < data["group_b"]]
     names = [_name(stack, name) for stack, name in zip(cells["stack"], cells["component"], strict=True)]
-    cells, wanted = cells.assign(row=names), list(dict.fromkeys(names))
-    figure = canvas(min(width, 4.6), 0.6 + 0.17 * len(wanted))
+    cells, rows = cells.assign(row=names), list(dict.fromkeys(names))
+    figure = canvas(min(width, 4.6), 0.6 + 0.17 * len(rows))
     ax = figure.subplots()
     for index, label in enumerate(labels):
         line = run_line(index, label)
-        found = of_run(cells, label).groupby("row")["pcc"].agg(["min", "mean", "max"]).reindex(wanted)
-        places = [place - 0.35 + 0.7 / len(labels) * (index + 0.5) for place in range(len(wanted))]
-        ax.hlines(places, found["min"], found["max"], color=line.colour, linewidth=0.9)
-        ax.plot(found["mean"], places, linestyle="", marker=line.marker, color=line.colour, label=label, markersize=3.6)
-    ax.set_yticks(range(len(wanted)), wanted)
-    ax.set_ylim(len(wanted) - 0.45, -0.55)
+        pcc = of_run(cells, label).groupby("row")["pcc"].agg(["min", "mean", "max"]).reindex(rows)
+        places = beside(len(rows), index, len(labels))
+        ax.hlines(places, pcc["min"], pcc["max"], color=line.colour, linewidth=0.9)
+        ax.plot(pcc["mean"], places, linestyle="", marker=line.marker, color=line.colour, label=label, markersize=3.6)
+    listed(ax, rows)
     ax.set_xlim(right=1.0)
-    ax.tick_params(axis="y", length=0)
     ax.set_xlabel("PCC between two languages")
-    ax.grid(axis="x")
-    ax.set_axisbelow(True)
+    ruled(ax, "x")
     legend_below(figure, [ax])
-    return figure
+    caption = (
+        "PCC between the sensitivities of two languages within each part of the model, all layers together: the "
+        "mark is the mean over the pairs of languages, the line reaches from the lowest to the highest."
+    )
+    return Drawn(figure, data, caption)
 
 
 def _between_stacks(axes: Sequence[Axes], rows: Sequence[str]) -> None:
@@ -160,25 +190,10 @@ def _between_stacks(axes: Sequence[Axes], rows: Sequence[str]) -> None:
         ax.hlines(edges, *ax.get_xlim(), color="black", linewidth=0.8)
 
 
-def share_end(values: pd.Series[Any]) -> float:
-    """Return the end of a scale of shares, rounded up to 5%."""
-    return round(float(np.ceil(round(values.max() / 0.05, 6)) * 0.05), 2) or 0.05
-
-
-def span(values: pd.Series[Any]) -> float:
-    """Return the end of a scale around 0, rounded up to 0.05."""
-    return round(float(np.ceil(round(values.abs().max() / 0.05, 6)) * 0.05), 2) or 0.05
+def _end(values: pd.Series[Any]) -> float:
+    """Return the end of a scale from or around 0, rounded up to 0.05."""
+    return rounded_up(float(values.abs().max()), 0.05) or 0.05
 
 
 def _per_cent(share: float) -> str:
     return "" if np.isnan(share) else f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
-
-
-def caption() -> str:
-    """Return what the two heat maps show."""
-    return (
-        "Left: the share of a language's whole sensitivity that lies in each part of the model, in per cent; a part "
-        "with more parameters has more of it. Right: the median of D(θ,l) over its parameters; above 0, the "
-        "typical parameter matters more to a language than to the others together. Both are means over languages; "
-        f"layers count from the input, {NO_LAYER} is outside the layers."
-    )

@@ -1,20 +1,30 @@
-"""How soon a sensitivity stops changing as batches are added: are there enough of them?"""
+"""How soon a sensitivity stops changing as batches are added: were there enough of them?"""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullFormatter, NullLocator
 from scipy.special import expit, logit
 
-from sensikit.figures.heatmaps import SUBSETS
-from sensikit.figures.style import COLOURS, FULL, canvas, of_run, order, plain, runs, styled
+from sensikit.figures.style import (
+    COLOURS,
+    FULL,
+    SUBSETS,
+    Drawn,
+    Groups,
+    canvas,
+    of_run,
+    of_task,
+    plain,
+    present,
+    ruled,
+    runs,
+    styled,
+)
+from sensikit.statistics.convergence import answer
 
 TICKS = (0.01, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 COUNTS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
@@ -22,36 +32,36 @@ TIER_LINES = {"High": (COLOURS[0], "-"), "Low": (COLOURS[4], (0, (4, 1.5))), "Ve
 
 
 @styled
-def convergence_curves(
-    frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]], *, task: str = "mt", width: float = FULL
-) -> Figure:
-    """Return the PCC between S of two disjoint sets of batches against their number: a line for each language.
+def convergence_curves(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float = FULL) -> Drawn:
+    """Return the PCC between S of two disjoint sets of batches against their number: a line for each group.
 
     A column for each subset and a row for each run, all on one scale; a band is the 95% interval.
 
     Args:
         frame: the rows of convergence.csv, with a column `run` where there are several runs.
-        languages: code → {family, tier, sizes}.
-        task: mt, denoise or lm.
+        groups: key → {family, tier, sizes}.
+        task: by default the first of the table.
         width: of the figure, in inches.
     """
-    frame = frame[frame["task"] == task]
+    frame = of_task(frame, task)
     subsets, labels = [subset for subset in SUBSETS if subset in set(frame["subset"])], runs(frame)
     figure = canvas(width, len(labels) * min(2.3, width / len(subsets)) + 0.35)
     grid = figure.subplots(len(labels), len(subsets), sharex=True, sharey=True, squeeze=False)
     for row, label in zip(grid, labels, strict=True):
         for ax, subset in zip(row, subsets, strict=True):
-            _lines(ax, of_run(frame[frame["subset"] == subset], label), languages)
+            _lines(ax, of_run(frame[frame["subset"] == subset], label), groups)
             ax.set_title(SUBSETS[subset] if label == labels[0] else "")
             ax.set_xlabel("batches in each of two disjoint sets")
             ax.set_ylabel("\n".join(part for part in (label, "PCC between the two") if part))
-            ax.grid(axis="y")
-            ax.set_axisbelow(True)
+            ruled(ax, "y")
             ax.label_outer()
     _scales(grid[0][0], frame)
     for ax in grid.ravel():  # once the scale that they share is known
         _names(ax)
-    return figure
+    answers = [
+        f"{label}: {answer(of_run(frame, label), str(frame['task'].iloc[0]))}".removeprefix(": ") for label in labels
+    ]
+    return Drawn(figure, frame, " ".join([_caption(frame, groups), *answers]))
 
 
 def _scales(ax: Axes, frame: pd.DataFrame) -> None:
@@ -71,19 +81,17 @@ def _scales(ax: Axes, frame: pd.DataFrame) -> None:
     ax.set_xlim(least * 0.9, most * 1.75)  # room for the names
 
 
-def _lines(ax: Axes, frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]]) -> None:
-    for code in (code for code in order(languages) if code in set(frame["group"])):
-        points = frame[frame["group"] == code].sort_values("batches")
-        colour, dashes = TIER_LINES.get(languages[code]["tier"], ("#7d7d7d", "-"))
-        ax.plot(
-            points["batches"], points["reliability"], color=colour, linestyle=dashes, linewidth=1.0, gid=code,
-        )  # fmt: skip
+def _lines(ax: Axes, frame: pd.DataFrame, groups: Groups) -> None:
+    for key in present(groups, frame["group"]):
+        points = frame[frame["group"] == key].sort_values("batches")
+        colour, dashes = TIER_LINES.get(groups[key]["tier"], ("#7d7d7d", "-"))
+        ax.plot(points["batches"], points["reliability"], color=colour, linestyle=dashes, linewidth=1.0, gid=key)
         bounds = points["reliability_low"], points["reliability_high"]
         ax.fill_between(points["batches"], *bounds, color=colour, alpha=0.10, linewidth=0)
 
 
 def _names(ax: Axes) -> None:
-    """Write each language at the end of its line, pushed apart where lines end close to each other."""
+    """Write the name of each group at the end of its line, pushed apart where lines end close to each other."""
     low, high = logit(np.asarray(ax.get_ylim()))
     points = [(np.asarray(line.get_ydata(), float)[-1], np.asarray(line.get_xdata(), float)[-1]) for line in ax.lines]
     ends = sorted((logit(y), x, index) for index, (y, x) in enumerate(points) if 0 < y < 1)
@@ -102,14 +110,13 @@ def _names(ax: Axes) -> None:
         ).set_in_layout(False)  # fmt: skip
 
 
-def caption(frame: pd.DataFrame, languages: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return what the lines show."""
+def _caption(frame: pd.DataFrame, groups: Groups) -> str:
     text = (
         "PCC between the sensitivities of one language from two disjoint sets of batches, against the number of "
         "batches in each, which is half of what there are at the end of a line. On these axes reliability that grows "
         "as with independent batches (Spearman–Brown) is a straight line. "
     )
-    tiers = [tier for tier in TIER_LINES if any(languages[code]["tier"] == tier for code in languages)]
+    tiers = [tier for tier in TIER_LINES if any(of["tier"] == tier for of in groups.values())]
     looks = {"High": "solid", "Low": "dashed", "Very Low": "dotted"}
     text += f"Lines by resource level: {', '.join(f'{looks[tier]} {tier}' for tier in tiers)}. " if tiers else ""
     return text + ("Bands are 95% intervals." if frame["reliability_low"].notna().any() else "").strip()

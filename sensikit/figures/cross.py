@@ -3,103 +3,140 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from sensikit.figures.curves import UNPRUNED, line_of
-from sensikit.figures.grids import SEQUENTIAL, colour_bar, language_map
-from sensikit.figures.style import FULL, INK, canvas, joined, of_run, order, percent, runs, span, styled
+from sensikit.evaluation.metrics import METRICS
+from sensikit.figures.curves import CHOSEN, UNPRUNED, line_of
+from sensikit.figures.grids import colour_bar, framed, group_map
+from sensikit.figures.style import (
+    FULL,
+    Drawn,
+    Groups,
+    canvas,
+    joined,
+    named,
+    of_metric,
+    of_run,
+    panels,
+    percent,
+    present,
+    rounded_up,
+    runs,
+    span,
+    styled,
+)
 
 
-def bleu_kept(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of its unpruned BLEU that each language keeps: the pruned rows with one column more, `kept`.
+def effect(frame: pd.DataFrame, metric: str = "") -> pd.DataFrame:
+    """Return what pruning does to each group: the pruned rows of a metric with one column more, `effect`.
+
+    It is the share that is left of an unpruned score (not defined where that is 0), and the increase of a loss.
 
     Args:
         frame: the rows of pruning-cross.csv, with a column `run` where there are several runs.
+        metric: by default BLEU, or the first that the table has.
     """
-    start = frame[frame["order"] == UNPRUNED].rename(columns={"bleu": "whole"})
+    frame = of_metric(frame, metric)
     key = ["run", "evaluated"] if "run" in frame else ["evaluated"]
-    cells = frame[frame["order"] != UNPRUNED].merge(start[[*key, "whole"]], on=key, how="left")
-    return cells.assign(kept=(cells["bleu"] / cells["whole"]).where(cells["whole"] > 0))
+    start = frame[frame["order"] == UNPRUNED].rename(columns={"value": "unpruned"})
+    cells = frame[frame["order"] != UNPRUNED].merge(start[[*key, "unpruned"]], on=key, how="left")
+    if METRICS[frame["metric"].iloc[0]].higher:
+        return cells.assign(effect=(cells["value"] / cells["unpruned"]).where(cells["unpruned"] > 0))
+    return cells.assign(effect=cells["value"] - cells["unpruned"])
 
 
 @styled
 def cross_matrix(
-    cells: pd.DataFrame,
-    languages: Mapping[str, Mapping[str, Any]],
+    frame: pd.DataFrame,
+    groups: Groups,
+    metric: str = "",
     *,
-    name: str = "specificity",
+    name: str = CHOSEN,
     ratios: Sequence[float] = (),
     width: float = FULL,
-) -> Figure:
-    """Return heat maps of the share of BLEU kept: pruned for the language of a row, evaluated on that of a column.
+) -> Drawn:
+    """Return heat maps of the share of a score that is kept, or the increase of a loss.
 
-    A row of panels for each ratio and a column for each run (a single run has its ratios side by side), one scale.
+    Pruned for the group of a row, evaluated on that of a column. A row of panels for each ratio and a column for each
+    run (a single run has its ratios side by side), one scale.
 
     Args:
-        cells: what `bleu_kept` returns.
-        languages: code → {family, tier, sizes}.
+        frame: the rows of pruning-cross.csv, with a column `run` where there are several runs.
+        groups: key → {family, tier, sizes}.
+        metric: by default BLEU, or the first that the table has.
         name: of the order.
         ratios: which, at most three; by default the ones that tell most (see `telling`).
         width: of the figure, in inches.
     """
+    cells = effect(frame, metric)
     cells = cells[cells["order"] == name]
+    metric = str(cells["metric"].iloc[0])
+    share = METRICS[metric].higher
     labels, chosen = runs(cells), list(ratios) or telling(cells)
-    codes = [code for code in order(languages) if code in set(cells["group"]) | set(cells["evaluated"])]
-    panels = [(ratio, label) for ratio in chosen for label in labels]
+    keys = present(groups, cells["group"], cells["evaluated"])
+    shown = [(ratio, label) for ratio in chosen for label in labels]
     columns = min(3, len(labels) if len(labels) > 1 else len(chosen))
-    rows, room = -(-len(panels) // columns), max(2, columns)
+    room = max(2, columns)
     width *= columns / room
     side = (width - 0.75) / columns
-    figure = canvas(width, rows * side + 0.3)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    limits = (0.0, max(1.0, math.ceil(cells["kept"].max() * 10) / 10))
-    for ax, (ratio, label) in zip(axes, panels, strict=False):
+    figure = canvas(width, -(-len(shown) // columns) * side + 0.3)
+    axes = panels(figure, len(shown), columns)
+    limits = _limits(cells, share)
+    for ax, (ratio, label) in zip(axes, shown, strict=True):
         of_panel = of_run(cells[cells["ratio"] == ratio], label)
-        wide = of_panel.pivot_table(index="group", columns="evaluated", values="kept", sort=False)
-        values = wide.reindex(index=codes, columns=codes).astype(float)
-        language_map(ax, values, values.map(_written), limits, languages, side, SEQUENTIAL)
-        for at in range(len(codes)):
-            ax.add_patch(Rectangle((at, at), 1, 1, fill=False, edgecolor=INK, linewidth=0.8, clip_on=False, zorder=5))
+        wide = of_panel.pivot_table(index="group", columns="evaluated", values="effect", sort=False)
+        values = wide.reindex(index=keys, columns=keys).astype(float)
+        group_map(ax, values, values.map(lambda each: _written(each, share)), limits, groups, side)
+        framed(ax, len(keys))
         ax.set_title(" · ".join(part for part in (label, f"{percent(ratio)} pruned") if part), pad=4)
         ax.set_xlabel("evaluated on")
         ax.set_ylabel("pruned for")
-    for ax in axes[len(panels) :]:
-        ax.set_axis_off()
-    colour_bar(figure, axes[: len(panels)], limits, "vertical", "share of BLEU kept", "{:.0%}".format)
-    return figure
+    scale = f"share of {named(metric)} kept" if share else f"increase of the {named(metric)}, nats per token"
+    colour_bar(figure, axes, limits, "vertical", scale, "{:.0%}".format if share else "{:.2f}".format)
+    return Drawn(figure, cells, _caption(cells, metric, name))
 
 
 def telling(cells: pd.DataFrame, most: int = 3) -> list[float]:
-    """Return the ratios at which the language pruned for and the others differ most, at most `most`, ascending."""
+    """Return the ratios at which the group pruned for and the others differ most, at most `most`, ascending."""
     own = cells["group"] == cells["evaluated"]
-    gap = cells[own].groupby("ratio")["kept"].mean() - cells[~own].groupby("ratio")["kept"].mean()
+    gap = cells[own].groupby("ratio")["effect"].mean() - cells[~own].groupby("ratio")["effect"].mean()
     found: list[float] = sorted(gap.dropna().abs().sort_values(ascending=False, kind="stable").index[:most])
     return found or sorted(cells["ratio"].unique())[:most]
 
 
-def _written(value: float) -> str:
-    return "" if math.isnan(value) else f"{100 * value:.0f}"
+def _limits(cells: pd.DataFrame, share: bool) -> tuple[float, float]:
+    """Return the ends of the colour scale; of models that had no score to keep, those of a share."""
+    values = cells["effect"].dropna()
+    if values.empty:
+        return 0.0, 1.0
+    if share:
+        return 0.0, max(1.0, math.ceil(values.max() * 10) / 10)
+    return 0.0 - rounded_up(max(0.0, -values.min()), 0.05), max(0.05, rounded_up(values.max(), 0.05))
 
 
-def caption(cells: pd.DataFrame, *, name: str = "specificity") -> str:
-    """Return what the matrix shows, and how much a language keeps of its own and of the others."""
-    cells = cells[cells["order"] == name]
-    sentences = sorted(cells["sentences"].astype(int).unique())
+def _written(value: float, share: bool) -> str:
+    return "" if math.isnan(value) else f"{100 * value:.0f}" if share else f"{value:.2f}".replace("-", "−")
+
+
+def _caption(cells: pd.DataFrame, metric: str, name: str) -> str:
+    label, share = named(metric), METRICS[metric].higher
+    lead = f"Nats per token by which the {label} of the language of a column increases"
+    if share:
+        lead = f"Per cent of its unpruned {label} that the language of a column keeps"
     text = (
-        f"Per cent of its unpruned BLEU that the language of a column keeps when the model is pruned for the language "
-        f"of a row ({line_of(name).name}, by the row's sensitivities); framed, on the diagonal: the language itself. "
+        f"{lead} when the model is pruned for the language of a row ({line_of(name).name}, by the row's "
+        "sensitivities); framed, on the diagonal: the language itself. "
     )
-    own = cells["group"] == cells["evaluated"]
-    means = [
-        f"{percent(ratio)} pruned, {cells.loc[at & own, 'kept'].mean():.0%} by the language itself and "
-        f"{cells.loc[at & ~own, 'kept'].mean():.0%} by the others"
-        for ratio in telling(cells)
-        for at in [cells["ratio"] == ratio]
-    ]
-    text += f"Kept on average: {joined(means)}. " if means else ""
-    return text + f"{span(sentences, 'd')} test sentences a language, one training run."
+    own, means = cells["group"] == cells["evaluated"], []
+    for ratio in telling(cells):
+        at = cells["ratio"] == ratio
+        itself, others = (cells.loc[at & of, "effect"].mean() for of in (own, ~own))
+        if not math.isnan(itself + others):
+            first, second = (f"{each:.0%}" if share else f"{each:.2f}" for each in (itself, others))
+            means.append(f"{percent(ratio)} pruned, {first} by the language itself and {second} by the others")
+    text += f"{'Kept' if share else 'Added'} on average: {joined(means)}. " if means else ""
+    if cells["effect"].isna().any():
+        text += f"Grey: the unpruned {label} is 0, and nothing of it can be kept. "
+    return text + f"{span(cells['sentences'].astype(int), 'd')} test sentences a language, one training run."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
+from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from sensikit.figures.style import INK, MUTED, families
+from sensikit.figures.style import INK, MUTED, Groups, families
 
 SEQUENTIAL = "YlGnBu"  # one hue direction, dark for much: readable in grey print and with any colour blindness
 DIVERGING = "RdBu_r"  # blue below, red above: told apart with any of the common colour blindnesses
@@ -50,34 +50,39 @@ def heat_map(
     return size
 
 
-def language_map(
+def group_map(
     ax: Axes,
     values: pd.DataFrame,
     written: pd.DataFrame,
     limits: tuple[float, float],
-    languages: Mapping[str, Mapping[str, Any]],
+    groups: Groups,
     side: float,
     palette: str = SEQUENTIAL,
 ) -> float:
-    """Draw a square heat map of languages against languages, with lines between families; see `heat_map`.
+    """Draw a square heat map of groups against groups, with lines between families; see `heat_map`.
 
     `side` is the room for the panel, in inches.
     """
-    codes = list(values.index)
-    cell = (side - 0.45) / len(codes) * 72
+    keys = list(values.index)
+    cell = (side - 0.45) / len(keys) * 72
     size = heat_map(ax, values, written, limits, cell, palette)
     ax.set_aspect("equal")
-    ax.tick_params(axis="x", rotation=0 if cell >= 4 * max(map(len, codes)) else 90)
-    known = {code: languages[code] for code in codes}
-    edges = np.cumsum([len(members) for _, members in families(known)])[:-1]
-    ax.hlines(edges, 0, len(codes), color=MUTED, linewidth=0.9)
-    ax.vlines(edges, 0, len(codes), color=MUTED, linewidth=0.9)
+    ax.tick_params(axis="x", rotation=0 if cell >= 4 * max(map(len, keys)) else 90)
+    edges = np.cumsum([len(members) for _, members in families({key: groups[key] for key in keys})])[:-1]
+    ax.hlines(edges, 0, len(keys), color=MUTED, linewidth=0.9)
+    ax.vlines(edges, 0, len(keys), color=MUTED, linewidth=0.9)
     return size
 
 
-def places(frame: pd.DataFrame, codes: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the (column, row) of each pair of languages in a heat map."""
-    place = {code: index for index, code in enumerate(codes)}
+def framed(ax: Axes, count: int) -> None:
+    """Frame the diagonal of a square heat map."""
+    for at in range(count):
+        ax.add_patch(Rectangle((at, at), 1, 1, fill=False, edgecolor=INK, linewidth=0.8, clip_on=False, zorder=5))
+
+
+def places(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the (column, row) of each pair of groups in a heat map."""
+    place = {key: index for index, key in enumerate(keys)}
     return [(place[b], place[a]) for a, b in zip(frame["group_a"], frame["group_b"], strict=True)]
 
 

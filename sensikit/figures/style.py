@@ -1,23 +1,30 @@
-"""What every figure shares: sizes, colours, the order of the languages, and how a figure becomes files."""
+"""What every figure shares: what it returns, sizes, colours, the order of the groups, and how it becomes files."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
+import html
+import io
+import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, Literal, NamedTuple, ParamSpec
 
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sensikit.files import replacing
+from sensikit.evaluation.metrics import METRICS
+from sensikit.files import replacing, write_text
 
 Arguments = ParamSpec("Arguments")
+Groups = Mapping[str, Mapping[str, Any]]
+"""Key → {name, family, tier, sizes}, as a manifest has them."""
 
 COLUMN, FULL = 3.3, 6.9
 """Widths in inches: one column, and both columns, of a two-column page."""
@@ -26,6 +33,11 @@ INK, MUTED, RULE = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 # Okabe and Ito (2008), told apart with every common colour blindness
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 TIERS = {"High": "#1b4f72", "Low": "#5b9bc8", "Very Low": "#b9d6ea"}
+SUBSETS = {
+    "high": "10% high-sensitive parameters",
+    "low": "90% low-sensitive parameters",
+    "all": "all parameters",
+}
 
 RC: Any = {
     "font.family": "sans-serif",
@@ -65,6 +77,32 @@ RC: Any = {
 }
 
 
+def metrics_of(frame: pd.DataFrame) -> list[str]:
+    """Return the metrics of a long table: BLEU first where it is there."""
+    return [name for name in METRICS if name in set(frame["metric"])]
+
+
+def of_metric(frame: pd.DataFrame, metric: str = "") -> pd.DataFrame:
+    """Return the rows of one metric, by default the first of `metrics_of`."""
+    return frame[frame["metric"] == (metric or metrics_of(frame)[0])]
+
+
+def scale_of(metric: str, starts: bool = False) -> str:
+    """Return what an axis of a metric is called: with its unit, where it has one; `starts` a sentence."""
+    name = METRICS[metric].label if starts else named(metric)
+    return name if METRICS[metric].higher else f"{name} (nats per token)"
+
+
+def named(metric: str) -> str:
+    """Return what a sentence calls a metric."""
+    return METRICS[metric].label if METRICS[metric].higher else METRICS[metric].label.lower()
+
+
+def digits(metric: str) -> str:
+    """Return the format in which a score is printed."""
+    return ".2f" if METRICS[metric].higher else ".3f"
+
+
 @dataclass(frozen=True)
 class Line:
     """How one line is drawn: told apart from others without its colour."""
@@ -82,23 +120,41 @@ def run_line(index: int, label: str) -> Line:
     return Line(label, COLOURS[index % len(COLOURS)], styles[index % 4], "os^vDP"[index % 6], 1.5)
 
 
-def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+class Drawn(NamedTuple):
+    """A figure, the tidy frame that it shows, and the caption that says how to read it."""
+
+    figure: Figure
+    data: pd.DataFrame
+    caption: str
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """Return the figure over its caption, as a notebook shows it."""
+        image = io.BytesIO()
+        with matplotlib.rc_context(RC), quiet():
+            self.figure.savefig(image, format="svg", metadata={"Date": None})
+        source = f"data:image/svg+xml;base64,{base64.b64encode(image.getvalue()).decode('ascii')}"
+        caption = html.escape(self.caption)
+        shown = f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+        return {"text/html": shown, "text/plain": self.caption}
+
+
+def styled(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:
     """Return `draw` under the figures' settings; the caller's own settings stay as they are."""
 
     @functools.wraps(draw)
-    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Drawn:
         with matplotlib.rc_context(RC), quiet():
-            figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()  # ticks are made when first drawn: here, not under other settings
-            figure.set_layout_engine("none")  # what was laid out stays so, and is not worked out for each file anew
-        return figure
+            drawn = draw(*args, **kwargs)
+            drawn.figure.draw_without_rendering()  # ticks are made when first drawn: here, not under other settings
+            drawn.figure.set_layout_engine("none")  # the layout stays, and is not computed again for each file
+        return drawn
 
     return wrapped
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Say nothing of signs that the font lacks: they are drawn as boxes, and the table beside the figure has them."""
+    """Do not warn of characters that the font lacks: they are drawn as boxes, and the data hold them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -109,23 +165,55 @@ def canvas(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def order(languages: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the codes by family, within it by tier, then by training pairs (largest first), then by code."""
+def panels(figure: Figure, count: int, columns: int, **shared: Any) -> list[Axes]:
+    """Return `count` panels, row by row; the rest of the last row stays empty. `shared` is as for `subplots`."""
+    axes: list[Axes] = figure.subplots(-(-count // columns), columns, squeeze=False, **shared).ravel().tolist()
+    for ax in axes[count:]:
+        ax.set_axis_off()
+    return axes[:count]
+
+
+def ruled(ax: Axes, axis: Literal["x", "y"]) -> None:
+    """Rule a panel across one axis, behind what is drawn."""
+    ax.grid(axis=axis)
+    ax.set_axisbelow(True)
+
+
+def listed(ax: Axes, names: Sequence[str]) -> None:
+    """List names down a panel, the first on top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.45, -0.55)
+    ax.tick_params(axis="y", length=0)
+
+
+def beside(count: int, index: int, of: int) -> list[float]:
+    """Return the places of the marks of one of several runs on `count` rows, so that the runs do not overlap."""
+    return [place - 0.35 + 0.7 / of * (index + 0.5) for place in range(count)]
+
+
+def order(groups: Groups) -> list[str]:
+    """Return the keys by family, within it by tier, then by training examples (largest first), then by key."""
     tiers = list(TIERS)
 
-    def place(code: str) -> tuple[Any, ...]:
-        language = languages[code]
-        tier = tiers.index(language["tier"]) if language["tier"] in tiers else len(tiers)
-        return language["family"], tier, -language["sizes"].get("train", 0), code
+    def place(key: str) -> tuple[Any, ...]:
+        group = groups[key]
+        tier = tiers.index(group["tier"]) if group["tier"] in tiers else len(tiers)
+        return group["family"], tier, -group["sizes"].get("train", 0), key
 
-    return sorted(languages, key=place)
+    return sorted(groups, key=place)
 
 
-def families(languages: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Return each family with its codes, in the order of `order`."""
+def present(groups: Groups, *columns: Collection[str]) -> list[str]:
+    """Return the keys that stand in one of the columns, in the order of `order`."""
+    named = set().union(*columns)
+    return [key for key in order(groups) if key in named]
+
+
+def families(groups: Groups) -> list[tuple[str, list[str]]]:
+    """Return each family with its keys, in the order of `order`."""
     grouped: dict[str, list[str]] = {}
-    for code in order(languages):
-        grouped.setdefault(languages[code]["family"], []).append(code)
+    for key in order(groups):
+        grouped.setdefault(groups[key]["family"], []).append(key)
     return list(grouped.items())
 
 
@@ -139,24 +227,39 @@ def of_run(frame: pd.DataFrame, run: str) -> pd.DataFrame:
     return frame[frame["run"].astype(str) == run] if "run" in frame else frame
 
 
+def of_task(frame: pd.DataFrame, task: str = "") -> pd.DataFrame:
+    """Return the rows of one task, by default the first of the table."""
+    return frame[frame["task"] == (task or frame["task"].iloc[0])]
+
+
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     """Put one legend for all panels under them, where there is more than one line to tell apart."""
-    found = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    if len(found) > 1:
-        columns = min(len(found), max(1, int(figure.get_figwidth() / 1.3)))
-        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns)
+    named = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if len(named) > 1:
+        columns = min(len(named), max(1, int(figure.get_figwidth() / 1.3)))
+        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
 
 
 def plain(value: float, _: float = 0) -> str:
     """Return a tick as plain text, without a power of ten that a reader must work out: −1, 0.01, 20K, 1M."""
-    for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
         if abs(value) >= size:
-            return f"{value / size:g}{sign}".replace("-", "−")
+            return f"{value / size:g}{letter}".replace("-", "−")
     return f"{value:g}".replace("-", "−")
 
 
+def power_of_ten(value: float, _: float = 0) -> str:
+    """Return a power of ten as plain text: 10⁻⁹."""
+    return "10" + str(round(math.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def rounded_up(value: float, step: float) -> float:
+    """Return the next multiple of `step`, in whole hundredths: the end of a scale."""
+    return round(math.ceil(round(value / step, 6)) * step, 2)
+
+
 def blank(column: pd.Series[Any]) -> pd.Series[bool]:
-    """Return which cells of a column of text are empty, read from a file or made."""
+    """Return which cells of a column of text are empty, whether read from a file or not."""
     return column.isna() | column.eq("")
 
 
@@ -166,14 +269,14 @@ def percent(share: float) -> str:
 
 
 def span(values: Iterable[float], shown: str) -> str:
-    """Return the least and the most of some numbers as text, "0.96 to 0.98"; one where they look the same.
+    """Return the least and the greatest of some numbers as text, "0.96 to 0.98"; one where they look the same.
 
     Args:
-        values: at least one that is a number.
-        shown: how one is printed, as `format` takes it.
+        values: at least one of them is not NaN.
+        shown: the format of one.
     """
-    found = [value for value in values if value == value]
-    ends = format(min(found), shown), format(max(found), shown)
+    known = [value for value in values if value == value]
+    ends = format(min(known), shown), format(max(known), shown)
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
 
 
@@ -186,13 +289,13 @@ def joined(words: Iterable[str]) -> str:
 KINDS = ("svg", "png", "pdf")
 
 
-def save(figure: Figure, stem: Path, *, title: str = "", note: str = "", kinds: Sequence[str] = KINDS) -> list[Path]:
-    """Write `stem`.svg, .png and .pdf, each in one step; return their paths.
+def save(drawn: Drawn, stem: Path, *, title: str = "", note: str = "", kinds: Sequence[str] = ()) -> list[Path]:
+    """Write `stem`.svg, .png and .pdf, and the data as `stem`.csv, each in one step; return their paths.
 
     The same figure gives the same bytes: no date, and identifiers that depend on the content alone.
 
     Args:
-        figure: what to write.
+        drawn: what to write.
         stem: the path without its ending.
         title: of the figure, kept inside the files.
         note: signatures and commands, kept inside the files.
@@ -206,11 +309,11 @@ def save(figure: Figure, stem: Path, *, title: str = "", note: str = "", kinds: 
         "png": {"Title": title, "Description": note},
         "pdf": {"Title": title, "Subject": note, "CreationDate": None},
     }
-    written = []
+    written = [stem.with_name(f"{stem.name}.{kind}") for kind in (*(kinds or KINDS), "csv")]
     with matplotlib.rc_context(RC), quiet():
-        for kind in KINDS if kinds is None else kinds:
-            path = stem.with_name(f"{stem.name}.{kind}")
+        for path in written[:-1]:
+            kind = path.suffix[1:]
             with replacing(path) as partial:
-                figure.savefig(partial, format=kind, metadata=metadata[kind])
-            written.append(path)
+                drawn.figure.savefig(partial, format=kind, metadata=metadata[kind])
+    write_text(written[-1], drawn.data.to_csv(index=False))
     return written

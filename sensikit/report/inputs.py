@@ -78,14 +78,14 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Material:
-    """The runs and evaluations of a report, their languages together, and each tidy table of all runs that have it.
+class Inputs:
+    """The runs and evaluations of a report, their groups together, and each tidy table of all runs that have it.
 
     The tables have a column `run` where the report is of several runs.
     """
 
     subjects: list[Subject]
-    languages: dict[str, dict[str, Any]]
+    groups: dict[str, dict[str, Any]]
     tables: dict[str, pd.DataFrame]
     evaluations: list[Evaluated] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
@@ -93,12 +93,12 @@ class Material:
 
     @property
     def labels(self) -> list[str]:
-        """What a report is of: its runs or, where it has none, its evaluations."""
+        """What a report is named after: its runs or, where it has none, its evaluations."""
         return [subject.label for subject in self.subjects] or [each.label for each in self.evaluations]
 
 
-def gather(paths: Sequence[Path], labels: Sequence[str] = (), compare: bool = False) -> Material:
-    """Return the material of some run and evaluation directories.
+def gather(paths: Sequence[Path], labels: Sequence[str] = (), compare: bool = False) -> Inputs:
+    """Return what a report of some run and evaluation directories is made from.
 
     Args:
         paths: of the directories, in the order they are shown.
@@ -113,10 +113,9 @@ def gather(paths: Sequence[Path], labels: Sequence[str] = (), compare: bool = Fa
     opened = [_opened(path, label) for path, label in zip(paths, names, strict=True)]
     subjects = [each for each in opened if isinstance(each, Subject)]
     evaluations = [each for each in opened if isinstance(each, Evaluated)]
-    languages: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for each in opened:
-        for code, language in each.manifest["groups"].items():
-            languages.setdefault(code, language)
+        groups = {**groups, **each.manifest["groups"], **groups}
     tables = {}
     for name in TABLES:
         found = [(subject.label, subject.tables[name]) for subject in subjects if name in subject.tables]
@@ -125,8 +124,8 @@ def gather(paths: Sequence[Path], labels: Sequence[str] = (), compare: bool = Fa
             frames = [frame.assign(run=label) if several else frame for label, frame in found]
             tables[name] = pd.concat(frames, ignore_index=True)
     if not compare:
-        return Material(subjects, languages, tables, evaluations)
-    return Material(subjects, languages, tables, evaluations, _comparisons(subjects), _curves(subjects))
+        return Inputs(subjects, groups, tables, evaluations)
+    return Inputs(subjects, groups, tables, evaluations, _comparisons(subjects), _curves(subjects))
 
 
 def _comparisons(subjects: Sequence[Subject]) -> list[Comparison]:

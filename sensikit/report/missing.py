@@ -10,8 +10,8 @@ import pandas as pd
 
 from sensikit.figures.curves import ORDERS, UNPRUNED
 from sensikit.figures.quality import by_ratio
-from sensikit.figures.style import joined
-from sensikit.report.inputs import TABLES, Evaluated, Material, Subject
+from sensikit.figures.style import joined, of_metric
+from sensikit.report.inputs import TABLES, Evaluated, Inputs, Subject
 from sensikit.sensitivity.analysis import LAYOUT
 
 
@@ -23,27 +23,27 @@ class Missing:
     command: str
 
 
-def missing(material: Material) -> list[Missing]:
+def missing(inputs: Inputs) -> list[Missing]:
     """Return what the runs and evaluations do not have, with the command that makes it."""
     found: list[Missing] = []
-    for subject in material.subjects:
-        name = f" of {subject.label}" if len(material.subjects) > 1 else ""
+    for subject in inputs.subjects:
+        name = f" of {subject.label}" if len(inputs.subjects) > 1 else ""
         found += _tables(subject, name)
         if "pruning.csv" in subject.tables:
             found += _unpruned(subject.tables["pruning.csv"], subject, name)
-    found += _uncompared(material)
-    for subject in material.curves.lacking:
+    found += _uncompared(inputs)
+    for subject in inputs.curves.lacking:
         what = f"Intervals and paired tests of the pruning curves of {subject.label}"
         found.append(Missing(what, prune_command(subject, "--resume")))
-    if material.subjects and not material.evaluations:
-        found.append(_evaluation(material.subjects))
-    for each in material.evaluations:
+    if inputs.subjects and not inputs.evaluations:
+        found.append(_evaluation(inputs.subjects))
+    for each in inputs.evaluations:
         found += _ratios(each)
     return found
 
 
 def analyze_command(subject: Subject, *more: str) -> str:
-    """Return the command that goes on with the analysis of a run, with the options that it was made with."""
+    """Return the command that continues the analysis of a run, with the options that it was made with."""
     return _again(subject, *more) or shlex.join(
         ["sensikit", "analyze", subject.manifest["provenance"]["checkpoint"], "--data",
          subject.manifest["provenance"]["data"], "--out", subject.path, "--resume", *more]
@@ -72,7 +72,7 @@ def _again(subject: Subject, *more: str) -> str:
 
 
 def _words(command: str) -> list[str]:
-    """Return the words of a recorded command; none of one that no shell would read."""
+    """Return the words of a recorded command; none of one that no shell could parse."""
     try:
         return shlex.split(command)
     except ValueError:
@@ -119,17 +119,18 @@ def _unpruned(frame: pd.DataFrame, subject: Subject, name: str) -> Iterator[Miss
     lacking = [code for code in subject.manifest["groups"] if code not in set(frame["group"])]
     if lacking:
         yield Missing(f"Pruning curves{name} for {joined(sorted(lacking))}", prune_command(subject, "--resume"))
+    frame = of_metric(frame)
     cells = frame[frame["order"] != UNPRUNED].assign(seed=frame["seed"].astype("string").fillna(""))
     counts = cells.groupby(["order", "seed", "ratio"])["group"].nunique()
     partial = counts[counts < frame["group"].nunique()]
     if len(partial):
         points = f"{len(partial)} point{'s' if len(partial) > 1 else ''}"
-        what = f"{points} of the pruning curves{name}, left out because not every language was decoded there"
+        what = f"{points} of the pruning curves{name}, left out because not every language was scored there"
         yield Missing(what, prune_command(subject, "--resume"))
 
 
-def _uncompared(material: Material) -> Iterator[Missing]:
-    for each in material.comparisons:
+def _uncompared(inputs: Inputs) -> Iterator[Missing]:
+    for each in inputs.comparisons:
         if each.table is None:
             what = f"The difference between {each.first.label} and {each.second.label}: {each.problem}"
             yield Missing(what, _alike(each.first, each.second, each.task))
@@ -151,7 +152,7 @@ def _evaluation(subjects: list[Subject]) -> Missing:
 
 
 def _ratios(each: Evaluated) -> Iterator[Missing]:
-    """Yield BLEU against the masking ratio, where a system masks and none masks another share."""
+    """Yield quality against the masking ratio, where a system masks and none masks another share."""
     masked = [name for name, of in each.manifest["systems"].items() if of.get("mask_ratio") is not None]
     if masked and by_ratio(each.tables["tiers.csv"], each.manifest["systems"]).empty:
         method = each.manifest["systems"][masked[0]].get("method") or "cd+id"

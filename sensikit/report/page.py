@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from sensikit import figures
 from sensikit.errors import OptionError
+from sensikit.evaluation.metrics import METRICS
+from sensikit.evaluation.scoring import EVALUATION
 from sensikit.figures.style import joined
 from sensikit.files import write_text
 from sensikit.progress import progress
 from sensikit.report import text as summary
-from sensikit.report.inputs import TABLES, Evaluated, Material, Subject, gather
+from sensikit.report.inputs import TABLES, Evaluated, Inputs, Subject, gather
 from sensikit.report.missing import missing, prune_command
-from sensikit.report.sections import CHAPTERS, MANIFEST, Exhibit
+from sensikit.report.sections import MANIFEST, SECTIONS, Entry
 from sensikit.report.tables import headline
 from sensikit.tables import Table, printable
 from sensikit.version import __version__
@@ -51,57 +54,62 @@ def report(
     place = Path(out) if out is not None else given[0]
     if place.exists() and not place.is_dir():
         raise OptionError(f"--out {place}", "is not a directory", "choose another place")
-    material = gather(given, labels, compare=True)
-    chapters = []
-    with progress(len(CHAPTERS), "report", "chapters") as bar:
-        for title, make in CHAPTERS:
-            shown = [_written(exhibit, place, material) for exhibit in make(material)]
-            chapters += [{"title": title, "exhibits": shown}] if shown else []
+    inputs = gather(given, labels, compare=True)
+    sections = []
+    with progress(len(SECTIONS), "report", "sections") as bar:
+        for title, make in SECTIONS:
+            shown = [_written(entry, place, inputs) for entry in make(inputs)]
+            sections += [{"title": title, "entries": shown}] if shown else []
             bar.advance()
     page = place / "report.html"
-    write_text(page, render(material, chapters, command))
+    write_text(page, render(inputs, sections, command))
     return page
 
 
-def render(material: Material, chapters: Sequence[Mapping[str, Any]], command: str = "") -> str:
+def render(inputs: Inputs, sections: Sequence[Mapping[str, Any]], command: str = "") -> str:
     """Return the page. Every name, path and command in it is untrusted text, and escaped."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = importlib.resources.files("sensikit.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
-        title=joined(material.labels),
-        subjects=[(subject, summary.sentences(subject)) for subject in material.subjects],
-        evaluations=material.evaluations,
-        headline=_cells(headline(material.tables)) if len(material.subjects) > 1 and material.tables else None,
-        changes=summary.changes(material),
-        differences=summary.differences(material),
-        missing=missing(material),
-        chapters=chapters,
+        title=joined(inputs.labels),
+        subjects=[(subject, summary.sentences(subject)) for subject in inputs.subjects],
+        evaluations=inputs.evaluations,
+        headline=_cells(headline(inputs.tables)) if len(inputs.subjects) > 1 and inputs.tables else None,
+        changes=summary.changes(inputs),
+        differences=summary.differences(inputs),
+        missing=missing(inputs),
+        sections=sections,
         command=command,
         version=__version__,
     )
 
 
-def _written(exhibit: Exhibit, place: Path, material: Material) -> dict[str, Any]:
-    """Write the files of one exhibit and return what the page says of it."""
-    made = _made(material, exhibit)
-    entry: dict[str, Any] = {"stem": exhibit.stem, "title": exhibit.title, "caption": exhibit.caption, "made": made}
+def _written(entry: Entry, place: Path, inputs: Inputs) -> dict[str, Any]:
+    """Write the files of one entry and return what the page shows of it."""
+    content, made = entry.content, _made(inputs, entry)
     notes = [f"{labels}: {line}" if labels else line for labels, line in made]
-    if isinstance(exhibit.content, Table):
-        stem = place / "tables" / exhibit.stem
-        paths = exhibit.content.save(stem, [f"{exhibit.title}. {exhibit.caption}", *notes])
-        entry |= {"kind": "table", **_cells(exhibit.content)}
+    shown: dict[str, Any]
+    if isinstance(content, Table):
+        stem = place / "tables" / entry.stem
+        paths = content.save(stem, [f"{entry.title}. {entry.caption}", *notes])
+        shown = {"kind": "table", "caption": entry.caption, **_cells(content)}
     else:
-        stem = place / "figures" / exhibit.stem
-        figure, data = exhibit.content
-        paths = figures.save(figure, stem, title=exhibit.title, note="\n".join(notes))
-        entry |= {"kind": "figure", "image": _inline(paths[0], "image/svg+xml"), "inches": figure.get_figwidth()}
-        paths.append(stem.with_name(f"{exhibit.stem}.csv"))
-        write_text(paths[-1], data.to_csv(index=False))
+        stem = place / "figures" / entry.stem
+        paths = figures.save(content, stem, title=entry.title, note="\n".join(notes))
+        shown = {"kind": "figure", "caption": content.caption, "image": _inline(paths[0], "image/svg+xml")}
+        shown["inches"] = content.figure.get_figwidth()
     csv = next(path for path in paths if path.suffix == ".csv")
     files = f"{stem.relative_to(place).as_posix()}.{{{','.join(path.suffix[1:] for path in paths)}}}"
-    return entry | {"files": files, "csv": _inline(csv, "text/csv")}
+    return {
+        "stem": entry.stem,
+        "title": entry.title,
+        "made": made,
+        "files": files,
+        **shown,
+        "csv": _inline(csv, "text/csv"),
+    }
 
 
 def _cells(table: Table) -> dict[str, Any]:
@@ -109,41 +117,43 @@ def _cells(table: Table) -> dict[str, Any]:
     return {"head": list(shown), "numeric": table.numeric(), "rows": shown.to_numpy().tolist()}
 
 
-def _made(material: Material, exhibit: Exhibit) -> list[tuple[str, str]]:
-    """Return the signatures and commands behind an exhibit, each with the labels of the directories it is of."""
-    if exhibit.evaluation is not None:
-        return [("", line) for line in _evaluated(exhibit.evaluation) if line]
+def _made(inputs: Inputs, entry: Entry) -> list[tuple[str, str]]:
+    """Return the signatures and commands behind an entry, each with the labels of the directories it is of."""
+    if entry.evaluation is not None:
+        return [("", line) for line in _evaluated(entry.evaluation) if line]
     lines: dict[str, list[str]] = {}
-    for subject in material.subjects:
-        for line in _origin(subject, exhibit):
+    for subject in inputs.subjects:
+        for line in _origin(subject, entry):
             lines.setdefault(line, []).append(subject.label)
-    alone = len(material.subjects) == 1
+    alone = len(inputs.subjects) == 1
     return [("" if alone else joined(labels), line) for line, labels in lines.items()]
 
 
 def _evaluated(evaluation: Evaluated) -> list[str]:
-    scores = evaluation.tables["evaluation.csv"].drop_duplicates("metric")
-    names = {"bleu": "BLEU", "chrf": "chrF++"}
-    signatures = [f"{names.get(row['metric'], row['metric'])}|{row['signature']}" for _, row in scores.iterrows()]
-    return [evaluation.manifest["signature"], *signatures, evaluation.manifest["command"]]
+    scores = _scored(evaluation.tables[EVALUATION.name])
+    return [evaluation.manifest["signature"], *scores, evaluation.manifest["command"]]
 
 
-def _origin(subject: Subject, exhibit: Exhibit) -> list[str]:
-    """Return the signatures and commands of a run behind an exhibit."""
-    analyses = [of for task, of in subject.manifest["analyses"].items() if exhibit.task in ("", task)]
+def _scored(frame: pd.DataFrame) -> list[str]:
+    """Return the signature of each metric of a table, behind the name of the metric."""
+    rows = frame[["metric", "metric_signature"]].drop_duplicates().itertuples(index=False)
+    return [printable(f"{METRICS[metric].label}|{signature}") for metric, signature in rows]
+
+
+def _origin(subject: Subject, entry: Entry) -> list[str]:
+    """Return the signatures and commands of a run behind an entry."""
+    analyses = [of for task, of in subject.manifest["analyses"].items() if entry.task in ("", task)]
     commands = list(dict.fromkeys(analysis["command"] for analysis in analyses if analysis["command"]))
-    if exhibit.source == MANIFEST:
+    if entry.source == MANIFEST:
         return [f"data sha256 {subject.manifest['provenance']['data_sha256']}", *commands]
-    if exhibit.source not in subject.tables:
+    if entry.source not in subject.tables:
         return []
-    verb = TABLES[exhibit.source].verb
+    verb = TABLES[entry.source].verb
     if verb in ("analyze", "denoise"):
         return [*(analysis["signature"] for analysis in analyses), *commands]
-    frame = subject.tables[exhibit.source]
-    frame = frame[frame["task"] == exhibit.task] if "task" in frame else frame
-    names = {"signature": "", "bleu_signature": "BLEU|", "chrf_signature": "chrF++|"}
-    found = [(name, frame[column].dropna().unique()) for column, name in names.items() if column in frame]
-    signatures = [printable(f"{name}{each}") for name, each_of in found for each in each_of]
+    frame = subject.tables[entry.source]
+    frame = frame[frame["task"] == entry.task] if "task" in frame else frame
+    signatures = [*map(printable, frame["signature"].dropna().unique()), *(_scored(frame) if "metric" in frame else ())]
     if verb == "audit":
         noted = [printable(each) for each in frame["command"].dropna().unique()] if "command" in frame else []
         return [*signatures, *(noted or [shlex.join(["sensikit", "audit", subject.path])])]

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
-from sensikit.figures import differences as changed
-from sensikit.figures.curves import METRICS, UNPRUNED, curve, line_of
-from sensikit.figures.distributions import placed, wide
-from sensikit.figures.heatmaps import SUBSETS, pairs
-from sensikit.figures.sizes import sizes
-from sensikit.figures.style import TIERS, of_run, order, percent, runs
+from sensikit.evaluation.metrics import METRICS
+from sensikit.figures.correlation import changed_pairs, mean_changes, pairs
+from sensikit.figures.curves import CHOSEN, UNPRUNED, curve, line_of
+from sensikit.figures.data import sizes
+from sensikit.figures.spread import placed, shown, wide
+from sensikit.figures.style import (
+    SUBSETS,
+    TIERS,
+    Groups,
+    digits,
+    metrics_of,
+    of_metric,
+    of_run,
+    of_task,
+    percent,
+    present,
+    runs,
+)
+from sensikit.pruning.ledger import PRUNING
+from sensikit.statistics.correlation import CORRELATION
 from sensikit.tables import Table
 
 
@@ -23,34 +37,34 @@ def _tidied(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def headline(tables: Mapping[str, pd.DataFrame]) -> Table:
-    """Return a row for each run: mean PCC of the subsets with its ceiling, BLEU unpruned and at the largest ratio."""
+    """Return a row for each run: mean PCC of the subsets and its ceiling, quality unpruned and at the largest ratio."""
     rows: dict[str, dict[str, Any]] = {}
-    if "correlation.csv" in tables:
-        frame = tables["correlation.csv"]
-        frame = correlation(frame[frame["task"] == "mt"]).frame
-        for _, row in frame[frame["Group"] != SUBSETS["all"]].iterrows():
-            name = "high" if row["Group"] == SUBSETS["high"] else "low"
-            found = {f"PCC, {name} subset": row["PCC"], f"ceiling, {name}": row["Ceiling"]}
-            rows.setdefault(row.get("Run", ""), {}).update(found)
-    if "pruning.csv" in tables:
-        scores = tables["pruning.csv"]
+    formats: dict[str, str] = {}
+    if CORRELATION.name in tables:
+        frame = correlation(of_task(tables[CORRELATION.name])).frame
+        for _, row in frame[frame["Subset"] != SUBSETS["all"]].iterrows():
+            name = "high" if row["Subset"] == SUBSETS["high"] else "low"
+            means = {f"PCC, {name} subset": row["PCC"], f"ceiling, {name}": row["Ceiling"]}
+            rows.setdefault(row.get("Run", ""), {}).update(means)
+            formats |= dict.fromkeys(means, ".3f")
+    if PRUNING.name in tables:
+        scores = of_metric(tables[PRUNING.name])
+        metric = METRICS[scores["metric"].iloc[0]].label
         points = curve(scores)
-        points = points[points["order"] == "specificity"]
+        points = points[points["order"] == CHOSEN]
         for label in runs(scores):
             of_label = of_run(scores, label)
-            found = {"BLEU": of_label.loc[of_label["order"] == UNPRUNED, "bleu"].mean()}
+            means = {metric: of_label.loc[of_label["order"] == UNPRUNED, "value"].mean()}
             last = points["ratio"].max()
             at = of_run(points, label).set_index("ratio")["value"]
-            found |= {f"BLEU, {percent(last)} pruned": at.get(last)} if len(points) else {}
-            rows.setdefault(label, {}).update(found)
-    frame = pd.DataFrame([{"Run": label, **row} for label, row in rows.items()])
-    return Table(
-        frame, {name: ".2f" if name.startswith("BLEU") else ".3f" for name in map(str, frame) if name != "Run"}
-    )
+            means |= {f"{metric}, {percent(last)} pruned": at.get(last)} if len(points) else {}
+            rows.setdefault(label, {}).update(means)
+            formats |= dict.fromkeys(means, digits(scores["metric"].iloc[0]))
+    return Table(pd.DataFrame([{"Run": label, **row} for label, row in rows.items()]), formats)
 
 
-def languages(known: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return the languages with their families, resource levels and sizes (Table 7 of the paper)."""
+def groups(known: Groups) -> Table:
+    """Return the groups with their families, resource levels and sizes (Table 7 of the paper)."""
     frame = sizes(known).rename(
         columns={
             "group": "Language", "name": "Name", "family": "Family", "tier": "Resource", "train": "Train",
@@ -61,37 +75,42 @@ def languages(known: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table(frame, dict.fromkeys(("Train", "Valid", "Test", "Monolingual"), ",.0f"))
 
 
-def quality_by_tier(frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return the quality of the unpruned models, mean over the languages of each tier and over all (Table 1)."""
+def quality_by_tier(frame: pd.DataFrame, known: Groups) -> Table:
+    """Return the quality of the unpruned models, mean over the groups of each tier and over all (Table 1)."""
     start = frame[frame["order"] == UNPRUNED]
     rows = []
     for label in runs(start):
-        scores = of_run(start, label)
-        tier = scores["group"].map(lambda code: known[code]["tier"])
-        for metric, name in METRICS.items():
-            means = {each: scores.loc[tier == each, metric].mean() for each in TIERS}
-            rows.append({"Run": label, "Score": name, **means, "All": scores[metric].mean()})
+        for metric in metrics_of(start):
+            scores = of_metric(of_run(start, label), metric)
+            tier = scores["group"].map(lambda key: known[key]["tier"])
+            means = {each: scores.loc[tier == each, "value"].mean() for each in TIERS}
+            rows.append({"Run": label, "Score": METRICS[metric].label, **means, "All": scores["value"].mean()})
     return Table(_tidied(rows), dict.fromkeys((*TIERS, "All"), ".2f"))
 
 
-def quality_by_language(frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return the quality of the unpruned models for each language, BLEU with its 95% interval over test sentences."""
+def quality_by_group(frame: pd.DataFrame, known: Groups) -> Table:
+    """Return the quality of the unpruned models for each group, of the first metric with its 95% interval."""
     start = frame[frame["order"] == UNPRUNED]
-    rows = [
-        {
-            "Run": label, "Language": code, "Resource": known[code]["tier"], "BLEU": row["bleu"],
-            "95% from": row["bleu_low"], "to": row["bleu_high"], "chrF++": row["chrf"], "Sentences": row["sentences"],
-        }
-        for label in runs(start)
-        for code in order(known)
-        for _, row in of_run(start, label)[lambda rows, code=code: rows["group"] == code].iterrows()
-    ]  # fmt: skip
-    formats = {**dict.fromkeys(("BLEU", "95% from", "to", "chrF++"), ".2f"), "Sentences": ",.0f"}
-    return Table(_tidied(rows), formats)
+    first, *others = metrics_of(start)
+    rows = []
+    for label in runs(start):
+        of_label = of_run(start, label)
+        values = of_label.set_index(["metric", "group"])["value"]
+        scores = of_metric(of_label, first).set_index("group")
+        for key in present(known, scores.index):
+            score, more = scores.loc[key], {METRICS[metric].label: values.get((metric, key)) for metric in others}
+            rows.append(
+                {
+                    "Run": label, "Language": key, "Resource": known[key]["tier"], METRICS[first].label: score["value"],
+                    "95% from": score["value_low"], "to": score["value_high"], **more, "Sentences": score["sentences"],
+                }
+            )  # fmt: skip
+    formats = {METRICS[metric].label: digits(metric) for metric in (first, *others)}
+    return Table(_tidied(rows), {**formats, **dict.fromkeys(("95% from", "to"), digits(first)), "Sentences": ",.0f"})
 
 
-def pruning(frame: pd.DataFrame, metric: str = "bleu") -> Table:
-    """Return the mean over languages at each ratio, a column for each ratio and a row for each order."""
+def pruning(frame: pd.DataFrame, metric: str = "") -> Table:
+    """Return the mean over groups at each ratio, a column for each ratio and a row for each order."""
     points = curve(frame, metric)
     rows = []
     for label in runs(points):
@@ -103,49 +122,53 @@ def pruning(frame: pd.DataFrame, metric: str = "bleu") -> Table:
             )
     table = _tidied(rows)
     ratios = [percent(ratio) for ratio in sorted(points["ratio"].unique())]
-    return Table(table[[name for name in table if name not in ratios] + ratios], dict.fromkeys(ratios, ".2f"))
+    formats = dict.fromkeys(ratios, digits(points["metric"].iloc[0]))
+    return Table(table[[name for name in table if name not in ratios] + ratios], formats)
 
 
 def correlation(frame: pd.DataFrame) -> Table:
-    """Return the mean PCC over pairs of different languages by subset, with the mean of the pairs' noise ceilings."""
+    """Return the mean PCC over pairs of different groups by subset, with the mean of the pairs' noise ceilings."""
     rows = []
-    for label in runs(frame):
-        of_label = pairs(of_run(frame, label))
-        for task in dict.fromkeys(of_label["task"]):
-            for subset in (name for name in SUBSETS if name in set(of_label["subset"])):
-                # every pair stands there in both orders
-                found = of_label[(of_label["task"] == task) & (of_label["subset"] == subset)]
-                found = found[found["group_a"] < found["group_b"]]
-                decided = found["at_ceiling"].dropna()
-                rows.append(
-                    {
-                        "Run": label, "Task": task, "Group": SUBSETS[subset], "Pairs": len(found),
-                        "PCC": found["pcc"].mean(), "Least": found["pcc"].min(), "Most": found["pcc"].max(),
-                        "Ceiling": found["ceiling"].mean(),
-                        "At ceiling": int(decided.sum()) if len(decided) else None,
-                    }
-                )  # fmt: skip
+    for label, task, subset, cells in _by_subset(frame):
+        once = pairs(cells)
+        once = once[once["group_a"] < once["group_b"]]  # every pair stands there in both orders
+        decided = once["at_ceiling"].dropna()
+        rows.append(
+            {
+                "Run": label, "Task": task, "Subset": SUBSETS[subset], "Pairs": len(once),
+                "PCC": once["pcc"].mean(), "Least": once["pcc"].min(), "Most": once["pcc"].max(),
+                "Ceiling": once["ceiling"].mean(),
+                "At ceiling": int(decided.sum()) if len(decided) else None,
+            }
+        )  # fmt: skip
     formats = {**dict.fromkeys(("PCC", "Least", "Most", "Ceiling"), ".3f"), "At ceiling": ".0f"}
-    table = _tidied(rows)
-    return Table(table.astype({"At ceiling": "Int64"}), formats)
+    return Table(_tidied(rows).astype({"At ceiling": "Int64"}), formats)
 
 
-def _statistics(
-    frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]
-) -> Table:
+def _by_subset(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
+    """Yield each run, task and subset that a table has, with its rows."""
+    for label in runs(frame):
+        of_label = of_run(frame, label)
+        for task in dict.fromkeys(of_label["task"]):
+            rows = of_task(of_label, task)
+            for subset in (name for name in SUBSETS if name in set(rows["subset"])):
+                yield label, task, subset, rows[rows["subset"] == subset]
+
+
+def _statistics(frame: pd.DataFrame, known: Groups, columns: Mapping[str, tuple[str, str]]) -> Table:
     rows = []
     for task in dict.fromkeys(frame["task"]):
         table = wide(frame, task)
         for label in runs(table):
-            found = of_run(table, label).set_index("group")
-            for code in placed(found.reset_index(), known):
-                values = {heading: found.loc[code, name] for name, (heading, _) in columns.items()}
-                rows.append({"Run": label, "Task": task, "Language": code, **values})
+            of_label = of_run(table, label).set_index("group")
+            for key in placed(of_label.reset_index(), known):
+                values = {heading: of_label.loc[key, name] for name, (heading, _) in columns.items()}
+                rows.append({"Run": label, "Task": task, "Language": shown(key), **values})
     return Table(_tidied(rows), dict(columns.values()))
 
 
-def specificity(frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return the distribution of D of each language: median, tails, share above 0, and where σ decides."""
+def specificity(frame: pd.DataFrame, known: Groups) -> Table:
+    """Return the distribution of D of each group: median, tails, share above 0, and where σ decides."""
     columns = {
         "q01": ("1%", "#.3g"), "q25": ("25%", "#.3g"), "median": ("Median", "#.3g"), "q75": ("75%", "#.3g"),
         "q99": ("99%", "#.3g"), "share_positive": ("D > 0", ".1%"), "share_ties_at_zero": ("D = 0", ".2%"),
@@ -154,7 +177,7 @@ def specificity(frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> 
     return _statistics(frame, known, columns)
 
 
-def balance(frame: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> Table:
+def balance(frame: pd.DataFrame, known: Groups) -> Table:
     """Return how evenly S is spread over the parameters: its mean, deviation, and what the top 10% hold."""
     columns = {
         "mean": ("Mean S", "#.3g"), "median": ("Median S", "#.3g"), "cv": ("Std / mean", ".2f"),
@@ -170,22 +193,18 @@ def differences(frame: pd.DataFrame) -> Table:
         frame: rows of `comparison.correlation_difference`, with a column `run` that names the two.
     """
     rows = []
-    for label in runs(frame):
-        of_label = of_run(frame, label)
-        for task in dict.fromkeys(of_label["task"]):
-            for subset in (name for name in SUBSETS if name in set(of_label["subset"])):
-                found = of_label[(of_label["task"] == task) & (of_label["subset"] == subset)]
-                mean, once = changed.means(found).iloc[0], changed.pairs(found)
-                once = once[once["group_a"] < once["group_b"]]
-                rows.append(
-                    {
-                        "Run": label, "Task": task, "Group": SUBSETS[subset], "First": mean["pcc_a"],
-                        "Second": mean["pcc_b"], "Change": mean["difference"], "95% from": mean["difference_low"],
-                        "to": mean["difference_high"], "Pairs": len(once),
-                        "Down": int((once["difference_high"] < 0).sum()),
-                        "Up": int((once["difference_low"] > 0).sum()),
-                    }
-                )  # fmt: skip
+    for label, task, subset, cells in _by_subset(frame):
+        mean, once = mean_changes(cells).iloc[0], changed_pairs(cells)
+        once = once[once["group_a"] < once["group_b"]]
+        rows.append(
+            {
+                "Run": label, "Task": task, "Subset": SUBSETS[subset], "First": mean["pcc_a"],
+                "Second": mean["pcc_b"], "Change": mean["difference"], "95% from": mean["difference_low"],
+                "to": mean["difference_high"], "Pairs": len(once),
+                "Down": int((once["difference_high"] < 0).sum()),
+                "Up": int((once["difference_low"] > 0).sum()),
+            }
+        )  # fmt: skip
     formats = {**dict.fromkeys(("First", "Second"), ".3f"), **dict.fromkeys(("Change", "95% from", "to"), "+.3f")}
     return Table(_tidied(rows), formats)
 
@@ -231,7 +250,11 @@ def systems(facts: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def curve_tests(tests: pd.DataFrame) -> Table:
-    """Return what one pruning curve has over another at each ratio, with its interval and p (see `curve_tests.py`)."""
+    """Return one pruning curve minus another at each ratio, of one metric, with its interval and p.
+
+    Args:
+        tests: rows of `pruning.curves.curve_tests`, of one metric.
+    """
 
     def curve_of(row: pd.Series[Any], side: str) -> str:
         run = f"{row[f'run_{side}']}, " if several else ""
@@ -249,5 +272,6 @@ def curve_tests(tests: pd.DataFrame) -> Table:
             for _, row in tests.iterrows()
         ]
     )  # fmt: skip
-    formats = {**dict.fromkeys(("Difference", "95% from", "to", "Change"), "+.2f"), "p": ".3f", "p of change": ".3f"}
+    scores = dict.fromkeys(("Difference", "95% from", "to", "Change"), f"+{digits(tests['metric'].iloc[0])}")
+    formats = {**scores, "p": ".3f", "p of change": ".3f"}
     return Table(frame, formats)

@@ -8,14 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from sensikit.figures import differences as changed
-from sensikit.figures.curves import UNPRUNED, curve
-from sensikit.figures.heatmaps import SUBSETS, pairs
-from sensikit.figures.quality import ALL, gains
-from sensikit.figures.style import joined, percent, span
-from sensikit.report.inputs import Material, Subject
-from sensikit.report.sections.base import TASKS
-from sensikit.statistics.convergence import needed
+from sensikit.evaluation.metrics import METRICS
+from sensikit.evaluation.scoring import ALL, SIGNIFICANCE
+from sensikit.figures.correlation import mean_changes, pairs
+from sensikit.figures.curves import CHOSEN, UNPRUNED, curve
+from sensikit.figures.quality import gains
+from sensikit.figures.style import SUBSETS, digits, joined, named, of_metric, of_task, percent, span
+from sensikit.pruning.ledger import PRUNING
+from sensikit.report.inputs import Inputs, Subject
+from sensikit.report.sections import TASKS
+from sensikit.sensitivity.ablation import SUMMARY
+from sensikit.statistics.convergence import CONVERGENCE, needed
+from sensikit.statistics.correlation import CORRELATION, SIMILARITY
 
 MATTERS = {
     # fields of the signature of S that make two runs measure different things; the number of batches, the seed and
@@ -28,65 +32,73 @@ MATTERS = {
 def sentences(subject: Subject) -> list[str]:
     """Return what was measured and the headline numbers of one run, a sentence each."""
     says: dict[str, Callable[[pd.DataFrame], Iterable[str]]] = {
-        "correlation.csv": _correlation, "similarity.csv": _similarity, "pruning.csv": _pruning,
-        "convergence.csv": _enough, "audit-summary.csv": _audit,
+        CORRELATION.name: _correlation, SIMILARITY.name: _similarity, PRUNING.name: _pruning,
+        CONVERGENCE.name: _enough, SUMMARY.name: _audit,
     }  # fmt: skip
-    found = [text for name, say in says.items() if name in subject.tables for text in say(subject.tables[name])]
-    return [_measured(subject.manifest), *found]
+    said = [text for name, say in says.items() if name in subject.tables for text in say(subject.tables[name])]
+    return [_measured(subject.manifest), *said]
 
 
-def changes(material: Material) -> list[str]:
+def changes(inputs: Inputs) -> list[str]:
     """Return what each later run changed in the correlations of the first, and each system in quality, a sentence each.
 
-    A change whose interval reaches 0 is said to be none that can be told from noise.
+    Of a change whose interval reaches 0 it is said that it cannot be told from no change.
     """
     found = []
-    for each in material.comparisons:
-        for _, mean in changed.means(each.table).iterrows() if each.table is not None else ():
+    for each in inputs.comparisons:
+        for _, mean in mean_changes(each.table).iterrows() if each.table is not None else ():
             if mean["subset"] in ("high", "low"):
                 what = f"Mean PCC, {SUBSETS[mean['subset']]}, {TASKS.get(each.task, each.task)}"
                 found.append(_changed(what, each.second.label, each.first.label, mean, ".3f"))
-    for evaluation in material.evaluations:
-        tests = evaluation.tables.get("significance.csv")
-        if tests is not None:
-            rows = gains(tests)
+    for evaluation in inputs.evaluations:
+        if SIGNIFICANCE.name in evaluation.tables:
+            rows = gains(evaluation.tables[SIGNIFICANCE.name])
             for _, row in rows[rows["tier"] == ALL].iterrows():
-                what = f"BLEU {row['direction'].replace('-', '→')}, mean over all languages"
-                found.append(_changed(what, row["system_b"], row["system_a"], row, ".2f"))
+                label, arrow = METRICS[row["metric"]].label, row["direction"].replace("-", "→")
+                what = f"{label} {arrow}, mean over all languages"
+                found.append(_changed(what, row["system_b"], row["system_a"], row, digits(row["metric"])))
     return found
 
 
-def _changed(what: str, second: str, first: str, row: pd.Series[Any], digits: str) -> str:
+def _changed(what: str, second: str, first: str, row: pd.Series[Any], shown: str) -> str:
     low, high = row["difference_low"], row["difference_high"]
-    moved = f"{row['difference']:+{digits}}" + (f" ({low:+{digits}} to {high:+{digits}})" if low == low else "")
+    moved = f"{row['difference']:+{shown}}" + (f" ({low:+{shown}} to {high:+{shown}})" if low == low else "")
     unsure = ", which cannot be told from no change" if low <= 0 <= high else ""
     return f"{what}: {second} minus {first} is {moved.replace('-', '−')}{unsure}."
 
 
 def _measured(manifest: dict[str, Any]) -> str:
-    codes, english = list(manifest["groups"]), manifest["direction"].split("-")
-    many = f"{len(codes)} language{'s' if len(codes) > 1 else ''}"
-    into = f"from {many} into English" if english[-1] == "eng" else f"from English into {many}"
-    sets = [manifest["sets"][f"mt/{code}"] for code in codes if f"mt/{code}" in manifest["sets"]]
+    groups, task = manifest["groups"], next(iter(manifest["analyses"]))
+    sets = [manifest["sets"][f"{task}/{key}"] for key in groups if f"{task}/{key}" in manifest["sets"]]
     batches = [entry["batches"] for entry in sets if "batches" in entry]
     text = (
         f"A {manifest['provenance']['framework']} model of {manifest['parameter_count']:,} parameters, "
-        f"{manifest['prunable_count']:,} of them prunable, translating {into} ({joined(sorted(codes))})."
+        f"{manifest['prunable_count']:,} of them prunable, {_scope(manifest)}."
     )
     if batches:
         tokens = sum(entry["tokens_mean"] for entry in sets) / len(sets)
         text += (
             f" Sensitivities are means over {span(batches, 'd')} batches a language, of {tokens:,.0f} target tokens "
+            "on average."
         )
-        text += "on average."
     return text
 
 
+def _scope(manifest: dict[str, Any]) -> str:
+    """Return of what the model was measured: a direction with its languages, pairs, or languages by themselves."""
+    groups, direction = manifest["groups"], manifest["direction"]
+    many = f"{len(groups)} language{'s' if len(groups) > 1 else ''}"
+    if "xxx" in direction:
+        return f"translating {direction.replace('-', '→')} in {many} ({joined(sorted(groups))})"
+    pairs = [f"{of['source']}→{of['target']}" for of in groups.values() if of.get("source")]
+    return f"translating {joined(sorted(pairs))}" if pairs else f"of {many} ({joined(sorted(groups))})"
+
+
 def _correlation(frame: pd.DataFrame) -> Iterator[str]:
-    found = pairs(frame[frame["task"] == "mt"])
-    found = found[found["group_a"] < found["group_b"]]
+    once = pairs(of_task(frame))
+    once = once[once["group_a"] < once["group_b"]]
     for subset in ("high", "low"):
-        at = found[found["subset"] == subset]
+        at = once[once["subset"] == subset]
         if not at["pcc"].notna().any():
             continue
         text = f"Mean PCC between two languages, {SUBSETS[subset]}: {at['pcc'].mean():.3f} over {len(at)} pairs"
@@ -100,22 +112,29 @@ def _correlation(frame: pd.DataFrame) -> Iterator[str]:
         yield text + "."
 
 
+NEAR_0 = 1.0
+"""A score below it, of 100, is that of a model that does not translate: pruning has nothing to take away."""
+
+
 def _pruning(frame: pd.DataFrame) -> Iterator[str]:
-    start = frame[frame["order"] == UNPRUNED]
-    points = curve(frame)
-    points = points[(points["order"] == "specificity") & (points["ratio"] > 0)]
-    text = f"Unpruned, BLEU is {start['bleu'].mean():.2f}, the mean over {start['language'].nunique()} languages"
+    frame = of_metric(frame)
+    metric, start = frame["metric"].iloc[0], frame[frame["order"] == UNPRUNED]
+    points, shown = curve(frame), digits(metric)
+    points = points[(points["order"] == CHOSEN) & (points["ratio"] > 0)]
+    name = named(metric) if METRICS[metric].higher else f"the {named(metric)} in nats per token"
+    text = f"Unpruned, {name} is {start['value'].mean():{shown}}, the mean over {start['group'].nunique()} languages"
     if len(points):
         last = points.sort_values("ratio").iloc[-1]
         text += (
             f"; with {percent(last['ratio'])} of the prunable parameters set to zero, the least specific first, it is "
-            f"{last['value']:.2f}"
+            f"{last['value']:{shown}}"
         )
     yield text + "."
+    if METRICS[metric].higher and start["value"].mean() < NEAR_0:
+        yield f"{name} is near 0 before anything is pruned: its pruning curves, and the shares of it kept, say nothing."
     if "truncated" in frame and (start["truncated"] > 0).any():
-        cut = start[start["truncated"] > 0]
-        found = [f"{row['language']} {row['truncated']:.0f}" for _, row in cut.iterrows()]
-        yield f"Sources longer than the model takes were translated in part: {joined(found)}."
+        cut = [f"{row['group']} {row['truncated']:.0f}" for _, row in start[start["truncated"] > 0].iterrows()]
+        yield f"Sources longer than the model takes were translated in part: {joined(cut)}."
 
 
 def _similarity(frame: pd.DataFrame) -> Iterator[str]:
@@ -126,10 +145,10 @@ def _similarity(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _enough(frame: pd.DataFrame) -> Iterator[str]:
-    found = needed(frame[frame["subset"] == "low"]).dropna(subset="reliability")
-    for task in dict.fromkeys(found["task"]):
-        at = found[found["task"] == task].sort_values("reliability", kind="stable")
-        ends = [f"{row['reliability']:.3f} ({row['language']}, {row['batches']:.0f} batches)"
+    known = needed(frame[frame["subset"] == "low"]).dropna(subset="reliability")
+    for task in dict.fromkeys(known["task"]):
+        at = known[known["task"] == task].sort_values("reliability", kind="stable")
+        ends = [f"{row['reliability']:.3f} ({row['group']}, {row['batches']:.0f} batches)"
                 for _, row in at.iloc[[0, -1]].iterrows()]  # fmt: skip
         text = (
             f"Measured again on as many other batches, S would correlate with itself at {' to '.join(ends)}, "
@@ -149,22 +168,21 @@ def _audit(frame: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def differences(material: Material) -> list[str]:
+def differences(inputs: Inputs) -> list[str]:
     """Return in what the runs differ so that their numbers do not measure the same thing, a sentence each."""
     found = []
-    for first, second in pairwise(material.subjects):
-        named = f"{first.label} and {second.label}"
+    for first, second in pairwise(inputs.subjects):
+        both = f"{first.label} and {second.label}"
         for head, a, b in _signatures(first, second):
             unlike = [key for key in MATTERS[head] if a.get(key) != b.get(key)]
-            found += [f"{named} differ in {key}: {a.get(key)} and {b.get(key)}." for key in unlike]
-        scores = [_only(subject, "bleu_signature") for subject in (first, second)]
-        if all(scores) and scores[0] != scores[1]:
-            found.append(f"BLEU of {named} is not the same score: {scores[0]} and {scores[1]}.")
-        languages = [set(subject.manifest["groups"]) for subject in (first, second)]
-        if languages[0] != languages[1]:
-            found.append(
-                f"{named} are of different languages: {joined(sorted(languages[0] ^ languages[1]))} in one alone."
-            )
+            found += [f"{both} differ in {key}: {a.get(key)} and {b.get(key)}." for key in unlike]
+        for metric in METRICS:
+            one, other = (_only(subject, "metric_signature", metric) for subject in (first, second))
+            if one and other and one != other:
+                found.append(f"{METRICS[metric].label} of {both} is not the same score: {one} and {other}.")
+        unlike = sorted(set(first.manifest["groups"]) ^ set(second.manifest["groups"]))
+        if unlike:
+            found.append(f"{both} are of different languages: {joined(unlike)} in one alone.")
     return found
 
 
@@ -179,11 +197,13 @@ def _signatures(first: Subject, second: Subject) -> Iterator[tuple[str, dict[str
         yield "P", *sweeps
 
 
-def _only(subject: Subject, column: str) -> str:
-    frame = subject.tables.get("pruning.csv")
+def _only(subject: Subject, column: str, metric: str = "") -> str:
+    """Return the values of a column of pruning.csv, of one metric or of all; nothing where it has none."""
+    frame = subject.tables.get(PRUNING.name)
     if frame is None or column not in frame:
         return ""
-    return " ".join(sorted(frame[column].dropna().astype(str).unique()))
+    rows = frame[frame["metric"] == metric] if metric else frame
+    return " ".join(sorted(rows[column].dropna().astype(str).unique()))
 
 
 def _fields(signature: str) -> dict[str, str]:

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from sensikit import figures
-from sensikit.figures import components, cross, kinship, overlap, similarity
+from sensikit.figures import components, cross, overlap
 from tests.support import synthetic_run, synthetic_tables
-from tests.support.drawn import LANGUAGES, ORDER, cells, maps, numbers, two
+from tests.support.drawn import LANGUAGES, ORDER, cells, maps, numbers, texts, two
 
 FEW = {code: LANGUAGES[code] for code in ("cat", "fao", "nob")}
 
@@ -16,10 +16,10 @@ FEW = {code: LANGUAGES[code] for code in ("cat", "fao", "nob")}
 
 def test_components_are_means_over_languages_without_the_rows_that_sum_them_up() -> None:
     frame = synthetic_tables.components(FEW)
-    share, median = (cells(ax) for ax in maps(figures.component_heatmaps(frame)))
+    share, median = (cells(ax) for ax in maps(figures.component_heatmaps(frame).figure))
     rows = ["shared embedding", "encoder q", "encoder out", "encoder fc", "encoder norm", "decoder q",
             "decoder cross-q", "decoder fc", "decoder norm"]  # fmt: skip
-    assert [label.get_text() for label in maps(figures.component_heatmaps(frame))[0].get_yticklabels()] == rows
+    assert [label.get_text() for label in maps(figures.component_heatmaps(frame).figure)[0].get_yticklabels()] == rows
     assert share.shape == median.shape == (9, 3)  # outside the layers, and two layers
     at = frame.set_index(["stack", "layer", "component"]).sort_index()
     assert share[3, 2] == pytest.approx(at.loc[("encoder", "1", "fc"), "sensitivity_share"].mean())
@@ -37,7 +37,9 @@ def test_an_empty_layer_read_from_a_file_is_outside_the_layers() -> None:
 
 def test_components_of_runs_share_one_scale() -> None:
     frame = two(lambda seed: synthetic_tables.components(FEW, seed, layers=2 + 2 * seed))
-    first, second, third, fourth = (ax.collections[0].get_clim() for ax in maps(figures.component_heatmaps(frame)))
+    first, second, third, fourth = (
+        ax.collections[0].get_clim() for ax in maps(figures.component_heatmaps(frame).figure)
+    )
     assert first == third
     assert second == fourth
     assert second[0] == -second[1]
@@ -45,7 +47,7 @@ def test_components_of_runs_share_one_scale() -> None:
 
 def test_each_language_has_a_column_and_all_layers_are_together() -> None:
     frame = synthetic_tables.components(FEW)
-    (ax,) = maps(figures.specificity_by_component(frame, FEW))
+    (ax,) = maps(figures.specificity_by_component(frame, FEW).figure)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["nob", "fao", "cat"]
     at = frame[frame["layer"] == "all"].set_index(["stack", "component", "group"])["specificity_median"]
     np.testing.assert_allclose(cells(ax)[3], [at["encoder", "fc", code] for code in ("nob", "fao", "cat")])
@@ -53,7 +55,7 @@ def test_each_language_has_a_column_and_all_layers_are_together() -> None:
 
 def test_correlation_within_components_is_the_mean_over_pairs_with_its_span() -> None:
     frame = synthetic_tables.components_correlation(FEW)
-    (ax,) = figures.component_correlation(frame).axes
+    (ax,) = figures.component_correlation(frame).figure.axes
     once = frame[frame["group_a"] < frame["group_b"]]
     of_fc = once[(once["stack"] == "decoder") & (once["component"] == "fc")]["pcc"]
     place = [label.get_text() for label in ax.get_yticklabels()].index("decoder fc")
@@ -68,7 +70,7 @@ def test_correlation_within_components_is_the_mean_over_pairs_with_its_span() ->
 def test_overlap_is_drawn_both_ways_round_on_one_scale_with_what_chance_gives() -> None:
     frame = synthetic_tables.overlap(FEW)
     once = frame[frame["group_a"] < frame["group_b"]]
-    figure = figures.overlap_heatmaps(once, FEW)
+    figure = figures.overlap_heatmaps(once, FEW).figure
     first, second = maps(figure)
     at = once[once["share"] == 0.1].set_index(["group_a", "group_b"])["jaccard"]
     wanted = [[np.nan if a == b else at[min(a, b), max(a, b)] for b in ("nob", "fao", "cat")] for a in
@@ -80,10 +82,10 @@ def test_overlap_is_drawn_both_ways_round_on_one_scale_with_what_chance_gives() 
 
 def test_small_overlaps_keep_three_digits() -> None:
     frame = synthetic_tables.overlap(FEW, shares=(0.01,))
-    text = numbers(figures.overlap_heatmaps(frame, FEW))
+    text = numbers(figures.overlap_heatmaps(frame, FEW).figure)
     at = frame.set_index(["group_a", "group_b"])["jaccard"]
     assert f"{at['nob', 'fao']:.3f}"[1:] in text
-    assert overlap.written(frame)(np.nan) == ""
+    assert overlap.written(np.nan, True) == ""
 
 
 # the tree of languages
@@ -99,10 +101,10 @@ def correlations(pcc: dict[tuple[str, str], float]) -> pd.DataFrame:
 
 def test_languages_join_at_the_mean_distance_of_their_members() -> None:
     frame = correlations({("nob", "fao"): 0.9, ("nob", "cat"): 0.6, ("fao", "cat"): 0.5})
-    found = kinship.merges(frame, FEW, "low", "mt")
+    figure, found, _ = figures.dendrogram(frame, FEW)
     assert found[["first", "second"]].to_numpy().tolist() == [["nob", "fao"], ["cat", "(nob fao)"]]
     np.testing.assert_allclose(found["distance"], [0.1, 0.45])
-    (ax,) = figures.language_tree(frame, FEW).axes
+    (ax,) = figure.axes
     assert [label.get_text()[:3] for label in ax.get_yticklabels()] == ["cat", "nob", "fao"]
     assert max(max(line.get_xdata()) for line in ax.lines) == pytest.approx(0.45)
     colours = {label.get_text()[:3]: label.get_color() for label in ax.get_yticklabels()}
@@ -111,9 +113,9 @@ def test_languages_join_at_the_mean_distance_of_their_members() -> None:
 
 def test_a_run_with_a_pair_that_has_no_correlation_has_no_tree() -> None:
     frame = correlations({("nob", "fao"): 0.9, ("nob", "cat"): np.nan, ("fao", "cat"): 0.5})
-    assert kinship.merges(frame, FEW, "low", "mt").empty
-    (ax,) = figures.language_tree(frame, FEW).axes
-    assert not ax.lines
+    figure, merges, _ = figures.dendrogram(frame, FEW)
+    assert merges.empty
+    assert not figure.axes[0].lines
 
 
 # the cross matrix
@@ -123,8 +125,8 @@ def test_a_language_keeps_a_share_of_its_own_unpruned_score() -> None:
     rows = [("none", code, code, 0.0, bleu) for code, bleu in (("cat", 20.0), ("fao", 10.0), ("nob", 0.0))]
     rows += [("specificity", "cat", "cat", 0.5, 15.0), ("specificity", "cat", "fao", 0.5, 2.0),
              ("specificity", "fao", "cat", 0.5, 4.0), ("specificity", "fao", "nob", 0.5, 0.0)]  # fmt: skip
-    frame = pd.DataFrame(rows, columns=["order", "group", "evaluated", "ratio", "bleu"])
-    found = cross.bleu_kept(frame).set_index(["group", "evaluated"])["kept"]
+    frame = pd.DataFrame(rows, columns=["order", "group", "evaluated", "ratio", "value"])
+    found = cross.effect(frame.assign(metric="bleu")).set_index(["group", "evaluated"])["effect"]
     assert found["cat", "cat"] == 0.75
     assert found["cat", "fao"] == 0.2
     assert found["fao", "cat"] == 0.2
@@ -132,15 +134,34 @@ def test_a_language_keeps_a_share_of_its_own_unpruned_score() -> None:
 
 
 def test_the_cross_matrix_has_the_language_pruned_for_in_its_rows() -> None:
-    frame = cross.bleu_kept(synthetic_tables.cross(FEW))
-    frame.loc[(frame["group"] == "cat") & (frame["evaluated"] == "nob") & (frame["ratio"] == 0.3), "kept"] = 0.11
-    figure = figures.cross_matrix(frame, FEW)
+    frame = synthetic_tables.cross(FEW)
+    frame.loc[(frame["group"] == "cat") & (frame["evaluated"] == "nob") & (frame["ratio"] == 0.3), "value"] = 0.11 * 14
+    figure, _, caption = figures.cross_matrix(frame, FEW)
     first, second = maps(figure)
-    assert cells(first)[2, 0] == 0.11  # cat is last, nob is first
+    assert cells(first)[2, 0] == pytest.approx(0.11)  # cat is last, nob is first
     assert cells(first)[0, 2] == pytest.approx(0.35)
     assert (first.get_title(), second.get_title()) == ("30% pruned", "50% pruned")
     np.testing.assert_allclose(np.diag(cells(second)), 0.5)
-    assert "50% pruned, 50% by the language itself and 28% by the others" in cross.caption(frame)
+    assert "50% pruned, 50% by the language itself and 28% by the others" in caption
+
+
+def test_of_a_loss_the_cross_matrix_shows_what_pruning_adds() -> None:
+    frame = synthetic_tables.cross(FEW, metrics=("loss",))
+    drawn = figures.cross_matrix(frame, FEW)
+    first, second = maps(drawn.figure)
+    np.testing.assert_allclose(np.diag(cells(second)), 14 * 0.5 / 10)  # half of 14 BLEU is lost: see `scores`
+    assert cells(first)[0, 2] > cells(first)[0, 0] > 0
+    assert "0.70 by the language itself" in drawn.caption
+    assert "increase of the loss, nats per token" in texts(drawn.figure)
+    assert first.collections[0].get_clim() == (0.0, 1.05)
+
+
+def test_a_model_that_had_nothing_to_lose_has_an_empty_matrix_that_says_so() -> None:
+    frame = synthetic_tables.cross(FEW).assign(value=0.0, value_low=0.0, value_high=0.0)
+    drawn = figures.cross_matrix(frame, FEW)
+    assert all(np.isnan(cells(ax)).all() for ax in maps(drawn.figure))
+    assert "the unpruned BLEU is 0" in drawn.caption
+    assert "on average" not in drawn.caption
 
 
 def test_the_ratios_shown_are_those_where_the_language_itself_stands_out() -> None:
@@ -149,7 +170,7 @@ def test_the_ratios_shown_are_those_where_the_language_itself_stands_out() -> No
         for ratio, own, others in ((0.1, 1.0, 0.99), (0.3, 0.9, 0.5), (0.5, 0.7, 0.2), (0.7, 0.3, 0.1), (0.9, 0, 0))
         for other, kept in (("cat", own), ("fao", others))
     ]
-    cells_ = pd.DataFrame(rows, columns=["group", "evaluated", "ratio", "kept"])
+    cells_ = pd.DataFrame(rows, columns=["group", "evaluated", "ratio", "effect"])
     assert cross.telling(cells_) == [0.3, 0.5, 0.7]
 
 
@@ -158,7 +179,7 @@ def test_the_ratios_shown_are_those_where_the_language_itself_stands_out() -> No
 
 def test_similarity_of_the_tasks_has_a_mark_for_each_run_on_one_scale() -> None:
     frame = two(lambda seed: synthetic_tables.similarity(LANGUAGES, seed))
-    figure = figures.task_similarity(frame, LANGUAGES)
+    figure, _, caption = figures.task_similarity(frame, LANGUAGES)
     assert len({ax.get_xlim() for ax in figure.axes}) == 1
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ORDER
     for ax, subset in zip(figure.axes, ("high", "low", "all"), strict=True):
@@ -166,11 +187,11 @@ def test_similarity_of_the_tasks_has_a_mark_for_each_run_on_one_scale() -> None:
             (marks,) = (line for line in ax.lines if line.get_label() == label)
             at = frame[(frame["run"] == label) & (frame["subset"] == subset)].set_index("group")
             np.testing.assert_allclose(marks.get_xdata(), at["pcc"].reindex(ORDER))
-    assert "translation and denoising" in similarity.caption(frame)
+    assert "translation and denoising" in caption
 
 
 def test_a_similarity_without_a_ceiling_says_nothing_of_one() -> None:
     frame = synthetic_tables.similarity(LANGUAGES).assign(ceiling=np.nan, pcc_low=np.nan, pcc_high=np.nan)
-    assert "ceiling" not in similarity.caption(frame)
-    assert "interval" not in similarity.caption(frame)
-    figures.task_similarity(frame, LANGUAGES)
+    caption = figures.task_similarity(frame, LANGUAGES).caption
+    assert "ceiling" not in caption
+    assert "interval" not in caption

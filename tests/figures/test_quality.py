@@ -8,7 +8,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
 from sensikit import figures
-from sensikit.figures import quality, tokens
+from sensikit.figures import data, quality
 from tests.support import synthetic_tables
 from tests.support.drawn import LANGUAGES
 
@@ -17,7 +17,7 @@ from tests.support.drawn import LANGUAGES
 
 def test_gains_are_differences_to_the_baseline_by_tier_and_filled_where_they_are_sure() -> None:
     tests = synthetic_tables.evaluation(LANGUAGES, gain=1.5)["significance.csv"]
-    figure = figures.quality_gains(tests)
+    figure, _, caption = figures.quality_gains(tests)
     assert [ax.get_title() for ax in figure.axes] == ["High", "Low", "Very Low", "all languages"]
     assert len({ax.get_xlim() for ax in figure.axes}) == 1
     for ax in figure.axes:
@@ -26,7 +26,7 @@ def test_gains_are_differences_to_the_baseline_by_tier_and_filled_where_they_are
         assert mark.get_xdata().tolist() == [1.5]
         assert (mark.get_markerfacecolor() == "white") == (ax.get_title() == "Very Low")
         np.testing.assert_allclose(ax.collections[0].get_segments()[0][:, 0], [0.8, 2.2])
-    assert "minus that of regular" in quality.gains_caption(tests)
+    assert "minus that of regular" in caption
 
 
 def test_gains_are_of_one_metric_and_of_tiers_alone() -> None:
@@ -36,6 +36,13 @@ def test_gains_are_of_one_metric_and_of_tiers_alone() -> None:
     assert set(found["metric"]) == {"bleu"}
 
 
+def test_a_gain_in_loss_is_said_to_be_better_below_zero() -> None:
+    tests = synthetic_tables.evaluation(LANGUAGES)["significance.csv"].query("metric == 'bleu'").assign(metric="loss")
+    drawn = figures.quality_gains(tests)
+    assert drawn.caption.startswith("Loss of each system minus that of regular: below 0, the system is better")
+    assert drawn.figure.get_supxlabel() == "change in loss (nats per token) from regular"
+
+
 def ratios(
     systems: dict[str, tuple[str | None, float | None, str]],
 ) -> tuple[pd.DataFrame, dict[str, dict[str, object]]]:
@@ -43,7 +50,7 @@ def ratios(
     rows = [
         (name, of[2], "All", "bleu", 10.0 + place, 9.0, 11.0, 3) for place, (name, of) in enumerate(systems.items())
     ]
-    columns = ["system", "direction", "tier", "metric", "score", "score_low", "score_high", "groups"]
+    columns = ["system", "direction", "tier", "metric", "value", "value_low", "value_high", "groups"]
     facts: dict[str, dict[str, object]] = {
         name: {"method": method, "mask_ratio": ratio} for name, (method, ratio, _) in systems.items()
     }
@@ -74,12 +81,13 @@ def test_quality_against_the_masking_ratio_has_a_line_for_each_tier_with_its_ban
         [synthetic_tables.evaluation(LANGUAGES)["tiers.csv"].query("system == 'cd+id' and metric == 'bleu'")
          .assign(mask_ratio=ratio, method="cd+id") for ratio in (0.1, 0.3, 0.5)]
     )  # fmt: skip
-    (ax,) = figures.masking_ratio(rows).axes
+    figure, _, caption = figures.masking_ratio(rows)
+    (ax,) = figure.axes
     assert [str(line.get_label()) for line in ax.lines] == ["all languages", "High", "Low", "Very Low"]
     assert ax.lines[0].get_xdata().tolist() == [0.1, 0.3, 0.5]
     assert len(ax.collections) == 4
     assert ax.get_ylim()[0] == 0
-    assert "3 masking ratios" in quality.masking_caption(rows)
+    assert "3 masking ratios" in caption
 
 
 # Figure 4
@@ -94,7 +102,7 @@ def layout() -> pd.DataFrame:
 
 
 def pieces(kind: str) -> list[str]:
-    figure = figures.token_layout(layout())
+    figure = figures.token_layout(layout()).figure
     found = [text for text in figure.findobj(Text) if text.get_gid() == kind]
     return [text.get_text() for text in sorted(found, key=lambda text: text.get_position())]
 
@@ -114,20 +122,20 @@ def test_noise_tags_and_targets_are_told_apart(kind: str, wanted: list[str]) -> 
 
 
 def test_encoder_and_decoder_predict_at_the_same_positions() -> None:
-    figure = figures.token_layout(layout())
+    figure = figures.token_layout(layout()).figure
     places = [text.get_position()[0] for text in figure.findobj(Text) if text.get_gid() == "target"]
     left, right = places[:3], places[3:]
-    np.testing.assert_allclose(np.subtract(right, left), len(SOURCE) + tokens.GAP)
+    np.testing.assert_allclose(np.subtract(right, left), len(SOURCE) + data.GAP)
 
 
 def test_every_piece_fits_into_its_box() -> None:
     long = synthetic_tables.layout(
         ["▁unimaginably", "__eng__"], ["▁unimaginably", ""], ["__eng__", "▁unimaginably"], ["", ""]
     )
-    figure = figures.token_layout(long)
+    figure = figures.token_layout(long).figure
     boxes = [patch for patch in figure.findobj(FancyBboxPatch) if patch.get_width() < 1]
     renderer = matplotlib.backends.backend_agg.FigureCanvasAgg(figure).get_renderer()
-    for text in (each for each in figure.findobj(Text) if each.get_gid() in tokens.FILL):
+    for text in (each for each in figure.findobj(Text) if each.get_gid() in data.FILL):
         extent = text.get_window_extent(renderer)
         assert any(
             box.get_window_extent(renderer).x0 <= extent.x0 and extent.x1 <= box.get_window_extent(renderer).x1
@@ -136,17 +144,17 @@ def test_every_piece_fits_into_its_box() -> None:
 
 
 def test_the_caption_counts_what_is_predicted() -> None:
-    assert "3 of 4 pieces" in tokens.caption(layout())
-    assert "3 of 4 pieces" in tokens.caption(layout().replace("", np.nan))
+    assert "3 of 4 pieces" in figures.token_layout(layout()).caption
+    assert "3 of 4 pieces" in figures.token_layout(layout().replace("", np.nan)).caption
 
 
 def test_of_several_sentences_and_runs_one_is_chosen() -> None:
-    frames = [layout().assign(language=code, run=run) for run in ("b", "a") for code in ("fao", "cat")]
+    frames = [layout().assign(group=code, run=run) for run in ("b", "a") for code in ("fao", "cat")]
     frame = pd.concat(frames).sample(frac=1, random_state=1)
     first = frame["group"].iloc[0]
-    for language, wanted in ((None, first), ("cat", "cat"), ("fao", "fao")):
-        rows = tokens.sentence(frame, language)
+    for group, wanted in (("", first), ("cat", "cat"), ("fao", "fao")):
+        rows = data.sentence(frame, group)
         assert rows["group"].unique().tolist() == [wanted]
         assert rows["run"].nunique() == 1
         assert rows["source"].tolist() == SOURCE
-    assert f"({first})" in tokens.caption(tokens.sentence(frame))
+    assert f"({first})" in figures.token_layout(frame).caption

@@ -7,15 +7,17 @@ import numpy as np
 import pandas as pd
 
 from sensikit import figures
-from sensikit.figures import distributions, sizes, style, violins
+from sensikit.figures import data, spread, style
+from sensikit.run import MIXED
+from sensikit.statistics.specificity import LEVELS
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.drawn import LANGUAGES, ORDER, two
 
 
 def test_boxes_are_the_quantiles_of_the_table() -> None:
     frame = synthetic_run.specificity(LANGUAGES)
-    left, right = figures.specificity(frame, LANGUAGES).axes[:2]
-    table = distributions.wide(frame).set_index("group").loc[ORDER]
+    left, right = figures.specificity(frame, LANGUAGES).figure.axes[:2]
+    table = spread.wide(frame).set_index("group").loc[ORDER]
     boxes = [patch.get_path().vertices[:, 0] for patch in left.patches]
     np.testing.assert_allclose([box.min() for box in boxes], table["q25"])
     np.testing.assert_allclose([box.max() for box in boxes], table["q75"])
@@ -30,9 +32,9 @@ def test_boxes_are_the_quantiles_of_the_table() -> None:
 def test_balance_is_relative_to_the_mean_of_each_language() -> None:
     frame = synthetic_run.balance(LANGUAGES)
     scaled = frame.copy()
-    sized = scaled["statistic"].isin(["mean", *distributions.QUANTILES]) & (scaled["group"] == "cat")
+    sized = scaled["statistic"].isin(["mean", *LEVELS]) & (scaled["group"] == "cat")
     scaled.loc[sized, "value"] *= 1000
-    axes = [figures.balance(each, LANGUAGES).axes[0] for each in (frame, scaled)]
+    axes = [figures.balance(each, LANGUAGES).figure.axes[0] for each in (frame, scaled)]
     first, second = ([patch.get_path().vertices[:, 0].tolist() for patch in ax.patches] for ax in axes)
     np.testing.assert_allclose(first, second)
 
@@ -40,16 +42,16 @@ def test_balance_is_relative_to_the_mean_of_each_language() -> None:
 def test_sensitivities_of_zero_do_not_break_the_logarithmic_axis() -> None:
     frame = synthetic_run.balance(LANGUAGES)
     frame.loc[frame["statistic"].isin(["q01", "q10", "q25"]), "value"] = 0.0
-    low, high = figures.balance(frame, LANGUAGES).axes[0].get_xlim()
+    low, high = figures.balance(frame, LANGUAGES).figure.axes[0].get_xlim()
     assert 1e-4 < low < high < 1e3
 
 
 def test_bars_are_training_pairs_in_descending_order_coloured_by_tier() -> None:
-    (ax,) = figures.data_statistics(LANGUAGES).axes
+    (ax,) = figures.data_statistics(LANGUAGES).figure.axes
     heights = [bar.get_height() for bar in ax.patches]
     assert heights == sorted((each["sizes"]["train"] for each in LANGUAGES.values()), reverse=True)
     codes = [label.get_text() for label in ax.get_xticklabels()]
-    assert codes == sizes.sizes(LANGUAGES)["group"].tolist()
+    assert codes == data.sizes(LANGUAGES)["group"].tolist()
     assert ax.get_yscale() == "log"
     for bar, code in zip(ax.patches, codes, strict=True):
         assert matplotlib.colors.to_hex(bar.get_facecolor()) == style.TIERS[LANGUAGES[code]["tier"]]
@@ -57,11 +59,11 @@ def test_bars_are_training_pairs_in_descending_order_coloured_by_tier() -> None:
 
 def test_monolingual_text_is_drawn_where_it_is_known() -> None:
     mono = {code: {**language, "mono": 5000 if code == "cat" else 0} for code, language in LANGUAGES.items()}
-    (line,) = figures.data_statistics(mono).axes[0].lines
+    (line,) = figures.data_statistics(mono).figure.axes[0].lines
     assert np.asarray(line.get_ydata(), dtype=float)[~np.isnan(np.asarray(line.get_ydata(), dtype=float))].tolist() == [
         5000
     ]
-    assert not figures.data_statistics(LANGUAGES).axes[0].lines
+    assert not figures.data_statistics(LANGUAGES).figure.axes[0].lines
 
 
 # violins
@@ -77,7 +79,7 @@ def shapes(counts: dict[str, list[int]], edges: list[float]) -> pd.DataFrame:
 
 
 def test_violins_have_one_area_whatever_the_count_and_the_width_of_the_bins() -> None:
-    found = violins.densities(shapes({"cat": [30, 10], "fao": [2, 2]}, [0.0, 1.0, 4.0]))
+    found = spread.densities(shapes({"cat": [30, 10], "fao": [2, 2]}, [0.0, 1.0, 4.0]))
     assert found["density"].tolist() == [0.75, 0.25 / 3, 0.5, 0.5 / 3]
     area = (found["density"] * (found["high"] - found["low"])).groupby(found["group"]).sum()
     np.testing.assert_allclose(area, 1.0)
@@ -91,7 +93,7 @@ def test_violins_of_more_runs_stand_beside_each_other() -> None:
         pd.concat([each.assign(run=label) for label, each in zip(labels, found, strict=True)])
         for found in zip(*parts, strict=True)
     )
-    upper = figures.sensitivity_violins(frame, statistics, few).axes[0]
+    upper = figures.sensitivity_violins(frame, statistics, few).figure.axes[0]
     spans = sorted((x.min(), x.max()) for x in (each.get_paths()[0].vertices[:, 0] for each in upper.collections))
     assert len(spans) == 4 * 3  # cat, fao, and all together
     for (_, end), (start, _) in itertools.pairwise(spans):
@@ -101,7 +103,7 @@ def test_violins_of_more_runs_stand_beside_each_other() -> None:
 def test_two_runs_share_a_violin_and_the_first_is_on_its_left() -> None:
     few = {code: LANGUAGES[code] for code in ("cat", "fao")}
     frame = two(lambda seed: synthetic_tables.distribution(few, seed))
-    figure = figures.sensitivity_violins(frame, two(lambda seed: synthetic_run.balance(few, seed)), few)
+    figure = figures.sensitivity_violins(frame, two(lambda seed: synthetic_run.balance(few, seed)), few).figure
     bodies = [each.get_paths()[0].vertices[:, 0] for each in figure.axes[0].collections]
     assert len(bodies) == 2 * 3  # and the batches of all languages
     for index, body in enumerate(bodies):
@@ -113,11 +115,12 @@ def test_two_runs_share_a_violin_and_the_first_is_on_its_left() -> None:
 
 def test_the_deviation_stands_on_an_axis_of_its_own_and_its_ratio_to_the_mean_below() -> None:
     statistics = synthetic_run.balance(LANGUAGES)
-    figure = figures.sensitivity_violins(synthetic_tables.distribution(LANGUAGES), statistics, LANGUAGES)
+    figure, _, caption = figures.sensitivity_violins(synthetic_tables.distribution(LANGUAGES), statistics, LANGUAGES)
     _, lower, second = figure.axes
-    wanted = distributions.wide(statistics).set_index("group").loc[[*ORDER, "all"]]
+    wanted = spread.wide(statistics).set_index("group").loc[[*ORDER, MIXED]]
+    assert [label.get_text() for label in lower.get_xticklabels()] == [*ORDER, "all"]
     np.testing.assert_allclose(second.lines[0].get_ydata(), wanted["std_below_top1"] / 1e-4)
     np.testing.assert_allclose(lower.lines[0].get_ydata(), wanted["cv_below_top1"])
     assert second.get_ylim()[1] > max(second.lines[0].get_ydata())
     least, most = wanted["cv_below_top1"].min(), wanted["cv_below_top1"].max()
-    assert f"{least:.2f} to {most:.2f}" in violins.caption(statistics)
+    assert f"{least:.2f} to {most:.2f}" in caption

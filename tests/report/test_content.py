@@ -7,20 +7,19 @@ import pandas as pd
 
 from sensikit.figures import curves as curve_points
 from sensikit.files import read_json, write_json, write_text
-from sensikit.report import inputs as material
-from sensikit.report import tables
+from sensikit.report import inputs, tables
 from sensikit.report import text as summary
 from sensikit.report.page import report
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.page import FEW, Page
 
 FIGURES = {
-    "correlation-mt", "correlation-mt-disattenuated", "tree-mt", "similarity", "specificity-mt", "components-mt",
-    "components-languages-mt", "components-correlation-mt", "overlap-mt", "pruning", "pruning-change",
-    "pruning-by-language", "pruning-cross-specificity", "distribution-mt", "balance-mt", "convergence-mt", "audit-mt",
+    "correlation-mt", "correlation-mt-disattenuated", "dendrogram-mt", "similarity", "specificity-mt", "components-mt",
+    "components-by-group-mt", "components-correlation-mt", "overlap-mt", "pruning", "pruning-change",
+    "pruning-by-group", "pruning-cross-specificity", "distribution-mt", "balance-mt", "convergence-mt", "audit-mt",
     "groups", "layout",
 }  # fmt: skip
-TABLES = {"quality", "quality-by-language", "correlation", "specificity", "pruning", "balance", "groups"}
+TABLES = {"quality", "quality-by-group", "correlation", "specificity", "pruning", "balance", "groups"}
 
 
 def test_one_run_is_reported_into_itself_and_loses_nothing(reported: Path) -> None:
@@ -44,11 +43,12 @@ def test_the_headline_numbers_are_those_of_the_tables(reported: Path) -> None:
         assert f"{words} parameters: {at['pcc'].mean():.3f} over 6 pairs" in text
         assert f"with a noise ceiling of {at['ceiling'].mean():.3f}" in text
     pruning = pd.read_csv(reported / "pruning.csv")
-    start = pruning.loc[pruning["order"] == "none", "bleu"].mean()
-    last = pruning.loc[(pruning["order"] == "specificity") & (pruning["ratio"] == 0.9), "bleu"].mean()
+    pruning = pruning[pruning["metric"] == "bleu"]
+    start = pruning.loc[pruning["order"] == "none", "value"].mean()
+    last = pruning.loc[(pruning["order"] == "specificity") & (pruning["ratio"] == 0.9), "value"].mean()
     assert f"Unpruned, BLEU is {start:.2f}, the mean over 4 languages; with 90% of the prunable" in text
     assert f"first, it is {last:.2f}." in text
-    assert "1,000,000 parameters, 900,000 of them prunable, translating from 4 languages into English" in text
+    assert "1,000,000 parameters, 900,000 of them prunable, translating xxx→eng in 4 languages" in text
     assert "500 batches a language, of 4,084 target tokens" in text
 
 
@@ -85,7 +85,7 @@ def test_signature_and_command_stand_with_every_figure_and_table(reported: Path)
     text = Page(reported / "report.html").text
     # all but those of the sweep, of the audit and of the data, and the provenance
     assert text.count(analysis["signature"]) == len(FIGURES) + len(TABLES) - 10 + 1
-    for stem in ("components-mt", "convergence-mt", "distribution-mt", "overlap-mt", "tree-mt", "similarity"):
+    for stem in ("components-mt", "convergence-mt", "distribution-mt", "overlap-mt", "dendrogram-mt", "similarity"):
         assert analysis["signature"] in (reported / "figures" / f"{stem}.svg").read_text()
     audit = (reported / "figures" / "audit-mt.svg").read_text()
     assert "A|task:mt|params:60" in audit
@@ -124,12 +124,12 @@ def test_a_run_of_which_nothing_was_pruned_yet_shows_its_quality_and_no_curve(
     write_text(first / "pruning.csv", frame.to_csv(index=False))
     report([first])
     assert {path.stem for path in (first / "figures").iterdir()} == {"groups"}
-    assert {path.stem for path in (first / "tables").iterdir()} == {"quality", "quality-by-language", "groups"}
+    assert {path.stem for path in (first / "tables").iterdir()} == {"quality", "quality-by-group", "groups"}
     second = synthetic_run.write_run(tmp_path / "b", FEW, only=["pruning"])
-    headline = tables.headline(material.gather([first, second]).tables).shown()
+    headline = tables.headline(inputs.gather([first, second]).tables).shown()
     assert headline.iloc[0].tolist() == ["a", "16.60", "–"]
     assert headline.iloc[1].tolist()[:2] == ["b", "16.60"]
-    points = curve_points.curve(material.gather([first, second]).tables["pruning.csv"])
+    points = curve_points.curve(inputs.gather([first, second]).tables["pruning.csv"])
     assert points["run"].unique().tolist() == ["b"]
     assert points["value"].dtype == float
 
@@ -139,7 +139,7 @@ def test_the_language_nan_is_a_language(tmp_path: Path, vectors_alone: None) -> 
     languages = {"nan": {**FEW["fao"], "name": "Min Nan", "family": "Sinitic"}, "cat": FEW["cat"], "fur": FEW["fur"]}
     run = synthetic_run.write_run(tmp_path / "run", languages, only=["pruning"])
     report([run])
-    assert set(pd.read_csv(run / "tables" / "quality-by-language.csv", keep_default_na=False)["Language"]) == set(
+    assert set(pd.read_csv(run / "tables" / "quality-by-group.csv", keep_default_na=False)["Language"]) == set(
         languages
     )
 
@@ -188,7 +188,7 @@ def test_sources_longer_than_the_model_are_told_of(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning"])
 
     def said() -> str:
-        return " ".join(summary.sentences(material.gather([run]).subjects[0]))
+        return " ".join(summary.sentences(inputs.gather([run]).subjects[0]))
 
     assert "longer than the model" not in said()
     frame = pd.read_csv(run / "pruning.csv")
@@ -205,3 +205,44 @@ def test_the_summary_says_whether_there_were_enough_batches_and_whether_the_esti
     assert "0.95 takes more batches than there are of fao." in text
     assert "ablation of 60 parameters a language: Spearman 0.970; of the top 10%, 91% are the same." in text
     assert "PCC between translating and denoising the same language, all parameters: 0.9" in text
+
+
+# metrics
+
+
+def test_a_sweep_of_the_loss_has_its_own_figures_beside_those_of_bleu(tmp_path: Path, vectors_alone: None) -> None:
+    both = synthetic_run.write_run(tmp_path / "both", FEW, only=["pruning", "pruning-cross"], metrics=("bleu", "loss"))
+    report([both])
+    stems = {path.stem for path in (both / "figures").glob("pruning*.svg")}
+    drawn = {"pruning", "pruning-change", "pruning-by-group", "pruning-cross-specificity"}
+    assert stems == drawn | {f"{stem}-loss" for stem in drawn}
+    assert set(pd.read_csv(both / "figures" / "pruning-loss.csv")["metric"]) == {"loss"}
+    assert "Loss|kind:nll" in (both / "tables" / "quality.txt").read_text()
+
+
+def test_a_sweep_of_the_loss_alone_is_reported_in_nats(tmp_path: Path, vectors_alone: None) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning", "pruning-cross"], metrics=("loss",))
+    text = Page(report([run])).text
+    frame = pd.read_csv(run / "pruning.csv")
+    start = frame.loc[frame["order"] == "none", "value"].mean()
+    assert f"Unpruned, the loss in nats per token is {start:.3f}, the mean over 4 languages" in text
+    assert "near 0" not in text
+    assert {path.stem for path in (run / "figures").iterdir()} >= {"pruning", "pruning-cross-specificity"}
+    assert pd.read_csv(run / "tables" / "quality.csv")["Score"].tolist() == ["Loss"]
+
+
+def test_a_model_that_translates_nothing_still_has_a_report_that_says_so(tmp_path: Path, vectors_alone: None) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning", "pruning-cross"])
+    for name in ("pruning.csv", "pruning-cross.csv"):
+        frame = pd.read_csv(run / name)
+        frame.loc[frame["metric"] == "bleu", ["value", "value_low", "value_high"]] = 0.0
+        write_text(run / name, frame.to_csv(index=False))
+    scores = synthetic_tables.write_evaluation(tmp_path / "scores", FEW)
+    for name in ("evaluation.csv", "tiers.csv"):
+        frame = pd.read_csv(scores / name)
+        frame[["value", "value_low", "value_high"]] = 0.0
+        write_text(scores / name, frame.to_csv(index=False))
+    text = Page(report([run, scores], tmp_path / "out")).text
+    assert "Unpruned, BLEU is 0.00" in text
+    assert "BLEU is near 0 before anything is pruned" in text
+    assert (tmp_path / "out" / "figures" / "pruning-cross-specificity.svg").exists()

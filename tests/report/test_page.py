@@ -41,7 +41,7 @@ def test_every_link_of_the_contents_leads_somewhere(reported: Path) -> None:
     places = page.all("id")
     assert len(set(places)) == len(places)
     links = [link[1:] for link in page.all("href") if link.startswith("#")]
-    assert len(links) == len(FIGURES) + len(TABLES) + 7 + 1  # seven chapters, and the provenance
+    assert len(links) == len(FIGURES) + len(TABLES) + 7 + 1  # seven sections, and the provenance
     assert set(links) <= set(places)
 
 
@@ -59,7 +59,7 @@ def test_names_and_commands_are_text_and_never_markup(tmp_path: Path, vectors_al
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert all(source.startswith("data:") for source in page.all("src"))
     assert page.text.count(evil) > 4
-    latex = (run / "tables" / "languages.tex").read_text()
+    latex = (run / "tables" / "groups.tex").read_text()
     assert r"\textbackslash input\{/etc/passwd\}" in latex
     assert r"\input" not in latex
 

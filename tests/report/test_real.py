@@ -29,7 +29,7 @@ def test_the_difference_of_two_runs_is_in_the_summary_and_in_a_table(real_runs: 
     runs = [Run.open(real_runs / name) for name in ("first", "second")]
     found = correlation_difference(*runs)
     mean = found[(found["group_a"] == "") & (found["subset"] == "low")].iloc[0]
-    table = pd.read_csv(out / "tables" / "difference.csv").set_index("Group")
+    table = pd.read_csv(out / "tables" / "difference.csv").set_index("Subset")
     assert table.loc["90% low-sensitive parameters", "Change"] == pytest.approx(mean["difference"])
     text = Page(out / "report.html").text
     assert f"second minus first is {mean['difference']:+.3f}".replace("-", "−") in text

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sensikit.files import read_json, write_json, write_text
-from sensikit.report import inputs as material
+from sensikit.report import inputs
 from sensikit.report import text as summary
 from sensikit.report.missing import missing
 from sensikit.report.page import report
@@ -23,7 +23,7 @@ from tests.support.page import FEW, Page
 
 def absent(*paths: Path, compare: bool = False) -> dict[str, str]:
     """What a report of `paths` lacks, each with its command."""
-    return {each.what: each.command for each in missing(material.gather(paths, compare=compare))}
+    return {each.what: each.command for each in missing(inputs.gather(paths, compare=compare))}
 
 
 def test_what_a_run_lacks_is_listed_with_its_command(tmp_path: Path, vectors_alone: None) -> None:
@@ -64,7 +64,7 @@ def test_a_sweep_goes_on_with_the_options_that_it_was_begun_with(tmp_path: Path)
     assert found["Pruning curves in the orders fisher and wanda"] == f"{again} --order fisher,wanda --resume"
     crossed = found["What pruning for one language does to the others"]
     assert crossed == f"{again} --cross --ratios 0.3,0.6 --resume"
-    (subject,) = material.gather([run]).subjects
+    (subject,) = inputs.gather([run]).subjects
     assert subject.prunings == ("sensikit demo", begun)
 
 
@@ -105,7 +105,7 @@ def test_orders_languages_and_points_that_were_not_decoded_are_listed(tmp_path: 
     others = f"sensikit prune {run} --order reverse,fisher,wanda,random --resume"
     assert found["Pruning curves in the orders reverse, fisher, wanda and random"] == others
     assert found["Pruning curves for nob"] == resume
-    assert found["1 point of the pruning curves, left out because not every language was decoded there"] == resume
+    assert found["1 point of the pruning curves, left out because not every language was scored there"] == resume
 
 
 # several runs
@@ -113,8 +113,8 @@ def test_orders_languages_and_points_that_were_not_decoded_are_listed(tmp_path: 
 
 def test_runs_of_the_same_name_are_told_apart_by_their_parents(tmp_path: Path) -> None:
     runs = [synthetic_run.write_run(tmp_path / name / "run", FEW, only=["correlation"]) for name in ("a", "b")]
-    assert [subject.label for subject in material.gather(runs).subjects] == ["a/run", "b/run"]
-    named = material.gather(runs, ["one", "two"])
+    assert [subject.label for subject in inputs.gather(runs).subjects] == ["a/run", "b/run"]
+    named = inputs.gather(runs, ["one", "two"])
     assert named.tables["correlation.csv"]["run"].unique().tolist() == ["one", "two"]
 
 
@@ -122,7 +122,7 @@ def test_the_headline_table_holds_both_runs(reported_pair: Path) -> None:
     text = Page(reported_pair / "report.html").text
     for label in ("regular", "distilled"):
         frame = pd.read_csv(reported_pair.parent / label / "correlation.csv").query(
-            "subset == 'low' and language_a != language_b"
+            "subset == 'low' and group_a != group_b"
         )
         assert re.search(
             rf"{label} ?0\.\d+ ?0\.\d+ ?{frame['pcc'].mean():.3f}", text.replace("BLEU, 90% pruned", "")
@@ -160,7 +160,7 @@ def test_only_differences_that_move_what_is_measured_are_told(
     assert was in SIGNATURE
     first = synthetic_run.write_run(tmp_path / "a", FEW, only=["correlation"])
     second = synthetic_run.write_run(tmp_path / "b", FEW, only=["correlation"], signature=SIGNATURE.replace(was, now))
-    found = summary.differences(material.gather([first, second]))
+    found = summary.differences(inputs.gather([first, second]))
     name, old, new = was.split(":")[0], was.split(":")[1], now.split(":")[1]
     assert found == ([f"a and b differ in {name}: {old} and {new}."] if differs else [])
 
@@ -170,7 +170,7 @@ def test_another_bleu_another_beam_and_other_languages_are_told(tmp_path: Path) 
     second = synthetic_run.write_run(tmp_path / "b", {code: FEW[code] for code in ("cat", "fao", "fur")})
     text = (second / "pruning.csv").read_text().replace("tok:13a", "tok:flores101").replace("beam:5", "beam:1")
     write_text(second / "pruning.csv", text)
-    assert summary.differences(material.gather([first, second])) == [
+    assert summary.differences(inputs.gather([first, second])) == [
         "a and b differ in beam: 5 and 1.",
         "BLEU of a and b is not the same score: nrefs:1|tok:13a|v:2.6.0 and nrefs:1|tok:flores101|v:2.6.0.",
         "a and b are of different languages: nob in one alone.",
@@ -182,7 +182,7 @@ def test_another_bleu_another_beam_and_other_languages_are_told(tmp_path: Path) 
 
 def test_runs_whose_sensitivities_are_gone_are_shown_without_their_difference(tmp_path: Path) -> None:
     runs = [synthetic_run.write_run(tmp_path / name, FEW, only=["overlap"]) for name in ("a", "b")]
-    (compared,) = material.gather(runs, compare=True).comparisons
+    (compared,) = inputs.gather(runs, compare=True).comparisons
     assert compared.table is None
     found = absent(*runs, compare=True)
     (what,) = (each for each in found if each.startswith("The difference between a and b"))
@@ -204,26 +204,26 @@ def test_a_run_that_does_not_say_what_its_batches_were_is_not_compared(tmp_path:
     manifest = read_json(runs[1] / "manifest.json")
     del manifest["sets"]["mt/fao"]["drawn"]
     write_json(runs[1] / "manifest.json", manifest)
-    (compared,) = material.gather(runs, compare=True).comparisons
+    (compared,) = inputs.gather(runs, compare=True).comparisons
     assert "does not say of which batches mt/fao is" in compared.problem
 
 
 def test_curves_without_the_scores_of_their_resamples_are_shown_without_tests(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning"])
-    found = material.gather([run], compare=True)
+    found = inputs.gather([run], compare=True)
     assert found.curves.bands is None
     assert [subject.label for subject in found.curves.lacking] == ["run"]
     what = "Intervals and paired tests of the pruning curves of run"
     assert absent(run, compare=True)[what] == f"sensikit prune {run} --resume"
 
 
-def compared(difference: float, half: float) -> material.Material:
+def compared(difference: float, half: float) -> inputs.Inputs:
     """Two runs with the mean difference of their low subset, and its interval."""
-    run = material.Subject("a", "a", None, {})  # type: ignore[arg-type]
+    run = inputs.Subject("a", "a", None, {})  # type: ignore[arg-type]
     row = {"task": "mt", "subset": "low", "group_a": np.nan, "group_b": np.nan, "difference": difference,
            "difference_low": difference - half, "difference_high": difference + half}  # fmt: skip
-    found = material.Comparison(run, replace(run, label="b"), "mt", pd.DataFrame([row]))
-    return material.Material([], {}, {}, comparisons=[found])
+    found = inputs.Comparison(run, replace(run, label="b"), "mt", pd.DataFrame([row]))
+    return inputs.Inputs([], {}, {}, comparisons=[found])
 
 
 def test_a_change_that_noise_may_have_made_is_said_to_be_none_that_can_be_told() -> None:
@@ -242,7 +242,7 @@ def test_an_evaluation_has_its_tables_and_what_each_system_gains(reported_pair: 
              "systems"}  # fmt: skip
     tables = {path.stem for path in (reported_pair / "tables").iterdir()}
     assert {f"{stem}-xxx-eng" for stem in stems} <= tables
-    assert not {"quality", "quality-by-language"} & tables
+    assert not {"quality", "quality-by-group"} & tables
     assert (reported_pair / "figures" / "gains-xxx-eng.svg").exists()
     shown = (reported_pair / "tables" / "bleu-tiers-xxx-eng.txt").read_text().splitlines()
     assert shown[0].split() == ["System", "High", "Low", "Very", "Low", "All"]
@@ -271,17 +271,17 @@ def test_an_evaluation_alone_is_reported_into_itself(tmp_path: Path, vectors_alo
 def test_a_report_is_called_after_its_runs_or_else_its_evaluations(tmp_path: Path) -> None:
     scores = synthetic_tables.write_evaluation(tmp_path / "scores", FEW)
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning"])
-    assert material.gather([scores]).labels == ["scores"]
-    assert material.gather([run, scores]).labels == ["run"]
+    assert inputs.gather([scores]).labels == ["scores"]
+    assert inputs.gather([run, scores]).labels == ["run"]
 
 
 def test_both_directions_and_two_evaluations_of_one_are_told_apart(tmp_path: Path) -> None:
     paths = [synthetic_tables.write_evaluation(tmp_path / name, FEW, direction=direction)
              for name, direction in (("a", "xxx-eng"), ("b", "eng-xxx"), ("c", "eng-xxx"))]  # fmt: skip
-    found = list(quality.exhibits(material.gather(paths)))
-    stems = [exhibit.stem for exhibit in found if exhibit.stem.startswith("bleu-tiers")]
+    found = list(quality(inputs.gather(paths)))
+    stems = [entry.stem for entry in found if entry.stem.startswith("bleu-tiers")]
     assert stems == ["bleu-tiers-xxx-eng", "bleu-tiers-eng-xxx-2", "bleu-tiers-eng-xxx-3"]
-    titles = [exhibit.title for exhibit in found if exhibit.stem.startswith("bleu-tiers")]
+    titles = [entry.title for entry in found if entry.stem.startswith("bleu-tiers")]
     assert titles[0].endswith(", xxx→eng")
     assert titles[1].endswith(", eng→xxx, b")
 
@@ -290,7 +290,7 @@ def test_systems_that_differ_in_their_masking_ratio_have_a_figure(tmp_path: Path
     systems = synthetic_tables.evaluation_manifest(FEW)["systems"]
     systems["regular"] = {**systems["cd+id"], "checkpoint": "b.pt", "mask_ratio": 0.5}
     path = synthetic_tables.write_evaluation(tmp_path / "scores", FEW, systems=systems)
-    found = {exhibit.stem: exhibit for exhibit in quality.exhibits(material.gather([path]))}
-    _, data = found["masking-cd+id-xxx-eng"].content
+    found = {entry.stem: entry for entry in quality(inputs.gather([path]))}
+    data = found["masking-cd+id-xxx-eng"].content.data
     assert data.loc[data["tier"] == "All", "mask_ratio"].tolist() == [0.3, 0.5]
     assert absent(path) == {}

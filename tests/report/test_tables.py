@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from sensikit.figures.curves import curve
-from sensikit.report import inputs as material
-from sensikit.report import tables
+from sensikit.report import inputs, tables
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.page import FEW
 
@@ -17,13 +16,13 @@ from tests.support.page import FEW
 def test_quality_is_averaged_by_tier_and_a_tier_without_languages_is_a_dash(reported: Path) -> None:
     table = pd.read_csv(reported / "tables" / "quality.csv", index_col="Score")
     assert table.loc["BLEU"].round(6).to_dict() == {"High": 19.45, "Low": 15.1, "Very Low": 12.4, "All": 16.6}
-    found = material.gather([synthetic_run.write_run(reported.parent / "high", {"cat": FEW["cat"], "nob": FEW["nob"]})])
+    found = inputs.gather([synthetic_run.write_run(reported.parent / "high", {"cat": FEW["cat"], "nob": FEW["nob"]})])
     shown = tables.quality_by_tier(found.tables["pruning.csv"], found.groups).shown()
     assert shown.iloc[0].tolist() == ["BLEU", "19.45", "–", "–", "19.45"]
 
 
 def test_each_pair_of_languages_counts_once_and_none_with_itself(reported: Path) -> None:
-    table = pd.read_csv(reported / "tables" / "correlation.csv", index_col="Group")
+    table = pd.read_csv(reported / "tables" / "correlation.csv", index_col="Subset")
     assert (table["Pairs"] == 6).all()
     assert (table["Most"] < 1).all()
 

@@ -111,7 +111,10 @@ def balance(languages: dict[str, dict[str, Any]], seed: int = 0, width: float = 
 
 
 def pruning(
-    languages: dict[str, dict[str, Any]], ratios: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9), strength: float = 1.0
+    languages: dict[str, dict[str, Any]],
+    ratios: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+    strength: float = 1.0,
+    metrics: Sequence[str] = ("bleu", "chrf"),
 ) -> pd.DataFrame:
     """Return pruning.csv: curves that fall, the slowest for specificity; `strength` moves where they break."""
     breaks = {"specificity": 0.62, "reverse": 0.34, "sensitivity": 0.7, "magnitude": 0.55, "random": 0.22}
@@ -119,18 +122,14 @@ def pruning(
 
     def row(order: str, seed: str, code: str, ratio: float, keep: float) -> None:
         bleu = BLEU.get(code, 14.0) * strength * keep
-        for metric, value in (("bleu", bleu), ("chrf", 18 + bleu * 1.2)):
-            rows.append(
-                {
-                    "order": order, "seed": seed, "group": code, "ratio": ratio, "metric": metric,
-                    "value": value, "value_low": value * 0.94, "value_high": value * 1.06,
-                    "pruned": round(ratio * 9e5), "prunable": 900_000, "sentences": languages[code]["sizes"]["test"],
-                    "truncated": 0, "mean_length_ratio": 1.0 + ratio,
-                    "metric_signature": synthetic_tables.METRIC_SIGNATURES[metric],
-                    "signature": "P|protect:0.1|scope:global|dir:xxx-eng|split:test|beam:5|ckpt:5e1fca5e|v:0.1.0",
-                    "hypotheses": f"hypotheses/{code}.{order}.{seed}.{ratio}.txt", "sha256": "0" * 64,
-                }
-            )  # fmt: skip
+        cell = {
+            "order": order, "seed": seed, "group": code, "ratio": ratio,
+            "pruned": round(ratio * 9e5), "prunable": 900_000,
+            "sentences": languages[code]["sizes"]["test"], "truncated": 0, "mean_length_ratio": 1.0 + ratio,
+            "signature": "P|protect:0.1|scope:global|dir:xxx-eng|split:test|beam:5|ckpt:5e1fca5e|v:0.1.0",
+            "hypotheses": f"hypotheses/{code}.{order}.{seed}.{ratio}.txt", "sha256": "ab" * 32,
+        }  # fmt: skip
+        rows.extend({**cell, **score} for score in synthetic_tables.scores(bleu, 0.06 * bleu, metrics))
 
     for code in languages:
         row("none", "", code, 0.0, 1.0)
@@ -185,6 +184,7 @@ def write_run(
     drop: float = 0.0,
     strength: float = 1.0,
     only: Sequence[str] = USUAL,
+    metrics: Sequence[str] = ("bleu", "chrf"),
     **changes: Any,
 ) -> Path:
     """Write a synthetic run directory with the tables of `only`; `changes` replace fields of its manifest."""
@@ -193,7 +193,7 @@ def write_run(
         "correlation": lambda: correlation(languages, seed, drop),
         "specificity": lambda: specificity(languages, seed),
         "balance": lambda: balance(languages, seed, 1.6 - drop),
-        "pruning": lambda: pruning(languages, strength=strength),
+        "pruning": lambda: pruning(languages, strength=strength, metrics=metrics),
         "similarity": lambda: synthetic_tables.similarity(languages, seed),
         "components": lambda: synthetic_tables.components(languages, seed),
         "components-correlation": lambda: synthetic_tables.components_correlation(languages, seed),
@@ -202,7 +202,7 @@ def write_run(
         "convergence": lambda: synthetic_tables.convergence(languages, seed),
         "audit": lambda: synthetic_tables.audit(languages, seed),
         "audit-summary": lambda: synthetic_tables.audit_summary(languages),
-        "pruning-cross": lambda: synthetic_tables.cross(languages),
+        "pruning-cross": lambda: synthetic_tables.cross(languages, metrics=metrics),
         "layout": lambda: synthetic_tables.layouts(languages),
     }
     for name in only:

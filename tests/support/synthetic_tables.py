@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,12 @@ def evaluation(languages: Languages, gain: float = 1.0) -> dict[str, pd.DataFram
     subsets = {tier: codes for tier, codes in tiers.items() if codes} | {"All": list(languages)}
     better = {"regular": 0.0, "cd+id": gain}
     scored, by_tier, tests = [], [], []
-    for metric, signature in METRIC_SIGNATURES.items():
+    for metric in ("bleu", "chrf"):
         more = 20.0 if metric == "chrf" else 0.0
         for name, plus in better.items():
             for code in languages:
                 score, tier = bleu[code] + plus + more, languages[code]["tier"]
-                row = (name, "xxx-eng", code, tier, metric, score, score - 1, score + 1, 100, signature)
+                row = (name, "xxx-eng", code, tier, metric, score, score - 1, score + 1, 100, METRIC_SIGNATURES[metric])
                 scored.append(row)
             for tier, codes in subsets.items():
                 mean = sum(bleu[code] for code in codes) / len(codes) + plus + more
@@ -49,7 +49,11 @@ def evaluation(languages: Languages, gain: float = 1.0) -> dict[str, pd.DataFram
 
 
 TIERS = ("High", "Low", "Very Low")
-METRIC_SIGNATURES = {"bleu": "nrefs:1|tok:13a|v:2.6.0", "chrf": "nrefs:1|nc:6|v:2.6.0"}
+METRIC_SIGNATURES = {
+    "bleu": "nrefs:1|tok:13a|v:2.6.0",
+    "chrf": "nrefs:1|nc:6|v:2.6.0",
+    "loss": "kind:nll|unit:nats/token",
+}
 TRAINED: dict[str, dict[str, Any]] = {
     "regular": {"method": "regular", "denoise": None, "distill": None, "mask_ratio": None, "id_k": None,
                 "id_alpha": None, "separate_projection": None, "updates": 4000},
@@ -79,6 +83,16 @@ def write_evaluation(path: Path, languages: Languages, gain: float = 1.0, **chan
     for name, frame in evaluation(languages, gain).items():
         write_text(path / name, frame.to_csv(index=False))
     return path
+
+
+def scores(bleu: float, half: float, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what a long table holds of a model with this BLEU, `half` the width of its interval, in some metrics."""
+    values = {"bleu": (bleu, half), "chrf": (18 + 1.2 * bleu, 1.2 * half), "loss": (4 - bleu / 10, half / 10)}
+    return [
+        {"metric": name, "value": value, "value_low": value - width, "value_high": value + width,
+         "metric_signature": METRIC_SIGNATURES[name]}
+        for name, (value, width) in values.items() if name in metrics
+    ]  # fmt: skip
 
 
 def comparison(first: pd.DataFrame, second: pd.DataFrame, half: float = 0.02) -> pd.DataFrame:
@@ -204,21 +218,20 @@ def audit_summary(languages: Languages) -> pd.DataFrame:
     return SUMMARY.frame(rows)
 
 
-def cross(languages: Languages, ratios: tuple[float, ...] = (0.3, 0.5)) -> pd.DataFrame:
+def cross(
+    languages: Languages, ratios: Sequence[float] = (0.3, 0.5), metrics: Sequence[str] = ("bleu", "chrf")
+) -> pd.DataFrame:
     """Return pruning-cross.csv: the language pruned for keeps most, its kin more than the rest."""
     rows = []
 
     def row(order: str, code: str, other: str, ratio: float, keeps: float) -> None:
-        for metric, value in (("bleu", 14 * keeps), ("chrf", 30.0)):
-            rows.append(
-                {
-                    "order": order, "seed": "", "group": code, "evaluated": other, "ratio": ratio, "metric": metric,
-                    "value": value, "value_low": value - 1, "value_high": value + 1, "pruned": round(ratio * 9e5),
-                    "prunable": 900_000, "sentences": 100, "truncated": 0, "mean_length_ratio": 1.0,
-                    "metric_signature": METRIC_SIGNATURES[metric], "signature": "P|protect:0.1|v:0.1.0",
-                    "hypotheses": f"hypotheses/{other}.{order}.{ratio}.by-{code}.txt", "sha256": "0" * 64,
-                }
-            )  # fmt: skip
+        cell = {
+            "order": order, "seed": "", "group": code, "evaluated": other, "ratio": ratio,
+            "pruned": round(ratio * 9e5), "prunable": 900_000, "sentences": 100, "truncated": 0,
+            "mean_length_ratio": 1.0, "signature": "P|protect:0.1|v:0.1.0", "sha256": "ab" * 32,
+            "hypotheses": f"hypotheses/{other}.{order}.{ratio}.by-{code}.txt",
+        }  # fmt: skip
+        rows.extend({**cell, **score} for score in scores(14 * keeps, 1.0, metrics))
 
     for code in languages:
         row("none", code, code, 0.0, 1.0)
@@ -230,18 +243,18 @@ def cross(languages: Languages, ratios: tuple[float, ...] = (0.3, 0.5)) -> pd.Da
 
 
 def bands(points: pd.DataFrame, half: float = 0.6) -> pd.DataFrame:
-    """Return what `curve_tests.curve_bands` says of the points of some curves; no interval of a change at ratio 0."""
-    frame = points[["run", "order", "ratio"]].assign(bleu=points["value"])
+    """Return what `curve_bands` would say of the points of some curves; no interval of a change at ratio 0."""
+    frame = points[["run", "order", "ratio", "metric", "value"]]
     change = points["value"] - points.groupby("run")["value"].transform("first")
     width = half * (points["ratio"] > 0)
     return frame.assign(
-        bleu_low=frame["bleu"] - half, bleu_high=frame["bleu"] + half, change_low=change - width,
+        value_low=frame["value"] - half, value_high=frame["value"] + half, change_low=change - width,
         change_high=change + width,
     )  # fmt: skip
 
 
 def curve_tests(points: pd.DataFrame, like_random: tuple[float, ...] = ()) -> pd.DataFrame:
-    """Return what `curve_tests.curve_tests` says: specificity against random in each run, and runs with the first."""
+    """Return what `curve_tests` would say: specificity against random in each run, and runs against the first."""
     values = points.set_index(["run", "order", "ratio"])["value"]
     labels, ratios = list(dict.fromkeys(points["run"])), sorted(set(points["ratio"]))
     pairs = [(label, "random", label, "specificity") for label in labels]
@@ -253,17 +266,18 @@ def curve_tests(points: pd.DataFrame, like_random: tuple[float, ...] = ()) -> pd
             change = difference - values[run_b, order_b, 0.0] + values[run_a, order_a, 0.0]
             p = 0.4 if ratio in like_random else 0.002
             found = (difference, difference - 0.5, difference + 0.5, p, change, change - 0.5, change + 0.5, p)
-            rows.append((run_a, order_a, run_b, order_b, ratio, *found))
-    columns = "run_a order_a run_b order_b ratio difference difference_low difference_high p"
+            rows.append((run_a, order_a, run_b, order_b, ratio, points["metric"].iloc[0], *found))
+    columns = "run_a order_a run_b order_b ratio metric difference difference_low difference_high p"
     return pd.DataFrame(rows, columns=[*columns.split(), "change", "change_low", "change_high", "change_p"])
 
 
 def layout(
     source: list[str], encoder_target: list[str], decoder_input: list[str], decoder_target: list[str]
 ) -> pd.DataFrame:
-    """Return the rows of one sentence, as in a run's `layout.csv`."""
+    """Return the rows of one Catalan sentence, as in a run's `layout.csv`."""
     columns = {"source": source, "encoder_target": encoder_target, "decoder_input": decoder_input}
-    return pd.DataFrame({"position": range(len(source)), **columns, "decoder_target": decoder_target})
+    rows = {"group": "cat", "position": range(len(source)), **columns, "decoder_target": decoder_target}
+    return pd.DataFrame(rows)
 
 
 def layouts(languages: Languages) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from matplotlib.collections import PathCollection
 
 from sensikit import figures
 from sensikit.errors import SensikitError
-from sensikit.figures import differences, grids, heatmaps
+from sensikit.figures import correlation, grids, style
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.drawn import LANGUAGES, ORDER, cells, maps, numbers, two
 
@@ -23,7 +23,7 @@ def test_languages_stand_by_family_then_tier_then_size() -> None:
 
 def test_heat_map_cells_are_the_pcc_of_the_frame_with_the_reliability_on_the_diagonal() -> None:
     frame = synthetic_run.correlation(LANGUAGES).sample(frac=1, random_state=3)  # the order of rows does not matter
-    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("high", "low"))
+    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("high", "low")).figure
     for ax, subset in zip(maps(figure), ("high", "low"), strict=True):
         at = frame[frame["subset"] == subset].set_index(["group_a", "group_b"])
         wanted = [[at.loc[(a, b), "pcc" if a != b else "reliability_a"] for b in ORDER] for a in ORDER]
@@ -34,24 +34,24 @@ def test_heat_map_cells_are_the_pcc_of_the_frame_with_the_reliability_on_the_dia
 
 def test_heat_maps_of_runs_share_one_scale_in_each_group_and_not_between_groups() -> None:
     frame = two(lambda seed: synthetic_run.correlation(LANGUAGES, seed, 0.12 * seed))
-    figure = figures.correlation_heatmaps(frame, LANGUAGES)
+    figure, _, caption = figures.correlation_heatmaps(frame, LANGUAGES)
     scales = [ax.collections[0].get_clim() for ax in maps(figure)]
     assert len(scales) == 6
     assert scales[0::2] == scales[1::2]
     assert scales[0] != scales[2]
-    for (low, high), subset in zip(scales[0::2], heatmaps.GROUPS, strict=True):
+    for (low, high), subset in zip(scales[0::2], style.SUBSETS, strict=True):
         at = frame[frame["subset"] == subset]
         shown = at["pcc"].where(at["group_a"] != at["group_b"], at["ceiling"])
         assert low <= shown.min() < low + 0.05
         assert high - 0.05 < shown.max() <= high
-        assert f"{low:.2f} to {high:.2f} for {heatmaps.GROUPS[subset]}" in heatmaps.caption(frame, LANGUAGES)
+        assert f"{low:.2f} to {high:.2f} for {style.SUBSETS[subset]}" in caption
 
 
 def test_runs_keep_their_order_and_stand_above_their_column() -> None:
     frame = two(lambda seed: synthetic_run.correlation(LANGUAGES, seed))
-    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",))
+    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",)).figure
     assert [ax.get_title() for ax in maps(figure)] == ["regular", "distilled"]
-    of_first = heatmaps.matrix(frame[(frame["run"] == "regular") & (frame["subset"] == "low")], ORDER)
+    of_first = correlation.matrix(frame[(frame["run"] == "regular") & (frame["subset"] == "low")], ORDER)
     np.testing.assert_allclose(cells(maps(figure)[0]), of_first)
 
 
@@ -60,26 +60,26 @@ def test_dots_mark_the_pairs_whose_interval_reaches_the_ceiling_and_no_others() 
     frame["pcc_high"] = frame["ceiling"] - 0.01
     reached = frame["group_a"].isin(["cat", "nso"]) & frame["group_b"].isin(["cat", "nso"])
     frame.loc[reached, "pcc_high"] = frame["ceiling"]
-    figure = figures.correlation_heatmaps(frame, LANGUAGES)
+    figure, _, caption = figures.correlation_heatmaps(frame, LANGUAGES)
     (dots,) = (each for each in maps(figure)[0].collections if isinstance(each, PathCollection))
     places = {(ORDER[int(y)], ORDER[int(x)]) for x, y in dots.get_offsets()}
     assert places == {("cat", "nso"), ("nso", "cat")}
-    assert "dot marks" in heatmaps.caption(frame, LANGUAGES)
+    assert "dot marks" in caption
 
 
 def test_without_intervals_nothing_is_said_to_be_at_the_ceiling() -> None:
     frame = synthetic_run.correlation(LANGUAGES).assign(pcc_low=np.nan, pcc_high=np.nan)
-    figure = figures.correlation_heatmaps(frame, LANGUAGES)
+    figure = figures.correlation_heatmaps(frame, LANGUAGES).figure
     assert all(not len(each.get_offsets()) for each in figure.findobj(PathCollection))
-    assert heatmaps.pairs(frame)["at_ceiling"].isna().all()
-    assert "dot" not in heatmaps.caption(frame, LANGUAGES)
+    assert correlation.pairs(frame)["at_ceiling"].isna().all()
+    assert "dot" not in figures.correlation_heatmaps(frame, LANGUAGES).caption
 
 
 def test_without_a_ceiling_the_diagonal_is_empty_and_not_one() -> None:
     frame = synthetic_run.correlation(LANGUAGES).assign(ceiling=np.nan)
-    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",))
+    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",)).figure
     assert np.isnan(np.diag(cells(maps(figure)[0]))).all()
-    assert "No noise ceiling" in heatmaps.caption(frame, LANGUAGES)
+    assert "No noise ceiling" in figures.correlation_heatmaps(frame, LANGUAGES).caption
 
 
 @pytest.mark.parametrize(
@@ -88,21 +88,21 @@ def test_without_a_ceiling_the_diagonal_is_empty_and_not_one() -> None:
      (0.614, 2, True, ".61"), (-0.052, 2, True, "-.05"), (np.nan, 2, False, "")],
 )  # fmt: skip
 def test_a_correlation_is_never_rounded_up_to_one(value: float, decimals: int, short: bool, text: str) -> None:
-    assert heatmaps.number(value, decimals, short) == text
+    assert correlation.number(value, decimals, short) == text
 
 
 def test_values_near_one_get_a_third_digit() -> None:
     frame = synthetic_run.correlation(LANGUAGES).query("subset == 'high'").copy()
     frame["ceiling"], frame["pcc"] = 0.9912, 0.9942
-    assert numbers(figures.correlation_heatmaps(frame, LANGUAGES)).count("0.99") == 8 * 8
+    assert numbers(figures.correlation_heatmaps(frame, LANGUAGES).figure).count("0.99") == 8 * 8
     frame["ceiling"], frame["pcc"] = 0.9988, 0.9881  # two digits would show a pair at its ceiling that is far below it
-    found = numbers(figures.correlation_heatmaps(frame, LANGUAGES))
+    found = numbers(figures.correlation_heatmaps(frame, LANGUAGES).figure)
     assert (found.count(".999"), found.count(".988")) == (8, 8 * 7)
 
 
 def test_many_languages_get_short_numbers_that_fit_their_cells() -> None:
     many = synthetic_run.more_languages(24)
-    figure = figures.correlation_heatmaps(synthetic_run.correlation(many), many)
+    figure = figures.correlation_heatmaps(synthetic_run.correlation(many), many).figure
     renderer = matplotlib.backends.backend_agg.FigureCanvasAgg(figure).get_renderer()
     for ax in maps(figure):
         width = ax.get_window_extent(renderer).width / 24
@@ -114,7 +114,7 @@ def test_many_languages_get_short_numbers_that_fit_their_cells() -> None:
 def test_a_pair_that_was_not_measured_is_an_empty_cell() -> None:
     frame = synthetic_run.correlation(LANGUAGES)
     frame = frame[~((frame["group_a"] == "cat") & (frame["group_b"] == "fao"))]
-    values = cells(maps(figures.correlation_heatmaps(frame, LANGUAGES, ("all",)))[0])
+    values = cells(maps(figures.correlation_heatmaps(frame, LANGUAGES, ("all",)).figure)[0])
     assert np.argwhere(np.isnan(values)).tolist() == [[ORDER.index("cat"), ORDER.index("fao")]]
 
 
@@ -126,7 +126,7 @@ def test_a_task_that_the_table_does_not_have_is_refused() -> None:
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_no_title_is_cut_off_whatever_the_number_of_languages(count: int) -> None:
     languages = {code: LANGUAGES[code] for code in ORDER[:count]}
-    figure = figures.correlation_heatmaps(synthetic_run.correlation(languages), languages)
+    figure = figures.correlation_heatmaps(synthetic_run.correlation(languages), languages).figure
     figure.draw_without_rendering()
     height = figure.bbox.height
     tops = [ax.title.get_window_extent().y1 for ax in maps(figure)]
@@ -137,7 +137,7 @@ def test_no_title_is_cut_off_whatever_the_number_of_languages(count: int) -> Non
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
 def test_no_name_of_a_group_runs_into_another_whatever_the_number_of_runs(count: int) -> None:
     frame = pd.concat([synthetic_run.correlation(LANGUAGES, seed).assign(run=f"run {seed}") for seed in range(count)])
-    figure = figures.correlation_heatmaps(frame, LANGUAGES)
+    figure = figures.correlation_heatmaps(frame, LANGUAGES).figure
     figure.draw_without_rendering()
     names = [ax.yaxis.label.get_window_extent() for ax in figure.axes if "parameters" in ax.get_ylabel()]
     assert len(names) == 3
@@ -176,7 +176,7 @@ def compared(half: float = 0.02) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_the_difference_stands_beside_the_two_runs_on_a_scale_of_its_own_around_zero() -> None:
     frame, difference = compared()
-    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("high", "low"), difference=difference)
+    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("high", "low"), difference=difference).figure
     found = maps(figure)
     assert [ax.get_title() for ax in found] == ["regular", "distilled", "distilled − regular", "", "", ""]
     low = cells(found[5])
@@ -190,32 +190,42 @@ def test_the_difference_stands_beside_the_two_runs_on_a_scale_of_its_own_around_
 
 def test_a_turned_corner_marks_the_pairs_whose_interval_excludes_zero_and_no_others() -> None:
     frame, difference = compared()
-    figure = figures.correlation_heatmaps(frame, LANGUAGES, difference=difference)
+    figure, _, text = figures.correlation_heatmaps(frame, LANGUAGES, difference=difference)
     marks = [[each for each in ax.patches if each.get_gid() == "significant"] for ax in maps(figure)]
     assert [len(each) for each in marks] == [0, 0, 0, 0, 0, 8 * 7 - 2, 0, 0, 0]
     places = {tuple(np.floor(each.get_xy()[0]).astype(int)) for each in marks[5]}
     assert (ORDER.index("cat"), ORDER.index("fao")) not in places
-    text = heatmaps.caption(frame, LANGUAGES, difference=difference)
     assert "0 of 28 pairs (high)" in text
     assert "27 of 28 pairs (low)" in text
 
 
+def test_the_data_hold_the_difference_beside_the_rows_of_the_second_run() -> None:
+    frame, difference = compared()
+    data = figures.correlation_heatmaps(frame, LANGUAGES, difference=difference).data
+    assert len(data) == len(frame)
+    first, second = (data[data["run"] == label].reset_index(drop=True) for label in ("regular", "distilled"))
+    assert first["difference"].isna().all()
+    changes = second["pcc"] - first["pcc"]
+    other = second["group_a"] != second["group_b"]
+    np.testing.assert_allclose(second.loc[other, "difference"], changes[other])
+
+
 def test_the_mean_over_pairs_is_no_pair() -> None:
     frame, difference = compared()
-    mean = difference.iloc[:1].assign(subset="low", language_a=np.nan, language_b=np.nan, difference=-0.9)
+    mean = difference.iloc[:1].assign(subset="low", group_a=np.nan, group_b=np.nan, difference=-0.9)
     both = pd.concat([difference, mean], ignore_index=True)
-    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",), difference=both)
+    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",), difference=both).figure
     assert maps(figure)[2].collections[0].get_clim() == (-0.05, 0.05)
-    assert differences.means(both)["difference"].tolist() == [-0.9]
-    assert "27 of 28" in heatmaps.caption(frame, LANGUAGES, difference=both)
+    assert correlation.mean_changes(both)["difference"].tolist() == [-0.9]
+    assert "27 of 28" in figures.correlation_heatmaps(frame, LANGUAGES, difference=both).caption
 
 
 def test_without_intervals_no_difference_is_marked() -> None:
     frame, difference = compared()
     difference[["difference_low", "difference_high"]] = np.nan
-    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",), difference=difference)
+    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",), difference=difference).figure
     assert not [patch for patch in maps(figure)[2].patches if patch.get_gid() == "significant"]
-    assert "No interval" in heatmaps.caption(frame, LANGUAGES, difference=difference)
+    assert "No interval" in figures.correlation_heatmaps(frame, LANGUAGES, difference=difference).caption
 
 
 @pytest.mark.parametrize(
@@ -223,7 +233,7 @@ def test_without_intervals_no_difference_is_marked() -> None:
     [(-0.0312, 2, "−.03"), (0.0312, 3, "+.031"), (0.001, 2, ".00"), (-0.001, 2, ".00"), (np.nan, 2, "")],
 )
 def test_a_difference_has_its_sign_and_nothing_has_none(value: float, decimals: int, text: str) -> None:
-    assert differences.signed(value, decimals) == text
+    assert correlation.signed(value, decimals) == text
 
 
 # corrected for noise
@@ -233,7 +243,7 @@ def test_the_disattenuated_correlation_may_exceed_one_and_has_no_diagonal() -> N
     frame = synthetic_run.correlation(LANGUAGES)
     frame.loc[(frame["subset"] == "low") & (frame["group_a"] == "nso") & (frame["group_b"] == "fao"),
               "disattenuated"] = 1.07  # fmt: skip
-    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",), value="disattenuated")
+    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",), value="disattenuated").figure
     (ax,) = maps(figure)
     at = frame[frame["subset"] == "low"].set_index(["group_a", "group_b"])["disattenuated"]
     wanted = np.array([[np.nan if a == b else at[a, b] for b in ORDER] for a in ORDER])

@@ -1,13 +1,60 @@
-"""The token layout of concurrent denoising, drawn from a real sentence (Figure 4)."""
+"""What a model learned from: how much data each language has (Figure 5), and concurrent denoising (Figure 4)."""
 
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
-from sensikit.figures.style import FULL, INK, MUTED, RULE, canvas, styled
+from sensikit.figures.style import COLUMN, FULL, INK, MUTED, RULE, TIERS, Drawn, Groups, canvas, plain, ruled, styled
+
+
+def sizes(groups: Groups) -> pd.DataFrame:
+    """Return one row for each group, most training examples first: group, name, family, tier, sizes, mono."""
+    rows = [
+        {
+            "group": key, "name": group["name"], "family": group["family"], "tier": group["tier"],
+            **{split: group["sizes"].get(split) for split in ("train", "valid", "test")},
+            "mono": group.get("mono") or None,
+        }
+        for key, group in groups.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows).sort_values(["train", "group"], ascending=[False, True], ignore_index=True)
+
+
+@styled
+def data_statistics(groups: Groups, *, width: float = COLUMN) -> Drawn:
+    """Return bars of the training pairs of each group on a logarithmic scale, in descending order, by tier.
+
+    Args:
+        groups: key → {name, family, tier, sizes}, and mono (sentences) where it is known.
+        width: of the figure, in inches.
+    """
+    table = sizes(groups)
+    figure = canvas(width, width * 0.6)
+    ax = figure.subplots()
+    ax.bar(table["group"], table["train"], color=[TIERS.get(tier, MUTED) for tier in table["tier"]], width=0.7)
+    handles: list[Artist] = [Patch(color=TIERS[tier], label=tier) for tier in TIERS if tier in set(table["tier"])]
+    if table["mono"].notna().any():
+        ax.plot(table["group"], table["mono"], linestyle="", marker="D", mfc="white", mec="black", label="monolingual")
+        handles += ax.get_legend_handles_labels()[0]
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(plain)
+    ax.set_ylim(bottom=10 ** (len(str(int(max(1, table["train"].min())))) - 1) / 2)
+    ax.set_ylabel("sentence pairs for training")
+    ax.tick_params(axis="x", length=0, rotation=0 if len(table) <= 10 else 90)
+    ruled(ax, "y")
+    ax.legend(handles=handles, loc="upper right", ncols=1)
+    tiers = [f"{(table['tier'] == tier).sum()} {tier}" for tier in TIERS if (table["tier"] == tier).any()]
+    caption = (
+        f"Sentence pairs for training of {len(table)} languages, on a logarithmic scale; resource levels: "
+        f"{', '.join(tiers)}."
+    )
+    return Drawn(figure, table, caption)
+
+
+# Figure 4
 
 COLUMNS = ("source", "encoder_target", "decoder_input", "decoder_target")
 FILL = {"plain": "white", "tag": "#e3edf5", "changed": "#f7dcc8", "target": "#cfe8df", "padding": "#f4f4f4"}
@@ -15,32 +62,34 @@ GAP = 1.4  # cells between the two halves
 LEVELS = {"input": 0.0, "stack": 1.45, "projection": 3.2, "target": 4.65}  # from the bottom, in cells
 
 
-def sentence(frame: pd.DataFrame, language: str | None = None) -> pd.DataFrame:
-    """Return the rows of one sentence of a run's `layout.csv`, or of several runs': the first with the language.
+def sentence(frame: pd.DataFrame, group: str = "") -> pd.DataFrame:
+    """Return the rows of one sentence of `layout.csv`: the first run's of a group.
 
     Args:
-        frame: of the columns language, position, source, encoder_target, decoder_input, decoder_target, and run.
-        language: the first by default.
+        frame: of the columns group, position, source, encoder_target, decoder_input, decoder_target, and run.
+        group: by default the first of the table.
     """
-    rows = frame[frame["group"] == (language or frame["group"].iloc[0])]
+    rows = frame[frame["group"] == (group or frame["group"].iloc[0])]
     rows = rows[rows["run"] == rows["run"].iloc[0]] if "run" in rows else rows
     return rows.sort_values("position", ignore_index=True)
 
 
 @styled
-def token_layout(frame: pd.DataFrame, *, width: float = FULL) -> Figure:
+def token_layout(frame: pd.DataFrame, *, group: str = "", width: float = FULL) -> Drawn:
     """Return encoder and decoder side by side, each with what it reads below and what it predicts above.
 
     What noise changed is set off, and so are the tags and the positions that are predicted: the same on both sides,
     through one output projection.
 
     Args:
-        frame: one sentence's, one row for each position: `source`, what the encoder reads, the tag last;
+        frame: the rows of layout.csv, or of one sentence: `source`, what the encoder reads, the tag last;
             `encoder_target`, what it predicts; `decoder_input`, the tag first; `decoder_target`. A target is empty
             where nothing is to be predicted.
+        group: whose sentence; by default that of the first in the table.
         width: of the figure, in inches.
     """
-    frame = frame[list(COLUMNS)].fillna("").astype(str)
+    data = sentence(frame, group)
+    frame = data[list(COLUMNS)].fillna("").astype(str)
     count = len(frame)
     across = 2 * count + GAP
     figure = canvas(width, width / (across + 0.4) * 6.6)
@@ -72,7 +121,15 @@ def token_layout(frame: pd.DataFrame, *, width: float = FULL) -> Figure:
         ax.text(left + count / 2, -0.62, under, ha="center", va="top", fontsize=6)
     _bar(ax, 0.0, across, LEVELS["projection"], 0.7, "one output projection")
     _arrow(ax, (count + 0.05, LEVELS["stack"] + 0.5), (count + GAP - 0.05, LEVELS["stack"] + 0.5))
-    return figure
+    predicted = int((frame["encoder_target"] != "").sum())
+    caption = (
+        f"One training sentence ({data['group'].iloc[0]}) under concurrent denoising. Whole words are chosen; a chosen "
+        "one is masked, replaced or kept (shaded where the encoder reads something else). Encoder and decoder predict "
+        f"the chosen words, {predicted} of {count - 1} pieces, each at the same position on both sides and through one "
+        "projection; elsewhere the target is padding and bears no loss. The tag of the language ends the source and "
+        "starts the decoder's input."
+    )
+    return Drawn(figure, data, caption)
 
 
 def _cell(ax: Axes, left: float, bottom: float, text: str, kind: str, cell: float) -> None:
@@ -102,17 +159,4 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], stron
         FancyArrowPatch(
             start, end, arrowstyle="-|>", mutation_scale=4, linewidth=0.5, color=colour, shrinkA=0, shrinkB=0
         )
-    )
-
-
-def caption(frame: pd.DataFrame) -> str:
-    """Return what the layout shows, with how many of the pieces are predicted."""
-    predicted = int((frame["encoder_target"].fillna("") != "").sum())
-    named = f"One training sentence ({frame['language'].iloc[0]})" if "group" in frame else "One sentence"
-    return (
-        f"{named} under concurrent denoising. Whole words are chosen; a chosen one is masked, replaced or kept "
-        "(shaded where the encoder reads something else). Encoder and decoder predict the chosen words, "
-        f"{predicted} of {len(frame) - 1} pieces, each at the same position on both sides and through one projection; "
-        "elsewhere the target is padding and bears no loss. The tag of the language ends the source and starts the "
-        "decoder's input."
     )

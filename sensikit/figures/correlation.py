@@ -1,0 +1,362 @@
+"""Correlation between sensitivities: of groups, with its noise ceiling (Figures 2, 6, 8), and of two tasks (Figure 7).
+
+Two runs stand side by side, and beside them what the second one changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sensikit.errors import OptionError
+from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, corners, dark, dots, framed, group_map, places
+from sensikit.figures.style import (
+    FULL,
+    MUTED,
+    SUBSETS,
+    Drawn,
+    Groups,
+    beside,
+    blank,
+    canvas,
+    families,
+    joined,
+    legend_below,
+    listed,
+    of_run,
+    of_task,
+    order,
+    panels,
+    present,
+    rounded_up,
+    ruled,
+    run_line,
+    runs,
+    styled,
+)
+
+VALUES = {"pcc": "PCC", "disattenuated": "PCC ÷ ceiling"}
+BAR = 0.75  # inches beside a row of panels for its colour scale
+STEP = 0.05  # the ends of a colour scale are multiples of it
+CHANGE = ["difference", "difference_low", "difference_high"]
+
+
+def marked(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `frame` with one column more, `at_ceiling`.
+
+    A pair is at its ceiling when the 95% interval of its PCC reaches √(r_l·r_l′): what separates the two groups
+    may then be noise. It is not decided (NA) where the interval or the ceiling is missing, nor of a group with
+    itself.
+    """
+    known = frame["pcc_high"].notna() & frame["ceiling"].notna() & (frame["group_a"] != frame["group_b"])
+    return frame.assign(at_ceiling=(frame["pcc_high"] >= frame["ceiling"]).astype("boolean").where(known))
+
+
+def pairs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the ordered pairs of different groups, with `at_ceiling`."""
+    return marked(frame[frame["group_a"] != frame["group_b"]])
+
+
+def measured(frame: pd.DataFrame, groups: Groups) -> Groups:
+    """Return those of `groups` that a pair in `frame` names."""
+    return {key: groups[key] for key in present(groups, frame["group_a"], frame["group_b"])}
+
+
+def matrix(frame: pd.DataFrame, keys: list[str], column: str = "pcc") -> pd.DataFrame:
+    """Return (n, n) of `column` in the order of `keys`, NaN where there is no such pair.
+
+    On the diagonal of `pcc` is the reliability of each group, the PCC between the halves of its own batches: the
+    trivial 1 of a group with itself says nothing, while a pair cannot be expected to exceed the reliabilities
+    around it. Other columns have an empty diagonal.
+    """
+    wide = frame.pivot(index="group_a", columns="group_b", values=column).reindex(index=keys, columns=keys)
+    own = frame[frame["group_a"] == frame["group_b"]].set_index("group_a")["ceiling"].reindex(keys)
+    values = wide.to_numpy(dtype=float, na_value=np.nan).copy()
+    np.fill_diagonal(values, own.to_numpy(dtype=float) if column == "pcc" else np.nan)
+    return pd.DataFrame(values, index=keys, columns=keys)
+
+
+def colour_range(frame: pd.DataFrame, column: str = "pcc") -> tuple[float, float]:
+    """Return the ends of the colour scale of a row of panels: all that is in it, rounded outwards to 0.05."""
+    values = _shown(frame, column)
+    if values.empty:
+        return 0.0, 1.0
+    low, high = 0.0 - rounded_up(-values.min(), STEP), rounded_up(values.max(), STEP)  # no -0.0
+    high = min(1.0, high) if column == "pcc" else high
+    return (low, high) if low < high else (round(low - STEP, 2), high)
+
+
+def _shown(frame: pd.DataFrame, column: str = "pcc") -> pd.Series[Any]:
+    """Return every number of a row of panels: those of pairs, and with PCC the reliability of groups."""
+    own = frame["group_a"] == frame["group_b"]
+    return frame[column].where(~own, frame["ceiling"] if column == "pcc" else np.nan).dropna()
+
+
+@styled
+def correlation_heatmaps(
+    frame: pd.DataFrame,
+    groups: Groups,
+    subsets: Sequence[str] = tuple(SUBSETS),
+    *,
+    task: str = "",
+    value: str = "pcc",
+    difference: pd.DataFrame | None = None,
+    width: float = FULL,
+) -> Drawn:
+    """Return the heat maps of PCC between groups: a row for each subset and a column for each run (Figure 2).
+
+    All panels of a subset share one colour scale; the subsets, whose ranges differ widely, have one each. A single
+    run has its subsets side by side. On the diagonal, framed, stands the reliability of each group, the noise
+    ceiling of what is around it; a dot marks a pair that is at its ceiling. The data are the rows of the task, with
+    `at_ceiling`, and with the difference in the rows of the second run.
+
+    Args:
+        frame: the rows of correlation.csv, with a column `run` where there are several runs.
+        groups: key → {family, tier, sizes}, which give the order and the lines between families.
+        subsets: which of high, low and all, in this order.
+        task: by default the first of the table.
+        value: pcc, or disattenuated: the PCC divided by its ceiling.
+        difference: the second run minus the first, for each pair (task, subset, group_a, group_b, difference,
+            difference_low, difference_high): one column of panels more, where a turned corner marks a pair whose
+            interval excludes 0.
+        width: of the figure, in inches.
+
+    Raises:
+        OptionError: if the frame has none of the subsets for the task.
+    """
+    task = task or str(frame["task"].iloc[0])
+    frame = of_task(frame, task)
+    subsets = [subset for subset in subsets if (frame["subset"] == subset).any()]
+    if not subsets:
+        raise OptionError(f"task {task}", "has no correlation in the table", "choose a task and subsets that it has")
+    labels, groups, data = runs(frame), measured(frame, groups), marked(frame)
+    caption = _caption(frame, groups, subsets, value)
+    if len(labels) == 1:
+        return Drawn(_side_by_side(frame, groups, subsets, value, width), data, caption)
+    if difference is not None:
+        difference = of_task(difference, task)
+        caption = caption.replace("Languages by family", f"{_differences_caption(difference)}Languages by family")
+        key = ["task", "subset", "group_a", "group_b"]
+        changes = changed_pairs(difference)[[*key, *CHANGE]].assign(run=labels[1])
+        data = data.merge(changes, how="left", on=[*key, "run"])
+    return Drawn(_by_run(frame, groups, subsets, value, difference, width), data, caption)
+
+
+def _by_run(
+    frame: pd.DataFrame,
+    groups: Groups,
+    subsets: Sequence[str],
+    value: str,
+    difference: pd.DataFrame | None,
+    width: float,
+) -> Figure:
+    labels, extra = runs(frame), int(difference is not None)
+    side = (width - BAR * (1 + extra)) / (len(labels) + extra)
+    figure = canvas(width, len(subsets) * (side - 0.05) + 0.2)
+    grid = figure.subplots(len(subsets), len(labels) + extra, squeeze=False)
+    for row, subset in enumerate(subsets):
+        of_subset = frame[frame["subset"] == subset]
+        axes, limits = list(grid[row][: len(labels)]), colour_range(of_subset, value)
+        for ax, label in zip(axes, labels, strict=True):
+            _panel(ax, of_run(of_subset, label), groups, limits, side, _digits(of_subset, value), value)
+            ax.set_title(label if row == 0 else "", pad=4)
+        name = SUBSETS.get(subset, subset)
+        if side < 1.7:  # inches: the name is longer than the panel is high
+            name = name.replace(" parameters", "\nparameters")
+        axes[0].set_ylabel(name, fontsize=7.5, labelpad=4)
+        colour_bar(figure, axes, limits, "vertical", VALUES[value])
+        if difference is not None:
+            changes = changed_pairs(difference[difference["subset"] == subset])
+            _difference_panel(grid[row][-1], changes, groups, side)
+            grid[row][-1].set_title(f"{labels[1]} − {labels[0]}" if row == 0 else "", pad=4)
+            colour_bar(figure, [grid[row][-1]], _limits(changes), "vertical", "difference")
+    return figure
+
+
+def _side_by_side(frame: pd.DataFrame, groups: Groups, subsets: Sequence[str], value: str, width: float) -> Figure:
+    columns = min(len(subsets), 3 if len(groups) <= 10 else 2)
+    rows, side = -(-len(subsets) // columns), width / columns
+    figure = canvas(width, rows * (side + 0.62))
+    for ax, subset in zip(panels(figure, len(subsets), columns), subsets, strict=True):
+        of_subset = frame[frame["subset"] == subset]
+        limits = colour_range(of_subset, value)
+        _panel(ax, of_subset, groups, limits, side, _digits(of_subset, value), value)
+        ax.set_title(SUBSETS.get(subset, subset), pad=4)
+        colour_bar(figure, [ax], limits, "horizontal", VALUES[value])
+    return figure
+
+
+def _digits(frame: pd.DataFrame, column: str) -> int:
+    """Return how many decimals to print in a row of panels: two, or three where two would round something up to 1.00.
+
+    A reliability of 0.999 and a pair at 0.99 are far apart, measured by what is missing to 1.
+    """
+    return 3 if column == "pcc" and _shown(frame).max() >= 0.995 else 2
+
+
+def _panel(
+    ax: Axes, frame: pd.DataFrame, groups: Groups, limits: tuple[float, float], side: float, decimals: int, value: str
+) -> None:
+    """Draw the PCC of one subset in one run: `side` is the room for it in inches."""
+    keys = order(groups)
+    values = matrix(frame, keys, value)
+    short = len(keys) > 10 or decimals > 2
+    size = group_map(ax, values, values.map(lambda each: number(each, decimals, short)), limits, groups, side)
+    if value == "pcc":
+        framed(ax, len(keys))
+    reached = pairs(frame)
+    reached = reached[reached["at_ceiling"].fillna(False)]
+    dots(ax, places(reached, keys), dark(reached[value], limits, SEQUENTIAL).tolist(), size, "at-ceiling")
+
+
+def number(value: float, decimals: int, short: bool) -> str:
+    """Return a correlation as text, never rounded up to 1; `short` leaves out the leading zero."""
+    if math.isnan(value):
+        return ""
+    text = f"{min(value, 1 - 10**-decimals) if value < 1 else value:.{decimals}f}"
+    return text.replace("0.", ".", 1) if short else text
+
+
+def _caption(frame: pd.DataFrame, groups: Groups, subsets: Sequence[str], value: str) -> str:
+    ranges = [
+        f"{low:.2f} to {high:.2f} for {SUBSETS.get(subset, subset)}"
+        for subset in subsets
+        for low, high in [colour_range(frame[frame["subset"] == subset], value)]
+    ]
+    text = (
+        "PCC between the lists of parameter sensitivity of every two languages; lower means that the two disagree more "
+        "on which parameters matter. "
+    )
+    if value == "disattenuated":
+        text = (
+            "PCC between two languages divided by its noise ceiling √(r·r′): what it would be without the noise of "
+            "finite batches, as far as can be estimated; it may exceed 1. "
+        )
+    text += (
+        f"Colour runs from {'; '.join(ranges)}{', the same for all runs' if len(runs(frame)) > 1 else ''}: do not "
+        "compare colours between subsets. "
+    )
+    if value == "pcc" and frame["ceiling"].notna().any():
+        text += (
+            "Framed, on the diagonal: the reliability r of each language, the correlation between two halves of its "
+            "own batches (Spearman–Brown corrected); √(r·r′) is the noise ceiling of a pair. "
+        )
+    elif value == "pcc":
+        text += "No noise ceiling was measured: the diagonal is left empty. "
+    if pairs(frame)["at_ceiling"].notna().any():
+        text += "A dot marks a pair whose 95% interval reaches its ceiling: the distance to it may be noise. "
+    kin = [f"{family} ({', '.join(members)})" for family, members in families(groups)]
+    return text + f"Languages by family: {joined(kin)}."
+
+
+# what a second run changed
+
+
+def changed_pairs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the differences of ordered pairs of different groups, without the rows of their mean, which name none."""
+    return frame[~blank(frame["group_a"]) & (frame["group_a"] != frame["group_b"])]
+
+
+def mean_changes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the differences of the mean over all pairs, one for each task and subset."""
+    return frame[blank(frame["group_a"])]
+
+
+def _difference_panel(ax: Axes, frame: pd.DataFrame, groups: Groups, side: float) -> None:
+    """Draw the difference of two runs in one subset; a turned corner marks a pair whose interval excludes 0."""
+    keys = order(groups)
+    frame = frame[frame["group_a"].isin(keys) & frame["group_b"].isin(keys)]
+    wide = frame.pivot(index="group_a", columns="group_b", values="difference")
+    values = wide.reindex(index=keys, columns=keys).astype(float)
+    ends = _limits(frame)
+    decimals = 2 if ends[1] > 0.1 else 3
+    group_map(ax, values, values.map(lambda each: signed(each, decimals)), ends, groups, side, DIVERGING)
+    sure = frame[_significant(frame)]
+    corners(ax, places(sure, keys), dark(sure["difference"], ends, DIVERGING).tolist(), "significant")
+
+
+def _significant(frame: pd.DataFrame) -> pd.Series[Any]:
+    """Return which differences have a 95% interval that excludes 0; false where there is no interval."""
+    return (frame["difference_low"] > 0) | (frame["difference_high"] < 0)
+
+
+def _limits(changes: pd.DataFrame) -> tuple[float, float]:
+    """Return the ends of the scale of differences, the same on both sides of 0, rounded outwards."""
+    largest = float(changes["difference"].abs().max())
+    step = 0.05 if largest > 0.05 else 0.01
+    end = rounded_up(largest, step) if largest > 0 else step
+    return -end, end
+
+
+def signed(value: float, decimals: int) -> str:
+    """Return a difference as text, with its sign and without the leading zero; 0 has none."""
+    if math.isnan(value):
+        return ""
+    text = f"{abs(value):.{decimals}f}".replace("0.", ".", 1)
+    return text if not text.strip(".0") else f"{'−' if value < 0 else '+'}{text}"
+
+
+def _differences_caption(frame: pd.DataFrame) -> str:
+    once = changed_pairs(frame)
+    once = once[once["group_a"] < once["group_b"]]
+    text = "Right: the second run minus the first, on a scale of its own around 0. "
+    if not once["difference_low"].notna().any():
+        return text + "No interval was measured. "
+    counts = [
+        f"{int(_significant(of_subset).sum())} of {len(of_subset)} pairs ({subset})"
+        for subset, of_subset in once.groupby("subset", sort=False)
+    ]
+    same = " (the same in both runs)" if frame["paired"].all() else ""
+    return text + (
+        f"A turned corner marks a pair whose 95% interval over batches{same} excludes 0, each pair by itself: "
+        f"{', '.join(counts)}. "
+    )
+
+
+# two tasks
+
+
+@styled
+def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL) -> Drawn:
+    """Return the PCC between two tasks for each group: a panel for each subset, a mark for each run (Figure 7).
+
+    A bar is the 95% interval over batches, a short grey line the noise ceiling. All panels share one scale.
+
+    Args:
+        frame: the rows of similarity.csv, with a column `run` where there are several runs.
+        groups: key → {family, tier, sizes}.
+        width: of the figure, in inches.
+    """
+    subsets, labels = [subset for subset in SUBSETS if subset in set(frame["subset"])], runs(frame)
+    keys = present(groups, frame["group"])
+    figure = canvas(width, 0.95 + 0.21 * len(keys))
+    axes = panels(figure, len(subsets), len(subsets), sharex=True, sharey=True)
+    for ax, subset in zip(axes, subsets, strict=True):
+        for index, label in enumerate(labels):
+            rows = of_run(frame[frame["subset"] == subset], label).set_index("group").reindex(keys)
+            line, half = run_line(index, label), 0.3 / len(labels)
+            at = beside(len(keys), index, len(labels))
+            for place, ceiling in zip(at, rows["ceiling"], strict=True):
+                ax.plot([ceiling, ceiling], [place - half, place + half], color=MUTED, linewidth=1.0)
+            ax.hlines(at, rows["pcc_low"], rows["pcc_high"], color=line.colour, linewidth=1.1)
+            ax.plot(rows["pcc"], at, linestyle="", marker=line.marker, color=line.colour, label=label, markersize=3.6)
+        ax.set_title(SUBSETS[subset])
+        ax.set_xlabel("PCC between the tasks")
+        ruled(ax, "x")
+        listed(ax, keys)
+    axes[0].set_xlim(right=1.0)
+    legend_below(figure, axes)
+    names = {"mt": "translation", "denoise": "denoising"}
+    tasks = " and ".join(names.get(task, task) for task in frame[["task_a", "task_b"]].iloc[0])
+    text = f"PCC between the sensitivities for {tasks} of the same language; higher means that they share parameters. "
+    if frame["pcc_low"].notna().any():
+        text += "Bars are 95% intervals over batches. "
+    if frame["ceiling"].notna().any():
+        text += "The short grey line is the noise ceiling: no PCC can be expected beyond it."
+    return Drawn(figure, frame, text.strip())

@@ -1,0 +1,115 @@
+"""Which languages use the model alike: a dendrogram from their correlations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
+
+from sensikit.figures.correlation import matrix, measured
+from sensikit.figures.style import (
+    COLOURS,
+    FULL,
+    INK,
+    MUTED,
+    SUBSETS,
+    Drawn,
+    Groups,
+    canvas,
+    families,
+    of_run,
+    of_task,
+    order,
+    panels,
+    runs,
+    styled,
+)
+
+
+@styled
+def dendrogram(
+    frame: pd.DataFrame, groups: Groups, *, subset: str = "low", task: str = "", width: float | None = None
+) -> Drawn:
+    """Return the dendrogram of the groups from their PCC, a panel for each run, on one scale.
+
+    The data are the steps in which clusters join: which two, at which distance 1 − PCC (average linkage). A run in
+    which a pair has no PCC has none.
+
+    Args:
+        frame: the rows of correlation.csv, with a column `run` where there are several runs.
+        groups: key → {name, family, tier, sizes}; a family has one colour.
+        subset: high, low or all.
+        task: by default the first of the table.
+        width: of the figure, in inches; by default the page, or two thirds of it for a single run.
+    """
+    frame, labels = of_task(frame, task), runs(frame)
+    rows = frame[frame["subset"] == subset]
+    linkages = {label: _linkage(of_run(rows, label), groups) for label in labels}
+    columns = min(3, len(labels))
+    deepest = max(len(keys) for keys, _ in linkages.values())
+    width = width or (FULL if len(labels) > 1 else FULL * 2 / 3)
+    figure = canvas(width, -(-len(labels) // columns) * (0.55 + 0.17 * deepest))
+    initials = {family: "".join(w[0] for w in family.replace("-", " ").split()) for family, _ in families(groups)}
+    axes = panels(figure, len(labels), columns, sharex=True)
+    for ax, (label, (keys, linkage)) in zip(axes, linkages.items(), strict=True):
+        _draw(ax, keys, linkage, groups, initials)
+        ax.set_title(label)
+        ax.set_xlabel(f"1 − PCC, {SUBSETS[subset]}")
+    axes[0].set_xlim(left=0)
+    kin = ", ".join(f"{letters} {family}" for family, letters in initials.items())
+    caption = (
+        f"Languages clustered by how alike their sensitivities are ({SUBSETS[subset]}): average linkage of 1 − PCC; "
+        "two branches meet at the mean distance of their languages. Noise moves small languages out to the root: read "
+        f"it beside the ceilings of the heat maps. Families, with a colour each: {kin}."
+    )
+    merges = [
+        {"run": label, "subset": subset, "step": step, "first": first, "second": second, "distance": distance}
+        for label, (keys, linkage) in linkages.items()
+        for step, (first, second, distance) in enumerate(_merges(keys, linkage), start=1)
+    ]
+    columns_ = ["run", "subset", "step", "first", "second", "distance"]
+    return Drawn(figure, pd.DataFrame(merges, columns=columns_), caption)
+
+
+def _linkage(rows: pd.DataFrame, groups: Groups) -> tuple[list[str], np.ndarray]:
+    """Return the groups and the linkage (n − 1, 4) of one run, as scipy has it; empty where a PCC is missing."""
+    keys = order(measured(rows, groups))
+    distances = 1 - matrix(rows, keys).to_numpy()
+    np.fill_diagonal(distances, 0)
+    if len(keys) < 2 or np.isnan(distances).any():
+        return keys, np.empty((0, 4))
+    condensed = squareform((distances + distances.T) / 2, checks=False)
+    return keys, np.asarray(hierarchy.linkage(np.maximum(condensed, 0), method="average"))
+
+
+def _merges(keys: list[str], linkage: np.ndarray) -> list[tuple[str, str, float]]:
+    names, merges = list(keys), []
+    for a, b, distance, _ in linkage:
+        first, second = names[int(a)], names[int(b)]
+        merges.append((first, second, float(distance)))
+        names.append(f"({first} {second})")
+    return merges
+
+
+def _draw(ax: Axes, keys: list[str], linkage: np.ndarray, groups: Groups, initials: Mapping[str, str]) -> None:
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    if not len(linkage):
+        ax.set_yticks([])
+        ax.text(0.5, 0.5, "a pair has no PCC", transform=ax.transAxes, ha="center", color=MUTED)
+        return
+    drawn = hierarchy.dendrogram(linkage, no_plot=True)
+    for ends, depths in zip(drawn["icoord"], drawn["dcoord"], strict=True):
+        ax.plot(depths, ends, color=INK, linewidth=0.9)
+    leaves = [keys[index] for index in drawn["leaves"]]
+    kin = [groups[key]["family"] for key in leaves]
+    names = [f"{key} · {initials[family]}" for key, family in zip(leaves, kin, strict=True)]
+    ax.set_yticks([5 + 10 * place for place in range(len(leaves))], names)
+    colours = {family: COLOURS[at % len(COLOURS)] for at, family in enumerate(initials)}
+    for tick, family in zip(ax.get_yticklabels(), kin, strict=True):
+        tick.set_color(colours[family])
+    ax.set_ylim(10 * len(leaves), 0)

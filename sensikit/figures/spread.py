@@ -1,0 +1,267 @@
+"""How sensitivity and specificity are spread over the parameters: boxes and violins (Figure 10)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from sensikit.figures.style import (
+    FULL,
+    INK,
+    MUTED,
+    Drawn,
+    Groups,
+    Line,
+    beside,
+    canvas,
+    legend_below,
+    listed,
+    of_run,
+    of_task,
+    plain,
+    power_of_ten,
+    present,
+    ruled,
+    run_line,
+    runs,
+    span,
+    styled,
+)
+from sensikit.run import MIXED
+from sensikit.statistics.specificity import LEVELS
+
+BOXES = "Boxes hold 25 to 75% of the parameters with the median across, thick lines 10 to 90%, thin lines 1 to 99%."
+
+
+def wide(frame: pd.DataFrame, task: str = "") -> pd.DataFrame:
+    """Return one row for each (run, group) with a column for each statistic of specificity.csv or balance.csv."""
+    frame = of_task(frame, task)
+    tables = [  # one by one: a pivot of all would sort the runs by name
+        of_run(frame, run).pivot(index="group", columns="statistic", values="value").reset_index().assign(run=run)
+        for run in runs(frame)
+    ]
+    return pd.concat(tables, ignore_index=True).rename_axis(columns=None)
+
+
+def placed(table: pd.DataFrame, groups: Groups) -> list[str]:
+    """Return the groups of `table` in order, followed by what is no group (all of them mixed)."""
+    named = list(dict.fromkeys(table["group"]))
+    return [*present(groups, named), *(name for name in named if name not in groups)]
+
+
+def shown(key: str) -> str:
+    """Return what a group is called where it is listed: all of them mixed are `all`."""
+    return "all" if key == MIXED else key
+
+
+@styled
+def specificity(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float = FULL) -> Drawn:
+    """Return the spread of D(θ,l) of each group (Eq. 4): boxes from quantiles, and the share of D > 0.
+
+    The axis is linear between −1, the least that D can be, and 1, and logarithmic beyond.
+
+    Args:
+        frame: the rows of specificity.csv, with a column `run` where there are several runs.
+        groups: key → {family, tier, sizes}.
+        task: by default the first of the table.
+        width: of the figure, in inches.
+    """
+    table = wide(frame, task)
+    figure, left = _boxes_and_shares(table, placed(table, groups), "share_positive", "parameters with D > 0", width)
+    left.axvline(0, color=MUTED, linewidth=0.6, zorder=0)
+    left.set_xscale("symlog", linthresh=1, linscale=1)
+    top = float(table[list(LEVELS)].to_numpy(dtype=float).max())
+    beyond = [2.0, 5.0, 10.0] if top < 20 else [10.0**power for power in range(1, 12)]
+    left.set_xticks([tick for tick in (-1.0, -0.5, 0.0, 0.5, 1.0, *beyond) if tick <= max(top, 1)], minor=False)
+    left.xaxis.set_major_formatter(plain)
+    left.set_xlabel("D(θ,l)")
+    caption = (
+        "Language specificity D(θ,l) = (S_l − S_-l)/(S_-l + σ) over all parameters; the axis is linear from −1 to 1, "
+        f"logarithmic beyond. {BOXES} Right: the share of parameters that matter more to the language than to the rest."
+    )
+    if "share_small_denominator" in table:
+        caption += f" At most {table['share_small_denominator'].max():.2%} of the parameters have S_-l below 10σ."
+    return Drawn(figure, table, caption)
+
+
+@styled
+def balance(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float = FULL) -> Drawn:
+    """Return how evenly S is spread over the parameters: boxes of S over its mean, and the share of the top 10%.
+
+    Args:
+        frame: the rows of balance.csv, with a column `run` where there are several runs.
+        groups: key → {family, tier, sizes}.
+        task: by default the first of the table.
+        width: of the figure, in inches.
+    """
+    table = wide(frame, task)
+    for name in set(LEVELS) & set(table.columns):
+        table[name] = table[name] / table["mean"]  # so that groups can be compared
+    shared = "share of all sensitivity\nheld by the top 10%"
+    figure, left = _boxes_and_shares(table, placed(table, groups), "share_top10", shared, width)
+    left.set_xscale("log")
+    left.xaxis.set_major_formatter(plain)
+    left.set_xlabel("sensitivity ÷ its mean")
+    caption = (
+        f"How evenly sensitivity is spread over the parameters, each language relative to its own mean. {BOXES} "
+        "Right: the share of a language's total sensitivity that its top 10% of parameters hold; less is more even."
+    )
+    if "cv" in table:
+        caption += f" Standard deviation over mean: {table['cv'].min():.2f} to {table['cv'].max():.2f}."
+    return Drawn(figure, table, caption)
+
+
+def _boxes_and_shares(
+    table: pd.DataFrame, keys: list[str], statistic: str, shared: str, width: float
+) -> tuple[Figure, Axes]:
+    """Draw a box and a share for each group and run; return the figure and the panel of the boxes."""
+    figure = canvas(width, 0.9 + 0.24 * len(keys))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.4, 1))
+    labels = runs(table)
+    for index, label in enumerate(labels):
+        rows = of_run(table, label).set_index("group").reindex(keys)
+        at, line = beside(len(keys), index, len(labels)), run_line(index, label)
+        _boxes(left, rows, at, 0.7 / len(labels) * 0.75, line.colour, label)
+        right.plot(rows[statistic], at, color=line.colour, marker=line.marker, linestyle="", label=label, clip_on=False)
+    right.set_xlim(0, 1)
+    right.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    right.set_xlabel(shared)
+    for ax in (left, right):
+        ruled(ax, "x")
+        listed(ax, list(map(shown, keys)))
+    legend_below(figure, [left])
+    return figure, left
+
+
+def _boxes(ax: Axes, rows: pd.DataFrame, places: Sequence[float], room: float, colour: str, label: str) -> None:
+    """Draw the boxes of one run: 25 to 75%, whiskers 10 to 90%, a thin line 1 to 99%."""
+    rows = rows.assign(place=places).dropna(subset="q25")
+    if rows.empty:
+        return
+    ax.hlines(rows["place"], rows["q01"], rows["q99"], color=colour, lw=0.5)
+    ax.bxp(
+        [
+            {"med": row["median"], "q1": row["q25"], "q3": row["q75"], "whislo": row["q10"], "whishi": row["q90"]}
+            for _, row in rows.iterrows()
+        ],
+        positions=list(rows["place"]), widths=room, orientation="horizontal",
+        showfliers=False, showcaps=False, patch_artist=True, manage_ticks=False, label=label or None,
+        boxprops={"facecolor": "white", "edgecolor": colour, "linewidth": 0.9},
+        whiskerprops={"color": colour, "linewidth": 1.4}, medianprops={"color": colour, "linewidth": 1.6},
+    )  # fmt: skip
+
+
+# violins
+
+
+@styled
+def sensitivity_violins(
+    frame: pd.DataFrame, statistics: pd.DataFrame, groups: Groups, *, task: str = "", width: float = FULL
+) -> Drawn:
+    """Return violins of S(θ,B_l) without its top 1%, with its standard deviation on a second axis.
+
+    Below the two stands the deviation over the mean, which does not move with the scale of the loss. All violins have
+    the same area; two runs share a violin, the first on its left side.
+
+    Args:
+        frame: the rows of distribution.csv, with a column `run` where there are several runs.
+        statistics: the rows of balance.csv of the same runs.
+        groups: key → {family, tier, sizes}.
+        task: by default the first of the table.
+        width: of the figure, in inches.
+    """
+    frame, table = of_task(frame, task), wide(statistics, task)
+    keys, labels = placed(frame, groups), runs(frame)
+    figure = canvas(width, 3.4)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
+    second = upper.twinx()
+    unit = 10.0 ** math.floor(math.log10(frame["high"].max()))
+    shapes = densities(frame)
+    widest = float(shapes["density"].max())
+    for index, label in enumerate(labels):
+        line = run_line(index, label)
+        for place, key in enumerate(keys):
+            shape = shapes[(shapes["run"] == label) & (shapes["group"] == key)]
+            _violin(upper, shape, place + _centre(index, len(labels)), _sides(index, len(labels)), widest, unit, line)
+        rows = of_run(table, label).set_index("group").reindex(keys)
+        places = [place + _offset(index, len(labels)) for place in range(len(keys))]
+        second.plot(
+            places, rows["std_below_top1"] / unit, linestyle="", marker=line.marker, markerfacecolor="white",
+            markeredgecolor=line.colour, markeredgewidth=1.0, markersize=4, zorder=4,
+        )  # fmt: skip
+        lower.plot(
+            places, rows["cv_below_top1"], linestyle="", marker=line.marker, color=line.colour, markersize=4,
+            label=label,
+        )  # fmt: skip
+    upper.set_ylabel(f"sensitivity, {power_of_ten(unit)} nats")
+    second.set_ylabel(f"standard deviation\n(open marks), {power_of_ten(unit)} nats")
+    lower.set_ylabel("standard deviation\n÷ mean")
+    lower.set_xticks(range(len(keys)), list(map(shown, keys)))
+    ruled(lower, "y")
+    upper.set_ylim(bottom=0)
+    second.set_ylim(0, 1.15 * table["std_below_top1"].max() / unit)
+    lower.margins(y=0.25)
+    second.spines["right"].set_visible(True)
+    for ax in (upper, second, lower):
+        ax.tick_params(axis="x", length=0)
+    legend_below(figure, [lower])
+    return Drawn(figure, frame, _violins_caption(table))
+
+
+def densities(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the histogram as a density over S (run, group, low, high, density), of area 1 for each violin."""
+    frame = frame if "run" in frame else frame.assign(run="")
+    total = frame.groupby(["run", "group"])["count"].transform("sum")
+    density = frame["count"] / total / (frame["high"] - frame["low"])
+    return frame[["run", "group", "low", "high"]].assign(density=density)
+
+
+def _sides(index: int, of: int) -> tuple[float, float]:
+    """Return how far the violin of a run reaches to the left and to the right of its place, in places."""
+    if of == 2:
+        return (0.42, 0.0) if index == 0 else (0.0, 0.42)
+    return 0.42 / of, 0.42 / of
+
+
+def _centre(index: int, of: int) -> float:
+    """Return where the violin of a run stands among those of its group; two share a place."""
+    return 0.0 if of == 2 else (index - (of - 1) / 2) * 0.84 / of
+
+
+def _offset(index: int, of: int) -> float:
+    """Return where the mark of a run stands: beside its violin."""
+    return (-0.16, 0.16)[index] if of == 2 else _centre(index, of) + 0.2 / of
+
+
+def _violin(
+    ax: Axes, shape: pd.DataFrame, place: float, sides: tuple[float, float], widest: float, unit: float, line: Line
+) -> None:
+    if shape.empty:
+        return
+    shape = shape.sort_values("low")
+    heights = (shape["low"] + shape["high"]).to_numpy() / 2 / unit
+    half = shape["density"].to_numpy() / widest
+    ax.fill_betweenx(
+        heights, place - sides[0] * half, place + sides[1] * half, color=line.colour, alpha=0.55, linewidth=0
+    )
+    outline = [place + (sides[1] if sides[1] else -sides[0]) * half]
+    outline += [place - sides[0] * half] if all(sides) else []
+    for edge in outline:
+        ax.plot(edge, heights, color=line.colour, linewidth=0.6)
+    ax.plot([place, place], [heights[0], heights[-1]], color=INK, linewidth=0.3)
+
+
+def _violins_caption(table: pd.DataFrame) -> str:
+    labels = runs(table)
+    spans = [f"{label} {span(of_run(table, label)['cv_below_top1'], '.2f')}".strip() for label in labels]
+    left = ", the first run on the left side" if len(labels) == 2 else ""
+    return (
+        "Distribution of the sensitivities S(θ,B_l) over the parameters, the top 1% removed; all violins have the same "
+        f"area{left}. Open marks: standard deviation, on the right axis. It moves with the scale of the loss, so below "
+        f"it stands its ratio to the mean, where lower means more balanced: {', '.join(spans)}."
+    )

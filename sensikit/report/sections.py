@@ -1,0 +1,291 @@
+"""What a report shows: a function for each question that its inputs may answer, a few lines for each figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from sensikit import figures
+from sensikit.evaluation import tables as quality_tables
+from sensikit.evaluation.metrics import METRICS
+from sensikit.evaluation.scoring import SIGNIFICANCE, TIERS
+from sensikit.figures.curves import CHOSEN, UNPRUNED, line_of
+from sensikit.figures.quality import by_ratio
+from sensikit.figures.style import FULL, Drawn, metrics_of, named, of_metric, runs
+from sensikit.pruning.ledger import CROSS, PRUNING
+from sensikit.report import tables
+from sensikit.report.inputs import Evaluated, Inputs
+from sensikit.sensitivity.ablation import AUDIT, SUMMARY
+from sensikit.sensitivity.analysis import LAYOUT
+from sensikit.statistics.components import COMPONENTS, WITHIN
+from sensikit.statistics.convergence import CONVERGENCE
+from sensikit.statistics.correlation import CORRELATION, SIMILARITY
+from sensikit.statistics.specificity import OVERLAP, SPECIFICITY
+from sensikit.statistics.spread import BALANCE, DISTRIBUTION
+from sensikit.tables import Schema, Table
+
+WIDE = 4.6  # inches of a single panel on a page, wider than the column it would have in print
+MANIFEST = "manifest.json"
+TASKS = {"mt": "translation", "denoise": "denoising"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure or a table of a report.
+
+    Attributes:
+        stem: the name of its own files.
+        title: over it.
+        source: the file of the run directory that it comes from.
+        content: what is shown; a figure brings its caption.
+        caption: under a table.
+        task: whose numbers it shows, where it is of one task.
+        evaluation: that it comes from, where it is no run.
+    """
+
+    stem: str
+    title: str
+    source: str
+    content: Drawn | Table
+    caption: str = ""
+    task: str = ""
+    evaluation: Evaluated | None = None
+
+
+def quality(inputs: Inputs) -> Iterator[Entry]:
+    """How well do the systems do (Tables 1 to 6, Figure 11)? Each evaluation; without any, the unpruned models."""
+    directions = [each.manifest["direction"] for each in inputs.evaluations]
+    for number, each in enumerate(inputs.evaluations, start=1):
+        direction = each.manifest["direction"]
+        alone, arrow = directions.count(direction) == 1, direction.replace("-", "→")
+        name, title = (direction, arrow) if alone else (f"{direction}-{number}", f"{arrow}, {each.label}")
+        yield from _evaluation(each, name, title)
+    frame = inputs.tables.get(PRUNING.name)
+    if frame is not None and not inputs.evaluations:
+        caption = "Mean over the languages of each resource level, and over all languages; nothing pruned."
+        table = tables.quality_by_tier(frame, inputs.groups)
+        yield Entry("quality", "Quality by resource level", PRUNING.name, table, caption)
+        caption = "Nothing pruned; the interval is a 95% bootstrap over the test sentences."
+        table = tables.quality_by_group(frame, inputs.groups)
+        yield Entry("quality-by-group", "Quality by language", PRUNING.name, table, caption)
+
+
+def _evaluation(each: Evaluated, name: str, title: str) -> Iterator[Entry]:
+    notes = " ".join(quality_tables.notes(each.manifest, each.tables)[:2])
+    for stem, (what, table) in quality_tables.tables(each.tables).items():
+        yield Entry(f"{stem}-{name}", f"{what}, {title}", TIERS.name, table, notes, evaluation=each)
+    systems = each.manifest["systems"]
+    caption = (
+        "What each system was trained on, in the notation of Table 4: L′ is the mean over the K passes of "
+        "intra-distillation, and α weighs its divergence."
+    )
+    yield Entry(f"systems-{name}", f"Systems, {title}", MANIFEST, tables.systems(systems), caption, evaluation=each)
+    if SIGNIFICANCE.name in each.tables:
+        drawn, what = figures.quality_gains(each.tables[SIGNIFICANCE.name]), f"What each system gains, {title}"
+        yield Entry(f"gains-{name}", what, SIGNIFICANCE.name, drawn, evaluation=each)
+    ratios = by_ratio(each.tables[TIERS.name], systems)
+    for design, rows in ratios.groupby("design", sort=False):
+        method = rows["method"].iloc[0]
+        again = f"-{design}" if ratios.loc[ratios["method"] == method, "design"].nunique() > 1 else ""
+        what = f"Effect of the masking ratio on {method or 'the system'}, {title}"
+        stem = "-".join(part for part in ("masking", method, name) if part) + again
+        yield Entry(stem, what, TIERS.name, figures.masking_ratio(rows, width=WIDE), evaluation=each)
+
+
+def correlation(inputs: Inputs) -> Iterator[Entry]:
+    """Do languages use the same parameters (Figures 2, 6, 7 and 8)? Heat maps, what a second run changed, a tree."""
+    for task, frame in by_task(inputs, CORRELATION):
+        yield from _heatmaps(inputs, frame, task)
+    if CORRELATION.name in inputs.tables:
+        caption = (
+            "PCC over the pairs of different languages, each pair once: mean, least and most; Ceiling is the mean of "
+            "the pairs' noise ceilings, At ceiling how many of them the 95% interval reaches."
+        )
+        table = tables.correlation(inputs.tables[CORRELATION.name])
+        yield Entry("correlation", "Correlation by subset", CORRELATION.name, table, caption)
+    compared = [
+        each.table.assign(run=f"{each.second.label} − {each.first.label}")
+        for each in inputs.comparisons
+        if each.table is not None
+    ]
+    if compared:
+        caption = (
+            "Mean PCC over the pairs of languages in the second run minus that in the first, with a 95% interval over "
+            "batches, and how many of the pairs moved down or up by more than theirs. It speaks of these two trained "
+            "models; other training seeds would give others."
+        )
+        table = tables.differences(pd.concat(compared, ignore_index=True))
+        yield Entry("difference", "What the second run changed", CORRELATION.name, table, caption)
+    for task, frame in by_task(inputs, CORRELATION):
+        drawn = figures.dendrogram(frame, inputs.groups)
+        if len(drawn.data):
+            title = of_the("Languages by their correlations", task)
+            yield Entry(f"dendrogram-{task}", title, CORRELATION.name, drawn, task=task)
+    if SIMILARITY.name in inputs.tables:
+        drawn = figures.task_similarity(inputs.tables[SIMILARITY.name], inputs.groups)
+        yield Entry("similarity", "Similarity of translation and denoising, by language", SIMILARITY.name, drawn)
+
+
+def _heatmaps(inputs: Inputs, frame: pd.DataFrame, task: str) -> Iterator[Entry]:
+    """Yield the heat maps of one task: with two runs, the difference between them stands beside them."""
+    compared = [each for each in inputs.comparisons if each.task == task and each.table is not None]
+    beside = compared[0].table if len(runs(frame)) == 2 and compared else None
+    title = of_the("Correlation of sensitivity between languages", task)
+    drawn = figures.correlation_heatmaps(frame, inputs.groups, difference=beside)
+    yield Entry(f"correlation-{task}", title, CORRELATION.name, drawn, task=task)
+    for number, each in enumerate(compared, start=1) if beside is None else ():
+        first, second = each.first.label, each.second.label
+        pair = frame[frame["run"].isin([first, second])]
+        drawn, title = (
+            figures.correlation_heatmaps(pair, inputs.groups, difference=each.table),
+            of_the(f"{second} minus {first}", task),
+        )
+        yield Entry(f"correlation-{task}-difference-{number}", title, CORRELATION.name, drawn, task=task)
+    if frame["disattenuated"].notna().any():
+        drawn = figures.correlation_heatmaps(frame, inputs.groups, value="disattenuated")
+        title = of_the("Correlation corrected for noise", task)
+        yield Entry(f"correlation-{task}-disattenuated", title, CORRELATION.name, drawn, task=task)
+
+
+def specificity(inputs: Inputs) -> Iterator[Entry]:
+    """Which parameters belong to one language, and where in the model are they? D, components, overlap of the tops."""
+    for task, frame in by_task(inputs, SPECIFICITY):
+        title = of_the("Language specificity of the parameters", task)
+        drawn = figures.specificity(frame, inputs.groups)
+        yield Entry(f"specificity-{task}", title, SPECIFICITY.name, drawn, task=task)
+    if SPECIFICITY.name in inputs.tables:
+        caption = (
+            "Quantiles of D over the parameters; the share with D > 0; with D = 0, which no order can tell apart; and "
+            "with S_-l below 10σ, where σ rather than the other languages decides D."
+        )
+        table = tables.specificity(inputs.tables[SPECIFICITY.name], inputs.groups)
+        yield Entry("specificity", "Language specificity in numbers", SPECIFICITY.name, table, caption)
+    for task, frame in by_task(inputs, COMPONENTS):
+        title = of_the("Where sensitivity and specificity live", task)
+        yield Entry(f"components-{task}", title, COMPONENTS.name, figures.component_heatmaps(frame), task=task)
+        title = of_the("Specificity of each language by component", task)
+        drawn = figures.specificity_by_component(frame, inputs.groups)
+        yield Entry(f"components-by-group-{task}", title, COMPONENTS.name, drawn, task=task)
+    for task, frame in by_task(inputs, WITHIN):
+        title, drawn = of_the("Correlation within components", task), figures.component_correlation(frame)
+        yield Entry(f"components-correlation-{task}", title, WITHIN.name, drawn, task=task)
+    for task, frame in by_task(inputs, OVERLAP):
+        title = of_the("Overlap of the most specific parameters", task)
+        drawn = figures.overlap_heatmaps(frame, inputs.groups)
+        yield Entry(f"overlap-{task}", title, OVERLAP.name, drawn, task=task)
+
+
+def pruning(inputs: Inputs) -> Iterator[Entry]:
+    """What happens when parameters are removed (Figures 3 and 9)? Curves, in numbers, tests, the cross matrix."""
+    for frame, metric, suffix, of in _swept(inputs, PRUNING):
+        yield from _curves(inputs, frame, metric, suffix, of)
+    for frame, metric, suffix, of in _swept(inputs, CROSS):
+        for name in (name for name in dict.fromkeys(frame["order"]) if name != UNPRUNED):
+            drawn = figures.cross_matrix(frame, inputs.groups, metric, name=name)
+            title = f"Pruned for one language, evaluated on all: {line_of(name).name}{of}"
+            yield Entry(f"pruning-cross-{name}{suffix}", title, CROSS.name, drawn)
+
+
+def _swept(inputs: Inputs, schema: Schema) -> Iterator[tuple[pd.DataFrame, str, str, str]]:
+    """Yield the rows of a sweep, by metric, with what is added to stems and titles of all metrics but the first.
+
+    The first is BLEU where there is BLEU; chrF++ draws the same picture and has no figures of its own beside it.
+    """
+    frame = inputs.tables.get(schema.name)
+    if frame is None or (frame["order"] == UNPRUNED).all():
+        return
+    first, *others = metrics_of(frame)
+    yield of_metric(frame, first), first, "", ""
+    for metric in (metric for metric in others if not METRICS[metric].higher):
+        yield of_metric(frame, metric), metric, f"-{metric}", f", {named(metric)}"
+
+
+def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: str) -> Iterator[Entry]:
+    bands, tests = inputs.curves.bands, inputs.curves.tests
+    width = FULL if len(runs(frame)) > 1 else WIDE
+    drawn = figures.pruning_curves(frame, bands=bands, tests=tests, width=width)
+    yield Entry(f"pruning{suffix}", f"Pruning curves{of}", PRUNING.name, drawn)
+    if (drawn.data["order"] == CHOSEN).any():
+        drawn = figures.pruning_comparison(frame, bands=bands, tests=tests, width=WIDE)
+        title = f"Change in {named(metric)}, least language-specific parameters first"
+        yield Entry(f"pruning-change{suffix}", title, PRUNING.name, drawn)
+    drawn = figures.pruning_curves_by_group(frame, inputs.groups)
+    yield Entry(f"pruning-by-group{suffix}", f"Pruning curves by language{of}", PRUNING.name, drawn)
+    caption = (
+        f"{METRICS[metric].label}, mean over languages, at each share of the prunable parameters that is set to zero."
+    )
+    title = f"Pruning curves in numbers{of}"
+    yield Entry(f"pruning{suffix}", title, PRUNING.name, tables.pruning(frame), caption)
+    if tests is not None and (tests["metric"] == metric).any():
+        caption = (
+            f"Mean {named(metric)} of the second curve minus that of the first at each ratio, with a 95% interval and "
+            "the p of a paired bootstrap over the test sentences; each test by itself, and of one training run each. "
+            "Between two runs, Change is the difference in what pruning has taken from each."
+        )
+        table, title = tables.curve_tests(of_metric(tests, metric)), f"Pruning curves against each other{of}"
+        yield Entry(f"pruning-tests{suffix}", title, PRUNING.name, table, caption)
+
+
+def balance(inputs: Inputs) -> Iterator[Entry]:
+    """How evenly is sensitivity spread over the parameters (Figure 10)? Violins, quantiles, and the numbers."""
+    shapes = dict(by_task(inputs, DISTRIBUTION))
+    for task, frame in by_task(inputs, BALANCE):
+        if task in shapes:
+            drawn = figures.sensitivity_violins(shapes[task], frame, inputs.groups)
+            title = of_the("Distribution of sensitivity", task)
+            yield Entry(f"distribution-{task}", title, DISTRIBUTION.name, drawn, task=task)
+        title, drawn = of_the("Balance of sensitivity", task), figures.balance(frame, inputs.groups)
+        yield Entry(f"balance-{task}", title, BALANCE.name, drawn, task=task)
+    if BALANCE.name in inputs.tables:
+        caption = "S(θ,B_l) over the parameters; a smaller deviation and share of the top 10% mean a more even spread."
+        table = tables.balance(inputs.tables[BALANCE.name], inputs.groups)
+        yield Entry("balance", "Balance in numbers", BALANCE.name, table, caption)
+
+
+def trust(inputs: Inputs) -> Iterator[Entry]:
+    """Can the sensitivities be trusted? Enough batches, and a Taylor estimate that agrees with exact ablation."""
+    for task, frame in by_task(inputs, CONVERGENCE):
+        title = of_the("Convergence with the number of batches", task)
+        drawn = figures.convergence_curves(frame, inputs.groups)
+        yield Entry(f"convergence-{task}", title, CONVERGENCE.name, drawn, task=task)
+    summaries = dict(by_task(inputs, SUMMARY))
+    for task, frame in by_task(inputs, AUDIT):
+        if task in summaries:
+            title = of_the("Taylor estimate against exact ablation", task)
+            drawn = figures.audit_scatter(frame, summaries[task], inputs.groups)
+            yield Entry(f"audit-{task}", title, SUMMARY.name, drawn, task=task)
+
+
+def data(inputs: Inputs) -> Iterator[Entry]:
+    """What was there to learn from (Figures 4, 5, Table 7)? Sizes, and a sentence under concurrent denoising."""
+    yield Entry("groups", "Training data", MANIFEST, figures.data_statistics(inputs.groups, width=WIDE))
+    caption = "Sentence pairs in each split."
+    yield Entry("groups", "Languages", MANIFEST, tables.groups(inputs.groups), caption)
+    if LAYOUT.name in inputs.tables:
+        drawn = figures.token_layout(inputs.tables[LAYOUT.name])
+        yield Entry("layout", "Concurrent denoising, token by token", LAYOUT.name, drawn)
+
+
+SECTIONS: tuple[tuple[str, Callable[[Inputs], Iterator[Entry]]], ...] = (
+    ("Quality", quality),
+    ("Correlation", correlation),
+    ("Specificity", specificity),
+    ("Pruning", pruning),
+    ("Balance", balance),
+    ("Can the numbers be trusted?", trust),
+    ("Data", data),
+)
+
+
+def by_task(inputs: Inputs, schema: Schema) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield each task of a tidy table with its rows; nothing where no run has the table."""
+    frame = inputs.tables.get(schema.name)
+    if frame is not None:
+        yield from ((task, frame[frame["task"] == task]) for task in dict.fromkeys(frame["task"]))
+
+
+def of_the(title: str, task: str) -> str:
+    """Return a title with its task."""
+    return f"{title}, {TASKS.get(task, task)}"
