@@ -32,7 +32,7 @@ def test_a_system_is_trained_resumed_evaluated_and_analysed(tiny_data, tmp_path,
 
     done("evaluate", best, "--data", tiny_data, "--out", tmp_path / "scores", "--tokenizer", "13a", "--beam", 2)
     scores = pd.read_csv(tmp_path / "scores" / "evaluation.csv")
-    assert set(scores["language"]) == {"cat", "nob", "fao"}
+    assert set(scores["group"]) == {"cat", "nob", "fao"}
     (noted,) = read_json(tmp_path / "scores" / "manifest.json")["systems"].values()
     assert (noted["method"], noted["updates"]) == (method, 6)
 
