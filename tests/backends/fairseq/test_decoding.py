@@ -192,7 +192,6 @@ def test_references_decoded_from_the_binarised_target(tiny_checkpoint: Path, tin
     assert found.references == (tiny_data / "text" / "test.cat-eng.eng").read_text().splitlines()
 
 
-@pytest.mark.parametrize("decoding", [Decoding(beam=0), Decoding(max_tokens=0), Decoding(max_len_a=0, max_len_b=0)])
-def test_decoding_that_cannot_be_carried_out(decoding: Decoding, tiny_mt: Translation) -> None:
-    with pytest.raises(OptionError):
-        tiny_mt.translate("cat", "test", decoding)
+def test_decoding_that_leaves_the_shortest_sentence_no_token(tiny_mt: Translation) -> None:
+    with pytest.raises(OptionError, match="--max-len-b: leaves no room"):
+        tiny_mt.translate("cat", "test", Decoding(max_len_a=0.01, max_len_b=0))
