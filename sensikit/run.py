@@ -47,12 +47,12 @@ BLOCK_KEY = "blocks"
 MIXED = "all.groups"
 """The set of mixed batches of all groups, B. No group has a dot in its key: no name of a set is that of a group."""
 
-_REST = "rest."
+_REST = ".rest"
 
 
 def rest_of(group: str) -> str:
     """Return the name of the set B_-l of a group l."""
-    return f"{_REST}{group}"
+    return f"{group}{_REST}"
 
 
 class Run(Folder):
@@ -100,7 +100,7 @@ class Run(Folder):
         for task, analysis in manifest["analyses"].items():
             cls.hold(analysis, _ANALYSIS, where, f"the {task} analysis's ")
         for name, noted in manifest["sets"].items():
-            fields = {"files": dict, **({"sigma": float} if name.partition("/")[2].startswith(_REST) else {})}
+            fields = {"files": dict, **({"sigma": float} if name.endswith(_REST) else {})}
             cls.hold(noted, fields, where, f"{name}'s ")
         for field in ("groups", "analyses"):
             if not manifest[field]:

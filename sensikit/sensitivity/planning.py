@@ -93,7 +93,8 @@ def make_plan(model: Model, settings: AnalysisSettings, groups: Sequence[str] | 
 
 def purpose_of(name: str) -> str:
     """Return what the random streams of a set are called: its name in version 0.1, so that a seed draws the same."""
-    return "all" if name == MIXED else name.replace(rest_of(""), "rest-", 1) if name.startswith(rest_of("")) else name
+    group = name.partition(".")[0]
+    return {MIXED: "all", rest_of(group): f"rest-{group}"}.get(name, name)
 
 
 def _with_data(task: Task, split: str, groups: Sequence[str] | None) -> tuple[list[str], list[str]]:

@@ -156,7 +156,8 @@ def test_a_tied_embedding_is_pruned_once_and_both_of_its_uses_see_the_zeros(tmp_
         output = module(tokens)
         assert torch.equal(output[:, :4], torch.zeros(9, 4))
         # the embedded words are all alike too: a norm of zeros
-        assert torch.equal(output[0], output[3])
+        # (to the last bit or nearly so: a product of matrices need not add up each row in the same order)
+        torch.testing.assert_close(output[0], output[3], rtol=1e-5, atol=1e-7)
         assert not torch.equal(output[0], output[4])
 
 

@@ -396,7 +396,7 @@ def test_a_run_that_another_process_writes_is_refused(run: Run) -> None:
         refused(run, RunError, "is being written by another process")
 
 
-@pytest.mark.parametrize("name", ["cat", "rest.cat"])
+@pytest.mark.parametrize("name", ["cat", "cat.rest"])
 def test_damaged_sensitivities_are_refused_before_anything_is_decoded(run: Run, name: str) -> None:
     path = run.vector("mt", name)
     content = bytearray(path.read_bytes())

@@ -149,7 +149,7 @@ def test_sets_that_were_pooled_and_have_no_batches_do_not_count(tmp_path: Path, 
     manifest = read_json(run / "manifest.json")
     manifest["sets"] = {name: entry for name, entry in manifest["sets"].items() if not name.startswith("mt/rest.")}
     manifest["sets"] |= {
-        f"mt/rest.{code}": {"pooled": ["x"], "tokens_mean": 1.0, "sigma": 1e-8, "files": {}} for code in FEW
+        f"mt/{code}.rest": {"pooled": ["x"], "tokens_mean": 1.0, "sigma": 1e-8, "files": {}} for code in FEW
     }
     del manifest["sets"]["mt/cat"]["batches"]
     write_json(run / "manifest.json", manifest)

@@ -68,7 +68,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "with sets that are none": (lambda m: m.update(sets=[]), "lacks sets"),
     "with a set that is none": (lambda m: m["sets"].update({"mt/cat": 3}), "lacks mt/cat's files"),
     "with a set without files": (without("files", of=lambda m: m["sets"]["mt/cat"]), "lacks mt/cat's files"),
-    "with a rest without σ": (lambda m: m["sets"].update({"mt/rest.cat": {"files": {}}}), "lacks mt/rest.cat's sigma"),
+    "with a rest without σ": (lambda m: m["sets"].update({"mt/cat.rest": {"files": {}}}), "lacks mt/cat.rest's sigma"),
     "with no group": (lambda m: m.update(groups={}), "lacks any groups"),
     "with a group that is none": (lambda m: m["groups"].update(cat="Catalan"), "lacks cat's name"),
     "with a size in words": (lambda m: m["groups"]["cat"]["sizes"].update(test="many"), "lacks cat's sizes"),

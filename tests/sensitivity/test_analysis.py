@@ -40,14 +40,14 @@ def test_batches_of_a_language_hold_that_language_alone(drawn: dict[str, list[Ba
 
 def test_batches_of_the_others_never_hold_the_language_and_hold_every_other_one(drawn: dict[str, list[Batch]]) -> None:
     for code in SIZES:
-        inside = {language for batch in drawn[f"rest.{code}"] for language, _ in batch.items}
+        inside = {language for batch in drawn[f"{code}.rest"] for language, _ in batch.items}
         assert inside == set(SIZES) - {code}
 
 
 def test_the_others_are_the_other_groups_of_the_run() -> None:
     found = make_plan(Watched(), QUICK, ["cat", "nob"])
-    assert set(found.sets) == {"nob", "cat", "rest.nob", "rest.cat", MIXED}
-    assert {key for batch in found.sets["rest.cat"] for key, _ in batch.items} == {"nob"}
+    assert set(found.sets) == {"nob", "cat", "nob.rest", "cat.rest", MIXED}
+    assert {key for batch in found.sets["cat.rest"] for key, _ in batch.items} == {"nob"}
     assert {key for batch in found.sets[MIXED] for key, _ in batch.items} == {"nob", "cat"}
 
 
@@ -65,25 +65,13 @@ def test_a_group_without_data_is_left_out_and_said(tmp_path: Path, capsys: pytes
     assert "isl: left out" in capsys.readouterr().err
 
 
-def test_no_name_of_a_set_is_that_of_a_group(tmp_path: Path) -> None:
-    # a language may be coded all (Allar, of India): its sentences alone are its set, and the mixed set is another
-    sizes = {"all": 70, "rest_cat": 60, "cat": 50}
-    drawn = make_plan(Watched(sizes), QUICK).sets
-    assert len(drawn) == 7
-    for name in sizes:
-        assert {key for batch in drawn[name] for key, _ in batch.items} == {name}
-    run = analyze(Watched(sizes), tmp_path / "run", QUICK)
-    assert {key: handmade.flat(run, key).sum() for key in sizes}["all"] != handmade.flat(run, MIXED).sum()
-    assert {"all", MIXED} <= set(run.read_table("balance.csv")["group"])
-
-
 def test_others_are_mixed_in_proportion_to_their_data_or_flatter() -> None:
     sizes = {"cat": 50, "nob": 1000, "fur": 100}
     settings = AnalysisSettings(batches=20, tokens=100)
 
     def share(temperature: float) -> float:
         plan = make_plan(Watched(sizes), replace(settings, rest_temperature=temperature))
-        codes = [language for batch in plan.sets["rest.cat"] for language, _ in batch.items]
+        codes = [language for batch in plan.sets["cat.rest"] for language, _ in batch.items]
         return codes.count("nob") / len(codes)
 
     # 1000 : 100, and √1000 : √100; some three hundred sentences know a share to within 2 to 3 points
@@ -112,20 +100,20 @@ def test_pooled_is_the_plain_mean_of_the_other_languages(tmp_path: Path, straigh
     for code in SIZES:
         assert np.array_equal(own[code], handmade.flat(Run.open(straight), code))
         expected = np.mean([own[other] for other in SIZES if other != code], axis=0).astype(np.float32)
-        assert np.array_equal(handmade.flat(run, f"rest.{code}"), expected)
-        assert run.manifest["sets"][f"mt/rest.{code}"]["pooled"] == [other for other in SIZES if other != code]
+        assert np.array_equal(handmade.flat(run, f"{code}.rest"), expected)
+        assert run.manifest["sets"][f"mt/{code}.rest"]["pooled"] == [other for other in SIZES if other != code]
 
 
 def test_pooled_sigma_is_that_of_the_tokens_of_the_others(tmp_path: Path) -> None:
     run = analyze(Watched(), tmp_path / "run", replace(QUICK, rest="pooled"))
     sets = run.manifest["sets"]
     tokens = (sets["mt/nob"]["tokens_mean"] + sets["mt/fur"]["tokens_mean"]) / 2
-    assert sets["mt/rest.cat"]["sigma"] == pytest.approx(1e-8 / tokens, rel=1e-15)
+    assert sets["mt/cat.rest"]["sigma"] == pytest.approx(1e-8 / tokens, rel=1e-15)
 
 
 def test_mixed_and_pooled_are_not_the_same_and_their_signatures_tell_them_apart(straight: Path, tmp_path: Path) -> None:
     mixed, pooled = Run.open(straight), analyze(Watched(), tmp_path / "run", replace(QUICK, rest="pooled"))
-    assert handmade.flat(pooled, "rest.cat").mean() > handmade.flat(mixed, "rest.cat").mean()  # by Jensen
+    assert handmade.flat(pooled, "cat.rest").mean() > handmade.flat(mixed, "cat.rest").mean()  # by Jensen
     assert "rest:pooled" in pooled.analysis()["signature"]
     assert "rest:mixed" in mixed.analysis()["signature"]
 
@@ -160,7 +148,7 @@ def test_every_language_has_as_many_batches_as_it_can_fill_up_to_the_wanted_numb
     sets = run.manifest["sets"]
     assert sets["mt/nob"]["batches"] == 9
     assert sets["mt/cat"]["batches"] < 9
-    assert sets["mt/rest.nob"]["batches"] < 9
+    assert sets["mt/nob.rest"]["batches"] < 9
     expected = [f"cat has {sets['mt/cat']['batches']} batches of 40 target tokens, not 9"]
     assert run.analysis()["notes"] == expected
 
@@ -213,10 +201,10 @@ def test_preset_released_is_the_summed_training_loss_in_training_mode(tmp_path: 
     assert {(call.training, call.kind) for call in backend.calls} == {(True, "train")}
     # without dropout the loop needs no random state to be the same
     batches = make_plan(backend, QUICK).sets
-    for name in ("cat", "rest.cat"):
+    for name in ("cat", "cat.rest"):
         expected = obvious(backend, batches[name], kind="train", per_token=False)
         np.testing.assert_allclose(handmade.flat(run, name), expected, rtol=2e-4, atol=1e-9 * expected.max())
-    assert run.manifest["sets"]["mt/rest.cat"]["sigma"] == 1e-8  # as in the paper
+    assert run.manifest["sets"]["mt/cat.rest"]["sigma"] == 1e-8  # as in the paper
     assert "loss:train/sum|mode:train" in run.analysis()["signature"]
 
 
@@ -244,7 +232,7 @@ def test_dropout_of_each_set_is_its_own(tmp_path: Path) -> None:
     run = analyze(Watched(), tmp_path / "run", replace(QUICK, mode="train"))
     other = analyze(Watched(), tmp_path / "other", replace(QUICK, mode="train"), groups=["cat", "nob"])
     assert np.array_equal(handmade.flat(run, "cat"), handmade.flat(other, "cat"))
-    assert np.array_equal(handmade.flat(run, "rest.cat"), handmade.flat(other, "rest.cat"))
+    assert np.array_equal(handmade.flat(run, "cat.rest"), handmade.flat(other, "cat.rest"))
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

@@ -67,7 +67,7 @@ def test_manifest_says_what_was_measured_of_what_and_how(straight: Path) -> None
     assert found["parameter_count"] == sum(p.numel for p in parameters)
     assert found["prunable_count"] == sum(p.numel for p in parameters if p.prunable)
     assert {"python", "torch", "numpy"} <= set(found["versions"])
-    assert set(found["sets"]) == {f"mt/{name}" for code in SIZES for name in (code, f"rest.{code}")} | {"mt/all.groups"}
+    assert set(found["sets"]) == {f"mt/{name}" for code in SIZES for name in (code, f"{code}.rest")} | {"mt/all.groups"}
 
 
 def test_every_set_records_its_counts_its_loss_and_the_hashes_of_its_files(

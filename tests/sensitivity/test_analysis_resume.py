@@ -45,8 +45,8 @@ def test_a_resume_measures_only_what_is_missing(tmp_path: Path, straight: Path) 
     backend = Watched()
     analyze(backend, tmp_path / "run", QUICK, resume=True)
     assert backend.calls == []
-    Run.open(straight).vector("mt", "rest.cat")
-    (tmp_path / "run" / "sensitivity" / "mt" / "rest.cat.safetensors").unlink()
+    Run.open(straight).vector("mt", "cat.rest")
+    (tmp_path / "run" / "sensitivity" / "mt" / "cat.rest.safetensors").unlink()
     analyze(backend, tmp_path / "run", QUICK, resume=True)
     assert {language for call in backend.calls for language, _ in call.items} == {"nob", "fur"}
     assert snapshot(tmp_path / "run") == snapshot(straight)
@@ -69,7 +69,7 @@ def test_a_pooled_run_that_broke_off_ends_with_the_same_bytes(tmp_path: Path) ->
     with pytest.raises(ZeroDivisionError):
         analyze(Watched(before=breaks_at(50)), tmp_path / "two", pooled)
     analyze(Watched(), tmp_path / "two", pooled, resume=True)
-    (tmp_path / "two" / "sensitivity" / "mt" / "rest.nob.safetensors").unlink()
+    (tmp_path / "two" / "sensitivity" / "mt" / "nob.rest.safetensors").unlink()
     analyze(Watched(), tmp_path / "two", pooled, resume=True)
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 

@@ -86,7 +86,7 @@ def test_S_of_two_terms_is_that_of_each_by_its_own_tokens(tmp_path: Path, settin
     backend = Watched()
     run = analyze(backend, tmp_path / "run", settings)
     sets = make_plan(backend, settings).sets
-    for name in ("cat", "rest.cat", "all"):
+    for name in ("cat", "cat.rest", "all"):
         found = np.concatenate([block[0] for block in run.stream([run.vector("denoise", name)])])
         expected = obvious(backend, sets[name], settings.seed, settings.reduction == "token")
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())

@@ -87,9 +87,9 @@ def test_a_seed_gives_the_same_draw_again_and_another_seed_another() -> None:
 
 
 def test_two_purposes_of_one_seed_draw_differently() -> None:
-    assert list(draw(POOL, 1, "mt/cat")) != list(draw(POOL, 1, "mt/rest.cat"))
+    assert list(draw(POOL, 1, "mt/cat")) != list(draw(POOL, 1, "mt/cat.rest"))
     first, second = (
-        [index for code, index in draw(POOL, 1, purpose) if code == "cat"] for purpose in ("mt/cat", "mt/rest.cat")
+        [index for code, index in draw(POOL, 1, purpose) if code == "cat"] for purpose in ("mt/cat", "mt/cat.rest")
     )
     assert first != second
 

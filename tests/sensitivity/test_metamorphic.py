@@ -87,7 +87,7 @@ def test_permuting_the_parameters_permutes_the_result(straight: Path, tmp_path: 
         flat = handmade.flat(which, name)
         return {p.name: flat[p.start : p.stop] for p in which.parameters}
 
-    for name in ("cat", "rest.cat", "all"):
+    for name in ("cat", "cat.rest", "all"):
         one, two = by_name(run, name), by_name(permuted, name)
         assert all(np.array_equal(one[each], two[each]) for each in names)
     for table in ("correlation.csv", "specificity.csv", "balance.csv"):

@@ -75,10 +75,10 @@ def prunable_part(run: Run, vector: np.ndarray) -> np.ndarray:
 
 def obvious_mask(run: Run, module: nn.Module, order: Order, ratio: float) -> np.ndarray:
     """Argsort in memory: the protected taken out of all prunable parameters, the first of the rest pruned."""
-    own, rest = (prunable_part(run, handmade.flat(run, name)) for name in ("cat", "rest.cat"))
+    own, rest = (prunable_part(run, handmade.flat(run, name)) for name in ("cat", "cat.rest"))
     named = dict(module.named_parameters())
     weights = np.concatenate([named[p.name].detach().numpy().ravel() for p in run.parameters if p.prunable])
-    sigma = run.manifest["sets"]["mt/rest.cat"]["sigma"]
+    sigma = run.manifest["sets"]["mt/cat.rest"]["sigma"]
     wide = rest.astype(np.float64)
     score = (own.astype(np.float64) - wide) / (wide + sigma)
     by = {
