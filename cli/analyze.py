@@ -57,7 +57,7 @@ def analyze(
         cost = sum(others, first)
         typer.echo(
             f"{cost.batches} batches, about {cost.seconds / 60:.1f} minutes on {model.device}; "
-            f"{cost.memory / 1e9:.2f} GB of memory for the vectors, beside the activations of one piece; "
+            f"{cost.memory / 1e9:.2f} GB of memory for the vectors, beside the activations of one micro-batch; "
             f"{cost.disk / 1e9:.2f} GB of disk"
         )
         return

@@ -22,7 +22,7 @@ FLOAT = 4
 VECTORS_IN_MEMORY = 5
 """Vectors of all parameters that an analysis holds: weights, two levels of sums, S and its half on their way to disk.
 
-The gradient makes one more where a batch is computed in pieces, or must be judged before it counts.
+The gradient makes one more where a batch is computed in micro-batches, or must be judged before it counts.
 """
 
 VECTORS_PER_GROUP = 3

@@ -112,7 +112,7 @@ class AnalysisSettings(Options):
     rest_temperature: float = option(1.0, "Of the mix: 1 = in proportion to the data.", above=0)
     sigma: float = option(SIGMA, "σ of D, on the scale of a summed loss.", above=0)
     seed: int = option(1, "Of every random choice: sentences, and the noise that is denoised.", least=0)
-    pieces: int = option(
+    micro_batches: int = option(
         4, "Parts of like length that a batch is computed in: the same S, less padding, more memory.", least=1
     )
     skip_nonfinite: bool = option(False, "Leave out, and count, batches whose gradient is not finite.")

@@ -143,17 +143,17 @@ def test_the_watch_sees_into_hooks_that_run_in_the_backward_pass() -> None:
 # what is watched
 
 
-def batches_of(backend: toy.ToyBackend, count: int = 6, pieces: int = 1) -> list[Batch]:
+def batches_of(backend: toy.ToyBackend, count: int = 6, micro_batches: int = 1) -> list[Batch]:
     sizes = {code: backend.sizes(code) for code in ("cat", "nso")}
-    return pack(draw(sizes, 1, "test"), sizes, 60, count, pieces)
+    return pack(draw(sizes, 1, "test"), sizes, 60, count, micro_batches)
 
 
-def measured(backend: toy.ToyBackend, pieces: int = 1, skip_nonfinite: bool = False) -> Sensitivity:
+def measured(backend: toy.ToyBackend, micro_batches: int = 1, skip_nonfinite: bool = False) -> Sensitivity:
     parameters = registry(backend.module, backend.ghosts)
     return measure(
         backend.module,
         parameters,
-        batches_of(backend, pieces=pieces),
+        batches_of(backend, micro_batches=micro_batches),
         backend.collate,
         backend.loss,
         sample=sample_of(parameters, 500),
@@ -171,12 +171,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return made
 
 
-@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("micro_batches", [1, 3])
 @pytest.mark.parametrize("skip", [False, True])
-def test_measuring_names_its_devices(pieces: int, skip: bool) -> None:
+def test_measuring_names_its_devices(micro_batches: int, skip: bool) -> None:
     backend = toy.backend()
     with DevicesNamed():
-        found = measured(backend, pieces, skip)
+        found = measured(backend, micro_batches, skip)
     assert found.batches == 6
 
 
@@ -184,7 +184,7 @@ def test_measuring_names_its_devices(pieces: int, skip: bool) -> None:
 def test_an_analysis_names_its_devices(tmp_path: Path, rest: str) -> None:
     backend = toy.backend()
     with DevicesNamed():
-        run = analyze(backend, tmp_path / "run", AnalysisSettings(batches=6, tokens=60, rest=rest, pieces=2))
+        run = analyze(backend, tmp_path / "run", AnalysisSettings(batches=6, tokens=60, rest=rest, micro_batches=2))
     assert run.groups() == list(backend.groups)
 
 
@@ -219,10 +219,13 @@ def device() -> str:
 class TestGpu:
     pytestmark = gpu
 
-    @pytest.mark.parametrize("pieces", [1, 3])
+    @pytest.mark.parametrize("micro_batches", [1, 3])
     @pytest.mark.parametrize("skip", [False, True])
-    def test_S_is_that_of_the_cpu(self, device: str, pieces: int, skip: bool) -> None:
-        there, here = measured(toy.backend(device=device), pieces, skip), measured(toy.backend(), pieces, skip)
+    def test_S_is_that_of_the_cpu(self, device: str, micro_batches: int, skip: bool) -> None:
+        there, here = (
+            measured(toy.backend(device=device), micro_batches, skip),
+            measured(toy.backend(), micro_batches, skip),
+        )
         for name, expected in here.mean.items():
             assert there.mean[name].device.type == "cpu"
             # two orders of summation, each some hundred float32 roundings deep

@@ -31,7 +31,7 @@ from sensikit.sensitivity.analysis import analyze
 from sensikit.settings import AnalysisSettings, EvaluationSettings, SweepSettings
 from tests.support import toy
 
-SETTINGS = AnalysisSettings(batches=4, tokens=64, pieces=2)
+SETTINGS = AnalysisSettings(batches=4, tokens=64, micro_batches=2)
 SWEEP: dict[str, Any] = {
     "ratios": [0, 0.5], "orders": ["specificity", "fisher"], "groups": ["cat", "nso"],
     "settings": SweepSettings(tokenizer="none", bootstrap=10),
@@ -40,7 +40,7 @@ FILE_EVENTS = ("open", "os.rename", "os.truncate", "os.mkdir", "os.remove")
 
 
 class Backend(toy.ToyBackend):
-    """A toy that tells of each piece and each split."""
+    """A toy that tells of each micro-batch and each split."""
 
     tell: Callable[[], None] = staticmethod(lambda: None)
 

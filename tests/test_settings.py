@@ -64,7 +64,7 @@ def test_bounds_are_allowed_where_they_belong_to_the_range() -> None:
         (AnalysisSettings, {"rest_temperature": 0.0}),
         (AnalysisSettings, {"sigma": 0.0}),
         (AnalysisSettings, {"seed": -1}),
-        (AnalysisSettings, {"pieces": 0}),
+        (AnalysisSettings, {"micro_batches": 0}),
         (Decoding, {"beam": 0}),
         (Decoding, {"max_tokens": 0}),
         (Decoding, {"max_sentences": 0}),

@@ -63,7 +63,7 @@ def fisher(
         for number, batch in enumerate(batches):
             torch.manual_seed(int(sha256_of(str(settings.seed), "fisher", str(number))[:15], 16))
             loss = 0.0
-            for items in batch.pieces:
+            for items in batch.micro_batches:
                 terms, _ = plan.task.loss(plan.task.collate(items, settings.split), settings.loss)
                 value = added(terms, batch, settings.reduction == "token")
                 value.backward()  # type: ignore[no-untyped-call]
@@ -135,7 +135,7 @@ def wanda(
 
 
 def _without_padding(task: Task, split: str, items: Sequence[Item]) -> Iterator[list[Item]]:
-    """Yield all sentences, those of the very same lengths together: no piece of them is padded."""
+    """Yield all sentences, those of the very same lengths together: no micro-batch of them is padded."""
     groups: dict[tuple[int, ...], list[Item]] = defaultdict(list)
     sizes = {key: task.sizes(key, split) for key in {key for key, _ in items}}
     for key, row in items:

@@ -187,7 +187,7 @@ def ablate(
         module: in the mode and the dtype that is to be measured.
         places: M (tensor of `module`, flat index in it).
         batches: with their target tokens.
-        collate: the sentences of one piece → what `loss` takes.
+        collate: the sentences of one micro-batch → what `loss` takes.
         loss: → the *summed* loss (nats) and the number of its target tokens; see `sensitivity.measure`.
         per_token: divide the loss of a batch by its target tokens, or leave the sum.
         seed: of the dropout, where there is any: each batch has its own, the same for every loss that is compared.
@@ -198,13 +198,15 @@ def ablate(
     """
     taylor, exact = np.zeros(len(places)), np.zeros(len(places))
     for number, batch in enumerate(batches):
-        pieces = [collate(items) for items in batch.pieces]
+        micro_batches = [collate(items) for items in batch.micro_batches]
 
-        def parts(number: int = number, batch: Batch = batch, pieces: list[Any] = pieces) -> Iterator[torch.Tensor]:
-            """Compute the loss of the batch, piece by piece."""
+        def parts(
+            number: int = number, batch: Batch = batch, micro_batches: list[Any] = micro_batches
+        ) -> Iterator[torch.Tensor]:
+            """Compute the loss of the batch, micro-batch by micro-batch."""
             torch.manual_seed(seed + number)
-            for piece in pieces:
-                yield added(loss(piece)[0], batch, per_token)
+            for micro_batch in micro_batches:
+                yield added(loss(micro_batch)[0], batch, per_token)
 
         taylor += np.abs(_products(module, places, parts()))
         with torch.no_grad():

@@ -133,7 +133,7 @@ def _measure_all(model: Model, run: Run, plan: Plan, settings: AnalysisSettings)
                 found = _measured(model, plan, batches, settings, advance=bar.advance, **own)
             except torch.OutOfMemoryError as error:
                 raise SensikitError(
-                    "--tokens", "the device ran out of memory", "raise --pieces or lower --tokens"
+                    "--tokens", "the device ran out of memory", "raise --micro-batches or lower --tokens"
                 ) from error
         run.write_set(settings.task, name, _vectors(found, name in plan.measured), _noted(found, batches, settings))
     if settings.rest == "pooled":

@@ -23,12 +23,12 @@ MINIMUM_BATCHES = 40
 
 @dataclass(frozen=True)
 class Batch:
-    """Some sentences, in pieces of like length, and the target tokens in all of them.
+    """Some sentences, in micro-batches of like length, and the target tokens in all of them.
 
     `others` are the target tokens of further terms of the loss, beside the first, which a batch is packed by.
     """
 
-    pieces: tuple[tuple[Item, ...], ...]
+    micro_batches: tuple[tuple[Item, ...], ...]
     tokens: int
     others: tuple[int, ...] = ()
 
@@ -40,7 +40,7 @@ class Batch:
     @property
     def items(self) -> tuple[Item, ...]:
         """Every sentence of the batch."""
-        return tuple(item for piece in self.pieces for item in piece)
+        return tuple(item for micro_batch in self.micro_batches for item in micro_batch)
 
 
 def fingerprint(batches: Sequence[Batch]) -> str:
@@ -92,7 +92,7 @@ def draw(sizes: Mapping[str, np.ndarray], seed: int, purpose: str, temperature: 
 
 
 def pack(
-    items: Iterator[Item], sizes: Mapping[str, np.ndarray], tokens: int, count: int, pieces: int = 1
+    items: Iterator[Item], sizes: Mapping[str, np.ndarray], tokens: int, count: int, micro_batches: int = 1
 ) -> list[Batch]:
     """Return at most `count` batches of about `tokens` target tokens each.
 
@@ -109,13 +109,13 @@ def pack(
         size = int(sizes[item[0]][item[1], 1])
         crosses = total + size >= tokens
         if crosses and held and (total + size) - tokens > tokens - total:
-            batches.append(_batch(held, sizes, pieces))
+            batches.append(_batch(held, sizes, micro_batches))
             held, total = [item], size
         else:
             held.append(item)
             total += size
         if total >= tokens:
-            batches.append(_batch(held, sizes, pieces))
+            batches.append(_batch(held, sizes, micro_batches))
             held, total = [], 0
         if len(batches) >= count:
             break
@@ -127,12 +127,12 @@ def pack(
     return batches[:count]
 
 
-def _batch(items: Sequence[Item], sizes: Mapping[str, np.ndarray], pieces: int) -> Batch:
+def _batch(items: Sequence[Item], sizes: Mapping[str, np.ndarray], micro_batches: int) -> Batch:
     lengths = np.array([sizes[language][index] for language, index in items])
     order = np.lexsort((lengths[:, 1], lengths.max(axis=1)))
-    # equal tokens in each piece, not equal sentences: the long ones are what padding costs
+    # equal tokens in each micro-batch, not equal sentences: the long ones are what padding costs
     filled = np.cumsum(lengths[order].sum(axis=1))
-    part_of = np.minimum(filled * pieces // (filled[-1] + 1), pieces - 1)
-    parts = (order[part_of == part] for part in range(pieces))
+    part_of = np.minimum(filled * micro_batches // (filled[-1] + 1), micro_batches - 1)
+    parts = (order[part_of == part] for part in range(micro_batches))
     tokens, *others = (int(count) for count in lengths[:, 1:].sum(axis=0))
     return Batch(tuple(tuple(items[i] for i in part) for part in parts if len(part)), tokens, tuple(others))

@@ -66,7 +66,7 @@ def make_plan(model: Model, settings: AnalysisSettings, groups: Sequence[str] | 
     def packed(name: str, members: Sequence[str], tokens: int, count: int = settings.batches) -> list[Batch]:
         pool = {key: sizes[key] for key in members}
         items = draw(pool, settings.seed, f"{settings.task}/{purpose_of(name)}", settings.rest_temperature)
-        return pack(items, pool, tokens, count, settings.pieces)
+        return pack(items, pool, tokens, count, settings.micro_batches)
 
     left_out = {key: task.left_out(key, settings.split) for key in measured}
     what = "pairs" if settings.task == "mt" else "sentences"
@@ -129,7 +129,8 @@ def run_signature(model: Model, settings: AnalysisSettings, plan: Plan) -> str:
         sigma=sigma_for(settings.reduction == "token", plan.tokens, settings.sigma),
         seed=settings.seed,
         nonfinite="skipped" if settings.skip_nonfinite else None,
-        pieces=settings.pieces if settings.mode == "train" else None,  # each piece draws its own dropout
+        # each micro-batch draws its own dropout
+        micro_batches=settings.micro_batches if settings.mode == "train" else None,
         dtype="fp32",
         ckpt=model.provenance.checkpoint_sha256[:8],
         data=model.provenance.data_sha256[:8],
@@ -138,7 +139,7 @@ def run_signature(model: Model, settings: AnalysisSettings, plan: Plan) -> str:
 
 def held_gradient(settings: AnalysisSettings) -> bool:
     """Return whether a whole gradient is held: of several parts, or to be judged before it counts."""
-    return settings.pieces > 1 or settings.skip_nonfinite
+    return settings.micro_batches > 1 or settings.skip_nonfinite
 
 
 def disk_of(count: int, plan: Plan) -> int:

@@ -70,7 +70,7 @@ def measure(
 ) -> Sensitivity:
     """Return S(θ, B) = |θ| · (1/|B|) Σ_b |∇L(θ, b)| (Eq. 3), the absolute value taken per batch.
 
-    The gradient of a batch is summed over its pieces before the absolute value. With one piece per batch no full
+    The gradient of a batch is summed over its micro-batches before the absolute value. With a single one no full
     gradient is ever held; with several, or with `skip_nonfinite`, one is. Nothing of `module` is changed: neither
     its weights nor its mode; its gradients are None afterwards.
 
@@ -78,7 +78,7 @@ def measure(
         module: in the mode (eval or train) that is to be measured.
         parameters: what to measure.
         batches: of about equal numbers of target tokens.
-        collate: the sentences of one piece → what `loss` takes.
+        collate: the sentences of one micro-batch → what `loss` takes.
         loss: → the *summed* loss (scalar tensor, nats) and the number of its target tokens; with K terms, (K,) of
             both.
         per_token: divide each term of the loss of a batch by its target tokens (the default), or leave the sum.
@@ -121,7 +121,7 @@ def measure(
 
 
 def added(terms: torch.Tensor, batch: Batch, per_token: bool) -> torch.Tensor:
-    """Return what a piece adds to the loss of its batch, a scalar; `terms` are its summed losses, a scalar or (K,)."""
+    """Return what a micro-batch adds to the loss of its batch, a scalar; `terms` are its summed losses, () or (K,)."""
     # a term without a token in the whole batch is zero, whatever it is divided by
     shares = zip(terms.reshape(-1), batch.counts, strict=True)
     return torch.stack([term / max(1, tokens if per_token else 1) for term, tokens in shares]).sum()
@@ -136,8 +136,8 @@ def _backward(
 ) -> float:
     """Run one batch forward and backward; return its loss."""
     total, counted = 0.0, np.zeros(len(batch.counts), dtype=np.int64)
-    for number, items in enumerate(batch.pieces):
-        accumulator.complete = number + 1 == len(batch.pieces)
+    for number, items in enumerate(batch.micro_batches):
+        accumulator.complete = number + 1 == len(batch.micro_batches)
         terms, count = loss(collate(items))
         value = added(terms, batch, per_token)
         value.backward()  # type: ignore[no-untyped-call]
@@ -166,7 +166,7 @@ class _Accumulator:
 
     @contextlib.contextmanager
     def hooks(self, module: nn.Module) -> Iterator[None]:
-        """Take each gradient as soon as the last piece of a batch has completed it; leave none behind."""
+        """Take each gradient as soon as the last micro-batch of a batch has completed it; leave none behind."""
 
         def hook_of(name: str) -> Callable[[torch.Tensor], None]:
             def hook(_: torch.Tensor) -> None:

@@ -49,15 +49,15 @@ def analyze_against_bare_passes() -> None:
 
     def bare() -> None:
         for batch in drawn:
-            for piece in batch.pieces:
-                loss(collate(piece))[0].backward()
+            for micro_batch in batch.micro_batches:
+                loss(collate(micro_batch))[0].backward()
             model.zero_grad(set_to_none=True)
 
     side_by_side(
         "S(θ,B) of 40 batches of 512 tokens",
         lambda: measure(model, parameters, drawn, collate, loss, sample=sample),
         bare,
-        "forward and backward of the same pieces alone",
+        "forward and backward of the same micro-batches alone",
     )
 
 
@@ -66,10 +66,10 @@ def pieces_against_one() -> None:
     parameters, loss = registry(model), loss_of(model)
     split, whole = batches(20, 512, 4), batches(20, 512, 1)
     side_by_side(
-        "batches in 4 pieces of like length",
+        "batches in 4 micro-batches of like length",
         lambda: measure(model, parameters, split, collate, loss),
         lambda: measure(model, parameters, whole, collate, loss),
-        "the same batches in one piece, padded to the longest",
+        "the same batches in one micro-batch, padded to the longest",
     )
 
 

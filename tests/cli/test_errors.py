@@ -57,7 +57,7 @@ def test_analyze_prints_its_signature_and_where_it_wrote(tmp_path: Path) -> None
 def test_every_option_of_analyze_reaches_the_settings(tmp_path: Path) -> None:
     options = {
         "--batches": 5, "--tokens": 50, "--rest": "pooled", "--rest-temperature": 2.0, "--loss": "train",
-        "--sigma": 3e-8, "--seed": 4, "--pieces": 2, "--reduction": "sum", "--mode": "train",
+        "--sigma": 3e-8, "--seed": 4, "--micro-batches": 2, "--reduction": "sum", "--mode": "train",
     }  # fmt: skip
     typed = [part for pair in options.items() for part in pair]
     assert analyze(tmp_path, *typed, "--skip-nonfinite").code == 0
@@ -122,7 +122,7 @@ def test_a_sweep_of_two_checkpoints_that_would_share_a_run_is_refused(tmp_path: 
         (["--batches", 1], ["--batches"]),
         (["--tokens", 0], ["--tokens"]),
         (["--tokens", 10**6], ["fills 0 batches", "--tokens"]),
-        (["--pieces", 0], ["--pieces"]),
+        (["--micro-batches", 0], ["--micro-batches"]),
         (["--rest", "all"], ["--rest", "mixed or pooled"]),
         (["--rest-temperature", "nan"], ["--rest-temperature"]),
         (["--loss", "mse"], ["--loss", "nll or train"]),

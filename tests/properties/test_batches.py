@@ -27,7 +27,7 @@ POOLS = st.dictionaries(st.sampled_from(["cat", "fur", "nob"]), LENGTHS, min_siz
 @quiet
 @given(POOLS, st.integers(1, 60), st.integers(2, 30), st.integers(1, 6), st.sampled_from([0.4, 1.0, 5.0]))
 def test_batches_keep_their_promises(
-    pool: dict[str, list[tuple[int, int]]], tokens: int, count: int, pieces: int, temperature: float
+    pool: dict[str, list[tuple[int, int]]], tokens: int, count: int, micro_batches: int, temperature: float
 ) -> None:
     sizes = {code: np.array(lengths) for code, lengths in pool.items()}
     drawn = list(draw(sizes, 1, "test", temperature))
@@ -37,7 +37,7 @@ def test_batches_keep_their_promises(
         return int(sizes[item[0]][item[1], 1])
 
     try:
-        batches = pack(iter(drawn), sizes, tokens, count, pieces)
+        batches = pack(iter(drawn), sizes, tokens, count, micro_batches)
     except DataError:
         # two batches take at most two times T and what their last sentences have too much
         assert sum(map(target, drawn)) < 2 * tokens + 40
@@ -45,8 +45,8 @@ def test_batches_keep_their_promises(
     assert 2 <= len(batches) <= count
     at = 0
     for batch in batches:
-        assert all(batch.pieces)
-        assert len(batch.pieces) <= pieces
+        assert all(batch.micro_batches)
+        assert len(batch.micro_batches) <= micro_batches
         # the next sentences of the draw, in any order within the batch
         assert sorted(batch.items) == sorted(drawn[at : at + len(batch.items)])
         at += len(batch.items)

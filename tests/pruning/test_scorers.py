@@ -50,7 +50,7 @@ def measured(of: Any, backend: Any, batches: Sequence[Batch], **options: Any) ->
 @pytest.mark.parametrize("loss", ["nll", "train"])
 def test_fisher_is_the_mean_over_batches_of_the_squared_gradient_of_a_whole_batch(loss: str, reduction: str) -> None:
     backend = toy.backend()
-    batches = batches_of(backend, 3, pieces=2, groups=["cat"])
+    batches = batches_of(backend, 3, micro_batches=2, groups=["cat"])
     found = measured(fisher, backend, batches, loss=loss, reduction=reduction)
     named = {p.name: t for p, t in tensors(backend.module, registry(backend.module, backend.ghosts))}
     assert found.keys() == named.keys()
@@ -160,7 +160,7 @@ def ranked(rows: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("make", [toy.backend, transformer, untied], ids=["tokens", "transformer", "untied"])
 def test_wanda_is_its_definition_one_sentence_and_one_row_at_a_time(make: Any) -> None:
     backend = make()
-    batches = batches_of(backend, 3, pieces=2, groups=["cat"])
+    batches = batches_of(backend, 3, micro_batches=2, groups=["cat"])
     found = measured(wanda, backend, batches)
     expected = obvious_wanda(backend, [item for batch in batches for item in batch.items])
     assert found.keys() == expected.keys()
@@ -175,18 +175,18 @@ def test_wanda_reads_no_padding() -> None:
     assert sorted(item for group in groups for item in group) == items
     assert len(groups) < 60
     for group in groups:
-        piece = backend.collate(group)
-        assert (piece.source != toy.PAD).all()
-        assert (piece.target != toy.PAD).all()
+        micro_batch = backend.collate(group)
+        assert (micro_batch.source != toy.PAD).all()
+        assert (micro_batch.target != toy.PAD).all()
 
 
 def test_wanda_reads_no_padding_of_fairseq_and_sees_what_attention_multiplies(any_design: Model) -> None:
     items = [("cat", row) for row in range(30)]
     task: Any = any_design
     for group in _without_padding(any_design, "train", items):
-        piece = any_design.collate(group)
+        micro_batch = any_design.collate(group)
         for name in ("src_tokens", "prev_output_tokens"):
-            assert (piece.net_input[name] != task.task.source_dictionary.pad()).all()
+            assert (micro_batch.net_input[name] != task.task.source_dictionary.pad()).all()
     found = measured(wanda, any_design, [Batch((tuple(items),), 1)])
     parts = dict(any_design.module.named_modules())
     for name in ("encoder.layers.1.self_attn.k_proj", "decoder.layers.0.encoder_attn.out_proj", "encoder.layers.0.fc1"):

@@ -43,9 +43,9 @@ class Quadratic(nn.Module):
         return (slope * self.theta + curve * self.theta**2 / 2).sum()
 
 
-def numbered(tokens: int, pieces: int = 1) -> list[Batch]:
-    """Two batches, each `pieces` times the sentence of its number."""
-    return [Batch(((("cat", number),),) * pieces, tokens) for number in range(2)]
+def numbered(tokens: int, micro_batches: int = 1) -> list[Batch]:
+    """Two batches, each `micro-batches` times the sentence of its number."""
+    return [Batch(((("cat", number),),) * micro_batches, tokens) for number in range(2)]
 
 
 def by_hand(module: Quadratic, places: list[int], batches: Sequence[Batch], **options: Any) -> tuple[Any, Any]:
@@ -79,7 +79,7 @@ def test_a_loss_without_curvature_makes_the_two_equal(monkeypatch: pytest.Monkey
 def test_the_loss_of_a_batch_is_the_sum_of_its_pieces_over_its_tokens() -> None:
     taylor, exact = by_hand(Quadratic(), [0, 1, 2], numbered(1))
     for per_token, factor in ((True, 3 / 7), (False, 3)):
-        found = by_hand(Quadratic(), [2, 0, 1], numbered(7, pieces=3), per_token=per_token)
+        found = by_hand(Quadratic(), [2, 0, 1], numbered(7, micro_batches=3), per_token=per_token)
         np.testing.assert_allclose(found[0], taylor[[2, 0, 1]] * factor, rtol=1e-14)
         np.testing.assert_allclose(found[1], exact[[2, 0, 1]] * factor, rtol=1e-14)
 
@@ -111,12 +111,12 @@ def test_an_exception_between_leaves_the_model_as_it_was() -> None:
     backend = toy.backend()
     before, calls = bits(backend.module), 0
 
-    def breaks(piece: Any) -> Any:
+    def breaks(micro_batch: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 5:
             raise KeyboardInterrupt
-        return backend.loss(piece)
+        return backend.loss(micro_batch)
 
     tensor = backend.module.get_parameter("encoder.layers.0.fc1.weight")
     with pytest.raises(KeyboardInterrupt), in_float64(backend.module):
@@ -176,7 +176,7 @@ def test_an_audit_is_in_float64(run: Run) -> None:
 def test_fairseq_is_in_float64_from_end_to_end(tiny_backend: Model) -> None:
     # fairseq's own log_softmax, and the softmax of its cross-attention, cast to float32
     batch = Batch(((("cat", 0), ("cat", 3)),), sum(int(tiny_backend.sizes("cat")[row, 1]) for row in (0, 3)))
-    piece = tiny_backend.collate(batch.items)
+    micro_batch = tiny_backend.collate(batch.items)
     module = tiny_backend.module
     before = bits(module)
     with in_float64(module):
@@ -187,7 +187,7 @@ def test_fairseq_is_in_float64_from_end_to_end(tiny_backend: Model) -> None:
             "encoder.layers.1.fc2.weight",
         ):
             tensor = module.get_parameter(name)
-            loss = tiny_backend.loss(piece)[0]
+            loss = tiny_backend.loss(micro_batch)[0]
             assert loss.dtype == torch.float64
             (gradient,) = torch.autograd.grad(loss, tensor)
             index = int(gradient.abs().argmax())
@@ -195,7 +195,7 @@ def test_fairseq_is_in_float64_from_end_to_end(tiny_backend: Model) -> None:
             with torch.no_grad():
                 for step in (1e-6, -2e-6):
                     tensor.view(-1)[index] += step
-                    sides.append(float(tiny_backend.loss(piece)[0]))
+                    sides.append(float(tiny_backend.loss(micro_batch)[0]))
                 tensor.view(-1)[index] += 1e-6
             assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(float(gradient.view(-1)[index]), rel=1e-5), name
     assert bits(module) == before
@@ -219,7 +219,7 @@ def test_float64_is_for_the_while_alone_whatever_the_dtypes_were() -> None:
 def test_losses_that_are_compared_have_the_same_dropout() -> None:
     backend = toy.backend()
     backend.module.double().train()
-    batches = batches_of(backend, 2, pieces=2)
+    batches = batches_of(backend, 2, micro_batches=2)
     ghost = backend.module.get_parameter(toy.GHOST)  # nothing reads it: any difference would be of the noise
     fc1 = backend.module.get_parameter("encoder.layers.0.fc1.weight")
     places = [(ghost, 0), (fc1, 3)]
@@ -249,7 +249,9 @@ def run(analysed: Path, tmp_path: Path) -> Run:
 
 def test_a_census_of_a_run_is_S_of_its_first_batches(tmp_path: Path) -> None:
     backend = toy.backend()
-    run = analyze(backend, tmp_path / "run", AnalysisSettings(batches=2, tokens=20, pieces=1), groups=["cat", "nso"])
+    run = analyze(
+        backend, tmp_path / "run", AnalysisSettings(batches=2, tokens=20, micro_batches=1), groups=["cat", "nso"]
+    )
     size = run.manifest["parameter_count"]
     summary = audit(run, backend, groups=["nso"], parameters=size, batches=9)
     table = run.read_table("audit.csv")
@@ -300,7 +302,7 @@ def test_an_audit_writes_both_tables_with_the_signature_of_each_choice(run: Run)
 
 
 def test_an_audit_is_on_the_first_batches_of_the_run_with_its_loss_and_its_mode(tmp_path: Path) -> None:
-    settings = AnalysisSettings(batches=4, tokens=64, loss="train", reduction="sum", mode="train", pieces=1)
+    settings = AnalysisSettings(batches=4, tokens=64, loss="train", reduction="sum", mode="train", micro_batches=1)
     run = analyze(Watched({"nob": 90, "cat": 80}), tmp_path / "run", settings)
     first = Watched({"nob": 90, "cat": 80})
     analyze(first, tmp_path / "again", settings)

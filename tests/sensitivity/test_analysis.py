@@ -82,7 +82,7 @@ def test_others_are_mixed_in_proportion_to_their_data_or_flatter() -> None:
 def test_what_is_measured_is_what_was_planned(tmp_path: Path, drawn: dict[str, list[Batch]]) -> None:
     backend = Watched()
     analyze(backend, tmp_path / "run", QUICK)
-    planned = [piece for batches in drawn.values() for batch in batches for piece in batch.pieces]
+    planned = [micro_batch for batches in drawn.values() for batch in batches for micro_batch in batch.micro_batches]
     assert [call.items for call in backend.calls] == planned
 
 
@@ -257,7 +257,7 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
 def test_a_gradient_that_is_not_finite_is_refused_with_its_batch_and_can_be_resumed(
     tmp_path: Path, straight: Path
 ) -> None:
-    settings = replace(QUICK, pieces=1)
+    settings = replace(QUICK, micro_batches=1)
     backend = Watched(before=infinite_at(2))
     with pytest.raises(NonFiniteError, match=r"batch 2 of nob: its gradient is not finite .*--skip-nonfinite"):
         analyze(backend, tmp_path / "run", settings)
@@ -268,7 +268,7 @@ def test_a_gradient_that_is_not_finite_is_refused_with_its_batch_and_can_be_resu
 
 
 def test_skipped_batches_are_counted_and_left_out_of_everything(tmp_path: Path) -> None:
-    settings = AnalysisSettings(batches=44, tokens=9, pieces=1, skip_nonfinite=True)
+    settings = AnalysisSettings(batches=44, tokens=9, micro_batches=1, skip_nonfinite=True)
     sizes = {"nob": 100, "cat": 100}
     backend = Watched(sizes, before=infinite_at(2, 30))
     run = analyze(backend, tmp_path / "run", settings)

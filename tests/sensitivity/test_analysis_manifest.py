@@ -107,16 +107,16 @@ def test_the_seed_decides_which_sentences_are_drawn(straight: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_choice_that_moves_a_number_is_in_the_signature(name: str) -> None:
-    assert set(CHANGES) | {"task", "pieces"} == set(asdict(QUICK)), "a new setting must be thought about"
+    assert set(CHANGES) | {"task", "micro_batches"} == set(asdict(QUICK)), "a new setting must be thought about"
     backend = Both()
     assert signature_of(backend, QUICK) != signature_of(backend, replace(QUICK, **CHANGES[name]))
 
 
 def test_pieces_draw_other_dropout_and_are_in_the_signature_of_training_mode_alone() -> None:
     backend = Watched()
-    assert signature_of(backend, QUICK) == signature_of(backend, replace(QUICK, pieces=2))
+    assert signature_of(backend, QUICK) == signature_of(backend, replace(QUICK, micro_batches=2))
     trained = replace(QUICK, mode="train")
-    assert signature_of(backend, trained) != signature_of(backend, replace(trained, pieces=2))
+    assert signature_of(backend, trained) != signature_of(backend, replace(trained, micro_batches=2))
 
 
 def test_temperature_moves_the_batches_of_all_languages_under_pooled_too() -> None:
@@ -131,7 +131,7 @@ def test_signature_is_written_out_in_full() -> None:
     checkpoint, data = backend.provenance.checkpoint_sha256[:8], backend.provenance.data_sha256[:8]
     assert signature_of(backend, replace(QUICK, mode="train", skip_nonfinite=True)) == (
         "S|task:mt|dir:xxx-eng|groups:3|split:train|loss:nll/token|mode:train|abs:batch|batches:6|tokens:40|"
-        "rest:mixed/T1|sigma:2.5e-10|seed:1|nonfinite:skipped|pieces:4|dtype:fp32|"
+        "rest:mixed/T1|sigma:2.5e-10|seed:1|nonfinite:skipped|micro_batches:4|dtype:fp32|"
         f"ckpt:{checkpoint}|data:{data}|v:{__version__}"
     )
 
@@ -187,7 +187,7 @@ def test_a_dry_run_writes_nothing_and_leaves_the_model_as_it_was(
         assert all(parameter.grad is None for parameter in backend.module.parameters())
         assert not backend.module.training
         assert torch.equal(torch.random.get_rng_state(), state)
-        assert len(backend.calls) <= 5 * settings.pieces  # of the 42 batches of a run
+        assert len(backend.calls) <= 5 * settings.micro_batches  # of the 42 batches of a run
 
 
 def test_a_dry_run_does_not_stumble_over_what_the_run_would_skip() -> None:

@@ -195,7 +195,7 @@ def test_a_language_that_does_not_fill_two_batches_is_refused(tmp_path: Path) ->
         ("--batches", {"batches": 1}),
         ("--batches", {"batches": -5}),
         ("--tokens", {"tokens": 0}),
-        ("--pieces", {"pieces": 0}),
+        ("--micro-batches", {"micro_batches": 0}),
         ("--rest-temperature", {"rest_temperature": 0.0}),
         ("--rest-temperature", {"rest_temperature": math.inf}),
         ("--rest-temperature", {"rest_temperature": math.nan}),

@@ -56,9 +56,9 @@ class Breaking(Watched):
         if isinstance(found, toy.ToyDenoising):
             inner = found.loss
 
-            def loss(piece: toy.Masked, kind: str = "nll") -> Any:
+            def loss(micro_batch: toy.Masked, kind: str = "nll") -> Any:
                 self.left -= 1
-                return inner(piece, kind) if self.left else 1 / 0
+                return inner(micro_batch, kind) if self.left else 1 / 0
 
             found.loss = loss  # type: ignore[method-assign]
         return found

@@ -120,7 +120,7 @@ def test_a_draw_leaves_numpys_global_state_alone() -> None:
 
 
 def test_a_batch_counts_the_target_tokens_of_its_sentences() -> None:
-    for batch in pack(draw(POOL, 1, "mt/all.groups"), POOL, 200, 50, pieces=3):
+    for batch in pack(draw(POOL, 1, "mt/all.groups"), POOL, 200, 50, micro_batches=3):
         assert batch.tokens == sum(POOL[code][index, 1] for code, index in batch.items)
 
 
@@ -139,7 +139,7 @@ def test_batches_hold_T_tokens_on_average() -> None:
 
 def test_no_sentence_comes_twice_and_none_but_the_unfilled_tail_is_lost() -> None:
     drawn = list(draw(POOL, 1, "mt/all.groups"))
-    batches = pack(iter(drawn), POOL, 200, 10**6, pieces=4)
+    batches = pack(iter(drawn), POOL, 200, 10**6, micro_batches=4)
     packed = items_of(batches)
     assert len(set(packed)) == len(packed)
     assert set(packed) == set(drawn[: len(packed)])
@@ -190,7 +190,7 @@ def test_too_little_data_is_refused_in_one_line_that_says_what_to_do(sentences: 
 
 
 def test_the_halves_of_the_batches_share_no_sentence() -> None:
-    batches = pack(draw(POOL, 1, "mt/all.groups"), POOL, 150, 500, pieces=4)
+    batches = pack(draw(POOL, 1, "mt/all.groups"), POOL, 150, 500, micro_batches=4)
     layout = blocks_of(len(batches))
     edge = sum(layout[: len(layout) // 2])
     first, second = items_of(batches[:edge]), items_of(batches[edge:])
@@ -199,30 +199,37 @@ def test_the_halves_of_the_batches_share_no_sentence() -> None:
     assert not set(first) & set(second)
 
 
-# pieces
+# micro-batches
 
 
-@pytest.mark.parametrize("pieces", [1, 2, 4, 7, 100])
-def test_the_pieces_of_a_batch_hold_each_of_its_sentences_once(pieces: int) -> None:
+@pytest.mark.parametrize("micro_batches", [1, 2, 4, 7, 100])
+def test_the_pieces_of_a_batch_hold_each_of_its_sentences_once(micro_batches: int) -> None:
     drawn = list(draw(POOL, 1, "mt/all.groups"))
     whole = pack(iter(drawn), POOL, 300, 10)
-    cut = pack(iter(drawn), POOL, 300, 10, pieces=pieces)
+    cut = pack(iter(drawn), POOL, 300, 10, micro_batches=micro_batches)
     for one, several in zip(whole, cut, strict=True):
         assert Counter(one.items) == Counter(several.items)
         assert one.tokens == several.tokens
-        assert len(one.pieces) == 1
-        assert 1 <= len(several.pieces) <= pieces
-        assert all(several.pieces)
+        assert len(one.micro_batches) == 1
+        assert 1 <= len(several.micro_batches) <= micro_batches
+        assert all(several.micro_batches)
 
 
 def padded(batches: list[Batch]) -> int:
-    """Cells of the padded source and target matrices of all pieces."""
-    sizes = [np.array([POOL[code][index] for code, index in piece]) for batch in batches for piece in batch.pieces]
-    return int(sum(len(piece) * piece.max(axis=0).sum() for piece in sizes))
+    """Cells of the padded source and target matrices of all micro-batches."""
+    sizes = [
+        np.array([POOL[code][index] for code, index in micro_batch])
+        for batch in batches
+        for micro_batch in batch.micro_batches
+    ]
+    return int(sum(len(micro_batch) * micro_batch.max(axis=0).sum() for micro_batch in sizes))
 
 
 def test_more_pieces_mean_less_padding() -> None:
-    cells = [padded(pack(draw(POOL, 1, "mt/all.groups"), POOL, 600, 20, pieces=pieces)) for pieces in (1, 2, 4, 8)]
+    cells = [
+        padded(pack(draw(POOL, 1, "mt/all.groups"), POOL, 600, 20, micro_batches=micro_batches))
+        for micro_batches in (1, 2, 4, 8)
+    ]
     assert cells == sorted(cells, reverse=True)
     real = sum(int(POOL[c][i].sum()) for c, i in items_of(pack(draw(POOL, 1, "mt/all.groups"), POOL, 600, 20)))
     assert cells[0] > 2 * real, "a batch of random sentences is mostly padding"
@@ -230,11 +237,11 @@ def test_more_pieces_mean_less_padding() -> None:
 
 
 def test_a_piece_holds_sentences_of_like_length_and_about_its_share_of_the_tokens() -> None:
-    for batch in pack(draw(POOL, 1, "mt/all.groups"), POOL, 600, 10, pieces=4):
-        sizes = [np.array([POOL[code][index] for code, index in piece]) for piece in batch.pieces]
+    for batch in pack(draw(POOL, 1, "mt/all.groups"), POOL, 600, 10, micro_batches=4):
+        sizes = [np.array([POOL[code][index] for code, index in micro_batch]) for micro_batch in batch.micro_batches]
         for shorter, longer in itertools.pairwise(sizes):
             assert shorter.max() <= longer.max(axis=1).min()
-        held = np.array([piece.sum() for piece in sizes])
+        held = np.array([micro_batch.sum() for micro_batch in sizes])
         assert len(held) == 4
         assert np.abs(held - held.sum() / 4).max() <= 2 * 60
 

@@ -69,7 +69,7 @@ def test_the_two_halves_are_measured_on_different_sentences() -> None:
         seen.extend(items)
         return backend.collate(items)
 
-    batches = batches_of(backend, 11, pieces=3)
+    batches = batches_of(backend, 11, micro_batches=3)
     found = sensitivity(backend, batches, collate=collate)
     edge = sum(len(batch.items) for batch in batches[: found.half_batches])
     assert 0 < edge < len(seen) == len(set(seen))

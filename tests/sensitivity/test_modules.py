@@ -75,7 +75,7 @@ def test_sums_of_half_precision_gradients_do_not_saturate(skip: bool) -> None:
 
 
 class Partly(nn.Module):
-    """`used` in every sentence, `first` in the first piece alone, `never` in none."""
+    """`used` in every sentence, `first` in the first micro-batch alone, `never` in none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,20 +104,20 @@ def test_a_parameter_without_a_gradient_has_S_zero(skip: bool) -> None:
         sample=sample_of(parameters),
         skip_nonfinite=skip,
     )
-    # `first` has its gradient before the last piece of the first batch, and none in the second: 3·(7/2 + 0)/2
+    # `first` has its gradient before the last micro-batch of the first batch, and none in the second: 3·(7/2 + 0)/2
     assert {name: float(tensor) for name, tensor in found.mean.items()} == {"used": 2.0, "first": 5.25, "never": 0.0}
     assert found.blocks.tolist() == [[2.0, 10.5, 0.0], [2.0, 0.0, 0.0]]
 
 
-@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("micro_batches", [1, 3])
 @pytest.mark.parametrize("skip", [False, True])
-def test_sparse_gradients_of_an_embedding_count_like_dense_ones(pieces: int, skip: bool) -> None:
+def test_sparse_gradients_of_an_embedding_count_like_dense_ones(micro_batches: int, skip: bool) -> None:
     def found(sparse: bool) -> dict[str, torch.Tensor]:
         embedding = nn.Embedding(toy.vocabulary_size(), 4, sparse=sparse)
         generator = torch.Generator().manual_seed(0)
         embedding.weight.data.copy_(torch.randn(embedding.weight.shape, generator=generator))
         backend = toy.ToyBackend(Bag(embedding), ghosts=[])
-        return sensitivity(backend, batches_of(backend, 5, pieces), skip_nonfinite=skip).mean
+        return sensitivity(backend, batches_of(backend, 5, micro_batches), skip_nonfinite=skip).mean
 
     dense, sparse = found(sparse=False), found(sparse=True)
     assert float(dense["embedding.weight"].max()) > 0

@@ -66,13 +66,13 @@ def backend(request: pytest.FixtureRequest) -> toy.ToyBackend:
 
 
 def broken(backend: toy.ToyBackend, after: int, error: BaseException) -> Callable[[Any], tuple[torch.Tensor, int]]:
-    """A loss that fails on its n-th call, with the gradients of other pieces already there."""
+    """A loss that fails on its n-th call, with the gradients of other micro-batches already there."""
     calls = itertools.count()
 
-    def loss(piece: Any) -> tuple[torch.Tensor, int]:
+    def loss(micro_batch: Any) -> tuple[torch.Tensor, int]:
         if next(calls) == after:
             raise error
-        return backend.loss(piece)
+        return backend.loss(micro_batch)
 
     return loss
 
@@ -80,7 +80,7 @@ def broken(backend: toy.ToyBackend, after: int, error: BaseException) -> Callabl
 @pytest.mark.parametrize("skip", [False, True])
 def test_the_module_is_left_as_it_was(backend: toy.ToyBackend, skip: bool) -> None:
     before = state_of(backend.module)
-    sensitivity(backend, batches_of(backend, 4, pieces=2), skip_nonfinite=skip)
+    sensitivity(backend, batches_of(backend, 4, micro_batches=2), skip_nonfinite=skip)
     assert_same(before, state_of(backend.module))
 
 
@@ -92,7 +92,10 @@ def test_the_module_is_left_as_it_was_after_an_exception(
     before = state_of(backend.module)
     with pytest.raises(type(error)):
         sensitivity(
-            backend, batches_of(backend, 4, pieces=2), loss=broken(backend, after=3, error=error), skip_nonfinite=skip
+            backend,
+            batches_of(backend, 4, micro_batches=2),
+            loss=broken(backend, after=3, error=error),
+            skip_nonfinite=skip,
         )
     assert_same(before, state_of(backend.module))
 
@@ -122,7 +125,7 @@ def test_gradients_that_were_there_before_play_no_part(double: toy.ToyBackend) -
 
 def test_measuring_twice_gives_the_same_bits() -> None:
     backend = toy.backend()
-    batches = batches_of(backend, 6, pieces=3)
+    batches = batches_of(backend, 6, micro_batches=3)
     first, second = sensitivity(backend, batches), sensitivity(backend, batches)
     assert_close(first.mean, second.mean, 0)
     assert_close(first.half, second.half, 0)
@@ -149,8 +152,8 @@ def test_with_one_piece_no_more_than_one_gradient_is_ever_held() -> None:
     backend = toy.ToyBackend(module)
     whole = len(registry_of(backend))
     assert live_gradients(backend, batches_of(backend, 4)) == 1
-    # with pieces, and where a batch must be judged before it counts, one full gradient is
-    assert live_gradients(backend, batches_of(backend, 4, pieces=2)) == whole
+    # with micro-batches, and where a batch must be judged before it counts, one full gradient is
+    assert live_gradients(backend, batches_of(backend, 4, micro_batches=2)) == whole
     assert live_gradients(backend, batches_of(backend, 4), skip_nonfinite=True) == whole
 
 
@@ -186,8 +189,8 @@ def test_an_infinite_loss_with_finite_gradients_is_refused_too() -> None:
 def offset(backend: toy.ToyBackend, bad: set[int]) -> Callable[[Any], tuple[torch.Tensor, int]]:
     calls = itertools.count()
 
-    def loss(piece: Any) -> tuple[torch.Tensor, int]:
-        total, tokens = backend.loss(piece)
+    def loss(micro_batch: Any) -> tuple[torch.Tensor, int]:
+        total, tokens = backend.loss(micro_batch)
         return total + (math.inf if next(calls) in bad else 0.0), tokens
 
     return loss
@@ -222,9 +225,9 @@ def test_skipped_batches_are_counted_and_S_is_that_of_the_others(double: toy.Toy
 
 
 def test_skipping_with_pieces_leaves_out_the_whole_batch(double: toy.ToyBackend) -> None:
-    # the first of two pieces is spoiled: the second must not be counted on its own
-    batches = batches_of(double, 50, pieces=2)
-    assert all(len(batch.pieces) == 2 for batch in batches)
+    # the first of two micro-batches is spoiled: the second must not be counted on its own
+    batches = batches_of(double, 50, micro_batches=2)
+    assert all(len(batch.micro_batches) == 2 for batch in batches)
     found = sensitivity(double, batches, loss=spoiled(double, {2 * 9}), skip_nonfinite=True)
     assert found.skipped == [9]
     assert_close(found.mean, obvious(double, batches[:9] + batches[10:]), 2 * ROUNDING)
@@ -251,7 +254,7 @@ def test_steps_are_counted_whether_skipped_or_not(double: toy.ToyBackend) -> Non
 def test_token_counts_that_disagree_between_plan_and_loss_are_caught() -> None:
     backend = toy.backend()
     batches = batches_of(backend, 4)
-    wrong = [*batches[:2], Batch(batches[2].pieces, batches[2].tokens + 1), batches[3]]
+    wrong = [*batches[:2], Batch(batches[2].micro_batches, batches[2].tokens + 1), batches[3]]
     with pytest.raises(
         AssertionError, match=rf"packed to {batches[2].tokens + 1} target tokens .* {batches[2].tokens}"
     ):

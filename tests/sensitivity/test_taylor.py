@@ -61,7 +61,7 @@ ONE_PIECE = [Batch(((("cat", 0),),), 1), Batch(((("cat", 1), ("cat", 2)),), 2)]
 TWO_PIECES = [Batch(((("cat", 0),),), 1), Batch(((("cat", 1),), (("cat", 2),)), 2)]
 
 
-@pytest.mark.parametrize("batches", [ONE_PIECE, TWO_PIECES], ids=["one piece", "two pieces"])
+@pytest.mark.parametrize("batches", [ONE_PIECE, TWO_PIECES], ids=["one micro-batch", "two micro-batches"])
 @pytest.mark.parametrize("skip", [False, True])
 def test_two_parameters_worked_out_by_hand(batches: list[Batch], skip: bool) -> None:
     # batch 0, (1, 0): r = 2·1 − 3 − 0 = −1, so ∇w = −1, ∇v = −1; one token
@@ -157,11 +157,11 @@ def test_on_a_small_transformer_S_ranks_parameters_as_exact_zeroing_does(
     backend.module.double()
     batches = batches_of(backend, 4)
     found = sensitivity(backend, batches)
-    pieces = [(backend.collate(batch.items), batch.tokens) for batch in batches]
+    micro_batches = [(backend.collate(batch.items), batch.tokens) for batch in batches]
 
     @torch.no_grad()
     def value() -> np.ndarray:
-        return np.array([float(backend.loss(piece)[0]) / tokens for piece, tokens in pieces])
+        return np.array([float(backend.loss(micro_batch)[0]) / tokens for micro_batch, tokens in micro_batches])
 
     before = value()
     pairs = []
@@ -181,24 +181,24 @@ def test_on_a_small_transformer_S_ranks_parameters_as_exact_zeroing_does(
 # the obvious loop
 
 
-@pytest.mark.parametrize("pieces", [1, 2, 5])
+@pytest.mark.parametrize("micro_batches", [1, 2, 5])
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("per_token", [True, False])
 def test_S_equals_the_obvious_loop_with_a_full_gradient(
-    double: toy.ToyBackend, pieces: int, skip: bool, per_token: bool
+    double: toy.ToyBackend, micro_batches: int, skip: bool, per_token: bool
 ) -> None:
-    batches = batches_of(double, 9, pieces)
+    batches = batches_of(double, 9, micro_batches)
     found = sensitivity(double, batches, skip_nonfinite=skip, per_token=per_token)
     assert_close(found.mean, obvious(double, batches, per_token), 2 * ROUNDING)
     assert_close(found.half, obvious(double, batches[: found.half_batches], per_token), 2 * ROUNDING)
     assert found.half_batches == 4
 
 
-@pytest.mark.parametrize("pieces", [1, 3])
-def test_S_of_a_transformer_equals_the_obvious_loop(pieces: int) -> None:
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_S_of_a_transformer_equals_the_obvious_loop(micro_batches: int) -> None:
     module = toy.initialised(toy.TinyTransformer(toy.vocabulary_size(), layers=2))
     backend = toy.ToyBackend(module, dtype=torch.float64)
-    batches = batches_of(backend, 6, pieces)
+    batches = batches_of(backend, 6, micro_batches)
     assert_close(sensitivity(backend, batches).mean, obvious(backend, batches), 2 * ROUNDING)
 
 

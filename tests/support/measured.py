@@ -20,10 +20,14 @@ ROUNDING = 2.0**-23
 
 
 def batches_of(
-    backend: toy.ToyBackend, count: int, pieces: int = 1, tokens: int = 40, groups: Sequence[str] = ("cat", "nob")
+    backend: toy.ToyBackend,
+    count: int,
+    micro_batches: int = 1,
+    tokens: int = 40,
+    groups: Sequence[str] = ("cat", "nob"),
 ) -> list[Batch]:
     sizes = {code: backend.sizes(code) for code in groups}
-    found = pack(draw(sizes, 1, "test"), sizes, tokens, count, pieces)
+    found = pack(draw(sizes, 1, "test"), sizes, tokens, count, micro_batches)
     assert len(found) == count
     return found
 
@@ -35,7 +39,7 @@ def sensitivity(backend: toy.ToyBackend, batches: Sequence[Batch], **options: An
 
 
 def full_gradient(backend: toy.ToyBackend, batch: Batch, per_token: bool = True) -> dict[str, torch.Tensor]:
-    """The gradient of a whole batch in one piece, by autograd alone."""
+    """The gradient of a whole batch in one micro-batch, by autograd alone."""
     named = dict(backend.module.named_parameters())
     total, tokens = backend.loss(backend.collate(batch.items))
     gradients = torch.autograd.grad(total / (tokens if per_token else 1), list(named.values()), allow_unused=True)
@@ -81,9 +85,9 @@ def registry_of(backend: toy.ToyBackend) -> tuple[Parameter, ...]:
 
 
 def spoiled(
-    backend: toy.ToyBackend, bad: set[int], value: float = math.nan, only: str | None = None, piece: int = 0
+    backend: toy.ToyBackend, bad: set[int], value: float = math.nan, only: str | None = None, micro_batch: int = 0
 ) -> Callable[[Any], tuple[torch.Tensor, int]]:
-    """A loss that spoils batches by number, in all gradients or in that of one parameter. For batches of one piece."""
+    """A loss that spoils batches by number, in all gradients or in that of one parameter; one micro-batch a batch."""
     calls = itertools.count()
 
     def loss(data: Any) -> tuple[torch.Tensor, int]:

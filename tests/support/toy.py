@@ -250,13 +250,17 @@ class ToyBackend:
             self._padded([p.target for p in pairs]),
         )
 
-    def loss(self, piece: MicroBatch, kind: str = "nll") -> tuple[torch.Tensor, int]:
-        logits = self.module(piece.source, piece.previous)
+    def loss(self, micro_batch: MicroBatch, kind: str = "nll") -> tuple[torch.Tensor, int]:
+        logits = self.module(micro_batch.source, micro_batch.previous)
         smoothing = {"nll": 0.0, "train": 0.1}[kind]
         total = functional.cross_entropy(
-            logits.flatten(0, 1), piece.target.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=smoothing
+            logits.flatten(0, 1),
+            micro_batch.target.flatten(),
+            ignore_index=PAD,
+            reduction="sum",
+            label_smoothing=smoothing,
         )
-        return total, int((piece.target != PAD).sum())
+        return total, int((micro_batch.target != PAD).sum())
 
     def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
         micro_batch = self.collate(items, split)
@@ -302,7 +306,7 @@ class ToyBackend:
 
 
 class Masked(NamedTuple):
-    """A padded piece of masked sources: (B, S) int64 each; PAD in `missing` where no word was masked."""
+    """A padded micro-batch of masked sources: (B, S) int64 each; PAD in `missing` where no word was masked."""
 
     source: torch.Tensor
     whole: torch.Tensor
@@ -354,16 +358,16 @@ class ToyDenoising:
         padded = self.backend._padded
         return Masked(padded(sources), padded([words.tolist() for words in whole]), padded(missing))
 
-    def loss(self, piece: Masked, kind: str = "nll") -> tuple[torch.Tensor, tuple[int, int]]:
-        logits = self.backend.module(piece.source, piece.source).flatten(0, 1)
+    def loss(self, micro_batch: Masked, kind: str = "nll") -> tuple[torch.Tensor, tuple[int, int]]:
+        logits = self.backend.module(micro_batch.source, micro_batch.source).flatten(0, 1)
         smoothing = {"nll": 0.0, "train": 0.1}[kind]
         terms = [
             functional.cross_entropy(
                 logits, target.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=smoothing
             )
-            for target in (piece.whole, piece.missing)
+            for target in (micro_batch.whole, micro_batch.missing)
         ]
-        return torch.stack(terms), (int((piece.whole != PAD).sum()), int((piece.missing != PAD).sum()))
+        return torch.stack(terms), (int((micro_batch.whole != PAD).sum()), int((micro_batch.missing != PAD).sum()))
 
     def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
         rows = [self.loss(self.collate([item], split), kind) for item in items]

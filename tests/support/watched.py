@@ -55,10 +55,10 @@ class Watched(toy.ToyBackend):
         self.items = tuple(items)
         return super().collate(items, split)
 
-    def loss(self, piece: toy.MicroBatch, kind: str = "nll") -> tuple[torch.Tensor, int]:
+    def loss(self, micro_batch: toy.MicroBatch, kind: str = "nll") -> tuple[torch.Tensor, int]:
         factor = self.before(len(self.calls))
         self.calls.append(Noted(self.module.training, kind, self.items))
-        total, tokens = super().loss(piece, kind)
+        total, tokens = super().loss(micro_batch, kind)
         return total * (1.0 if factor is None else factor), tokens
 
 

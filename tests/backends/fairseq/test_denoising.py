@@ -123,7 +123,7 @@ def obvious(model: FairseqModel, task: Denoising, batches: list[Batch]) -> dict[
 def test_S_equals_the_obvious_loop_with_a_full_gradient(tiny_data: Path, tmp_path: Path, method: str) -> None:
     _, model = opened(tiny_data, tmp_path / "c.pt", method)
     model.module.double()
-    settings = AnalysisSettings(task="denoise", batches=5, tokens=24, pieces=3)
+    settings = AnalysisSettings(task="denoise", batches=5, tokens=24, micro_batches=3)
     plan = make_plan(model, settings)
     task, batches = plan.task, plan.sets[rest_of("cat")]
     assert isinstance(task, Denoising)
