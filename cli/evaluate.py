@@ -1,8 +1,9 @@
-"""`sensikit evaluate`: BLEU and chrF++ of one or more checkpoints, by group and tier, with paired tests."""
+"""`sensikit evaluate`: the quality of one or more checkpoints, by group and tier, with paired tests."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,9 +30,10 @@ def evaluate(
         typer.Option(help="What to call a checkpoint; once for each, in order. By default its folder."),
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="The label that others are tested against: the first.")] = None,
+    task: options.Task = "mt",
     resume: options.Resume = False,
 ) -> None:
-    """Translate the test sets with each checkpoint, score them, and test the differences."""
+    """Score the test sets with each checkpoint, translated where the metric needs it, and test the differences."""
     from sensikit.evaluation.systems import evaluate_systems, labels_of
     from sensikit.evaluation.tables import text
 
@@ -42,7 +44,7 @@ def evaluate(
         found = evaluate_systems(
             {name: partial(opening.open, path, data) for name, path in zip(names, checkpoints, strict=True)},
             out or Path(stack.enter_context(TemporaryDirectory())),
-            settings,
+            replace(settings, task=task),
             groups=opening.groups,
             baseline=baseline,
             resume=resume,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Data = Annotated[Path, typer.Option("--data", help="What `sensikit corpus` wrote, or a fairseq data directory.")]
+Task = Annotated[str, typer.Option(help="mt, or denoise: whose sentences; of denoise there is the loss alone.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call left.")]
 
 

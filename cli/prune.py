@@ -1,8 +1,8 @@
-"""`sensikit prune`: one-shot pruning curves of an analysed checkpoint, in BLEU."""
+"""`sensikit prune`: one-shot pruning curves of an analysed checkpoint."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +31,7 @@ def prune(
     curves: Curves,
     which: options.Groups,
     origin: options.Origin,
+    task: options.Task = "mt",
     resume: options.Resume = False,
 ) -> None:
     """Prune an analysed checkpoint in several orders, and score every step."""
@@ -39,7 +40,8 @@ def prune(
     from sensikit.run import Run
 
     found, ratios, seeds = Run.open(run), parse_ratios(curves.ratios), range(1, curves.seeds + 1)
-    check_asked(ratios, curves.order, seeds, curves.settings)  # before a checkpoint is opened
+    settings = replace(curves.settings, task=task)
+    check_asked(ratios, curves.order, seeds, settings)  # before a checkpoint is opened
     table = run_sweep(
         found,
         origin.open(found),
@@ -47,7 +49,7 @@ def prune(
         curves.order,
         seeds=seeds,
         groups=which.groups,
-        settings=curves.settings,
+        settings=settings,
         cross=curves.cross,
         resume=resume,
         command=options.command_line(),

@@ -159,7 +159,8 @@ class EvaluationSettings(Options):
     metrics: tuple[str, ...] = option(
         ("bleu", "chrf"), "Comma-separated: bleu, chrf, loss; loss alone translates nothing.", names=("--metric",)
     )
-    task: str = option("mt", "Whose sentences; of denoise there is the loss alone.", choices=TASKS)
+    task: str = option("mt", choices=TASKS)
+    """Whose sentences: of denoising, there is the loss alone."""
     split: str = option("test", "Which of them.")
     decoding: Decoding = field(default_factory=Decoding)
     tokenizer: str = option("spm", "Of BLEU, as sacreBLEU names it.")

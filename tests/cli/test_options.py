@@ -21,8 +21,10 @@ from sensikit_cli.train import System
 from tests.support.command import call
 
 COMMANDS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-FROM_PYTHON_ALONE = {(AnalysisSettings, "task"), (AnalysisSettings, "split")}
-"""A run takes several tasks, and what is measured is what was trained on."""
+FROM_PYTHON_ALONE = {
+    (AnalysisSettings, "task"), (AnalysisSettings, "split"), (EvaluationSettings, "task"), (SweepSettings, "task"),
+}  # fmt: skip
+"""Verbs have a --task of their own, for a run takes several; and what is measured is what was trained on."""
 
 
 def leaves(kind: type[Any]) -> Iterator[tuple[str, Any, str]]:
