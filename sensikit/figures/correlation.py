@@ -20,6 +20,7 @@ from sensikit.figures.style import (
     FULL,
     MUTED,
     SUBSETS,
+    TASKS,
     Drawn,
     Groups,
     beside,
@@ -352,8 +353,7 @@ def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL)
         listed(ax, keys)
     axes[0].set_xlim(right=1.0)
     legend_below(figure, axes)
-    names = {"mt": "translation", "denoise": "denoising"}
-    tasks = " and ".join(names.get(task, task) for task in frame[["task_a", "task_b"]].iloc[0])
+    tasks = " and ".join(TASKS.get(task, task) for task in frame[["task_a", "task_b"]].iloc[0])
     text = f"PCC between the sensitivities for {tasks} of the same language; higher means that they share parameters. "
     if frame["pcc_low"].notna().any():
         text += "Bars are 95% intervals over batches. "

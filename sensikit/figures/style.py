@@ -33,6 +33,7 @@ INK, MUTED, RULE = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 # Okabe and Ito (2008), told apart with every common colour blindness
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 TIERS = {"High": "#1b4f72", "Low": "#5b9bc8", "Very Low": "#b9d6ea"}
+TASKS = {"mt": "translation", "denoise": "denoising"}
 SUBSETS = {
     "high": "10% high-sensitive parameters",
     "low": "90% low-sensitive parameters",

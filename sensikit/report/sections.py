@@ -13,7 +13,7 @@ from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import SIGNIFICANCE, TIERS
 from sensikit.figures.curves import CHOSEN, UNPRUNED, line_of
 from sensikit.figures.quality import by_ratio
-from sensikit.figures.style import FULL, Drawn, metrics_of, named, of_metric, runs
+from sensikit.figures.style import FULL, TASKS, Drawn, metrics_of, named, of_metric, runs
 from sensikit.pruning.ledger import CROSS, PRUNING
 from sensikit.report import tables
 from sensikit.report.inputs import Evaluated, Inputs
@@ -28,7 +28,6 @@ from sensikit.tables import Schema, Table
 
 WIDE = 4.6  # inches of a single panel on a page, wider than the column it would have in print
 MANIFEST = "manifest.json"
-TASKS = {"mt": "translation", "denoise": "denoising"}
 
 
 @dataclass(frozen=True)

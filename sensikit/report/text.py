@@ -13,10 +13,9 @@ from sensikit.evaluation.scoring import ALL, SIGNIFICANCE
 from sensikit.figures.correlation import mean_changes, pairs
 from sensikit.figures.curves import CHOSEN, UNPRUNED, curve
 from sensikit.figures.quality import gains
-from sensikit.figures.style import SUBSETS, digits, joined, named, of_metric, of_task, percent, span
+from sensikit.figures.style import SUBSETS, TASKS, digits, joined, named, of_metric, of_task, percent, span
 from sensikit.pruning.ledger import PRUNING
 from sensikit.report.inputs import Inputs, Subject
-from sensikit.report.sections import TASKS
 from sensikit.sensitivity.ablation import SUMMARY
 from sensikit.statistics.convergence import CONVERGENCE, needed
 from sensikit.statistics.correlation import CORRELATION, SIMILARITY

@@ -39,7 +39,7 @@ def test_the_difference_of_two_runs_is_in_the_summary_and_in_a_table(real_runs: 
 
 def test_curves_of_real_runs_are_tested_against_each_other(real_runs: Path, out: Path) -> None:
     runs = {name: Run.open(real_runs / name) for name in ("first", "second")}
-    found = curve_tests(runs)
+    found = curve_tests(runs).query("metric == 'bleu'")  # chrF++ has no table of its own beside it
     table = pd.read_csv(out / "tables" / "pruning-tests.csv")
     assert table["p"].tolist() == found["p"].tolist()
     assert table["Difference"].tolist() == pytest.approx(found["difference"].tolist())

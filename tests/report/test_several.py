@@ -34,12 +34,12 @@ def test_what_a_run_lacks_is_listed_with_its_command(tmp_path: Path, vectors_alo
         "Similarity of the two tasks and a sentence under concurrent denoising "
         "(of a model that was trained to denoise)":
             f"{analyze} --task denoise",
-        "Correlation between languages, Language specificity, Sensitivity and specificity by component, Correlation "
+        "Correlation between groups, Language specificity, Sensitivity and specificity by component, Correlation "
         "within components, Balance of sensitivity, Distribution of sensitivity and Convergence with the number of "
         "batches": analyze,
         "Audit of the Taylor estimate and its agreement with exact ablation": f"sensikit audit {bare}",
         "Pruning curves": f"sensikit prune {bare}",
-        "What pruning for one language does to the others": f"sensikit prune {bare} --cross --ratios 0.3,0.6 --resume",
+        "What pruning for one group does to the others": f"sensikit prune {bare} --cross --ratios 0.3,0.6 --resume",
         "Translation quality on whole test sets, with intervals and paired tests":
             "sensikit evaluate synthetic/checkpoint_best.pt --data synthetic/data --out EVALUATION",
     }  # fmt: skip
@@ -62,7 +62,7 @@ def test_a_sweep_goes_on_with_the_options_that_it_was_begun_with(tmp_path: Path)
     write_json(run / "pruning" / "commands.json", ["sensikit demo", begun])
     found, again = absent(run), f"sensikit prune {run} --tokenizer 13a --beam 2"
     assert found["Pruning curves in the orders fisher and wanda"] == f"{again} --order fisher,wanda --resume"
-    crossed = found["What pruning for one language does to the others"]
+    crossed = found["What pruning for one group does to the others"]
     assert crossed == f"{again} --cross --ratios 0.3,0.6 --resume"
     (subject,) = inputs.gather([run]).subjects
     assert subject.prunings == ("sensikit demo", begun)
@@ -238,7 +238,7 @@ def test_a_change_that_noise_may_have_made_is_said_to_be_none_that_can_be_told()
 
 
 def test_an_evaluation_has_its_tables_and_what_each_system_gains(reported_pair: Path) -> None:
-    stems = {"bleu-tiers", "bleu-differences", "bleu-languages", "chrf-tiers", "chrf-differences", "chrf-languages",
+    stems = {"bleu-tiers", "bleu-differences", "bleu-groups", "chrf-tiers", "chrf-differences", "chrf-groups",
              "systems"}  # fmt: skip
     tables = {path.stem for path in (reported_pair / "tables").iterdir()}
     assert {f"{stem}-xxx-eng" for stem in stems} <= tables

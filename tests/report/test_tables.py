@@ -82,7 +82,7 @@ def test_the_mean_change_stands_with_its_interval_and_the_pairs_that_moved_by_mo
     frame = pd.concat([frame, pd.DataFrame([mean])], ignore_index=True).assign(run="b − a")
     (row,) = tables.differences(frame).shown().to_dict("records")
     assert row == {
-        "Group": "90% low-sensitive parameters", "First": "0.700", "Second": "0.650", "Change": "-0.050",
+        "Subset": "90% low-sensitive parameters", "First": "0.700", "Second": "0.650", "Change": "-0.050",
         "95% from": "-0.070", "to": "-0.030", "Pairs": "6", "Down": "5", "Up": "1",
     }  # fmt: skip
 
