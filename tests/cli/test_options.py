@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sensikit.settings import AnalysisSettings, EvaluationSettings, Options, SweepSettings, option
+from sensikit.settings import AnalysisSettings, EvaluationSettings, Options, SweepSettings, names_of, option
 from sensikit_cli.corpus import Preparation
 from sensikit_cli.main import app, told
 from sensikit_cli.options import Groups, Opening, Origin, with_options
@@ -27,15 +27,15 @@ FROM_PYTHON_ALONE = {
 """Verbs have a --task of their own, for a run takes several; and what is measured is what was trained on."""
 
 
-def leaves(kind: type[Any]) -> Iterator[tuple[str, Any, str]]:
-    """The fields of settings, of nested ones too: name, default, help text."""
+def leaves(kind: type[Any]) -> Iterator[tuple[str, str, Any, str]]:
+    """The fields of settings, of nested ones too: name, option, default, help text."""
     settings = kind()
     for each in fields(settings):
         value = getattr(settings, each.name)
         if is_dataclass(value):
             yield from leaves(type(value))
         elif (kind, each.name) not in FROM_PYTHON_ALONE:
-            yield each.name, value, each.metadata["help"]
+            yield each.name, names_of(each)[0], value, each.metadata["help"]
 
 
 OF_VERBS = [
@@ -51,11 +51,11 @@ OF_VERBS = [
 
 
 @pytest.mark.parametrize(
-    ("verb", "name", "default", "text"), [(verb, *leaf) for verb, kind in OF_VERBS for leaf in leaves(kind)]
+    ("verb", "name", "spelled", "default", "text"), [(verb, *leaf) for verb, kind in OF_VERBS for leaf in leaves(kind)]
 )
-def test_every_field_is_an_option_of_its_verb(verb: str, name: str, default: object, text: str) -> None:
+def test_every_field_is_an_option_of_its_verb(verb: str, name: str, spelled: str, default: object, text: str) -> None:
     (found,) = [each for each in COMMANDS[verb].params if each.name == name]
-    assert "--" + name.replace("_", "-") in found.opts
+    assert spelled in found.opts
     assert found.default == (",".join(default) if isinstance(default, tuple) else default)
     assert text
     assert found.help.endswith(text)  # type: ignore[attr-defined]
