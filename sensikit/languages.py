@@ -302,7 +302,7 @@ def grouped(
     key: str,
     pair: Pair | None,
     sizes: Mapping[str, int],
-    noted: Mapping[str, Mapping[str, Any]] | None = None,
+    noted: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Group:
     """Return the group of a pair, or of a language alone.
 
@@ -313,48 +313,31 @@ def grouped(
         noted: name, family and tier by language, where the data's manifest has them.
     """
     codes = [key] if pair is None or key in pair else list(pair)
-    found = [{**asdict(language(_shown(code), sizes)), **(noted or {}).get(code, {})} for code in codes]
+    pairs = sizes.get("train", 0)
+    found = [{**described(_shown(code), pairs), **(noted or {}).get(code, {})} for code in codes]
     return Group(
         key=key,
         source=pair[0] if pair else None,
         target=pair[1] if pair else None,
-        name="→".join(str(each["name"]) for each in found),
-        family=str(found[0]["family"]),
-        tier=str(found[0]["tier"]) if len(found) == 1 else tier(sizes.get("train", 0)),
+        name="→".join(each["name"] for each in found),
+        family=found[0]["family"],
+        tier=found[0]["tier"] if len(found) == 1 else tier(pairs),
         sizes=dict(sizes),
     )
 
 
-@dataclass(frozen=True)
-class Language:
-    """What is known of a language: its ISO 639-3 code, name, family and tier, and examples by split."""
-
-    code: str
-    name: str
-    family: str
-    tier: str
-    sizes: dict[str, int] = field(default_factory=dict)
-
-
-def language(
-    code: str,
-    sizes: Mapping[str, int],
-    thresholds: tuple[int, int] = THRESHOLDS,
-    overrides: Mapping[str, tuple[str, str, str]] | None = None,
-) -> Language:
-    """Return what is known of a language; one that nobody has named has its code as its name and an unknown family.
+def described(
+    code: str, pairs: int, thresholds: tuple[int, int] = THRESHOLDS, given: tuple[str, str, str] = ("", "", "")
+) -> dict[str, str]:
+    """Return the name, family and tier of a language; one that nobody has named has its code for its name.
 
     Args:
         code: ISO 639-3, with a script where there is one.
-        sizes: sentence pairs by split; the tier follows from `train`.
-        thresholds: fewest training pairs of a High and of a Low language.
-        overrides: name, family and tier by code, each empty where it is as usual.
+        pairs: of training, which decide the tier.
+        thresholds: fewest pairs of a High and of a Low language.
+        given: name, family and tier, each empty where it is as usual.
     """
-    name, family, level = (overrides or {}).get(code, ("", "", ""))
-    return Language(
-        code=code,
-        name=name or name_of(code),
-        family=family or family_of(code),
-        tier=level or tier(sizes.get("train", 0), *thresholds),
-        sizes=dict(sizes),
-    )
+    name, family, level = given
+    return {
+        "name": name or name_of(code), "family": family or family_of(code), "tier": level or tier(pairs, *thresholds),
+    }  # fmt: skip

@@ -1,7 +1,7 @@
 import pytest
 
 from sensikit.errors import OptionError
-from sensikit.languages import FAMILIES, canonical, family_of, language, name_of, read_name, read_tiers, tier
+from sensikit.languages import FAMILIES, canonical, described, family_of, name_of, read_name, read_tiers, tier
 
 M15 = ["nso", "run", "ssw", "ind", "msa", "tgl", "nob", "isl", "fao", "slv", "ltz", "lim", "cat", "glg", "fur"]
 M8 = ["fuv", "kmb", "lug", "nya", "swh", "umb", "wol", "zul"]
@@ -144,23 +144,18 @@ def test_other_names_are_refused(text: str) -> None:
 
 
 def test_a_language_has_its_tier_from_its_training_pairs_alone() -> None:
-    found = language("cat", {"train": 99_999, "test": 1_000})
-    assert (found.name, found.family, found.tier) == ("Catalan", "Western Romance", "Very Low")
-    assert found.sizes == {"train": 99_999, "test": 1_000}
-    assert language("cat", {"train": 600}, (500, 50)).tier == "High"
+    assert described("cat", 99_999) == {"name": "Catalan", "family": "Western Romance", "tier": "Very Low"}
+    assert described("cat", 600, (500, 50))["tier"] == "High"
 
 
 def test_an_unknown_language_has_its_code_as_name_unless_it_is_given_one() -> None:
-    assert language("xyz", {}).name == "xyz"
-    assert language("xyz", {}).family == "unknown"
-    given = language("xyz", {}, overrides={"xyz": ("Xyz", "Isolate", "High")})
-    assert (given.name, given.family, given.tier) == ("Xyz", "Isolate", "High")
+    assert described("xyz", 0) == {"name": "xyz", "family": "unknown", "tier": "Very Low"}
+    assert list(described("xyz", 0, given=("Xyz", "Isolate", "High")).values()) == ["Xyz", "Isolate", "High"]
 
 
 def test_an_override_leaves_what_it_does_not_name() -> None:
-    found = language("fao", {"train": 5}, overrides={"fao": ("", "", "Low")})
-    assert (found.name, found.family, found.tier) == ("Faroese", "North Germanic", "Low")
+    assert list(described("fao", 5, given=("", "", "Low")).values()) == ["Faroese", "North Germanic", "Low"]
 
 
 def test_a_script_has_the_name_of_its_language() -> None:
-    assert language("zho_Hans", {}).name == "Chinese"
+    assert described("zho_Hans", 0)["name"] == "Chinese"

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from sensikit.corpus.cleaning import clean, fault_of_pair, fault_of_sentence, fi
 from sensikit.corpus.splitting import LEAVE_OUT, Pair, Sentence, Texts
 from sensikit.errors import DataError, OptionError
 from sensikit.files import sha256, sync_directory, unwritable, write_json
-from sensikit.languages import ENGLISH, THRESHOLDS, language
+from sensikit.languages import ENGLISH, THRESHOLDS, described
 from sensikit.progress import progress, say
 from sensikit.version import __version__
 
@@ -179,9 +178,8 @@ def _described(
     texts: Texts, code: str, tiers: tuple[int, int], names: Mapping[str, tuple[str, str, str]] | None
 ) -> dict[str, Any]:
     sizes = {part: len(pairs) for part, pairs in texts.pairs.items()}
-    description = asdict(language(code, sizes, tiers, names))
-    del description["code"]
-    return {**description, "mono": len(texts.mono["train"])}
+    description = described(code, sizes["train"], tiers, (names or {}).get(code, ("", "", "")))
+    return {**description, "sizes": sizes, "mono": len(texts.mono["train"])}
 
 
 def _counts(texts: Texts) -> dict[str, Any]:
