@@ -21,6 +21,7 @@ from sensikit.sensitivity.batches import Batch, draw, pack
 from sensikit.sensitivity.planning import Plan
 from sensikit.settings import AnalysisSettings
 from tests.support import toy
+from tests.support.checkpoints import translation
 from tests.support.measured import batches_of
 from tests.support.watched import Watched, bits, breaks_at, infinite_at, snapshot
 
@@ -182,11 +183,11 @@ def test_wanda_reads_no_padding() -> None:
 
 def test_wanda_reads_no_padding_of_fairseq_and_sees_what_attention_multiplies(any_design: Model) -> None:
     items = [("cat", row) for row in range(30)]
-    task: Any = any_design
-    for group in _without_padding(any_design, "train", items):
-        micro_batch = any_design.collate(group)
+    task = translation(any_design)
+    for group in _without_padding(task, "train", items):
+        micro_batch = task.collate(group)
         for name in ("src_tokens", "prev_output_tokens"):
-            assert (micro_batch.net_input[name] != task.task.source_dictionary.pad()).all()
+            assert (micro_batch.net_input[name] != task.opened.task.source_dictionary.pad()).all()
     found = measured(wanda, any_design, [Batch((tuple(items),), 1)])
     parts = dict(any_design.module.named_modules())
     for name in ("encoder.layers.1.self_attn.k_proj", "decoder.layers.0.encoder_attn.out_proj", "encoder.layers.0.fc1"):
@@ -203,6 +204,7 @@ def test_wanda_of_queries_in_fairseq_is_that_of_the_normed_states(tiny_backend: 
     items = [("cat", row) for row in range(8)]
     found = measured(wanda, tiny_backend, [Batch((tuple(items),), 1)])
     module: Any = tiny_backend.module
+    task = translation(tiny_backend)
     norm, query = module.encoder.layers[0].self_attn_layer_norm, module.encoder.layers[0].self_attn.q_proj
     squares, tokens = torch.zeros(query.in_features, dtype=torch.float64), 0
 
@@ -213,7 +215,7 @@ def test_wanda_of_queries_in_fairseq_is_that_of_the_normed_states(tiny_backend: 
 
     handle = norm.register_forward_hook(hook)
     for item in items:
-        tiny_backend.loss(tiny_backend.collate([item]))
+        task.loss(task.collate([item]))
     handle.remove()
     score = query.weight.detach().double().abs() * squares.sqrt()
     rows = torch.cat([score, query.bias.detach().double().abs()[:, None] * tokens**0.5], dim=1)

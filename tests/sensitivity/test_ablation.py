@@ -24,6 +24,7 @@ from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch
 from sensikit.settings import AnalysisSettings
 from tests.support import toy
+from tests.support.checkpoints import translation
 from tests.support.measured import batches_of
 from tests.support.watched import Watched, bits, infinite_at, snapshot
 
@@ -175,8 +176,9 @@ def test_an_audit_is_in_float64(run: Run) -> None:
 
 def test_fairseq_is_in_float64_from_end_to_end(tiny_backend: Model) -> None:
     # fairseq's own log_softmax, and the softmax of its cross-attention, cast to float32
-    batch = Batch(((("cat", 0), ("cat", 3)),), sum(int(tiny_backend.sizes("cat")[row, 1]) for row in (0, 3)))
-    micro_batch = tiny_backend.collate(batch.items)
+    task = translation(tiny_backend)
+    batch = Batch(((("cat", 0), ("cat", 3)),), sum(int(task.sizes("cat")[row, 1]) for row in (0, 3)))
+    micro_batch = task.collate(batch.items)
     module = tiny_backend.module
     before = bits(module)
     with in_float64(module):
@@ -187,7 +189,7 @@ def test_fairseq_is_in_float64_from_end_to_end(tiny_backend: Model) -> None:
             "encoder.layers.1.fc2.weight",
         ):
             tensor = module.get_parameter(name)
-            loss = tiny_backend.loss(micro_batch)[0]
+            loss = task.loss(micro_batch)[0]
             assert loss.dtype == torch.float64
             (gradient,) = torch.autograd.grad(loss, tensor)
             index = int(gradient.abs().argmax())
@@ -195,7 +197,7 @@ def test_fairseq_is_in_float64_from_end_to_end(tiny_backend: Model) -> None:
             with torch.no_grad():
                 for step in (1e-6, -2e-6):
                     tensor.view(-1)[index] += step
-                    sides.append(float(tiny_backend.loss(micro_batch)[0]))
+                    sides.append(float(task.loss(micro_batch)[0]))
                 tensor.view(-1)[index] += 1e-6
             assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(float(gradient.view(-1)[index]), rel=1e-5), name
     assert bits(module) == before

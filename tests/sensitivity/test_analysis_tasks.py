@@ -17,7 +17,7 @@ from sensikit.backends.base import Task
 from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.files import sha256
 from sensikit.parameters import registry
-from sensikit.run import Run
+from sensikit.run import MIXED, Run
 from sensikit.sensitivity.analysis import analyze, estimate
 from sensikit.sensitivity.batches import Batch, pack
 from sensikit.sensitivity.planning import make_plan
@@ -86,7 +86,7 @@ def test_S_of_two_terms_is_that_of_each_by_its_own_tokens(tmp_path: Path, settin
     backend = Watched()
     run = analyze(backend, tmp_path / "run", settings)
     sets = make_plan(backend, settings).sets
-    for name in ("cat", "cat.rest", "all"):
+    for name in ("cat", "cat.rest", MIXED):
         found = np.concatenate([block[0] for block in run.stream([run.vector("denoise", name)])])
         expected = obvious(backend, sets[name], settings.seed, settings.reduction == "token")
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())

@@ -13,7 +13,7 @@ import torch
 
 from sensikit.backends.base import Item
 from sensikit.pruning.masks import Order, chosen, pruning_plan
-from sensikit.run import Run
+from sensikit.run import MIXED, Run
 from sensikit.sensitivity.analysis import analyze
 from tests.support import handmade
 from tests.support.watched import QUICK, Watched, undisturbed
@@ -87,7 +87,7 @@ def test_permuting_the_parameters_permutes_the_result(straight: Path, tmp_path: 
         flat = handmade.flat(which, name)
         return {p.name: flat[p.start : p.stop] for p in which.parameters}
 
-    for name in ("cat", "cat.rest", "all"):
+    for name in ("cat", "cat.rest", MIXED):
         one, two = by_name(run, name), by_name(permuted, name)
         assert all(np.array_equal(one[each], two[each]) for each in names)
     for table in ("correlation.csv", "specificity.csv", "balance.csv"):
