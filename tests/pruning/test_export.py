@@ -16,9 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import sensikit
-from sensikit.backends import open_checkpoint, write_pruned
+from sensikit.backends.base import translation_of
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.checkpoint import read
+from sensikit.backends.fairseq.opening import open_checkpoint
+from sensikit.backends.fairseq.pruned import write_pruned
 from sensikit.errors import CheckpointError, OptionError, RunError, SensikitError
 from sensikit.files import sha256
 from sensikit.pruning.export import export, export_signature
@@ -38,7 +40,7 @@ GREEDY = Decoding(beam=1)
 def analysed(tiny_checkpoint: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("analysed") / "run"
     backend = open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
-    analyze(backend, path, AnalysisSettings(batches=4, tokens=60), groups=["cat"])
+    analyze(backend, path, AnalysisSettings(batches=4, tokens=60), groups=["cat", "fao"])
     return path
 
 
@@ -55,13 +57,13 @@ def test_what_is_exported_translates_as_what_was_pruned_in_memory(
     chosen_order = Order(order, "cat", seed=1 if order == "random" else None)
     done = export(run, tiny_backend, chosen_order, 0.3, tmp_path / "model.pt", tmp_path / "mask.safetensors")
     plan = pruning_plan(run, tiny_backend.module, chosen_order, [0.3])
-    unpruned = tiny_backend.translate("cat", "test", GREEDY).hypotheses
+    unpruned = translation_of(tiny_backend).translate("cat", "test", GREEDY).hypotheses
     with pruned(run, tiny_backend.module, plan, 0.3) as count:
-        expected = tiny_backend.translate("cat", "test", GREEDY).hypotheses
+        expected = translation_of(tiny_backend).translate("cat", "test", GREEDY).hypotheses
         weights = bits(tiny_backend.module)
     again = open_checkpoint(tmp_path / "model.pt", tiny_data, device="cpu")
     assert bits(again.module) == weights
-    assert again.translate("cat", "test", GREEDY).hypotheses == expected != unpruned
+    assert translation_of(again).translate("cat", "test", GREEDY).hypotheses == expected != unpruned
     assert done.pruned == count == round(0.3 * run.manifest["prunable_count"])
     assert done.prunable == run.manifest["prunable_count"]
 
@@ -143,7 +145,7 @@ def test_fairseq_generate_translates_with_it(run: Run, tiny_backend: Any, tiny_d
     lines = [line.split("\t") for line in done.stdout.splitlines() if line.startswith("H-")]
     found = [text.replace("__eng__", "").strip() for _, _, text in sorted(lines, key=lambda line: int(line[0][2:]))]
     again = open_checkpoint(tmp_path / "model.pt", tiny_data, device="cpu")
-    assert found == again.translate("cat", "test", Decoding(max_tokens=1)).hypotheses
+    assert found == translation_of(again).translate("cat", "test", Decoding(max_tokens=1)).hypotheses
 
 
 def test_weights_keep_their_dtype_and_second_copies_of_fairseq_0_12_2_are_left_out(
@@ -198,7 +200,7 @@ def test_a_place_that_is_taken_is_refused_and_left_as_it_is(run: Run, tiny_backe
     ("order", "ratio", "match"),
     [
         (Order("alphabet", "cat"), 0.3, "^--order: alphabet is not an order"),
-        (Order("specificity", "nob"), 0.3, "^--languages: nob was not measured"),
+        (Order("specificity", "nob"), 0.3, "^--groups: nob is no group here"),
         (Order("specificity", "cat"), 0.95, "^--ratios: 0.95 is more than"),
         (Order("specificity", "cat"), float("nan"), "^--ratios: nan is not between"),
     ],
@@ -249,7 +251,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
 
 def test_what_moves_the_mask_is_in_its_signature(run: Run) -> None:
     plain = export_signature(run, Order("specificity", "cat"), 0.3)
-    assert plain.startswith("M|order:specificity|language:cat|ratio:0.3|protect:0.1|scope:global|dir:xxx-eng|ckpt:")
+    assert plain.startswith("M|task:mt|order:specificity|group:cat|ratio:0.3|protect:0.1|scope:global|dir:xxx-eng|ckpt:")
     others = [
         export_signature(run, order, ratio)
         for order, ratio in (
@@ -270,7 +272,7 @@ def test_the_command_exports(run: Run, tiny_data: Path, tmp_path: Path) -> None:
     assert done.output.splitlines()[0] == f"{out}: {round(0.25 * size)} of {size} prunable parameters are zero"
     assert done.output.splitlines()[1] == export_signature(run, Order("random", "cat", 3, 0.2), 0.25)
     assert sum(int(each.sum()) for each in load_file(mask).values()) == round(0.25 * size)
-    assert open_checkpoint(out, tiny_data, device="cpu").languages
+    assert open_checkpoint(out, tiny_data, device="cpu").task("mt").groups
     again = call("export", run.path, *options, "--out", out, "--device", "cpu")
     assert again.code == 2
     assert "already exists" in again.error

@@ -19,7 +19,7 @@ from tests.support.watched import SCORING, undisturbed
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from tests.support.watched import Watched
 
-    monkeypatch.setattr("sensikit.backends.open_checkpoint", lambda *_: Watched())
+    monkeypatch.setattr("sensikit.backends.open_model", lambda *_: Watched())
     return undisturbed(tmp_path / "run")
 
 

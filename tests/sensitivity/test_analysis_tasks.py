@@ -268,7 +268,7 @@ def test_noise_is_drawn_by_the_seed_and_the_signature_says_so(tmp_path: Path) ->
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensikit.backends.open_checkpoint", lambda *_: Watched())
+    monkeypatch.setattr("sensikit.backends.open_model", lambda *_: Watched())
 
 
 def command(path: Path, *options: object) -> Called:
