@@ -103,7 +103,7 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
         table = pruned(run, model, recipe)
         say("5 of 5: report")
         page = report([run.path], out, labels=["demo"], command=command)
-    unpruned = table[table["ratio"] == 0].set_index("group")["bleu"]
+    unpruned = table[(table["ratio"] == 0) & (table["metric"] == "bleu")].set_index("group")["value"]
     say(f"BLEU: {', '.join(f'{code} {unpruned[code]:.1f}' for code in recipe.languages)}")
     say(f"{(time.monotonic() - started) / 60:.1f} minutes")
     return page

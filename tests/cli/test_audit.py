@@ -64,7 +64,7 @@ def test_every_order_prunes_from_the_command_line_and_scores_are_stored(run: Pat
     found = Run.open(run)
     assert set(found.read_table("pruning.csv")["order"]) == {"none", *SCORERS}
     assert found.has("fisher-mt", "cat")
-    assert found.has("wanda", "cat")
+    assert found.has("wanda-mt", "cat")
     assert not (run / "pruning-cross.csv").exists()
 
 

@@ -80,7 +80,7 @@ def test_every_option_of_prune_reaches_the_settings(run: Path) -> None:
     signature = table["signature"][0]
     for part in ("protect:0.2", "sents:4", "beam:3", "lenpen:0.5", "maxlen:2x+7/99", "split:valid"):
         assert f"|{part}|" in signature
-    assert sorted(table["seed"].dropna()) == [1, 2]
+    assert set(table["seed"].dropna()) == {1, 2}
     settings = read_json(run / "pruning" / "settings.json")
     assert (settings["decoding"]["max_tokens"], settings["bootstrap"]) == (99, 30)
 
@@ -99,8 +99,7 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path, backend: toy.ToyBacken
     before = snapshot(tmp_path)
     assert {name.split("/")[0] for name in before} == {"one-a", "two-a"}
     assert "one-a/pruning.csv" in before
-    backend.translate = None  # type: ignore[assignment, method-assign]  # nothing is left to decode
-    backend.loss = None  # type: ignore[assignment, method-assign]
+    backend.translate = backend.loss = pytest.fail  # type: ignore[assignment, method-assign]  # nothing is left to do
     assert call("sweep", "one/a.pt", "two/a.pt", *options).code == 0
     assert snapshot(tmp_path) == before
 

@@ -115,7 +115,7 @@ def test_a_checkpoint_of_other_data_is_named(
         (["--label", "a", "--label", "a"], ["--label", "called a"]),
         (["--label", "a/b", "--label", "c"], ["--label", "a/b"]),
         (["--baseline", "nobody"], ["--baseline", "nobody"]),
-        (["--languages", "deu"], ["--languages", "deu"]),
+        (["--languages", "deu"], ["--groups", "deu"]),
         (["--direction", "eng-xxx"], ["--direction", "eng-xxx"]),
         (["--beam", "0"], ["--beam"]),
         (["--max-sentences", "0"], ["--max-sentences"]),

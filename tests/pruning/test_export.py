@@ -251,7 +251,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
 
 def test_what_moves_the_mask_is_in_its_signature(run: Run) -> None:
     plain = export_signature(run, Order("specificity", "cat"), 0.3)
-    assert plain.startswith("M|task:mt|order:specificity|group:cat|ratio:0.3|protect:0.1|scope:global|dir:xxx-eng|ckpt:")
+    assert plain.startswith(
+        "M|task:mt|order:specificity|group:cat|ratio:0.3|protect:0.1|scope:global|dir:xxx-eng|ckpt:"
+    )
     others = [
         export_signature(run, order, ratio)
         for order, ratio in (

@@ -11,7 +11,7 @@ import torch
 
 from sensikit.errors import OptionError
 from sensikit.evaluation.metrics import evaluate, length_ratio, losses
-from sensikit.figures.curves import caption
+from sensikit.figures.curves import pruning_curves
 from sensikit.pruning.ledger import Cell, cells
 from sensikit.pruning.masks import Order, pruned, pruning_plan
 from sensikit.pruning.scorers import measure_missing
@@ -163,8 +163,8 @@ def test_protect_reaches_the_plan(run: Run) -> None:
 def test_a_caption_says_where_all_orders_have_pruned_the_same(run: Run) -> None:
     table = prune(run, translating(), [0, 0.4, 0.9], ["specificity", "reverse"], groups=["cat"], settings=SCORING)
     same = "so that at 90% all orders have pruned the same"
-    assert same in caption(table)
-    assert same not in caption(table[table["ratio"] < 0.9])
+    assert same in pruning_curves(table).caption
+    assert same not in pruning_curves(table[table["ratio"] < 0.9]).caption
     end = table[table["ratio"] == 0.9]
     assert end["sha256"].nunique() == 1
 

@@ -21,10 +21,11 @@ def train(
     data: Path, out: Path, *options: str, method: str = "cd+id", updates: int = 10, flags: list[str] = FEW
 ) -> Result:
     """`sensikit train`, in this process; an error comes through."""
-    from cli.train import train as command
+    from sensikit_cli.options import with_options
+    from sensikit_cli.train import train as command
 
     app = typer.Typer()
-    app.command()(command)
+    app.command()(with_options(command))
     words = [str(data), "--out", str(out), "--method", method, "--arch", "tiny", "--updates", str(updates), *options]
     result = CliRunner().invoke(app, [*words, "--", *flags], catch_exceptions=False)
     logging.getLogger("fairseq").setLevel(logging.WARNING)
