@@ -76,7 +76,7 @@ def test_it_goes_the_whole_way(finished: Path) -> None:
     audit = pd.read_csv(finished / "run" / "audit-summary.csv")
     assert set(audit["group"]) == set(TINY.languages)
     assert set(audit["command"]) == {"sensikit demo"}
-    assert (finished / "run" / "pruning.csv").read_text().count("\n") == 1 + 2 * len(TINY.ratios)
+    assert (finished / "run" / "pruning.csv").read_text().count("\n") == 1 + 2 * 2 * len(TINY.ratios)
     assert "<svg" in (finished / "report.html").read_text() or "data:image" in (finished / "report.html").read_text()
     assert read_json(finished / "demo.json")["recipe"]["updates"] == 30
 
@@ -91,7 +91,7 @@ def test_a_finished_demo_does_nothing_twice(finished: Path, monkeypatch: pytest.
     monkeypatch.setattr(launch, "train", refuse)
     monkeypatch.setattr("sensikit.corpus.build", refuse)
     monkeypatch.setattr("sensikit.sensitivity.ablation.audit", refuse)
-    monkeypatch.setattr("sensikit.backends.fairseq.translation.FairseqBackend.translate", refuse)
+    monkeypatch.setattr("sensikit.backends.fairseq.translation.Translation.translate", refuse)
     monkeypatch.setattr("sensikit.report.page.report", lambda runs, out, **_: out / "report.html")
     assert demo(finished, TINY) == finished / "report.html"
     assert [sha256(finished / name) for name in kept] == before

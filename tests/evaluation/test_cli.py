@@ -30,11 +30,12 @@ def evaluated(
 
 def test_two_checkpoints_side_by_side(evaluated: tuple[Path, str], tiny_checkpoint: Path, tiny_data: Path) -> None:
     from sensikit.backends import open_model
+    from sensikit.backends.base import translation_of
     from sensikit.settings import Decoding
 
     out, printed = evaluated
     backend = open_model(tiny_checkpoint, tiny_data, device="cpu")
-    found = backend.translate("nob", "test", Decoding(beam=2))
+    found = translation_of(backend).translate("nob", "test", Decoding(beam=2))
     scores = pd.read_csv(out / "evaluation.csv").set_index(["system", "group", "metric"])["value"]
     assert scores["long", "nob", "bleu"] == evaluate(found.hypotheses, found.references, "none")["bleu"].value
     assert (out / "references" / "nob.txt").read_text() == (tiny_data / "text" / "test.nob-eng.eng").read_text()
