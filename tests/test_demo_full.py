@@ -37,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         patch.setattr(launch, "train", refuse)
         patch.setattr("sensikit.corpus.build", refuse)
-        patch.setattr("sensikit.backends.fairseq.translation.FairseqBackend.translate", refuse)
+        patch.setattr("sensikit.backends.fairseq.translation.Translation.translate", refuse)
         patch.setattr("sensikit.report.page.report", lambda runs, out, **_: out / "report.html")
         demo_full(out, FEW)  # it is finished: nothing is done twice
         assert {path: sha256(path) for path in before} == before
@@ -78,7 +78,7 @@ def test_both_are_evaluated_analysed_and_pruned(finished: Path) -> None:
     for name, tasks in (("regular", ("mt",)), ("cd+id", ("mt", "denoise"))):
         run = Run.open(finished / "runs" / name)
         assert tuple(run.tasks) == tasks
-        assert len(run.read_table("pruning.csv")) == 2 * len(FEW.ratios)
+        assert len(run.read_table("pruning.csv")) == 2 * 2 * len(FEW.ratios)  # two groups, two metrics
         best = finished / "training" / name / "checkpoint_best.pt"
         assert run.manifest["provenance"]["checkpoint_sha256"] == sha256(best)
 
