@@ -76,7 +76,9 @@ def test_it_goes_the_whole_way(finished: Path) -> None:
     audit = pd.read_csv(finished / "run" / "audit-summary.csv")
     assert set(audit["group"]) == set(TINY.languages)
     assert set(audit["command"]) == {"sensikit demo"}
-    assert (finished / "run" / "pruning.csv").read_text().count("\n") == 1 + 2 * 2 * len(TINY.ratios)  # two groups, two metrics
+    assert (finished / "run" / "pruning.csv").read_text().count("\n") == 1 + 2 * 2 * len(
+        TINY.ratios
+    )  # two groups, two metrics
     assert "<svg" in (finished / "report.html").read_text() or "data:image" in (finished / "report.html").read_text()
     assert read_json(finished / "demo.json")["recipe"]["updates"] == 30
 

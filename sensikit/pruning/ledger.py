@@ -190,11 +190,15 @@ class Ledger(Folder):
     def cross_table(self) -> pd.DataFrame:
         """Return, as a tidy table, what every group loses where any one's order is pruned, and the unpruned model.
 
-        An order and ratio is there once another group was scored with it; its own group is there as well.
+        An order and ratio is there, in one metric, once another group was scored with it; its own group is there too.
         """
-        crossed = {(cell.order, cell.seed, cell.ratio) for cell, _ in self.lines if cell.other}
-        crossed |= {("none", None, 0.0)} if crossed else set()
-        lines = [line for (cell, _), line in self.lines.items() if (cell.order, cell.seed, cell.ratio) in crossed]
+        crossed = {(cell.order, cell.seed, cell.ratio, metric) for cell, metric in self.lines if cell.other}
+        crossed |= {("none", None, 0.0, metric) for *_, metric in crossed}
+        lines = [
+            line
+            for (cell, metric), line in self.lines.items()
+            if (cell.order, cell.seed, cell.ratio, metric) in crossed
+        ]
         return _frame(lines, CROSS)
 
 

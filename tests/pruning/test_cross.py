@@ -171,3 +171,12 @@ def test_the_loss_of_every_group_is_crossed_without_translating(run: Run) -> Non
     with pruned(run, backend.module, pruning_plan(run, backend.module, Order("specificity", "cat"), [0.5]), 0.5):
         nats, tokens = losses(backend, "nso", "test", Decoding()).sum(0)
     assert row["value"] == pytest.approx(nats / tokens, abs=1e-12)
+
+
+def test_a_metric_that_nobody_crossed_is_not_in_the_matrix(straight: Path, tmp_path: Path) -> None:
+    shutil.copytree(straight, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    settings = replace(SCORING, metrics=("loss",))
+    curves = prune(run, toy.backend(), [0.5], groups=LANGUAGES, settings=settings, resume=True)
+    assert "loss" in set(curves["metric"])
+    assert "loss" not in set(run.read_table("pruning-cross.csv")["metric"])
