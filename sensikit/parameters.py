@@ -66,6 +66,11 @@ class Parameter:
 def registry(module: nn.Module, ghosts: Collection[str] = ()) -> tuple[Parameter, ...]:
     """Return every trainable parameter of `module` once, in the order of `named_parameters`.
 
+    >>> tied = nn.Sequential(nn.Embedding(5, 2), nn.LayerNorm(2), nn.Linear(2, 5, bias=False))
+    >>> tied[2].weight = tied[0].weight
+    >>> [(each.name, each.start, each.prunable, each.aliases) for each in registry(tied)]
+    [('0.weight', 0, True, ('2.weight',)), ('1.weight', 10, False, ()), ('1.bias', 12, False, ())]
+
     A tied tensor is listed under its first name. `ghosts` (tensors that the forward pass never reads) are left out.
 
     Raises:

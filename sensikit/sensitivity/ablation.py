@@ -79,7 +79,7 @@ def audit(
         command: the command line, noted in the summary.
 
     Raises:
-        OptionError: for a language or a number that cannot be.
+        OptionError: for a group that was not measured, or too few batches or parameters.
         RunError: if the run belongs to another checkpoint or other data, or its batches cannot be drawn again.
         NonFiniteError: if a loss or a gradient is not finite.
     """

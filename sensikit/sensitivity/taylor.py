@@ -74,6 +74,17 @@ def measure(
     gradient is ever held; with several, or with `skip_nonfinite`, one is. Nothing of `module` is changed: neither
     its weights nor its mode; its gradients are None afterwards.
 
+    >>> from sensikit.parameters import registry
+    >>> model, points = nn.Linear(1, 1, bias=False), torch.tensor([[1.0], [-3.0]])
+    >>> _ = model.weight.data.fill_(2.0)
+    >>> batches = [Batch(((("cat", row),),), tokens=1) for row in (0, 1)]
+    >>> found = measure(
+    ...     model, registry(model), batches, lambda items: points[[row for _, row in items]],
+    ...     lambda x: (model(x).sum(), len(x)),
+    ... )
+    >>> found.mean["weight"]  # |θ| · mean |x|
+    tensor([[4.]])
+
     Args:
         module: in the mode (eval or train) that is to be measured.
         parameters: what to measure.

@@ -73,7 +73,7 @@ def term(logits: torch.Tensor, target: torch.Tensor, smoothing: float, alpha: fl
     """Return the term of K passes at N positions, all of which bear a loss.
 
     The same as log_softmax, fairseq's label smoothing, (1-ε-ε/(V-1))·nll + ε/(V-1)·Σ_v -log p_v, and `x_divergence`,
-    but in slices that fit into a cache, forth and back: four times as fast on a processor, and with less memory.
+    but in slices that fit into a cache, forward and backward: four times as fast on a processor, and with less memory.
 
     Args:
         logits: (K, N, V) float.

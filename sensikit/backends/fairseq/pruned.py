@@ -19,7 +19,7 @@ NOTE = "sensikit"
 
 
 def write_pruned(source: Path, sha256: str, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
-    """Write `source` to `out` with what `masks` say set to zero; return how many scalars that are, ties once.
+    """Write `source` to `out` with what `masks` say set to zero; return how many scalars went, tied ones counted once.
 
     Every other weight keeps its bits and its dtype, and the settings are copied as they stand: nothing of them is run,
     or vouched for. The optimizer's state is left out: what is pruned is to translate, and fairseq would not keep its
