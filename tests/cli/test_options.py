@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -20,7 +19,7 @@ from sensikit_cli.options import Groups, Opening, Origin, with_options
 from sensikit_cli.train import System
 from tests.support.command import call
 
-COMMANDS: dict[str, click.Command] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands
 FROM_PYTHON_ALONE = {
     (AnalysisSettings, "task"), (AnalysisSettings, "split"), (EvaluationSettings, "task"), (SweepSettings, "task"),
 }  # fmt: skip
