@@ -1,7 +1,15 @@
 """The run directory: one safetensors file per vector of sensitivities, small tables, and a manifest that hashes them.
 
 Steps share nothing but this directory. A vector is one float32 tensor per parameter, under its own name and shape;
-its flat order is that of the registry in the manifest.
+its flat order is that of the registry in the manifest, which holds:
+
+format, version, versions  of the run, of sensikit, and of Python, torch and numpy
+direction                  what finds the groups again: "xxx-eng", "eng-xxx", or pairs joined by +
+provenance                 framework, checkpoint and data, with their SHA-256
+groups                     those measured, by key, in order: source, target, name, family, tier, sizes by split
+parameters                 the registry, in flat order; parameter_count and prunable_count are scalars in it
+analyses                   by task: signature, settings, tokens (T), notes, command
+sets                       by task/name: counts, σ, the SHA-256 of each file
 """
 
 from __future__ import annotations
@@ -34,7 +42,7 @@ _FIELDS = {
     "version": str, "versions": dict, "direction": str, "provenance": dict, "groups": dict, "parameters": list,
     "parameter_count": int, "prunable_count": int, "analyses": dict, "sets": dict,
 }  # fmt: skip
-_LANGUAGE = {"name": str, "family": str, "tier": str, "sizes": dict}
+_GROUP = {"name": str, "family": str, "tier": str, "sizes": dict}
 _ANALYSIS = {"signature": str, "settings": dict, "tokens": int, "notes": list, "command": str}
 _PROVENANCE = dict.fromkeys(("framework", "checkpoint", "checkpoint_sha256", "data", "data_sha256"), str)
 
@@ -93,10 +101,10 @@ class Run(Folder):
         """
         super().validate(manifest, where)
         cls.hold(manifest["provenance"], _PROVENANCE, where, "the provenance's ")
-        for code, language in manifest["groups"].items():
-            cls.hold(language, _LANGUAGE, where, f"{code}'s ")
-            if any(type(size) is not int for size in language["sizes"].values()) or "train" not in language["sizes"]:
-                raise cls.lacks(f"{code}'s sizes", where)
+        for key, group in manifest["groups"].items():
+            cls.hold(group, _GROUP, where, f"{key}'s ")
+            if any(type(size) is not int for size in group["sizes"].values()) or "train" not in group["sizes"]:
+                raise cls.lacks(f"{key}'s sizes", where)
         for task, analysis in manifest["analyses"].items():
             cls.hold(analysis, _ANALYSIS, where, f"the {task} analysis's ")
         for name, noted in manifest["sets"].items():
@@ -186,7 +194,7 @@ class Run(Folder):
 
     def groups(self, task: str = "mt") -> list[str]:
         """Return the groups measured, in the order of the manifest."""
-        return [code for code in self.manifest["groups"] if f"{task}/{code}" in self.manifest["sets"]]
+        return [key for key in self.manifest["groups"] if f"{task}/{key}" in self.manifest["sets"]]
 
     def check(self, task: str, names: Sequence[str]) -> None:
         """Verify the hashes of the stored sets `names`.

@@ -1,6 +1,6 @@
 """The directory of an evaluation: what each system made of each test set, whole or not there, and of what, and how.
 
-manifest.json                   systems with their checkpoints' SHA-256, data, languages, settings, every text's SHA-256
+manifest.json                   systems with their checkpoints' SHA-256, data, groups, settings, every text's SHA-256
 hypotheses/SYSTEM.GROUP.txt     references/GROUP.txt      a sentence each line
 losses/SYSTEM.GROUP.npy         nats and target tokens of each sentence
 evaluation.csv  tiers.csv  significance.csv  tables/      made of those, every time anew
@@ -24,7 +24,7 @@ KIND = "evaluation"
 class Translated(Folder):
     """An evaluation directory: its path and its manifest."""
 
-    KIND, VERB, FORMAT = "an evaluation", "evaluate", 1
+    KIND, VERB, FORMAT = "an evaluation", "evaluate", 2
     FIELDS: ClassVar[Mapping[str, type]] = {
         "direction": str,
         "data": dict,
@@ -67,32 +67,32 @@ class Translated(Folder):
         yield "SHA-256 of the data", noted["data"].get("sha256"), facts["data"]["sha256"]
         yield from ((name, noted["settings"].get(name), value) for name, value in facts["settings"].items())
 
-    def has(self, system: str, language: str) -> bool:
+    def has(self, system: str, group: str) -> bool:
         """Return whether a test set was translated, and it and its references are as they were written."""
-        return self._has(_hypotheses(system, language)) and self._has(_references(language))
+        return self._has(_hypotheses(system, group)) and self._has(_references(group))
 
-    def keep(self, system: str, language: str, found: Translations) -> None:
+    def keep(self, system: str, group: str, found: Translations) -> None:
         """Store a translated test set and its references, and note both in the manifest, last of all.
 
         Raises:
             DataError: if an earlier system has other references.
         """
-        name, reference = _hypotheses(system, language), _references(language)
+        name, reference = _hypotheses(system, group), _references(group)
         if not self._has(reference):
             self._keep(reference, found.references, {"from": found.references_from})
         elif lines(self.path / reference) != found.references:
             problem = "are not those that an earlier system was given"
-            raise DataError(f"the references of {system}, {language}", problem, "give checkpoints of the same data")
+            raise DataError(f"the references of {system}, {group}", problem, "give checkpoints of the same data")
         self._keep(name, found.hypotheses, {"truncated": found.truncated})
         self.save()
 
-    def hypotheses(self, system: str, language: str) -> list[str]:
+    def hypotheses(self, system: str, group: str) -> list[str]:
         """Return the translation of a test set, a line each."""
-        return lines(self.path / _hypotheses(system, language))
+        return lines(self.path / _hypotheses(system, group))
 
-    def references(self, language: str) -> list[str]:
-        """Return the references of a language, a line each."""
-        return lines(self.path / _references(language))
+    def references(self, group: str) -> list[str]:
+        """Return the references of a group, a line each."""
+        return lines(self.path / _references(group))
 
     def has_losses(self, system: str, group: str) -> bool:
         """Return whether the losses of a test set are there as they were written."""
@@ -109,10 +109,10 @@ class Translated(Folder):
         name = _losses(system, group)
         return load_sums(self.path / name, self.manifest["files"][name]["sha256"], "evaluate --resume")
 
-    def noted(self, system: str, language: str) -> dict[str, Any]:
+    def noted(self, system: str, group: str) -> dict[str, Any]:
         """Return what is known of a translated test set: sha256, sentences, truncated, and `from`: its references."""
         files = self.manifest["files"]
-        return {"from": files[_references(language)]["from"], **files[_hypotheses(system, language)]}
+        return {"from": files[_references(group)]["from"], **files[_hypotheses(system, group)]}
 
     def _has(self, name: str) -> bool:
         return self.whole(name, self.manifest["files"].get(name, {}).get("sha256"))
@@ -121,13 +121,13 @@ class Translated(Folder):
         self.manifest["files"][name] = {"sha256": self.write_lines(name, text), "sentences": len(text), **facts}
 
 
-def _hypotheses(system: str, language: str) -> str:
-    return f"hypotheses/{system}.{language}.txt"
+def _hypotheses(system: str, group: str) -> str:
+    return f"hypotheses/{system}.{group}.txt"
 
 
 def _losses(system: str, group: str) -> str:
     return f"losses/{system}.{group}.npy"
 
 
-def _references(language: str) -> str:
-    return f"references/{language}.txt"
+def _references(group: str) -> str:
+    return f"references/{group}.txt"

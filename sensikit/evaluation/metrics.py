@@ -51,6 +51,11 @@ class Metric:
     higher: bool = True
 
     @property
+    def digits(self) -> str:
+        """The format in which a score is printed."""
+        return ".2f" if self.higher else ".3f"
+
+    @property
     def decodes(self) -> bool:
         """Whether it is a score of translations."""
         return self.made is not None

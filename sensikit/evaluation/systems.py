@@ -15,7 +15,15 @@ from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.folder import KIND, Translated
 from sensikit.evaluation.metrics import Metric, chosen, losses, of_losses, of_references
 from sensikit.evaluation.resampling import Float
-from sensikit.evaluation.scoring import Scores, evaluation_table, significance_table, tiers_table
+from sensikit.evaluation.scoring import (
+    EVALUATION,
+    SIGNIFICANCE,
+    TIERS,
+    Scores,
+    evaluation_table,
+    significance_table,
+    tiers_table,
+)
 from sensikit.files import write_text
 from sensikit.languages import chosen_groups
 from sensikit.progress import progress
@@ -75,9 +83,9 @@ def evaluate_systems(
         folder.save()
         _measure(folder, systems, settings)
         scores = _scored(folder, settings)
-        tables = {"evaluation.csv": evaluation_table(scores), "tiers.csv": tiers_table(scores)}
+        tables = {EVALUATION.name: evaluation_table(scores), TIERS.name: tiers_table(scores)}
         if len(systems) > 1:
-            tables["significance.csv"] = significance_table(scores, baseline)
+            tables[SIGNIFICANCE.name] = significance_table(scores, baseline)
         for name, table in tables.items():
             write_text(out / name, table.to_csv(index=False))
         folder.manifest |= {"signature": _signature(folder, settings), "notes": _notes(folder, settings)}

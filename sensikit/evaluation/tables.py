@@ -17,8 +17,6 @@ from sensikit.evaluation.scoring import ALL, LEVELS
 from sensikit.tables import Table
 
 MARK = "*"
-DIGITS = {"loss": 3}
-"""After the point; 2 of other metrics."""
 
 
 def by_tier(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Table:
@@ -42,7 +40,7 @@ def _side_by_side(
     unlike = _unlike(tests, metric, over)
     marks = {column: [MARK if (system, column) in unlike else " " for system in systems] for column in columns}
     shown = {column: each for column, each in marks.items() if MARK in each}
-    return Table(pd.DataFrame(rows), dict.fromkeys(columns, _format(metric)), shown)
+    return Table(pd.DataFrame(rows), dict.fromkeys(columns, METRICS[metric].digits), shown)
 
 
 def _unlike(tests: pd.DataFrame | None, metric: str, over: str) -> set[tuple[str, str]]:
@@ -50,10 +48,6 @@ def _unlike(tests: pd.DataFrame | None, metric: str, over: str) -> set[tuple[str
         return set()
     found = tests[(tests["metric"] == metric) & (tests["p"] < LEVEL) & (tests[over].fillna("") != "")]
     return set(zip(found["system_b"], found[over], strict=True))
-
-
-def _format(metric: str) -> str:
-    return f".{DIGITS.get(metric, 2)}f"
 
 
 def differences(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Table:
@@ -68,12 +62,12 @@ def differences(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) ->
             name: found["value"], "95% from": found["value_low"], "to": found["value_high"],
         }
     )  # fmt: skip
-    formats = {**dict.fromkeys((name, "95% from", "to"), _format(metric)), "Groups": ".0f"}
+    formats = {**dict.fromkeys((name, "95% from", "to"), METRICS[metric].digits), "Groups": ".0f"}
     if tests is not None:
         of_tiers = tests[(tests["metric"] == metric) & (tests["tier"].fillna("") != "")]
         keyed = of_tiers.set_index(["system_b", "tier"])[list(columns)].rename(columns=columns)
         table = table.join(keyed, on=["System", "Tier"])
-        formats |= {**dict.fromkeys((*columns.values(),), f"+{_format(metric)}"), "p": ".3f"}
+        formats |= {**dict.fromkeys((*columns.values(),), f"+{METRICS[metric].digits}"), "p": ".3f"}
     return Table(table.reset_index(drop=True), formats)
 
 

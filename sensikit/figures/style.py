@@ -99,11 +99,6 @@ def named(metric: str) -> str:
     return METRICS[metric].label if METRICS[metric].higher else METRICS[metric].label.lower()
 
 
-def digits(metric: str) -> str:
-    """Return the format in which a score is printed."""
-    return ".2f" if METRICS[metric].higher else ".3f"
-
-
 @dataclass(frozen=True)
 class Line:
     """How one line is drawn: told apart from others without its colour."""

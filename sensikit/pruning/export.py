@@ -10,10 +10,11 @@ import torch
 from sensikit.backends.base import Model
 from sensikit.errors import OptionError
 from sensikit.files import replacing
+from sensikit.languages import chosen_groups
 from sensikit.pruning.masks import Order, chosen, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of, save_vector
-from sensikit.sensitivity.planning import check_source, measured_groups
+from sensikit.sensitivity.planning import check_source
 from sensikit.sensitivity.taylor import Tensors
 from sensikit.signature import signature
 
@@ -48,7 +49,7 @@ def export(run: Run, model: Model, order: Order, ratio: float, out: Path, mask: 
             raise OptionError(f"{option} {path}", "already exists", "choose another name")
     scorer_of(order.name)
     check_source(run, model)
-    (group,) = measured_groups(run, [order.group], order.task)
+    (group,) = chosen_groups(run.groups(order.task), [order.group])
     with run.locked():
         run.check(order.task, [group, rest_of(group)])
         measure_missing(run, model, [(order.name, group)], order.task)

@@ -22,12 +22,13 @@ from sensikit.evaluation.metrics import (
     of_references,
 )  # fmt: skip
 from sensikit.evaluation.resampling import Float, save_sums
+from sensikit.languages import chosen_groups
 from sensikit.progress import progress
 from sensikit.pruning.ledger import CROSS, PRUNING, Cell, Ledger, Line, cells, record
 from sensikit.pruning.masks import Order, check_ratios, pruned, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of
-from sensikit.sensitivity.planning import check_source, measured_groups
+from sensikit.sensitivity.planning import check_source
 from sensikit.settings import SweepSettings
 from sensikit.signature import signature
 
@@ -71,7 +72,7 @@ def prune(
     """
     settings = settings or SweepSettings()
     check_source(run, model)
-    keys, metrics = measured_groups(run, groups, settings.task), chosen(settings.metrics)
+    keys, metrics = chosen_groups(run.groups(settings.task), groups), chosen(settings.metrics)
     check_asked(ratios, orders, seeds, settings)
     noted = _noted(settings, metrics)  # a tokenizer that does not exist is refused before the work begins
     if any(metric.decodes for metric in metrics):

@@ -16,7 +16,6 @@ from sensikit.figures.style import (
     SUBSETS,
     TIERS,
     Groups,
-    digits,
     metrics_of,
     of_metric,
     of_run,
@@ -59,7 +58,7 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> Table:
             at = of_run(points, label).set_index("ratio")["value"]
             means |= {f"{metric}, {percent(last)} pruned": at.get(last)} if len(points) else {}
             rows.setdefault(label, {}).update(means)
-            formats |= dict.fromkeys(means, digits(scores["metric"].iloc[0]))
+            formats |= dict.fromkeys(means, METRICS[scores["metric"].iloc[0]].digits)
     return Table(pd.DataFrame([{"Run": label, **row} for label, row in rows.items()]), formats)
 
 
@@ -105,8 +104,10 @@ def quality_by_group(frame: pd.DataFrame, known: Groups) -> Table:
                     "95% from": score["value_low"], "to": score["value_high"], **more, "Sentences": score["sentences"],
                 }
             )  # fmt: skip
-    formats = {METRICS[metric].label: digits(metric) for metric in (first, *others)}
-    return Table(_tidied(rows), {**formats, **dict.fromkeys(("95% from", "to"), digits(first)), "Sentences": ",.0f"})
+    formats = {METRICS[metric].label: METRICS[metric].digits for metric in (first, *others)}
+    return Table(
+        _tidied(rows), {**formats, **dict.fromkeys(("95% from", "to"), METRICS[first].digits), "Sentences": ",.0f"}
+    )
 
 
 def pruning(frame: pd.DataFrame, metric: str = "") -> Table:
@@ -122,7 +123,7 @@ def pruning(frame: pd.DataFrame, metric: str = "") -> Table:
             )
     table = _tidied(rows)
     ratios = [percent(ratio) for ratio in sorted(points["ratio"].unique())]
-    formats = dict.fromkeys(ratios, digits(points["metric"].iloc[0]))
+    formats = dict.fromkeys(ratios, METRICS[points["metric"].iloc[0]].digits)
     return Table(table[[name for name in table if name not in ratios] + ratios], formats)
 
 
@@ -272,6 +273,6 @@ def curve_tests(tests: pd.DataFrame) -> Table:
             for _, row in tests.iterrows()
         ]
     )  # fmt: skip
-    scores = dict.fromkeys(("Difference", "95% from", "to", "Change"), f"+{digits(tests['metric'].iloc[0])}")
+    scores = dict.fromkeys(("Difference", "95% from", "to", "Change"), f"+{METRICS[tests['metric'].iloc[0]].digits}")
     formats = {**scores, "p": ".3f", "p of change": ".3f"}
     return Table(frame, formats)

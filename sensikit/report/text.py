@@ -13,7 +13,7 @@ from sensikit.evaluation.scoring import ALL, SIGNIFICANCE
 from sensikit.figures.correlation import mean_changes, pairs
 from sensikit.figures.curves import CHOSEN, UNPRUNED, curve
 from sensikit.figures.quality import gains
-from sensikit.figures.style import SUBSETS, TASKS, digits, joined, named, of_metric, of_task, percent, span
+from sensikit.figures.style import SUBSETS, TASKS, joined, named, of_metric, of_task, percent, span
 from sensikit.pruning.ledger import PRUNING
 from sensikit.report.inputs import Inputs, Subject
 from sensikit.sensitivity.ablation import SUMMARY
@@ -55,7 +55,7 @@ def changes(inputs: Inputs) -> list[str]:
             for _, row in rows[rows["tier"] == ALL].iterrows():
                 label, arrow = METRICS[row["metric"]].label, row["direction"].replace("-", "→")
                 what = f"{label} {arrow}, mean over all languages"
-                found.append(_changed(what, row["system_b"], row["system_a"], row, digits(row["metric"])))
+                found.append(_changed(what, row["system_b"], row["system_a"], row, METRICS[row["metric"]].digits))
     return found
 
 
@@ -118,7 +118,7 @@ NEAR_0 = 1.0
 def _pruning(frame: pd.DataFrame) -> Iterator[str]:
     frame = of_metric(frame)
     metric, start = frame["metric"].iloc[0], frame[frame["order"] == UNPRUNED]
-    points, shown = curve(frame), digits(metric)
+    points, shown = curve(frame), METRICS[metric].digits
     points = points[(points["order"] == CHOSEN) & (points["ratio"] > 0)]
     name = named(metric) if METRICS[metric].higher else f"the {named(metric)} in nats per token"
     text = f"Unpruned, {name} is {start['value'].mean():{shown}}, the mean over {start['group'].nunique()} languages"

@@ -17,10 +17,11 @@ from torch import nn
 
 from sensikit.backends.base import Model
 from sensikit.errors import NonFiniteError, OptionError
+from sensikit.languages import chosen_groups
 from sensikit.progress import progress
 from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch
-from sensikit.sensitivity.planning import Plan, check_source, measured_groups, redrawn
+from sensikit.sensitivity.planning import Plan, check_source, redrawn
 from sensikit.sensitivity.strata import LEVELS, RESAMPLES, STATISTICS, Sample, intervals, sample
 from sensikit.sensitivity.taylor import added
 from sensikit.settings import AnalysisSettings
@@ -86,7 +87,7 @@ def audit(
     if batches < 1:
         raise OptionError("--batches", f"{batches} is too few", "give 1 or more")
     check_source(run, model)
-    chosen = measured_groups(run, groups, task)
+    chosen = chosen_groups(run.groups(task), groups)
     run.check(task, chosen)
     settings, plan = redrawn(run, model, chosen, task)
     samples = {code: sample(run, code, parameters, settings.seed, task) for code in chosen}

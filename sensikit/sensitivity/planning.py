@@ -148,15 +148,6 @@ def disk_of(count: int, plan: Plan) -> int:
     return disk_per_group(count) * len(plan.measured) + FLOAT * (count + min(count, SAMPLED) * blocks)
 
 
-def measured_groups(run: Run, groups: Sequence[str] | None, task: str = "mt") -> list[str]:
-    """Return the groups asked for (all by default) that a run measured, in its order.
-
-    Raises:
-        OptionError: if one was not measured, or none is named.
-    """
-    return chosen_groups(run.groups(task), groups)
-
-
 def check_source(run: Run, model: Model) -> None:
     """Refuse a checkpoint or data that are not what the run was measured on.
 

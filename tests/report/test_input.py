@@ -179,7 +179,7 @@ def systems_of(**facts: Any) -> Callable[[Path], None]:
 
 
 EVALUATION: dict[str, tuple[Callable[[Path], object], str]] = {
-    "another format": (manifest_of(format=2), "manifest.json: is not of format 1"),
+    "another format": (manifest_of(format=1), "manifest.json: is not of format 2"),
     "not finished": (manifest_of(signature=None), "manifest.json: lacks signature"),
     "a group without a tier": (manifest_of(groups={"cat": {"name": "C"}}), "family, tier or sizes of cat"),
     "no hash of a checkpoint": (systems_of(sha256=None), "lacks the checkpoint of regular"),

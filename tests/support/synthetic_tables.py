@@ -65,7 +65,7 @@ TRAINED: dict[str, dict[str, Any]] = {
 def evaluation_manifest(languages: Languages, **changes: Any) -> dict[str, Any]:
     """Return the manifest of an evaluation of the systems of `TRAINED`; `changes` replace its fields."""
     return {
-        "format": 1, "kind": "evaluation", "version": "0.1.0", "direction": "xxx-eng", "baseline": "regular",
+        "format": 2, "kind": "evaluation", "version": "0.2.0", "direction": "xxx-eng", "baseline": "regular",
         "command": "sensikit evaluate a.pt b.pt --data data --out eval", "signature": "E|dir:xxx-eng|beam:5|v:0.1.0",
         "notes": [], "settings": {"split": "test"}, "files": {}, "groups": dict(languages),
         "data": {"path": "synthetic/data", "sha256": "0ddba115" * 8},
