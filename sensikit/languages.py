@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from langcodes import Language as Tag
 
 ENGLISH = "eng"
-HIGH, LOW, VERY_LOW = "High", "Low", "Very Low"
+TIERS = HIGH, LOW, VERY_LOW = "High", "Low", "Very Low"
 THRESHOLDS = (1_000_000, 100_000)
 """Fewest training pairs of a High and of a Low language; fewer still is Very Low (the paper's Table 7)."""
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sensikit.evaluation.resampling import Sampled, mean
-from sensikit.languages import HIGH, LOW, VERY_LOW
+from sensikit.languages import TIERS
 from sensikit.tables import Schema
 
-LEVELS = (HIGH, LOW, VERY_LOW)
 ALL = "All"
 
 EVALUATION = Schema(
@@ -24,7 +23,7 @@ EVALUATION = Schema(
     text=("metric_signature",),
     empty=("value_low", "value_high"),
 )  # fmt: skip
-TIERS = Schema(
+BY_TIER = Schema(
     "tiers.csv", "Scores by resource level", "evaluate",
     key=("system", "direction", "tier", "metric"),
     numbers=("value", "value_low", "value_high", "groups"),
@@ -64,7 +63,7 @@ class Scores:
 
     def by_tier(self) -> dict[str, list[str]]:
         """Return the groups of each tier that has any, and of all."""
-        found = {tier: [group for group, of in self.tiers.items() if of == tier] for tier in LEVELS}
+        found = {tier: [group for group, of in self.tiers.items() if of == tier] for tier in TIERS}
         return {tier: groups for tier, groups in found.items() if groups} | {ALL: list(self.tiers)}
 
     def of(self, metric: str, system: str, groups: Sequence[str]) -> Sampled:
@@ -94,7 +93,7 @@ def tiers_table(scores: Scores) -> pd.DataFrame:
         for metric in scores.signatures
         for found in (scores.of(metric, system, groups),)
     ]
-    return TIERS.frame(rows)
+    return BY_TIER.frame(rows)
 
 
 def significance_table(scores: Scores, baseline: str) -> pd.DataFrame:

@@ -16,9 +16,9 @@ from sensikit.evaluation.folder import KIND, Translated
 from sensikit.evaluation.metrics import Metric, chosen, losses, of_losses, of_references
 from sensikit.evaluation.resampling import Float
 from sensikit.evaluation.scoring import (
+    BY_TIER,
     EVALUATION,
     SIGNIFICANCE,
-    TIERS,
     Scores,
     evaluation_table,
     significance_table,
@@ -32,6 +32,9 @@ from sensikit.signature import signature
 from sensikit.version import __version__
 
 Opener = Callable[[], Model]
+
+SEED = 1
+"""Of the noise that is denoised: every system sees the same."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def evaluate_systems(
         folder.save()
         _measure(folder, systems, settings)
         scores = _scored(folder, settings)
-        tables = {EVALUATION.name: evaluation_table(scores), TIERS.name: tiers_table(scores)}
+        tables = {EVALUATION.name: evaluation_table(scores), BY_TIER.name: tiers_table(scores)}
         if len(systems) > 1:
             tables[SIGNIFICANCE.name] = significance_table(scores, baseline)
         for name, table in tables.items():
@@ -124,7 +127,7 @@ def _facts(systems: Mapping[str, Opener], settings: EvaluationSettings, groups: 
     noted: dict[str, dict[str, Any]] = {}
     for label, opener in systems.items():
         model = opener()
-        task, origin = task_of(model, settings.task), model.provenance
+        task, origin = task_of(model, settings.task, SEED), model.provenance
         if any(metric.decodes for metric in chosen(settings.metrics)):
             translation_of(model, settings.task)  # a task that does not translate is refused here
         if first is None:
@@ -138,12 +141,17 @@ def _facts(systems: Mapping[str, Opener], settings: EvaluationSettings, groups: 
         }  # fmt: skip
     if first is None:
         raise OptionError("CHECKPOINT", "there is none", "give at least one")
-    task = task_of(first, settings.task)
+    task = task_of(first, settings.task, SEED)
     return {
         "version": __version__,
         "direction": task.direction,
         "data": {"path": first.provenance.data, "sha256": first.provenance.data_sha256},
-        "settings": {"task": settings.task, "split": settings.split, **asdict(settings.decoding)},
+        "settings": {
+            "task": settings.task,
+            "noise": task.choices(),
+            "split": settings.split,
+            **asdict(settings.decoding),
+        },
         "groups": {key: task.groups[key].facts() for key in keys},
         "systems": noted,
     }
@@ -152,7 +160,7 @@ def _facts(systems: Mapping[str, Opener], settings: EvaluationSettings, groups: 
 def _check_alike(model: Model, first: Model, task: str, before: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse a checkpoint that was given already, or whose test sets are not those of the first."""
     where, origin = model.provenance.checkpoint, model.provenance
-    ours, theirs, other = task_of(model, task), task_of(first, task), first.provenance.checkpoint
+    ours, theirs, other = task_of(model, task, SEED), task_of(first, task, SEED), first.provenance.checkpoint
     for label, facts in before.items():
         if facts["sha256"] == origin.checkpoint_sha256:
             raise OptionError(where, f"is the checkpoint of {label} once more", "give each checkpoint once")
@@ -185,7 +193,7 @@ def _measure(folder: Translated, systems: Mapping[str, Opener], settings: Evalua
                     folder.keep(label, key, found)
                     bar.advance(len(found.hypotheses))
                 else:
-                    sums = losses(task_of(model, settings.task), key, settings.split, settings.decoding)
+                    sums = losses(task_of(model, settings.task, SEED), key, settings.split, settings.decoding)
                     folder.keep_losses(label, key, sums)
                     bar.advance(len(sums))
 
@@ -230,8 +238,10 @@ def _signature(folder: Translated, settings: EvaluationSettings) -> str:
     return signature(
         "E",
         task=settings.task,
+        **folder.manifest["settings"]["noise"],
         dir=folder.manifest["direction"],
         **settings.decoding.choices(settings.split, "+".join(sorted(origins))),
+        seed=SEED if folder.manifest["settings"]["noise"] else None,
         data=folder.manifest["data"]["sha256"][:8],
     )
 

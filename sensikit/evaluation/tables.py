@@ -13,7 +13,8 @@ import pandas as pd
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.resampling import LEVEL
-from sensikit.evaluation.scoring import ALL, LEVELS
+from sensikit.evaluation.scoring import ALL
+from sensikit.languages import TIERS
 from sensikit.tables import Table
 
 MARK = "*"
@@ -21,7 +22,7 @@ MARK = "*"
 
 def by_tier(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Table:
     """Return a row for each system: the mean over the groups of each tier that has any, and over all."""
-    present = [tier for tier in (*LEVELS, ALL) if tier in set(tiers["tier"])]
+    present = [tier for tier in (*TIERS, ALL) if tier in set(tiers["tier"])]
     return _side_by_side(tiers, tests, metric, "tier", present)
 
 

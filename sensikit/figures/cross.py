@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sensikit.evaluation.metrics import METRICS
-from sensikit.figures.curves import CHOSEN, UNPRUNED, line_of
+from sensikit.figures.curves import CHOSEN, line_of
 from sensikit.figures.grids import colour_bar, framed, group_map
 from sensikit.figures.style import (
     FULL,
@@ -27,6 +27,7 @@ from sensikit.figures.style import (
     span,
     styled,
 )
+from sensikit.pruning.ledger import UNPRUNED
 
 
 def effect(frame: pd.DataFrame, metric: str = "") -> pd.DataFrame:

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from sensikit.evaluation.metrics import METRICS
+from sensikit.evaluation.resampling import LEVEL
 from sensikit.figures.style import (
     COLOURS,
     COLUMN,
@@ -37,9 +38,9 @@ from sensikit.figures.style import (
     span,
     styled,
 )
+from sensikit.pruning.ledger import UNPRUNED
 
-UNPRUNED, CHOSEN, CONTROL = "none", "specificity", "random"
-LEVEL = 0.05  # a test whose p is below it is marked
+CHOSEN, CONTROL = "specificity", "random"
 COLUMNS = ["run", "order", "ratio", "metric", "value", "low", "high", "spread_low", "spread_high", "groups", "seeds"]
 POINT = ["run", "order", "ratio", "metric"]
 

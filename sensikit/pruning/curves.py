@@ -16,10 +16,9 @@ import pandas as pd
 from sensikit.errors import RunError
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.resampling import Sampled, load_sums, mean
-from sensikit.pruning.ledger import Ledger, Line
+from sensikit.pruning.ledger import UNPRUNED, Ledger, Line
 from sensikit.run import Run
 
-UNPRUNED = "none"
 ORDER = "specificity"
 """The order that the others are the controls of."""
 

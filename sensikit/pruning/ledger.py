@@ -16,6 +16,9 @@ from sensikit.files import read_json, unwritable, write_json
 from sensikit.folder import Folder
 from sensikit.tables import Schema
 
+UNPRUNED = "none"
+"""The order of ratio 0, which is the same model in every order."""
+
 COMMANDS = "commands.json"
 """Beside the ledger, which must not depend on how often a sweep was begun."""
 
@@ -23,7 +26,7 @@ COMMANDS = "commands.json"
 def _unpruned(frame: pd.DataFrame) -> str:
     """Say which curve lacks its start, from which the loss by pruning is counted."""
     of = ["evaluated" if "evaluated" in frame else "group", "metric"]
-    starts = set(frame.loc[frame["order"] == "none", of].itertuples(index=False, name=None))
+    starts = set(frame.loc[frame["order"] == UNPRUNED, of].itertuples(index=False, name=None))
     lacking = [each for each in frame[of].itertuples(index=False, name=None) if each not in starts]
     return f"lacks the unpruned {lacking[0][1]} of {lacking[0][0]}" if lacking else ""
 
@@ -103,7 +106,7 @@ def cells(
     """
     found = []
     for group in groups:
-        found.append(Cell("none", None, group, 0.0))
+        found.append(Cell(UNPRUNED, None, group, 0.0))
         others = [None, *(key for key in groups if cross and key != group)]
         for order in orders:
             for seed in seeds if order == "random" else (None,):
@@ -193,7 +196,7 @@ class Ledger(Folder):
         An order and ratio is there, in one metric, once another group was scored with it; its own group is there too.
         """
         crossed = {(cell.order, cell.seed, cell.ratio, metric) for cell, metric in self.lines if cell.other}
-        crossed |= {("none", None, 0.0, metric) for *_, metric in crossed}
+        crossed |= {(UNPRUNED, None, 0.0, metric) for *_, metric in crossed}
         lines = [
             line
             for (cell, metric), line in self.lines.items()

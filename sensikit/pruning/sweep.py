@@ -24,7 +24,7 @@ from sensikit.evaluation.metrics import (
 from sensikit.evaluation.resampling import Float, save_sums
 from sensikit.languages import chosen_groups
 from sensikit.progress import progress
-from sensikit.pruning.ledger import CROSS, PRUNING, Cell, Ledger, Line, cells, record
+from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED, Cell, Ledger, Line, cells, record
 from sensikit.pruning.masks import Order, check_ratios, pruned, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of
@@ -150,7 +150,7 @@ def _pruned(run: Run, model: Model, todo: Sequence[Cell], settings: SweepSetting
     for (name, seed, group), of_order in itertools.groupby(todo, lambda cell: (cell.order, cell.seed, cell.group)):
         those = list(of_order)
         order = Order(name, group, seed, settings.protect, settings.task)
-        plan = None if name == "none" else pruning_plan(run, model.module, order, [cell.ratio for cell in those])
+        plan = None if name == UNPRUNED else pruning_plan(run, model.module, order, [cell.ratio for cell in those])
         for ratio, same in itertools.groupby(those, lambda cell: cell.ratio):
             with pruned(run, model.module, plan, ratio) if plan else contextlib.nullcontext(0) as count:
                 for cell in same:

@@ -12,11 +12,11 @@ import pandas as pd
 
 from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.evaluation.folder import KIND, Translated
-from sensikit.evaluation.scoring import EVALUATION, SIGNIFICANCE, TIERS
+from sensikit.evaluation.scoring import BY_TIER, EVALUATION, SIGNIFICANCE
 from sensikit.files import read_json
 from sensikit.progress import progress
-from sensikit.pruning.curves import UNPRUNED, curve_bands, curve_tests
-from sensikit.pruning.ledger import CROSS, PRUNING, recorded
+from sensikit.pruning.curves import curve_bands, curve_tests
+from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED, recorded
 from sensikit.run import MIXED, Run
 from sensikit.sensitivity.ablation import AUDIT, SUMMARY
 from sensikit.sensitivity.analysis import LAYOUT
@@ -27,7 +27,7 @@ from sensikit.tables import Schema, printable
 TABLES = {schema.name: schema for schema in (*BY_TASK, *OF_BOTH_TASKS, LAYOUT, AUDIT, SUMMARY, PRUNING, CROSS)}
 """The tables of a run directory, by the names of their files."""
 
-SCORES = {schema.name: schema for schema in (EVALUATION, TIERS, SIGNIFICANCE)}
+SCORES = {schema.name: schema for schema in (EVALUATION, BY_TIER, SIGNIFICANCE)}
 """The tables of an evaluation directory; with one system there is nothing to compare."""
 
 
@@ -225,7 +225,7 @@ def _evaluated(path: Path, label: str) -> Evaluated:
     manifest = _printable(Translated.open(path).manifest)
     _check_evaluation(manifest, path / "manifest.json")
     tables = _tables(path, SCORES, manifest["groups"])
-    for name in (EVALUATION.name, TIERS.name):
+    for name in (EVALUATION.name, BY_TIER.name):
         if name not in tables:
             raise RunError(path, f"has no {name}", "finish it: evaluate --resume")
     for name, frame in tables.items():

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from sensikit.figures.curves import ORDERS, UNPRUNED
+from sensikit.figures.curves import ORDERS
 from sensikit.figures.quality import by_ratio
 from sensikit.figures.style import joined, of_metric
+from sensikit.pruning.ledger import UNPRUNED
 from sensikit.report.inputs import TABLES, Evaluated, Inputs, Subject
 from sensikit.sensitivity.analysis import LAYOUT
 

@@ -10,11 +10,11 @@ import pandas as pd
 from sensikit import figures
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.metrics import METRICS
-from sensikit.evaluation.scoring import SIGNIFICANCE, TIERS
-from sensikit.figures.curves import CHOSEN, UNPRUNED, line_of
+from sensikit.evaluation.scoring import BY_TIER, SIGNIFICANCE
+from sensikit.figures.curves import CHOSEN, line_of
 from sensikit.figures.quality import by_ratio
 from sensikit.figures.style import FULL, TASKS, Drawn, metrics_of, named, of_metric, runs
-from sensikit.pruning.ledger import CROSS, PRUNING
+from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED
 from sensikit.report import tables
 from sensikit.report.inputs import Evaluated, Inputs
 from sensikit.sensitivity.ablation import AUDIT, SUMMARY
@@ -74,7 +74,7 @@ def quality(inputs: Inputs) -> Iterator[Entry]:
 def _evaluation(each: Evaluated, name: str, title: str) -> Iterator[Entry]:
     notes = " ".join(quality_tables.notes(each.manifest, each.tables)[:2])
     for stem, (what, table) in quality_tables.tables(each.tables).items():
-        yield Entry(f"{stem}-{name}", f"{what}, {title}", TIERS.name, table, notes, evaluation=each)
+        yield Entry(f"{stem}-{name}", f"{what}, {title}", BY_TIER.name, table, notes, evaluation=each)
     systems = each.manifest["systems"]
     caption = (
         "What each system was trained on, in the notation of Table 4: L′ is the mean over the K passes of "
@@ -84,13 +84,13 @@ def _evaluation(each: Evaluated, name: str, title: str) -> Iterator[Entry]:
     if SIGNIFICANCE.name in each.tables:
         drawn, what = figures.quality_gains(each.tables[SIGNIFICANCE.name]), f"What each system gains, {title}"
         yield Entry(f"gains-{name}", what, SIGNIFICANCE.name, drawn, evaluation=each)
-    ratios = by_ratio(each.tables[TIERS.name], systems)
+    ratios = by_ratio(each.tables[BY_TIER.name], systems)
     for design, rows in ratios.groupby("design", sort=False):
         method = rows["method"].iloc[0]
         again = f"-{design}" if ratios.loc[ratios["method"] == method, "design"].nunique() > 1 else ""
         what = f"Effect of the masking ratio on {method or 'the system'}, {title}"
         stem = "-".join(part for part in ("masking", method, name) if part) + again
-        yield Entry(stem, what, TIERS.name, figures.masking_ratio(rows, width=WIDE), evaluation=each)
+        yield Entry(stem, what, BY_TIER.name, figures.masking_ratio(rows, width=WIDE), evaluation=each)
 
 
 def correlation(inputs: Inputs) -> Iterator[Entry]:

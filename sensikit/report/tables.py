@@ -9,7 +9,7 @@ import pandas as pd
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.figures.correlation import changed_pairs, mean_changes, pairs
-from sensikit.figures.curves import CHOSEN, UNPRUNED, curve, line_of
+from sensikit.figures.curves import CHOSEN, curve, line_of
 from sensikit.figures.data import sizes
 from sensikit.figures.spread import placed, shown, wide
 from sensikit.figures.style import (
@@ -24,7 +24,7 @@ from sensikit.figures.style import (
     present,
     runs,
 )
-from sensikit.pruning.ledger import PRUNING
+from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.statistics.correlation import CORRELATION
 from sensikit.tables import Table
 

@@ -11,10 +11,10 @@ import pandas as pd
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL, SIGNIFICANCE
 from sensikit.figures.correlation import mean_changes, pairs
-from sensikit.figures.curves import CHOSEN, UNPRUNED, curve
+from sensikit.figures.curves import CHOSEN, curve
 from sensikit.figures.quality import gains
 from sensikit.figures.style import SUBSETS, TASKS, joined, named, of_metric, of_task, percent, span
-from sensikit.pruning.ledger import PRUNING
+from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.report.inputs import Inputs, Subject
 from sensikit.sensitivity.ablation import SUMMARY
 from sensikit.statistics.convergence import CONVERGENCE, needed

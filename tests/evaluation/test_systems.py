@@ -16,7 +16,7 @@ import pytest
 from sensikit.backends.base import Provenance
 from sensikit.errors import DataError, OptionError, RunError, SensikitError
 from sensikit.evaluation.metrics import evaluate, losses
-from sensikit.evaluation.systems import evaluate_systems, labels_of
+from sensikit.evaluation.systems import evaluate_systems
 from sensikit.settings import Decoding, EvaluationSettings
 from tests.support import toy
 from tests.support.watched import Translating, snapshot, translating
@@ -259,7 +259,8 @@ def test_the_loss_is_taken_without_translating_and_tested_like_any_score(task: s
     assert tests["p"].max() == pytest.approx(2 / 41)
     # a model that was trained to translate loses less there, and more where it is to repeat its source
     assert ((tests["difference_low"] > 0) if task == "mt" else (tests["difference_high"] < 0)).all()
-    assert f"E|task:{task}|dir:xxx-eng|split:test|sents:all|data:" in done.manifest["signature"]
+    noise, seed = ("noise:toy|", "seed:1|") if task == "denoise" else ("", "")
+    assert f"E|task:{task}|{noise}dir:xxx-eng|split:test|sents:all|{seed}data:" in done.manifest["signature"]
 
 
 def test_the_loss_is_added_to_what_was_translated_and_the_other_way_round(tmp_path: Path) -> None:
@@ -432,28 +433,3 @@ def test_two_processes_do_not_write_the_same_evaluation(tmp_path: Path) -> None:
     one = translating(begun_twice)
     evaluate_systems(opened(one), tmp_path / "e", SETTINGS)
     assert len(one.calls) == 4
-
-
-# what checkpoints are called
-
-
-def test_a_checkpoint_is_called_after_its_folder() -> None:
-    paths = [Path("runs/regular/checkpoint_best.pt"), Path("runs/cd+id/checkpoint_best.pt")]
-    assert labels_of(paths) == ["regular", "cd+id"]
-    assert labels_of(paths, ["A", "B"]) == ["A", "B"]
-    same = [Path("runs/regular/checkpoint_1_500.pt"), Path("runs/regular/checkpoint_last.pt")]
-    assert labels_of(same) == ["regular-checkpoint_1_500", "regular-checkpoint_last"]
-
-
-@pytest.mark.parametrize(
-    ("paths", "labels", "problem"),
-    [
-        (["a/c.pt", "b/c.pt"], ["A"], "there are 1 for 2"),
-        (["a/c.pt", "b/c.pt"], ["A", "A"], "two checkpoints would be called A"),
-        (["x/a/c.pt", "y/a/c.pt"], [], "two checkpoints would be called a-c"),
-    ],
-)
-def test_labels_that_are_not_one_for_each(paths: list[str], labels: list[str], problem: str) -> None:
-    with pytest.raises(OptionError, match=r"^--label: ") as caught:
-        labels_of([Path(path) for path in paths], labels)
-    assert problem in str(caught.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,15 +65,12 @@ class Part:
 def _pairs(opened: Opened) -> dict[str, Pair]:
     """Return, by language, the first pair that has its sentences: of each group's own, or of either side of a pair."""
     alone = all(key in pair for key, pair in opened.pairs.items())
-    sides = ((key, pair) for key, pair in opened.pairs.items()) if alone else _sides(opened.pairs.values())
+    if alone:
+        return dict(opened.pairs)
     found: dict[str, Pair] = {}
-    for language, pair in sides:
-        found.setdefault(language, pair)
+    for pair in opened.pairs.values():
+        found |= {language: found.get(language, pair) for language in pair}
     return found
-
-
-def _sides(pairs: Iterable[Pair]) -> Iterator[tuple[str, Pair]]:
-    return ((language, pair) for pair in pairs for language in pair)
 
 
 def _groups(opened: Opened, pairs: Mapping[str, Pair]) -> dict[str, Group]:

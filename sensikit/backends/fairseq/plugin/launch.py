@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from sensikit.backends.fairseq import checkpoint
 from sensikit.backends.fairseq.data import DataBin
-from sensikit.backends.fairseq.plugin import log as journal
+from sensikit.backends.fairseq.plugin import log
 from sensikit.backends.fairseq.train import train
 from sensikit.errors import CheckpointError, DataError, OptionError
 from sensikit.files import sha256_of
@@ -82,7 +82,7 @@ def _english(pairs: Sequence[Pair]) -> str:
     if not english:
         shown = ", ".join("-".join(pair) for pair in pairs[:4])
         raise OptionError(
-            "--direction", f"the pairs of the data ({shown}) have no language in common", "train by pairs"
+            "--direction", f"the pairs of the data ({shown}) have no language in common", "give such data"
         )
     return english
 
@@ -130,7 +130,7 @@ def _train(data: DataBin, out: Path, flags: Sequence[str], resume: bool, folder:
             return
         given += ["--restore-file", str(last.path if last else out / "none")]
         if folder:
-            journal.forget_after(out, _updates(last) if last else 0)
+            log.forget_after(out, _updates(last) if last else 0)
             if last:
                 say(f"resuming {last.path} at update {_updates(last)}")
     if any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
@@ -174,7 +174,7 @@ def _logged(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        journal.Journal.detach()
+        log.Log.detach()
         root.handlers = before[0]
         root.setLevel(before[1])
         fairseq.setLevel(before[2])

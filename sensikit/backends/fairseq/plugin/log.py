@@ -14,7 +14,7 @@ NAME = "log.jsonl"
 _SOURCE = logging.getLogger("fairseq.logging.progress_bar")
 
 
-class Journal(logging.Handler):
+class Log(logging.Handler):
     """Appends what fairseq logs with --log-format json to OUT/log.jsonl, and shows progress.
 
     fairseq logs in its first process alone: train_inner (the last updates), train (an epoch), valid.
@@ -32,14 +32,14 @@ class Journal(logging.Handler):
 
     @classmethod
     def attach(cls, out: Path, updates: int) -> None:
-        """Keep the journal of a run from now on, instead of any other."""
+        """Keep the log of a run from now on, instead of any other."""
         cls.detach()
         _SOURCE.addHandler(cls(out, updates))
 
     @staticmethod
     def detach() -> None:
-        """End every journal."""
-        for handler in [each for each in _SOURCE.handlers if isinstance(each, Journal)]:
+        """End every log."""
+        for handler in [each for each in _SOURCE.handlers if isinstance(each, Log)]:
             _SOURCE.removeHandler(handler)
             handler.close()
 

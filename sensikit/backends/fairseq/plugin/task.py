@@ -26,7 +26,7 @@ from fairseq_cli.train import should_stop_early
 import sensikit.backends.fairseq.plugin.criterion
 import sensikit.backends.fairseq.plugin.model  # noqa: F401  both register themselves
 from sensikit.backends.fairseq.compat import allow_resuming
-from sensikit.backends.fairseq.plugin.log import Journal
+from sensikit.backends.fairseq.plugin.log import Log
 from sensikit.backends.fairseq.plugin.mixing import Mixture, Text, batches_of
 from sensikit.errors import DataError, OptionError
 from sensikit.training.losses import TERMS, summed, weights
@@ -78,7 +78,7 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         if training:
             self._check(args)
             if args.log_format == "json" and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
-                Journal.attach(Path(args.save_dir), args.max_update)
+                Log.attach(Path(args.save_dir), args.max_update)
 
     def _check(self, args: Namespace) -> None:
         """Refuse what would be wrong in silence."""
