@@ -23,8 +23,8 @@ from sensikit.statistics.correlation import CORRELATION, SIMILARITY
 MATTERS = {
     # fields of the signature of S that make two runs measure different things; the number of batches, the seed and
     # σ (which follows from T) do not, and the checkpoint is what is compared
-    "S": ("task", "dir", "langs", "split", "loss", "mode", "abs", "tokens", "rest", "dtype", "data"),
-    "P": ("protect", "scope", "dir", "split", "beam", "lenpen", "maxlen", "sents", "refs"),
+    "S": ("task", "noise", "mono", "dir", "groups", "split", "loss", "mode", "abs", "tokens", "rest", "dtype", "data"),
+    "P": ("task", "protect", "scope", "dir", "split", "beam", "lenpen", "maxlen", "sents", "refs"),
 }
 
 

@@ -9,14 +9,17 @@ import pandas as pd
 import pytest
 
 from sensikit.files import read_json, write_json, write_text
+from sensikit.pruning.sweep import cell_signature
 from sensikit.report import inputs
 from sensikit.report import text as summary
 from sensikit.report.missing import missing
 from sensikit.report.page import report
 from sensikit.report.sections import quality
+from sensikit.run import Run
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.command import call
 from tests.support.page import FEW, Page
+from tests.support.watched import QUICK, SCORING, Watched, signature_of
 
 # what is missing
 
@@ -145,13 +148,15 @@ def test_runs_that_were_not_measured_alike_are_compared_under_a_warning(reported
 
 
 SIGNATURE = synthetic_run.SIGNATURE.format(tokens=4096)
+PROVENANCE = {"checkpoint_sha256": "5e1fca5e", "data_sha256": "0ddba115"}
 
 
 @pytest.mark.parametrize(
     ("was", "now", "differs"),
     [("loss:nll/token", "loss:train/sum", True), ("rest:mixed/T1", "rest:pooled", True),
      ("mode:eval", "mode:train", True), ("dir:xxx-eng", "dir:eng-xxx", True),
-     ("data:0ddba115", "data:00000000", True), ("tokens:4096", "tokens:100", True),
+     ("data:0ddba115", "data:00000000", True), ("groups:15", "groups:cat+fao", True),
+     ("tokens:4096", "tokens:100", True),
      ("seed:1", "seed:2", False), ("batches:500", "batches:50", False), ("ckpt:5e1fca5e", "ckpt:0", False)],
 )  # fmt: skip
 def test_only_differences_that_move_what_is_measured_are_told(
@@ -163,6 +168,19 @@ def test_only_differences_that_move_what_is_measured_are_told(
     found = summary.differences(inputs.gather([first, second]))
     name, old, new = was.split(":")[0], was.split(":")[1], now.split(":")[1]
     assert found == ([f"a and b differ in {name}: {old} and {new}."] if differs else [])
+
+
+def test_what_is_compared_are_fields_that_signatures_have() -> None:
+    # under the name of a field that no signature has, nothing would ever differ
+    fields = {
+        "S": signature_of(Watched(), QUICK),
+        "P": cell_signature(
+            Run(Path("run"), {"parameters": [], "direction": "xxx-eng", "provenance": PROVENANCE}), SCORING, "text"
+        ),
+    }
+    of_noise = {"noise", "mono"}  # of denoising alone
+    for head, text in fields.items():
+        assert set(summary.MATTERS[head]) - of_noise <= {part.partition(":")[0] for part in text.split("|")}
 
 
 def test_another_bleu_another_beam_and_other_languages_are_told(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ EVERY = (
 )  # fmt: skip
 ORDERS = ("specificity", "reverse", "sensitivity", "magnitude")
 SIGNATURE = (
-    "S|task:mt|dir:xxx-eng|split:train|loss:nll/token|mode:eval|abs:batch|batches:500|tokens:{tokens}|rest:mixed/T1|"
-    "sigma:2.4e-12|seed:1|dtype:fp32|ckpt:5e1fca5e|data:0ddba115|v:0.1.0"
+    "S|task:mt|dir:xxx-eng|groups:15|split:train|loss:nll/token|mode:eval|abs:batch|batches:500|tokens:{tokens}|"
+    "rest:mixed/T1|sigma:2.4e-12|seed:1|dtype:fp32|ckpt:5e1fca5e|data:0ddba115|v:0.2.0"
 )
 COMMAND = "sensikit analyze synthetic/checkpoint_best.pt --data synthetic/data --out synthetic/run"
 

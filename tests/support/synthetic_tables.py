@@ -11,6 +11,7 @@ import pandas as pd
 
 from sensikit.evaluation import scoring
 from sensikit.files import write_json, write_text
+from sensikit.languages import TIERS
 from sensikit.pruning.ledger import CROSS
 from sensikit.run import MIXED
 from sensikit.sensitivity.ablation import AUDIT, SUMMARY
@@ -44,11 +45,10 @@ def evaluation(languages: Languages, gain: float = 1.0) -> dict[str, pd.DataFram
         for code, tier in places:
             p = 0.2 if tier == "Very Low" else 0.002
             tests.append(("regular", "cd+id", "xxx-eng", code, tier, metric, gain, gain - 0.7, gain + 0.7, p))
-    made = {scoring.EVALUATION: scored, scoring.TIERS: by_tier, scoring.SIGNIFICANCE: tests}
+    made = {scoring.EVALUATION: scored, scoring.BY_TIER: by_tier, scoring.SIGNIFICANCE: tests}
     return {schema.name: schema.frame(rows) for schema, rows in made.items()}
 
 
-TIERS = ("High", "Low", "Very Low")
 METRIC_SIGNATURES = {
     "bleu": "nrefs:1|tok:13a|v:2.6.0",
     "chrf": "nrefs:1|nc:6|v:2.6.0",
