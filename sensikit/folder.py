@@ -84,6 +84,14 @@ class Folder:
                 raise cls.lacks(f"{whose}{field}", where)
 
     @classmethod
+    def hold_groups(cls, groups: Mapping[str, Any], where: Path) -> None:
+        """Refuse the groups of a note where one lacks its name, family, tier or sizes, of which one is train."""
+        for key, group in groups.items():
+            cls.hold(group, {"name": str, "family": str, "tier": str, "sizes": dict}, where, f"{key}'s ")
+            if any(type(size) is not int for size in group["sizes"].values()) or "train" not in group["sizes"]:
+                raise cls.lacks(f"{key}'s sizes", where)
+
+    @classmethod
     def lacks(cls, what: str, where: Path) -> RunError:
         """Return the error for a note in which something is missing."""
         return RunError(where, f"lacks {what}", f"it is damaged; {cls.VERB} again")

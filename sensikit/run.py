@@ -42,7 +42,6 @@ _FIELDS = {
     "version": str, "versions": dict, "direction": str, "provenance": dict, "groups": dict, "parameters": list,
     "parameter_count": int, "prunable_count": int, "analyses": dict, "sets": dict,
 }  # fmt: skip
-_GROUP = {"name": str, "family": str, "tier": str, "sizes": dict}
 _ANALYSIS = {"signature": str, "settings": dict, "tokens": int, "notes": list, "command": str}
 _PROVENANCE = dict.fromkeys(("framework", "checkpoint", "checkpoint_sha256", "data", "data_sha256"), str)
 
@@ -101,10 +100,7 @@ class Run(Folder):
         """
         super().validate(manifest, where)
         cls.hold(manifest["provenance"], _PROVENANCE, where, "the provenance's ")
-        for key, group in manifest["groups"].items():
-            cls.hold(group, _GROUP, where, f"{key}'s ")
-            if any(type(size) is not int for size in group["sizes"].values()) or "train" not in group["sizes"]:
-                raise cls.lacks(f"{key}'s sizes", where)
+        cls.hold_groups(manifest["groups"], where)
         for task, analysis in manifest["analyses"].items():
             cls.hold(analysis, _ANALYSIS, where, f"the {task} analysis's ")
         for name, noted in manifest["sets"].items():

@@ -26,11 +26,8 @@ class Translated(Folder):
 
     KIND, VERB, FORMAT = "an evaluation", "evaluate", 2
     FIELDS: ClassVar[Mapping[str, type]] = {
-        "direction": str,
-        "data": dict,
-        "settings": dict,
-        "systems": dict,
-        "files": dict,
+        **dict.fromkeys(("data", "settings", "groups", "systems", "files"), dict),
+        **dict.fromkeys(("version", "direction", "baseline", "command"), str),
     }
 
     @classmethod
@@ -43,6 +40,10 @@ class Translated(Folder):
         if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
             raise RunError(where.parent, f"is not {cls.KIND}", cls.ELSEWHERE)
         super().validate(manifest, where)
+        cls.hold(manifest["data"], {"path": str, "sha256": str}, where, "the data's ")
+        cls.hold_groups(manifest["groups"], where)
+        for system, facts in manifest["systems"].items():
+            cls.hold(facts, {"checkpoint": str, "sha256": str}, where, f"{system}'s ")
 
     def take_up(self, facts: Mapping[str, Any]) -> None:
         """Go on with the same direction, data, settings and checkpoints; systems and groups may be added.
@@ -64,7 +65,7 @@ class Translated(Folder):
         """Yield what must be the same in an evaluation that is resumed."""
         noted = self.manifest
         yield "direction", noted["direction"], facts["direction"]
-        yield "SHA-256 of the data", noted["data"].get("sha256"), facts["data"]["sha256"]
+        yield "SHA-256 of the data", noted["data"]["sha256"], facts["data"]["sha256"]
         yield from ((name, noted["settings"].get(name), value) for name, value in facts["settings"].items())
 
     def has(self, system: str, group: str) -> bool:

@@ -223,7 +223,8 @@ def _kind(manifest: Path) -> str:
 
 def _evaluated(path: Path, label: str) -> Evaluated:
     manifest = _printable(Translated.open(path).manifest)
-    _check_evaluation(manifest, path / "manifest.json")
+    if not isinstance(manifest.get("signature"), str) or not isinstance(manifest.get("notes"), list):
+        raise RunError(path, "was not finished", "finish it: evaluate --resume")
     tables = _tables(path, SCORES, manifest["groups"])
     for name in (EVALUATION.name, BY_TIER.name):
         if name not in tables:
@@ -235,27 +236,6 @@ def _evaluated(path: Path, label: str) -> Evaluated:
                 problem = f"names {strange[0]}, which is no system of the manifest"
                 raise RunError(path / name, problem, "it is damaged; evaluate again")
     return Evaluated(label, printable(str(path)), manifest, tables)
-
-
-def _check_evaluation(manifest: Mapping[str, Any], where: Path) -> None:
-    def lacks(what: str) -> RunError:
-        return RunError(where, f"lacks {what}", "it is damaged, or was not finished; evaluate --resume")
-
-    kinds = {"signature": str, "command": str, "baseline": str, "notes": list, "groups": dict, "version": str}
-    for name, kind in kinds.items():
-        if not isinstance(manifest.get(name), kind):
-            raise lacks(name)
-    for code, entry in manifest["groups"].items():
-        fields = {"name": str, "family": str, "tier": str, "sizes": dict}
-        if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in fields.items()):
-            raise lacks(f"the name, family, tier or sizes of {code}")
-        if any(type(size) is not int for size in entry["sizes"].values()) or "train" not in entry["sizes"]:
-            raise lacks(f"{code}'s sizes")
-    for name, facts in manifest["systems"].items():
-        if not isinstance(facts, dict) or any(type(facts.get(each)) is not str for each in ("checkpoint", "sha256")):
-            raise lacks(f"the checkpoint of {name}")
-    if any(type(manifest["data"].get(each)) is not str for each in ("path", "sha256")):
-        raise lacks("the data's path or sha256")
 
 
 def _tables(path: Path, schemas: Mapping[str, Schema], groups: Collection[str]) -> dict[str, pd.DataFrame]:

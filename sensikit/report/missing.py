@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from sensikit.evaluation.scoring import BY_TIER
 from sensikit.figures.curves import ORDERS
 from sensikit.figures.quality import by_ratio
 from sensikit.figures.style import joined, of_metric
-from sensikit.pruning.ledger import UNPRUNED
+from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.report.inputs import TABLES, Evaluated, Inputs, Subject
 from sensikit.sensitivity.analysis import LAYOUT
 
@@ -30,8 +31,8 @@ def missing(inputs: Inputs) -> list[Missing]:
     for subject in inputs.subjects:
         name = f" of {subject.label}" if len(inputs.subjects) > 1 else ""
         found += _tables(subject, name)
-        if "pruning.csv" in subject.tables:
-            found += _unpruned(subject.tables["pruning.csv"], subject, name)
+        if PRUNING.name in subject.tables:
+            found += _unpruned(subject.tables[PRUNING.name], subject, name)
     found += _uncompared(inputs)
     for subject in inputs.curves.lacking:
         what = f"Intervals and paired tests of the pruning curves of {subject.label}"
@@ -155,7 +156,7 @@ def _evaluation(subjects: list[Subject]) -> Missing:
 def _ratios(each: Evaluated) -> Iterator[Missing]:
     """Yield quality against the masking ratio, where a system masks and none masks another share."""
     masked = [name for name, of in each.manifest["systems"].items() if of.get("mask_ratio") is not None]
-    if masked and by_ratio(each.tables["tiers.csv"], each.manifest["systems"]).empty:
+    if masked and by_ratio(each.tables[BY_TIER.name], each.manifest["systems"]).empty:
         method = each.manifest["systems"][masked[0]].get("method") or "cd+id"
         words = ["sensikit", "train", each.manifest["data"]["path"], "--method", method]
         words += ["--out", f"{method}-50", "--", "--mask-ratio", "0.5"]

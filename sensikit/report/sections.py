@@ -137,10 +137,8 @@ def _heatmaps(inputs: Inputs, frame: pd.DataFrame, task: str) -> Iterator[Entry]
     for number, each in enumerate(compared, start=1) if beside is None else ():
         first, second = each.first.label, each.second.label
         pair = frame[frame["run"].isin([first, second])]
-        drawn, title = (
-            figures.correlation_heatmaps(pair, inputs.groups, difference=each.table),
-            of_the(f"{second} minus {first}", task),
-        )
+        drawn = figures.correlation_heatmaps(pair, inputs.groups, difference=each.table)
+        title = of_the(f"{second} minus {first}", task)
         yield Entry(f"correlation-{task}-difference-{number}", title, CORRELATION.name, drawn, task=task)
     if frame["disattenuated"].notna().any():
         drawn = figures.correlation_heatmaps(frame, inputs.groups, value="disattenuated")

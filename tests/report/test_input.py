@@ -180,10 +180,10 @@ def systems_of(**facts: Any) -> Callable[[Path], None]:
 
 EVALUATION: dict[str, tuple[Callable[[Path], object], str]] = {
     "another format": (manifest_of(format=1), "manifest.json: is not of format 2"),
-    "not finished": (manifest_of(signature=None), "manifest.json: lacks signature"),
-    "a group without a tier": (manifest_of(groups={"cat": {"name": "C"}}), "family, tier or sizes of cat"),
-    "no hash of a checkpoint": (systems_of(sha256=None), "lacks the checkpoint of regular"),
-    "no hash of the data": (manifest_of(data={"path": "x"}), "lacks the data's path or sha256"),
+    "not finished": (manifest_of(signature=None), "scores: was not finished"),
+    "a group without a tier": (manifest_of(groups={"cat": {"name": "C"}}), "lacks cat's family"),
+    "no hash of a checkpoint": (systems_of(sha256=None), "lacks regular's sha256"),
+    "no hash of the data": (manifest_of(data={"path": "x"}), "lacks the data's sha256"),
     "no scores": (removed("tiers.csv"), "has no tiers.csv"),
     "a word for a score": (edited("tiers.csv", cell(3, "value", "many")), "tiers.csv:3: has many for value"),
     "a system of another evaluation": (
