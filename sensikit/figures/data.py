@@ -7,7 +7,20 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
-from sensikit.figures.style import COLUMN, FULL, INK, MUTED, RULE, TIERS, Drawn, Groups, canvas, plain, ruled, styled
+from sensikit.figures.style import (
+    COLUMN,
+    FULL,
+    INK,
+    MUTED,
+    RULE,
+    TIERS,
+    Drawn,
+    Groups,
+    canvas,
+    log_ticks,
+    ruled,
+    styled,
+)
 
 
 def sizes(groups: Groups) -> pd.DataFrame:
@@ -40,8 +53,8 @@ def data_statistics(groups: Groups, *, width: float = COLUMN) -> Drawn:
         ax.plot(table["group"], table["mono"], linestyle="", marker="D", mfc="white", mec="black", label="monolingual")
         handles += ax.get_legend_handles_labels()[0]
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(plain)
     ax.set_ylim(bottom=10 ** (len(str(int(max(1, table["train"].min())))) - 1) / 2)
+    log_ticks(ax.yaxis)
     ax.set_ylabel("sentence pairs for training")
     ax.tick_params(axis="x", length=0, rotation=0 if len(table) <= 10 else 90)
     ruled(ax, "y")

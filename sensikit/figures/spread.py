@@ -21,6 +21,7 @@ from sensikit.figures.style import (
     canvas,
     legend_below,
     listed,
+    log_ticks,
     of_run,
     of_task,
     plain,
@@ -105,7 +106,7 @@ def balance(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float
     shared = "share of all sensitivity\nheld by the top 10%"
     figure, left = _boxes_and_shares(table, placed(table, groups), "share_top10", shared, width)
     left.set_xscale("log")
-    left.xaxis.set_major_formatter(plain)
+    log_ticks(left.xaxis)
     left.set_xlabel("sensitivity ÷ its mean")
     caption = (
         f"How evenly sensitivity is spread over the parameters, each language relative to its own mean. {BOXES} "

@@ -17,7 +17,9 @@ from typing import Any, Literal, NamedTuple, ParamSpec
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.files import replacing, write_text
@@ -242,6 +244,14 @@ def plain(value: float, _: float = 0) -> str:
         if abs(value) >= size:
             return f"{value / size:g}{letter}".replace("-", "−")
     return f"{value:g}".replace("-", "−")
+
+
+def log_ticks(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers: powers of ten, on a short one 2 and 5 times those too."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter(plain)
+    axis.set_minor_formatter(NullFormatter())  # its own would be an equation
 
 
 def power_of_ten(value: float, _: float = 0) -> str:

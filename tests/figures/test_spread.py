@@ -5,6 +5,7 @@ import itertools
 import matplotlib
 import numpy as np
 import pandas as pd
+import pytest
 
 from sensikit import figures
 from sensikit.figures import data, spread, style
@@ -55,6 +56,18 @@ def test_bars_are_training_pairs_in_descending_order_coloured_by_tier() -> None:
     assert ax.get_yscale() == "log"
     for bar, code in zip(ax.patches, codes, strict=True):
         assert matplotlib.colors.to_hex(bar.get_facecolor()) == style.TIERS[LANGUAGES[code]["tier"]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "labels"), [((1056, 1900, 2200), {"500", "1K", "2K"}), ((120, 9000, 2_000_000), {"100", "10K", "1M"})]
+)
+def test_small_corpora_have_their_sizes_in_plain_numbers(sizes: tuple[int, ...], labels: set[str]) -> None:
+    few = {code: {**LANGUAGES[code], "sizes": {"train": size}} for code, size in zip(LANGUAGES, sizes, strict=False)}
+    (ax,) = figures.data_statistics(few).figure.axes
+    ax.figure.draw_without_rendering()
+    shown = {label.get_text() for label in (*ax.get_yticklabels(), *ax.get_yticklabels(minor=True))}
+    assert labels <= shown
+    assert not any("$" in text for text in shown)
 
 
 def test_monolingual_text_is_drawn_where_it_is_known() -> None:
