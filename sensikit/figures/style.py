@@ -203,8 +203,8 @@ def order(groups: Groups) -> list[str]:
 
 def present(groups: Groups, *columns: Collection[str]) -> list[str]:
     """Return the keys that stand in one of the columns, in the order of `order`."""
-    named = set().union(*columns)
-    return [key for key in order(groups) if key in named]
+    found = set().union(*columns)
+    return [key for key in order(groups) if key in found]
 
 
 def families(groups: Groups) -> list[tuple[str, list[str]]]:
@@ -232,10 +232,10 @@ def of_task(frame: pd.DataFrame, task: str = "") -> pd.DataFrame:
 
 def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     """Put one legend for all panels under them, where there is more than one line to tell apart."""
-    named = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    if len(named) > 1:
-        columns = min(len(named), max(1, int(figure.get_figwidth() / 1.3)))
-        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
+    lines = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if len(lines) > 1:
+        columns = min(len(lines), max(1, int(figure.get_figwidth() / 1.3)))
+        figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=columns)
 
 
 def plain(value: float, _: float = 0) -> str:
