@@ -18,25 +18,29 @@ class Analyses(Options):
     """The analyses that are asked for."""
 
     settings: AnalysisSettings = field(default_factory=AnalysisSettings)
-    task: tuple[str, ...] = option(
-        ("mt",), "mt, denoise (what it was trained on beside it), or mt,denoise: one after the other."
+    task: tuple[str, ...] | None = option(
+        None,
+        "mt, denoise (what it was trained on beside it), lm, or mt,denoise: one after the other; by default mt, "
+        "of a decoder language model lm.",
     )
     preset: str | None = option(
         None, "dropout on, training loss, summed, as in the authors' code.", choices=["released"]
     )
 
-    def each(self) -> list[AnalysisSettings]:
-        """Return the settings of each task."""
-        preset = RELEASED if self.preset else {}
-        return [replace(self.settings, task=name, **preset) for name in dict.fromkeys(self.task) or [""]]
+    def each(self, first: str, split: str) -> list[AnalysisSettings]:
+        """Return the settings of each task; `first` is that of the model where none is asked for."""
+        preset = {**(RELEASED if self.preset else {}), "split": split}
+        tasks = (first,) if self.task is None else self.task
+        return [replace(self.settings, task=name, **preset) for name in dict.fromkeys(tasks) or [""]]
 
 
 def analyze(
-    checkpoint: Annotated[Path, typer.Argument(help="A fairseq checkpoint; nothing inside it is run.")],
+    checkpoint: options.Checkpoint,
     data: options.Data,
     out: Annotated[Path, typer.Option(help="The run directory to write.")],
     opening: options.Opening,
     analyses: Analyses,
+    split: Annotated[str, typer.Option(help="Whose sentences the batches are made of.")] = "train",
     resume: options.Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, and stop.")] = False,
 ) -> None:
@@ -46,10 +50,11 @@ def analyze(
     from sensikit.sensitivity.analysis import analyze as run_analysis
     from sensikit.sensitivity.analysis import estimate
 
-    wanted = analyses.each()
+    analyses.each("mt", split)  # a setting that does not exist is refused before anything is opened
     if not dry_run:
         Run.stands(out, resume)
     model = opening.open(checkpoint, data)
+    wanted = analyses.each(model.tasks[0], split)
     for settings in wanted:
         task_of(model, settings.task)  # refuses a task that the model lacks before another is begun
     if dry_run:

@@ -16,7 +16,7 @@ def audit(
     origin: options.Origin,
     parameters: Annotated[int, typer.Option(help="Ablated for each group.")] = 200,
     batches: Annotated[int, typer.Option(help="Of each group, at most; time grows with them.")] = 1,
-    task: Annotated[str, typer.Option(help="mt or denoise.")] = "mt",
+    task: options.Task = None,
 ) -> None:
     """Ablate a sample of parameters exactly (Eq. 1), in float64, and compare with the Taylor estimate."""
     from sensikit.run import Run
@@ -29,7 +29,7 @@ def audit(
         groups=which.groups,
         parameters=parameters,
         batches=batches,
-        task=task,
+        task=task or found.tasks[0],
         command=options.command_line(),
     )
     for code, rows in table.groupby("group", sort=False):

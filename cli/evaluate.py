@@ -30,7 +30,7 @@ def evaluate(
         typer.Option(help="What to call a checkpoint; once for each, in order. By default its folder."),
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="The label that others are tested against: the first.")] = None,
-    task: options.Task = "mt",
+    task: Annotated[str, typer.Option(help="mt, denoise or lm: whose sentences.")] = "mt",
     resume: options.Resume = False,
 ) -> None:
     """Score the test sets with each checkpoint, translated where the metric needs it, and test the differences."""

@@ -29,7 +29,7 @@ def export(
     from sensikit.run import Run
 
     found = Run.open(run)
-    chosen = Order(order, group, seed if order == "random" else None, protect)
+    chosen = Order(order, group, seed if order == "random" else None, protect, found.tasks[0])
     done = run_export(found, origin.open(found), chosen, ratio, out, mask)
     typer.echo(f"{out}: {done.pruned} of {done.prunable} prunable parameters are zero")
     typer.echo(done.signature)

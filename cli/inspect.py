@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from . import options
+
 
 def inspect(
-    checkpoint: Annotated[Path, typer.Argument(help="A fairseq checkpoint; nothing inside it is run.")],
+    checkpoint: options.Checkpoint,
+    revision: Annotated[str | None, typer.Option(help="Of a model on the Hugging Face hub.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a checkpoint holds, without running anything inside it: languages, parameters, ties, memory needed."""
     import json
     from dataclasses import asdict
 
-    from sensikit.backends.fairseq.inspection import describe
-    from sensikit.backends.fairseq.inspection import inspect as look
+    from sensikit.backends import inspect as look
+    from sensikit.backends.inspection import describe
 
-    contents = look(checkpoint)
+    contents = look(checkpoint, revision)
     typer.echo(json.dumps(asdict(contents), indent=1, ensure_ascii=False) if as_json else describe(contents))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import Field, dataclass, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from sensikit.settings import Options, names_of, option
+from sensikit.settings import Loading, Options, names_of, option
 
 if TYPE_CHECKING:
     from sensikit.backends.base import Model
@@ -20,8 +20,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Data = Annotated[Path, typer.Option("--data", help="What `sensikit corpus` wrote, or a fairseq data directory.")]
-Task = Annotated[str, typer.Option(help="mt, or denoise: whose sentences; of denoise there is the loss alone.")]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="A fairseq checkpoint, a Hugging Face directory, or owner/model of the Hugging Face hub."
+    ),
+]
+Data = Annotated[
+    Path,
+    typer.Option("--data", help="What `sensikit corpus` wrote, a fairseq data directory, or a folder of text."),
+]
+Task = Annotated[
+    str | None, typer.Option(help="mt, denoise or lm: whose sentences; by default the first that there is.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call left.")]
 
 
@@ -101,19 +112,20 @@ class Groups(Options):
 
 @dataclass(frozen=True)
 class Opening(Groups):
-    """Which groups a checkpoint is opened with, and where it is computed."""
+    """Which groups a checkpoint is opened with, how it is loaded, and where it is computed."""
 
     direction: str | None = option(
         None, "xxx-eng, eng-xxx, or with another language; by default the one that was trained."
     )
     pairs: tuple[str, ...] | None = option(None, "In place of a direction: cat-fra,spa-fra.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    loading: Loading = field(default_factory=Loading)
 
     def open(self, checkpoint: Path, data: Path) -> Model:
         """Return a checkpoint with its data."""
         from sensikit.backends import open_model
 
-        return open_model(checkpoint, data, self.direction, self.device, self.pairs)
+        return open_model(checkpoint, data, self.direction, self.device, self.pairs, self.loading)
 
 
 @dataclass(frozen=True)
@@ -128,7 +140,8 @@ class Origin(Options):
         """Return the checkpoint and the data of a run."""
         noted = run.manifest["provenance"]
         places = self.checkpoint or Path(noted["checkpoint"]), self.data or Path(noted["data"])
-        return Opening(direction=run.manifest["direction"], device=self.device).open(*places)
+        loading = Loading.noted(noted["loading"], directory=places[0].is_dir())
+        return Opening(direction=run.manifest["direction"], device=self.device, loading=loading).open(*places)
 
 
 def command_line() -> str:

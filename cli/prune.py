@@ -31,7 +31,7 @@ def prune(
     curves: Curves,
     which: options.Groups,
     origin: options.Origin,
-    task: options.Task = "mt",
+    task: options.Task = None,
     resume: options.Resume = False,
 ) -> None:
     """Prune an analysed checkpoint in several orders, and score every step."""
@@ -40,7 +40,7 @@ def prune(
     from sensikit.run import Run
 
     found, ratios, seeds = Run.open(run), parse_ratios(curves.ratios), range(1, curves.seeds + 1)
-    settings = replace(curves.settings, task=task)
+    settings = replace(curves.settings, task=task or found.tasks[0])
     check_asked(ratios, curves.order, seeds, settings)  # before a checkpoint is opened
     table = run_sweep(
         found,

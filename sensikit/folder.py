@@ -85,10 +85,10 @@ class Folder:
 
     @classmethod
     def hold_groups(cls, groups: Mapping[str, Any], where: Path) -> None:
-        """Refuse the groups of a note where one lacks its name, family, tier or sizes, of which one is train."""
+        """Refuse the groups of a note where one lacks its name, family, tier or sizes, each a number."""
         for key, group in groups.items():
             cls.hold(group, {"name": str, "family": str, "tier": str, "sizes": dict}, where, f"{key}'s ")
-            if any(type(size) is not int for size in group["sizes"].values()) or "train" not in group["sizes"]:
+            if any(type(size) is not int for size in group["sizes"].values()):
                 raise cls.lacks(f"{key}'s sizes", where)
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ENGLISH = "eng"
 TIERS = HIGH, LOW, VERY_LOW = "High", "Low", "Very Low"
+UNKNOWN = "Unknown"
 THRESHOLDS = (1_000_000, 100_000)
 """Fewest training pairs of a High and of a Low language; fewer still is Very Low (the paper's Table 7)."""
 
@@ -64,6 +65,8 @@ _NAMES = {"nya": "Chewa", "slv": "Slovene", "tgl": "Tagalog"}  # the paper's, wh
 _MEMBERS = {"ful": "fuv", "nor": "nob", "swa": "swh", "fil": "tgl"}
 """Codes of macrolanguages, and of the one standard of Tagalog, to the language that the paper names."""
 _CHINESE_SCRIPTS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}
+_NOT_LANGUAGES = {"dev", "raw", "all", "old", "tmp"}
+"""Codes of languages that few write in, and so more likely something else in the name of a file."""
 # language, then scripts, regions and variants; a locale ends with its encoding and a variant
 _NAME = re.compile(
     r"([A-Za-z]{2,3})((?:[-_](?:[A-Za-z]{2}|\d{3}|[A-Za-z\d]{4,}))*)(?:\.[\w-]+)?(?:@([A-Za-z\d]+))?", re.ASCII
@@ -100,6 +103,37 @@ def canonical(name: str) -> str | None:
     return "_".join([code, *kept])
 
 
+def language_in(part: str) -> str | None:
+    """Return the `canonical` code that a part of a file's name is; None if it is more likely something else."""
+    return None if part.lower() in _NOT_LANGUAGES else canonical(part)
+
+
+def matching(name: str, known: Collection[str]) -> list[str]:
+    """Return which of some codes a name means: itself; else other spellings of it; else those that it nearly is.
+
+    That is its macrolanguage or a member of it, in the same script; else the language where only one of the two names a
+    script. Several are for the caller to refuse.
+
+    >>> flores = ["arb_Arab", "arb_Latn", "cat_Latn", "kor_Hang", "zho_Hans", "zho_Hant"]
+    >>> [matching(name, flores) for name in ("cat", "ar", "ko", "zh", "fra")]
+    [['cat_Latn'], ['arb_Arab'], ['kor_Hang'], ['zho_Hans', 'zho_Hant'], []]
+    """
+    own = canonical(name)
+    if name in known or own is None:
+        return [name] if name in known else []
+    codes = {code: other for code in known if (other := canonical(code))}
+    if same := [code for code, other in codes.items() if other == own]:
+        return same
+    language, _, script = own.partition("_")
+    split = {code: other.partition("_")[::2] for code, other in codes.items()}
+    near = [
+        code
+        for code, (other, its) in split.items()
+        if its == script and (_macrolanguage(other) == language or _macrolanguage(language) == other)
+    ]
+    return near or [code for code, (other, its) in split.items() if other == language and not (its and script)]
+
+
 def name_of(code: str) -> str:
     """Return the English name of a language by its `canonical` code; the code itself if it has none.
 
@@ -122,8 +156,13 @@ def family_of(code: str) -> str:
     ('Western Romance', 'Semitic', 'unknown')
     """
     short = code.split("_")[0]
-    macro = _tag(short).prefer_macrolanguage().to_alpha3()
+    macro = _macrolanguage(short)
     return FAMILIES.get(short) or FAMILIES.get(_MEMBERS.get(macro, macro), "unknown")
+
+
+@functools.cache
+def _macrolanguage(code: str) -> str:
+    return _tag(code).prefer_macrolanguage().to_alpha3()
 
 
 def _tag(code: str, normalize: bool = True) -> Tag:
@@ -132,8 +171,10 @@ def _tag(code: str, normalize: bool = True) -> Tag:
     return Language.get(code, normalize)
 
 
-def tier(pairs: int, high: int = THRESHOLDS[0], low: int = THRESHOLDS[1]) -> str:
-    """Return High, Low or Very Low for a language of so many training pairs."""
+def tier(pairs: int | None, high: int = THRESHOLDS[0], low: int = THRESHOLDS[1]) -> str:
+    """Return High, Low or Very Low for a language of so many training pairs; Unknown where nobody says how many."""
+    if pairs is None:
+        return UNKNOWN
     return HIGH if pairs >= high else LOW if pairs >= low else VERY_LOW
 
 
@@ -178,7 +219,7 @@ class Group:
         target: code of the target language.
         name: in words, such as Catalan, or Catalan→French.
         family: of the language that tells it from the others; of the source, where both do.
-        tier: High, Low or Very Low.
+        tier: High, Low or Very Low; Unknown without a training set.
         sizes: examples by split.
     """
 
@@ -313,7 +354,7 @@ def grouped(
         noted: name, family and tier by language, where the data's manifest has them.
     """
     codes = [key] if pair is None or key in pair else list(pair)
-    pairs = sizes.get("train", 0)
+    pairs = sizes.get("train")
     found = [{**described(_shown(code), pairs), **(noted or {}).get(code, {})} for code in codes]
     return Group(
         key=key,
@@ -327,13 +368,13 @@ def grouped(
 
 
 def described(
-    code: str, pairs: int, thresholds: tuple[int, int] = THRESHOLDS, given: tuple[str, str, str] = ("", "", "")
+    code: str, pairs: int | None, thresholds: tuple[int, int] = THRESHOLDS, given: tuple[str, str, str] = ("", "", "")
 ) -> dict[str, str]:
     """Return the name, family and tier of a language; one that nobody has named has its code for its name.
 
     Args:
         code: ISO 639-3, with a script where there is one.
-        pairs: of training, which decide the tier.
+        pairs: of training, which decide the tier; None where they are unknown.
         thresholds: fewest pairs of a High and of a Low language.
         given: name, family and tier, each empty where it is as usual.
     """

@@ -31,7 +31,9 @@ VECTORS_PER_GROUP = 3
 _LAYER = re.compile(r"\b(?:layers|layer|block|blocks|h)\.(\d+)\b")
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)  # T5 writes SelfAttention
 _FFN = re.compile(r"\b(fc\d?|ffn|mlp|dense\w*|wi(_\d)?|wo|intermediate)\b")
-_EMBEDDING = re.compile(r"emb|shared\b")
+_EMBEDDING = re.compile(r"emb|shared\b|\bw[tp]e\b")  # GPT-2 writes wte and wpe
+_SIDE = re.compile(r"(?:model\.)?(encoder|decoder)\b")
+_EXPERTS = re.compile(r"\bexperts\b")  # of a mixture, fused into one tensor
 _PROJECTION = re.compile(r"output_projection|lm_head|output_layer")
 
 
@@ -82,10 +84,12 @@ def registry(module: nn.Module, ghosts: Collection[str] = ()) -> tuple[Parameter
         names.setdefault(id(tensor), []).append(name)
     prunable = {
         id(tensor)
-        for part in module.modules()
-        if isinstance(part, nn.Linear | nn.Embedding)
+        for part_name, part in module.named_modules()
+        if is_linear(part) or isinstance(part, nn.Embedding) or _EXPERTS.search(part_name)
         for tensor in part.parameters(recurse=False)
     }
+    written = [name for name, _ in module.named_parameters()]
+    decoder_alone = any(map(_LAYER.search, written)) and not any(map(_SIDE.search, written))
     found: list[Parameter] = []
     start = 0
     for name, tensor in module.named_parameters():
@@ -97,7 +101,7 @@ def registry(module: nn.Module, ghosts: Collection[str] = ()) -> tuple[Parameter
                 shape=tuple(tensor.shape),
                 start=start,
                 component=component_of(name),
-                stack=stack_of(name, names[id(tensor)]),
+                stack="decoder" if decoder_alone else stack_of(name, names[id(tensor)]),
                 layer=layer_of(name),
                 prunable=id(tensor) in prunable,
                 aliases=tuple(other for other in names[id(tensor)] if other != name),
@@ -146,11 +150,18 @@ def component_of(name: str) -> str:
     return "embedding" if _EMBEDDING.search(name) else "other"
 
 
+def is_linear(part: nn.Module) -> bool:
+    """Return whether a module is a linear layer; GPT-2's are, with the weight the other way round."""
+    return isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"
+
+
 def stack_of(name: str, names: Collection[str] = ()) -> str:
-    """Return encoder, decoder, or shared for what belongs to neither or is tied across both."""
-    sides = {
-        side for each in (name, *names) for side in ("encoder", "decoder") if each.startswith((side, f"model.{side}"))
-    }
+    """Return encoder, decoder, or shared for what belongs to neither or is tied across both.
+
+    The projection to the vocabulary is the decoder's.
+    """
+    found = (_SIDE.match(each) or _PROJECTION.match(each) for each in (name, *names))
+    sides = {match[1] if match.re is _SIDE else "decoder" for match in found if match}
     return sides.pop() if len(sides) == 1 else "shared"
 
 

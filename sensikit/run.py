@@ -5,7 +5,7 @@ its flat order is that of the registry in the manifest, which holds:
 
 format, version, versions  of the run, of sensikit, and of Python, torch and numpy
 direction                  what finds the groups again: "xxx-eng", "eng-xxx", or pairs joined by +
-provenance                 framework, checkpoint and data, with their SHA-256
+provenance                 framework, checkpoint and data, with their SHA-256, and how the checkpoint was loaded
 groups                     those measured, by key, in order: source, target, name, family, tier, sizes by split
 parameters                 the registry, in flat order; parameter_count and prunable_count are scalars in it
 analyses                   by task: signature, settings, tokens (T), notes, command
@@ -43,7 +43,9 @@ _FIELDS = {
     "parameter_count": int, "prunable_count": int, "analyses": dict, "sets": dict,
 }  # fmt: skip
 _ANALYSIS = {"signature": str, "settings": dict, "tokens": int, "notes": list, "command": str}
-_PROVENANCE = dict.fromkeys(("framework", "checkpoint", "checkpoint_sha256", "data", "data_sha256"), str)
+_PROVENANCE = {
+    **dict.fromkeys(("framework", "checkpoint", "checkpoint_sha256", "data", "data_sha256"), str), "loading": dict,
+}  # fmt: skip
 
 
 CHUNK = 1 << 18

@@ -7,7 +7,7 @@ before torch is loaded: nothing heavy is imported here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -90,6 +90,28 @@ def _within(value: float, allows: Any) -> bool:
 
 
 @dataclass(frozen=True)
+class Loading(Options):
+    """How a model is loaded. Each of these moves numbers, so each is kept in the manifest of a run."""
+
+    dtype: str = option("fp32", "of the weights; losses and sums are fp32.", choices=("fp32", "bf16"))
+    revision: str | None = option(None, "Of a model on the Hugging Face hub: a branch, tag or commit.")
+    prompt: str | None = option(
+        None, "What a model without language tags is asked: '{source_name}: {source}\\n{target_name}: '."
+    )
+
+    @classmethod
+    def noted(cls, values: Mapping[str, str], directory: bool = False) -> Loading:
+        """Return what a manifest says, without the revision where the model is now a `directory`."""
+        known = {each.name for each in fields(cls)} - ({"revision"} if directory else set())
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    def given(self) -> dict[str, str]:
+        """Return what is not as usual."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {each.name: values[each.name] for each in fields(self) if values[each.name] != each.default}
+
+
+@dataclass(frozen=True)
 class AnalysisSettings(Options):
     """What decides the numbers of one task of a run."""
 
@@ -156,16 +178,23 @@ class Decoding(Options):
 class EvaluationSettings(Options):
     """What decides the numbers of an evaluation."""
 
-    metrics: tuple[str, ...] = option(
-        ("bleu", "chrf"), "Comma-separated: bleu, chrf, loss; loss alone translates nothing.", names=("--metric",)
+    metrics: tuple[str, ...] | None = option(
+        None,
+        "Comma-separated: bleu, chrf, loss, bpb (bits per byte); by default bleu,chrf of translations, else loss.",
+        names=("--metric",),
     )
     task: str = option("mt", choices=TASKS)
-    """Whose sentences: of denoising, there is the loss alone."""
+    """Whose sentences: of denoising and language modelling, there is the loss alone."""
     split: str = option("test", "Which of them.")
     decoding: Decoding = field(default_factory=Decoding)
     tokenizer: str = option("spm", "Of BLEU, as sacreBLEU names it.")
     spm_model: str | None = option(None, "A SentencePiece model for BLEU, in place of a tokenizer of sacreBLEU's.")
     bootstrap: int = option(BOOTSTRAP, "Resamples of the test sentences, for intervals and tests.", least=0)
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The metrics: those that are asked for, or else those of the task."""
+        return (("bleu", "chrf") if self.task == "mt" else ("loss",)) if self.metrics is None else self.metrics
 
 
 @dataclass(frozen=True)

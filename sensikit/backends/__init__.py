@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sensikit.backends.base import Model
+from sensikit.errors import OptionError
+from sensikit.settings import Loading
+
+if TYPE_CHECKING:
+    from sensikit.backends.inspection import Contents
+
+
+def is_file(checkpoint: Path) -> bool:
+    """Return whether a model is a file, as fairseq's are; Hugging Face's are directories, or names of the hub."""
+    return checkpoint.is_file() or (not checkpoint.exists() and checkpoint.suffix == ".pt")
 
 
 def open_model(
@@ -14,17 +25,45 @@ def open_model(
     direction: str | None = None,
     device: str = "auto",
     pairs: Sequence[str] | None = None,
+    loading: Loading | None = None,
 ) -> Model:
-    """Return the model of `checkpoint` with its data.
+    """Return a model with its data; nothing inside the checkpoint is run.
 
     Args:
-        checkpoint: a fairseq checkpoint; read without running anything inside it.
-        data: what `sensikit corpus` wrote, or a fairseq data directory.
+        checkpoint: a fairseq checkpoint, a Hugging Face directory, or owner/model of the Hugging Face hub.
+        data: what `sensikit corpus` wrote, a fairseq data directory, or for Hugging Face's models a folder of text.
         direction: "xxx-eng", "eng-xxx", or with any other language; by default the pairs into the language that all
             pairs have in common, else those out of it, else all pairs.
         device: "auto", "cpu", "cuda" or "cuda:N".
         pairs: instead of a direction, such as ["cat-fra", "spa-fra"].
+        loading: of Hugging Face's models alone.
+
+    Raises:
+        CheckpointError, DataError, OptionError, MissingDependencyError: in one line, what is wrong and what to do.
     """
+    checkpoint, data, loading = Path(checkpoint), Path(data), loading or Loading()
+    if not is_file(checkpoint):
+        from sensikit.backends.huggingface.opening import open_directory
+
+        return open_directory(checkpoint, data, direction, device, pairs, loading)
     from sensikit.backends.fairseq.opening import open_checkpoint
 
+    for name in loading.given():
+        raise OptionError(f"--{name}", f"is of Hugging Face's models, and {checkpoint} is fairseq's", "leave it out")
     return open_checkpoint(checkpoint, data, direction, device, pairs)
+
+
+def inspect(checkpoint: Path, revision: str | None = None) -> Contents:
+    """Return what a checkpoint holds, found without running anything inside it and without loading its weights.
+
+    Raises:
+        CheckpointError: if it cannot be read safely.
+    """
+    checkpoint = Path(checkpoint)
+    if is_file(checkpoint):
+        from sensikit.backends.fairseq.inspection import inspect as look
+
+        return look(checkpoint)
+    from sensikit.backends.huggingface.inspection import inspect as look_at
+
+    return look_at(checkpoint, revision)

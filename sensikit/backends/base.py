@@ -6,7 +6,7 @@ Everything else (which sentences make a batch, S, D, PCC, masks, sweeps, scores,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -39,13 +39,15 @@ class Translations:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a backend measures: the checkpoint and the data, by SHA-256."""
+    """What a backend measures: the checkpoint and the data, by SHA-256, and how the checkpoint is loaded."""
 
     framework: str
     checkpoint: str
     checkpoint_sha256: str
     data: str
     data_sha256: str
+    loading: Mapping[str, str] = field(default_factory=dict)
+    """What of `Loading` is not as usual; of a model on the hub its commit too."""
 
 
 class Task(Protocol):
@@ -86,6 +88,10 @@ class Task(Protocol):
 
     def left_out(self, group: str, split: str = "train") -> int:
         """Return how many examples of the split are longer than the model's positions, and so have no row."""
+        ...
+
+    def bytes(self, group: str, split: str = "train") -> np.ndarray | None:
+        """Return the bytes in UTF-8 of the counted text of every example, (n,) int64; None if they are not known."""
         ...
 
     def collate(self, items: Sequence[Item], split: str = "train") -> Any:

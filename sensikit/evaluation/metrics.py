@@ -1,4 +1,4 @@
-"""BLEU, chrF++ and loss: metrics of one kind, each a score of sums over sentences.
+"""BLEU, chrF++, loss and bits per byte: metrics of one kind, each a score of sums over sentences.
 
 A metric turns every sentence of a test set into a row of numbers that may be added up, (n, K). The score of the test
 set is the score of the sum of its rows, and that of a resample the score of the sum of the rows drawn, so one bootstrap
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
-from sensikit.backends.base import Task
+from sensikit.backends.base import Model, Task, task_of, translation_of
 from sensikit.errors import DataError, MissingDependencyError, NonFiniteError, OptionError
 from sensikit.evaluation.resampling import SEED, Float, Sampled, resampled
 from sensikit.files import sha256, sha256_of
@@ -83,7 +83,8 @@ class Metric:
         """Return every choice that moves the score or its interval; of BLEU and chrF++ sacreBLEU's own signature."""
         drawn = (bootstrap, SEED) if bootstrap > 1 else (None, None)
         if self.made is None:
-            return signature(self.name, kind="nll", unit="nats/token", bs=drawn[0], seed=drawn[1])
+            unit = "nats/token" if self.name == "loss" else "bits/byte"
+            return signature(self.name, kind="nll", unit=unit, bs=drawn[0], seed=drawn[1])
         metric = self.made(tokenizer, spm_model)
         metric.num_refs, (metric.n_bootstrap, metric.seed) = 1, drawn
         return str(metric.get_signature().format())
@@ -133,14 +134,26 @@ def chrf_score(sums: Float) -> Float:
 
 
 def loss_score(sums: Float) -> Float:
-    """Return the loss of (…, 2K) sums, nats and target tokens of each term in turn: Σ_k nats_k / tokens_k."""
-    nats, tokens = sums[..., 0::2], sums[..., 1::2]
+    """Return the loss of (…, 2K + 1) sums, nats and target tokens of each term and bytes: Σ_k nats_k / tokens_k."""
+    nats, tokens = sums[..., 0:-1:2], sums[..., 1:-1:2]
     score: Float = np.divide(nats, tokens, out=np.zeros_like(nats), where=tokens > 0).sum(-1)
     return score
 
 
+def bits_per_byte(sums: Float) -> Float:
+    """Return the loss of (…, 2K + 1) sums in bits per byte of the text, Σ_k nats_k / (ln 2 · bytes).
+
+    Unlike nats per token it compares models that cut text differently.
+    """
+    nats, size = sums[..., 0:-1:2].sum(-1), sums[..., -1]
+    score: Float = np.divide(nats, np.log(2) * size, out=np.full_like(nats, np.nan), where=size > 0)
+    return score
+
+
 def losses(task: Task, group: str, split: str, decoding: Decoding) -> Float:
-    """Return the sums of the loss, a row for each sentence of a split, (n, 2K) float64: nats and tokens of each term.
+    """Return the sums of the loss, a row for each sentence of a split, (n, 2K + 1) float64.
+
+    They are the nats and the tokens of each of the K terms, and the bytes of the text, 0 where they are not known.
 
     Args:
         task: of the model, which is in evaluation mode.
@@ -166,7 +179,9 @@ def losses(task: Task, group: str, split: str, decoding: Decoding) -> Float:
     found: Float = np.concatenate(rows)[np.argsort(order)]
     if not np.isfinite(found).all():
         raise NonFiniteError(group, "its loss is not finite", "leave out --metric loss, or the group")
-    return found
+    size = task.bytes(group, split)
+    size = np.zeros(len(found)) if size is None else size[: len(found)]
+    return np.column_stack([found, size])
 
 
 def of_references(references: Sequence[str]) -> str:
@@ -175,8 +190,8 @@ def of_references(references: Sequence[str]) -> str:
 
 
 def of_losses(sums: Float) -> str:
-    """Return the identity of a test set that is known by the target tokens in its sums (n, 2K)."""
-    return sha256_of(*(f"{tokens:.0f}" for tokens in sums[:, 1::2].flat))[:16]
+    """Return the identity of a test set that is known by the target tokens in its sums (n, 2K + 1)."""
+    return sha256_of(*(f"{tokens:.0f}" for tokens in sums[:, 1:-1:2].flat))[:16]
 
 
 @lru_cache(maxsize=4)
@@ -247,6 +262,7 @@ METRICS = {
         Metric("bleu", "BLEU", bleu_score, bleu_metric),
         Metric("chrf", "chrF++", chrf_score, chrf_metric),
         Metric("loss", "Loss", loss_score, bounds=(0.0, np.inf), higher=False),
+        Metric("bpb", "Bits per byte", bits_per_byte, bounds=(0.0, np.inf), higher=False),
     )
 }
 """By the name that --metric takes."""
@@ -262,6 +278,19 @@ def chosen(names: Sequence[str]) -> list[Metric]:
         if name not in METRICS:
             raise OptionError("--metric", f"{name} is not a metric", f"choose among {', '.join(METRICS)}")
     return [METRICS[name] for name in dict.fromkeys(names)]
+
+
+def check_scored(names: Sequence[str], model: Model, task: str, split: str) -> None:
+    """Refuse a metric that a task has nothing to be scored by.
+
+    Raises:
+        OptionError: naming it.
+    """
+    for metric in chosen(names):
+        if metric.decodes:
+            translation_of(model, task)
+        if metric.name == "bpb" and task_of(model, task).bytes(next(iter(task_of(model, task).groups)), split) is None:
+            raise OptionError("--metric", f"the bytes of {task} sentences are not known", "give --metric loss")
 
 
 class Score(NamedTuple):

@@ -13,7 +13,7 @@ from sensikit.backends.base import Model, task_of, translation_of
 from sensikit.errors import DataError, OptionError, RunError
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.folder import KIND, Translated
-from sensikit.evaluation.metrics import Metric, chosen, losses, of_losses, of_references
+from sensikit.evaluation.metrics import Metric, check_scored, chosen, losses, of_losses, of_references
 from sensikit.evaluation.resampling import Float
 from sensikit.evaluation.scoring import (
     BY_TIER,
@@ -79,7 +79,7 @@ def evaluate_systems(
     baseline = next(iter(systems)) if baseline is None else baseline
     if baseline not in systems:
         raise OptionError("--baseline", f"{baseline} is no label", f"choose among {', '.join(systems)}")
-    for metric in chosen(settings.metrics):
+    for metric in chosen(settings.scored):
         _signed(metric, settings)  # a tokenizer that does not exist is refused before the work begins
     facts = {"kind": KIND, **_facts(systems, settings, groups), "baseline": baseline, "command": command, "files": {}}
     with Translated.begun(out, facts, resume) as folder:
@@ -128,8 +128,7 @@ def _facts(systems: Mapping[str, Opener], settings: EvaluationSettings, groups: 
     for label, opener in systems.items():
         model = opener()
         task, origin = task_of(model, settings.task, SEED), model.provenance
-        if any(metric.decodes for metric in chosen(settings.metrics)):
-            translation_of(model, settings.task)  # a task that does not translate is refused here
+        check_scored(settings.scored, model, settings.task, settings.split)
         if first is None:
             first, keys = model, chosen_groups(list(task.groups), groups)
             for key in keys:
@@ -177,7 +176,7 @@ def _check_alike(model: Model, first: Model, task: str, before: Mapping[str, Map
 
 def _measure(folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings) -> None:
     """Translate every test set with every system, or take its loss, as far as it is needed and not there."""
-    groups, metrics, most = folder.manifest["groups"], chosen(settings.metrics), settings.decoding.max_sentences
+    groups, metrics, most = folder.manifest["groups"], chosen(settings.scored), settings.decoding.max_sentences
     has = {True: folder.has, False: folder.has_losses}
     kinds = [kind for kind in has if kind in {metric.decodes for metric in metrics}]
     todo = {label: [(kind, key) for key in groups for kind in kinds if not has[kind](label, key)] for label in systems}
@@ -199,7 +198,7 @@ def _measure(folder: Translated, systems: Mapping[str, Opener], settings: Evalua
 
 
 def _scored(folder: Translated, settings: EvaluationSettings) -> Scores:
-    systems, groups, metrics = list(folder.manifest["systems"]), folder.manifest["groups"], chosen(settings.metrics)
+    systems, groups, metrics = list(folder.manifest["systems"]), folder.manifest["groups"], chosen(settings.scored)
     values, sentences = {}, {}
     with progress(len(systems) * len(groups), "scoring", "test sets") as bar:
         for group in groups:
@@ -256,5 +255,5 @@ def _notes(folder: Translated, settings: EvaluationSettings) -> list[str]:
 
 def _translated(folder: Translated, settings: EvaluationSettings) -> list[tuple[str, str]]:
     """Return (system, group) of all that was translated: everything, or nothing."""
-    decodes = any(metric.decodes for metric in chosen(settings.metrics))
+    decodes = any(metric.decodes for metric in chosen(settings.scored))
     return [(system, group) for system in folder.manifest["systems"] for group in folder.manifest["groups"] if decodes]

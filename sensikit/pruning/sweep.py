@@ -15,6 +15,7 @@ from sensikit.errors import OptionError
 from sensikit.evaluation.metrics import (
     Metric,
     bleu_metric,
+    check_scored,
     chosen,
     length_ratio,
     losses,
@@ -72,21 +73,20 @@ def prune(
     """
     settings = settings or SweepSettings()
     check_source(run, model)
-    keys, metrics = chosen_groups(run.groups(settings.task), groups), chosen(settings.metrics)
+    keys, metrics = chosen_groups(run.groups(settings.task), groups), chosen(settings.scored)
     check_asked(ratios, orders, seeds, settings)
     noted = _noted(settings, metrics)  # a tokenizer that does not exist is refused before the work begins
-    if any(metric.decodes for metric in metrics):
-        translation_of(model, settings.task)  # a task that does not translate is refused here
+    check_scored(settings.scored, model, settings.task, settings.split)
     wanted = cells(keys, ratios, orders, seeds, cross)
     with run.locked(), Ledger.begun(run.path / "pruning", noted, resume) as ledger:
-        todo = [cell for cell in wanted if ledger.missing(cell, settings.metrics)]
+        todo = [cell for cell in wanted if ledger.missing(cell, settings.scored)]
         run.check(settings.task, [name for key in keys for name in (key, rest_of(key))] if todo else [])
         ledger.save()
         record(ledger.path, command)
         measure_missing(run, model, [(cell.order, cell.group) for cell in todo], settings.task)
         with progress(len(todo), "pruning", "cells") as bar:
             for cell, count in _pruned(run, model, todo, settings):
-                lacking = ledger.missing(cell, settings.metrics)
+                lacking = ledger.missing(cell, settings.scored)
                 ledger.add(cell, _lines(run, model, cell, count, settings, chosen(lacking)))
                 bar.advance()
         table, crossed = ledger.table(), ledger.cross_table()
@@ -125,7 +125,7 @@ def check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[
     check_ratios(ratios, settings.protect)
     for order in orders:
         scorer_of(order)
-    chosen(settings.metrics)
+    chosen(settings.scored)
 
 
 def _noted(settings: SweepSettings, metrics: Sequence[Metric]) -> dict[str, Any]:

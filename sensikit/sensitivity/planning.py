@@ -131,7 +131,7 @@ def run_signature(model: Model, settings: AnalysisSettings, plan: Plan) -> str:
         nonfinite="skipped" if settings.skip_nonfinite else None,
         # each micro-batch draws its own dropout
         micro_batches=settings.micro_batches if settings.mode == "train" else None,
-        dtype="fp32",
+        dtype=model.provenance.loading.get("dtype", "fp32"),
         ckpt=model.provenance.checkpoint_sha256[:8],
         data=model.provenance.data_sha256[:8],
     )

@@ -158,6 +158,9 @@ class Denoising:
         smoothing = self.opened.smoothing(kind, logits.shape[-1])
         return functional.cross_entropy(logits, target, reduction=reduction, label_smoothing=smoothing)
 
+    def bytes(self, group: str, split: str = "train") -> None:
+        """Return nothing: what is predicted is masked words, in two stacks."""
+
     def layout(self, languages: Sequence[str], split: str = "train") -> pd.DataFrame | None:
         """Return a sentence of each language as concurrent denoising has it; see `base.Task`.
 

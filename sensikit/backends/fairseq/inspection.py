@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +11,12 @@ import torch
 from sensikit.backends.fairseq.checkpoint import Checkpoint, read
 from sensikit.backends.fairseq.compat import GHOSTS
 from sensikit.backends.fairseq.settings import OTHER_TASKS, Trained, ties_of, trained
+from sensikit.backends.inspection import Contents, counted
 from sensikit.errors import CheckpointError
 from sensikit.languages import hub_of, keyed, views
 from sensikit.parameters import component_of, disk_per_group, layer_of, memory_of, stack_of
 
 _BUFFERS = ("version", "_float_tensor", "weights")
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a checkpoint holds; the fields are in the order they are shown in.
-
-    `problem` says why the checkpoint cannot be analysed, or is empty. `components` maps "encoder attention" and such
-    to scalars; ties count once, ghosts (nothing reads them) not at all. Sizes are in bytes.
-    """
-
-    path: str
-    sha256: str
-    bytes: int
-    problem: str
-    task: str
-    arch: str
-    directions: dict[str, list[str]]
-    language_tags: str
-    criterion: str
-    updates: int | None
-    optimizer_state: bool
-    layers: dict[str, int]
-    vocabulary: int
-    dtypes: dict[str, int]
-    tensors: int
-    parameters: int
-    prunable: int
-    components: dict[str, int]
-    tied: list[list[str]]
-    ghosts: int
-    memory: int
-    disk_per_group: int
 
 
 def inspect(path: Path) -> Contents:
@@ -74,11 +42,11 @@ def inspect(path: Path) -> Contents:
         optimizer_state=checkpoint.has_optimizer,
         layers={side: _layers(state, side) for side in ("encoder", "decoder")},
         vocabulary=next((each.shape[0] for name, each in state.items() if name.endswith("embed_tokens.weight")), 0),
-        dtypes=_counted((str(each.dtype).removeprefix("torch."), 1) for each in state.values()),
+        dtypes=counted((str(each.dtype).removeprefix("torch."), 1) for each in state.values()),
         tensors=len(single),
         parameters=total,
         prunable=sum(count for name, count in single.items() if component_of(name) != "norm"),
-        components=_counted((_place(name, tied), count) for name, count in single.items()),
+        components=counted((_place(name, tied), count) for name, count in single.items()),
         tied=tied,
         ghosts=sum(state[name].numel() for name in ghosts),
         memory=memory_of(total),
@@ -136,57 +104,3 @@ def _place(name: str, tied: list[list[str]]) -> str:
 
 def _layers(state: Mapping[str, torch.Tensor], side: str) -> int:
     return len({layer_of(name) for name in state if name.startswith(side)} - {None})
-
-
-def _counted(items: Iterator[tuple[str, int]]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name, count in items:
-        counts[name] = counts.get(name, 0) + count
-    return counts
-
-
-def describe(contents: Contents) -> str:
-    """Return the contents as lines of text."""
-    rows = dict(_rows(contents))
-    width = max(len(name) for name in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
-
-
-def _rows(contents: Contents) -> Iterator[tuple[str, str]]:
-    yield "checkpoint", f"{contents.path} ({_size(contents.bytes)})"
-    yield "sha256", contents.sha256
-    if contents.problem:
-        yield "cannot be analysed", contents.problem
-    else:
-        yield "task", contents.task
-        yield "architecture", f"{contents.arch}, {contents.layers['encoder']}+{contents.layers['decoder']} layers"
-        for direction, languages in contents.directions.items():
-            yield direction, ", ".join(languages)
-        yield "language tags", contents.language_tags
-        yield "criterion", contents.criterion
-    yield "updates", "unknown" if contents.updates is None else f"{contents.updates:,}"
-    yield "optimizer state", "yes" if contents.optimizer_state else "no"
-    yield "vocabulary", f"{contents.vocabulary:,}"
-    yield (
-        "tensors",
-        f"{contents.tensors} ({', '.join(f'{count} {name}' for name, count in contents.dtypes.items())} stored)",
-    )
-    yield "parameters", f"{contents.parameters:,}, of which prunable {contents.prunable:,}"
-    for place, count in sorted(contents.components.items(), key=lambda item: -item[1]):
-        yield f"  {place}", f"{count:,} ({100 * count / contents.parameters:.1f} %)"
-    for group in contents.tied:
-        yield "tied", " = ".join(group)
-    if contents.ghosts:
-        yield "unread", f"{contents.ghosts:,} values that translation never reads, left out"
-    yield "to analyze", f"{_size(contents.memory)} of memory beside what a batch takes"
-    yield "on disk", f"{_size(contents.disk_per_group)} for each group"
-
-
-def _size(count: int) -> str:
-    """Return bytes in a unit that leaves at most three digits."""
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 999.5:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} GB"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -224,22 +223,6 @@ def _check_vocabulary(checkpoint: Checkpoint, task: Any, data: DataBin) -> None:
                 f"its dictionary has {len(dictionary)} entries with the language tags, the model {weight.shape[0]}",
                 "give the data that the checkpoint was trained on",
             )
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the device that is asked for; "auto" is the first GPU where there is one.
-
-    Raises:
-        OptionError: if it does not exist.
-    """
-    gpu = torch.cuda.is_available()
-    if device == "auto":
-        return torch.device("cuda" if gpu else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise OptionError("--device", f"{device!r} is unknown", "give auto, cpu, cuda or cuda:N")
-    if device.startswith("cuda") and (not gpu or (torch.device(device).index or 0) >= torch.cuda.device_count()):
-        raise OptionError("--device", f"there is no {device} on this machine", "give --device cpu or auto")
-    return torch.device(device)
 
 
 def tags_of(parts: SimpleNamespace, task: Any) -> set[int]:

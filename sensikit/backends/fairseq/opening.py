@@ -9,14 +9,16 @@ from typing import Any
 import torch
 
 from sensikit.backends.base import Provenance, Task
+from sensikit.backends.devices import pick_device
 from sensikit.backends.fairseq import checkpoint as checkpoints
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.data import DataBin, open_data
 from sensikit.backends.fairseq.denoising import Denoising
-from sensikit.backends.fairseq.model import Opened, build_model, build_task, encoder_projection, pick_device
+from sensikit.backends.fairseq.model import Opened, build_model, build_task, encoder_projection
 from sensikit.backends.fairseq.pruned import write_pruned
 from sensikit.backends.fairseq.settings import trained
 from sensikit.backends.fairseq.translation import Translation
+from sensikit.backends.manifest import described_languages
 from sensikit.errors import DataError
 from sensikit.languages import Group, Pair, direction_of, grouped, keyed, select
 
@@ -103,9 +105,4 @@ def open_checkpoint(
 
 def _group(key: str, pair: Pair, data: DataBin) -> Group:
     """Return what the data's manifest, or else our own table, knows of a group, with its pairs counted."""
-    noted = {
-        code: {name: str(entry[name]) for name in ("name", "family", "tier") if entry.get(name)}
-        for code, entry in data.manifest.get("languages", {}).items()
-        if isinstance(entry, dict)
-    }
-    return grouped(key, pair, data.counts(*pair), noted)
+    return grouped(key, pair, data.counts(*pair), described_languages(data.manifest))

@@ -73,6 +73,14 @@ class Translation:
         held = self.split(group, split)
         return len(held.lengths) - len(held.rows)
 
+    def bytes(self, group: str, split: str = "train") -> np.ndarray | None:
+        """Return the bytes in UTF-8 of the target of every pair in `sizes`, (n,) int64; None without the raw text."""
+        pair, held = self.opened.pair_of(group), self.split(group, split)
+        if self.opened.data.text(split, *pair, pair[1]) is None:
+            return None
+        texts, _ = references(self.opened, split, pair, held.dataset)
+        return np.array([len(texts[row].encode()) for row in held.rows], dtype=np.int64)
+
     def layout(self, groups: Sequence[str], split: str = "train") -> None:
         """Return nothing: in translation the two sides say different things, and stand at no common positions."""
 

@@ -1,0 +1,129 @@
+"""Beam search by transformers' generate, with every choice given: a model's own defaults decide nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensikit.backends.huggingface import compat
+from sensikit.errors import OptionError
+from sensikit.settings import Decoding
+
+LARGEST_LOGIT = 1e4
+"""Logits are kept within ± this while decoding: far beyond any that a model has, and what NaN and infinity become."""
+
+
+def generate(
+    module: Any,
+    inputs: Sequence[Sequence[int]],
+    decoding: Decoding,
+    pad: int,
+    eos: int | None,
+    *,
+    limit: int | None,
+    start: int | None = None,
+    forced: int | None = None,
+    lengths: Sequence[int] | None = None,
+) -> list[list[int]]:
+    """Return what the model says to each input, in order, without what it was given and without padding.
+
+    A batch holds inputs of like length, at most `max_tokens` in all; the longest output allowed counts from the longest
+    of them. Batches, lengths and the end that is forced at the longest output are fairseq's.
+
+    Args:
+        module: transformers' model.
+        inputs: of the encoder, or the prompts of a decoder.
+        decoding: beam, penalties and limits.
+        pad: fills rows up; never said.
+        eos: ends what is said.
+        limit: positions of the model.
+        start: what the decoder starts with; None of a decoder alone.
+        forced: what it says first; not counted in the limits.
+        lengths: tokens that the longest output counts from, of each input; by default its own.
+    """
+    counted = np.array(lengths if lengths is not None else [len(each) for each in inputs], dtype=np.int64)
+    if len(counted) and int(decoding.max_len_a * counted.min() + decoding.max_len_b) < 1:
+        raise OptionError("--max-len-b", "leaves no room for a single token", "give a longer limit")
+    found: list[list[int]] = [[] for _ in inputs]
+    with _decoding(module):
+        for rows in batches([len(each) for each in inputs], decoding.max_tokens):
+            longest = max(len(inputs[row]) for row in rows)
+            room = (limit or 1 << 30) - (1 if start is not None else longest) - (forced is not None)
+            most = min(int(decoding.max_len_a * counted[rows].max() + decoding.max_len_b), room - 1)
+            ids = torch.full((len(rows), longest), pad, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for place, row in enumerate(rows):
+                # a decoder goes on from its last token, so its rows end together
+                width = len(inputs[row])
+                where = slice(0, width) if start is not None else slice(longest - width, longest)
+                ids[place, where] = torch.tensor(inputs[row])
+                mask[place, where] = 1
+            how = _settings(decoding, max(1, most) + 1 + (forced is not None), pad, eos, start, forced)
+            with compat.quiet():
+                said = module.generate(
+                    input_ids=ids.to(module.device), attention_mask=mask.to(module.device), generation_config=how
+                )
+            # the start, or the prompt, comes first
+            said = said[:, 1 if start is not None else longest :].tolist()
+            for row, tokens in zip(rows, said, strict=True):
+                found[row] = _until(tokens, eos, pad)
+    return found
+
+
+def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Yield rows of like length together, at most `max_tokens` of them with their padding, none left out."""
+    rows: list[int] = []
+    for row in np.argsort(lengths, kind="stable").tolist():
+        if rows and (len(rows) + 1) * lengths[row] > max_tokens:
+            yield rows
+            rows = []
+        rows.append(row)
+    if rows:
+        yield rows
+
+
+def _settings(decoding: Decoding, most: int, pad: int, eos: int | None, start: int | None, forced: int | None) -> Any:
+    return compat.load().GenerationConfig(
+        num_beams=decoding.beam,
+        num_return_sequences=1,
+        do_sample=False,
+        length_penalty=decoding.lenpen,
+        early_stopping=True if decoding.beam > 1 else None,
+        max_new_tokens=most,
+        min_new_tokens=1 + (forced is not None),
+        pad_token_id=pad,
+        eos_token_id=eos,
+        forced_eos_token_id=eos if start is not None else None,
+        decoder_start_token_id=start,
+        forced_bos_token_id=forced,
+        bad_words_ids=[[pad]] if pad != eos else None,
+        use_cache=True,
+    )
+
+
+def _until(tokens: list[int], eos: int | None, pad: int) -> list[int]:
+    """Return what comes before the end."""
+    ends = [tokens.index(end) for end in (eos, pad) if end in tokens]
+    return tokens[: min(ends, default=len(tokens))]
+
+
+@contextlib.contextmanager
+def _decoding(module: Any) -> Iterator[None]:
+    """Put the module in evaluation mode with finite logits and without defaults of its own; then back as it was."""
+    training, own = module.training, module.generation_config
+    module.eval()
+    module.generation_config = compat.load().GenerationConfig()
+    hook = module.get_output_embeddings().register_forward_hook(
+        lambda _module, _inputs, logits: torch.nan_to_num(logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
+    )
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        hook.remove()
+        module.generation_config = own
+        module.train(training)

@@ -1,0 +1,149 @@
+"""What a Hugging Face directory holds, found without running anything in it and without loading its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from sensikit.backends.huggingface import compat
+from sensikit.errors import CheckpointError, OptionError
+from sensikit.files import read_json, sha256, sha256_of
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+TEXTS = ("*.json", "*.model", "*.spm", "*.txt", "*.jinja")
+"""Files beside the weights that decide numbers: the configuration and the tokenizer."""
+
+HUB = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+"""What a model on the hub is called."""
+
+
+class Header(NamedTuple):
+    """What the head of a shard says of a tensor: dtype as safetensors writes it, shape, and the shard's name."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    shard: str
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory with config.json and weights as safetensors.
+
+    Attributes:
+        path: where it is.
+        name: what it was given as: a path, or the name of a model on the hub.
+        revision: the commit of a model on the hub; None of a directory.
+        config: what config.json says.
+        shards: the files that hold the weights, by name, in order.
+        tensors: by their names in the files.
+    """
+
+    path: Path
+    name: str
+    revision: str | None
+    config: Mapping[str, Any]
+    shards: tuple[Path, ...]
+    tensors: Mapping[str, Header] = field(repr=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        """One SHA-256 of the names and bytes of all files that decide a number: weights, configuration, tokenizer."""
+        files = {*self.shards, *(path for pattern in TEXTS for path in self.path.glob(pattern) if path.is_file())}
+        return sha256_of(*(f"{path.name}={sha256(path)}" for path in sorted(files)))
+
+    @property
+    def bytes(self) -> int:
+        """The size of the weights on disk."""
+        return sum(path.stat().st_size for path in self.shards)
+
+
+def read_directory(name: str | Path, revision: str | None = None) -> Directory:
+    """Return the directory `name`, or the snapshot of the hub's model of that name.
+
+    Args:
+        name: a directory, or owner/model, which is looked up in huggingface_hub's cache and then on the hub.
+        revision: a branch, tag or commit of a model on the hub.
+
+    Raises:
+        CheckpointError: if it is neither, has no weights as safetensors, or is damaged.
+        OptionError: for a revision of a directory.
+    """
+    path, commit = Path(name), None
+    if path.is_dir():
+        if revision:
+            raise OptionError("--revision", f"{name} is a directory, which has none", "leave it out")
+    else:
+        path = _snapshot(str(name), revision)
+        commit = path.name
+    config = read_json(path / "config.json", CheckpointError)
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise CheckpointError(path / "config.json", "names no model_type", "it is not of a Hugging Face model")
+    shards = _shards(path)
+    tensors = {entry: header for shard in shards for entry, header in _headers(shard)}
+    _check_index(path, tensors)
+    return Directory(path, str(name), commit, config, shards, tensors)
+
+
+def _snapshot(name: str, revision: str | None) -> Path:
+    """Return where the files of a model on the hub are, fetched if they are not in the cache."""
+    if not HUB.fullmatch(name):
+        raise CheckpointError(
+            name, "does not exist", "give a fairseq checkpoint, a directory, or owner/model of the hub"
+        )
+    hub = compat.load_hub()
+    try:
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=["*.safetensors", *TEXTS]))
+    except (OSError, ValueError, RuntimeError) as error:  # huggingface_hub's own are of these
+        reason = " ".join(str(error).split())[:200]
+        problem = f"is no directory here, and the hub's model cannot be fetched ({type(error).__name__}: {reason})"
+        raise CheckpointError(name, problem, "check the name, --revision and the network") from error
+
+
+def _shards(path: Path) -> tuple[Path, ...]:
+    """Return the files of weights: the one, or those of the index."""
+    if (path / WHOLE).exists():
+        return (path / WHOLE,)
+    if not (path / INDEX).exists():
+        if any((path / each).exists() for each in PICKLES):
+            problem = "has weights that only running code in them could open, and none as safetensors"
+            remedy = "convert it where you trust it: AutoModel….from_pretrained(DIR).save_pretrained(NEW)"
+            raise CheckpointError(path, problem, remedy)
+        raise CheckpointError(
+            path, f"has no {WHOLE}", "fetch the weights too; an adapter is merged into its model first"
+        )
+    named = read_json(path / INDEX, CheckpointError)
+    files = named.get("weight_map") if isinstance(named, dict) else None
+    if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
+        raise CheckpointError(path / INDEX, "has no weight_map", "it is damaged; fetch it again")
+    for file in files.values():
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise CheckpointError(path / INDEX, f"names {file[:80]!r}, which is no shard beside it", "do not trust it")
+    return tuple(path / file for file in sorted(set(files.values())))
+
+
+def _headers(shard: Path) -> Iterator[tuple[str, Header]]:
+    try:
+        with safe_open(shard, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118  (no mapping)
+                part = file.get_slice(name)
+                yield name, Header(part.get_dtype(), tuple(part.get_shape()), shard.name)
+    except FileNotFoundError as error:
+        raise CheckpointError(shard, "does not exist", "a shard is missing; fetch it again") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(shard, f"is truncated or damaged ({error})", "fetch it again") from error
+
+
+def _check_index(path: Path, tensors: Mapping[str, Header]) -> None:
+    """Refuse shards that do not hold what their index says."""
+    if (path / WHOLE).exists():
+        return
+    for name, file in read_json(path / INDEX, CheckpointError)["weight_map"].items():
+        if name not in tensors or tensors[name].shard != file:
+            raise CheckpointError(path / file, f"lacks {name}, which the index says it holds", "fetch it again")

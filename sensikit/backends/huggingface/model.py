@@ -1,0 +1,140 @@
+"""From a directory to transformers' module: its weights checked, in one dtype, in evaluation mode."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from sensikit.backends.huggingface import compat
+from sensikit.backends.huggingface.directory import Directory
+from sensikit.errors import CheckpointError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""By name; float16 is only stored, and never measured in."""
+
+GENERATES = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel", "MTModel")
+"""How the class of a model ends that predicts the next token."""
+
+# what from_pretrained and from_config raise of a configuration or weights that make no model
+_FAILURES = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OSError, AssertionError, ZeroDivisionError)
+
+
+def configuration(directory: Directory) -> Any:
+    """Return transformers' configuration of a directory.
+
+    Raises:
+        CheckpointError: if it is of no architecture that transformers has, or needs code of its own.
+    """
+    transformers = compat.load()
+    kind = str(directory.config["model_type"])
+    for name in directory.config.get("architectures") or ():
+        if not str(name).endswith(GENERATES):
+            problem = f"is a {name}, which predicts no next token"
+            raise CheckpointError(directory.name, problem, "give an encoder-decoder or a decoder language model")
+    if kind not in transformers.CONFIG_MAPPING:
+        own = " but as code of its own, which is never run" if directory.config.get("auto_map") else ""
+        problem = f"is a {kind!r}, which transformers {transformers.__version__} does not have{own}"
+        raise CheckpointError(directory.name, problem, "a later transformers may have it")
+    try:
+        with compat.quiet():
+            found: Any = transformers.AutoConfig.from_pretrained(
+                directory.path, trust_remote_code=False, local_files_only=True
+            )
+    except _FAILURES as error:
+        raise CheckpointError(directory.path / "config.json", _said(error), "it may be damaged") from error
+    return found
+
+
+def skeleton(directory: Directory, config: Any) -> nn.Module:
+    """Return the module without its weights, on torch's meta device.
+
+    Raises:
+        CheckpointError: if the configuration makes none, or one of far more parameters than the shards hold.
+    """
+    stored = sum(math.prod(each.shape) for each in directory.tensors.values())
+    layers = [value for name, value in directory.config.items() if "layers" in name and isinstance(value, int)]
+    if max(layers, default=0) > len(directory.tensors):
+        problem = f"describes {max(layers)} layers for {len(directory.tensors)} tensors"
+        raise CheckpointError(directory.path / "config.json", problem, "it belongs to other weights")
+    try:
+        with compat.quiet(), torch.device("meta"):
+            module: nn.Module = _class(config).from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except _FAILURES as error:
+        problem = f"makes no model ({_said(error)})"
+        raise CheckpointError(directory.path / "config.json", problem, "it may be damaged") from error
+    described = sum(each.numel() for each in module.parameters())
+    if described > 1.5 * stored + 1e6:
+        problem = f"describes {described:,} parameters, and the weights are {stored:,}"
+        raise CheckpointError(directory.path / "config.json", problem, "it belongs to other weights")
+    return module
+
+
+def build(directory: Directory, config: Any, dtype: str = "fp32") -> nn.Module:
+    """Return the module with its weights, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: if the weights are not those of the configuration, or are not finite.
+    """
+    skeleton(directory, config)
+    try:
+        with compat.quiet():
+            module, found = _class(config).from_pretrained(
+                directory.path,
+                config=config,
+                dtype=DTYPES[dtype],
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except _FAILURES as error:
+        problem = f"its weights do not make a {config.model_type} ({_said(error)})"
+        raise CheckpointError(directory.name, problem, "it may be damaged") from error
+    for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if names := sorted(map(str, found[what])):
+            problem = f"its weights do not make a {config.model_type} ({what.replace('_', ' ')}: {names[0]})"
+            raise CheckpointError(directory.name, problem, "it may be damaged, or of another architecture")
+    _check(directory, config, module)
+    found_module: nn.Module = module.eval()
+    return found_module
+
+
+def _check(directory: Directory, config: Any, module: Any) -> None:
+    """Refuse weights that are not finite, and tied ones that differ: transformers would untie them."""
+    for name, tensor in module.named_parameters():
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                directory.name, f"has {name} as {tensor.dtype}", "give weights that are not quantised"
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(directory.name, f"has weights that are not finite, in {name}", "take an earlier one")
+    ties: Mapping[str, str] = getattr(module, "all_tied_weights_keys", None) or {}
+    own = dict(module.named_parameters(remove_duplicate=False))
+    untied = directory.config.get("tie_word_embeddings") is False  # as mT5 and MADLAD say of the projection
+    for one, other in ties.items():
+        if not untied and one in own and other in own and own[one] is not own[other]:
+            problem = f"gives {one} other values than {other}, to which it is tied"
+            raise CheckpointError(directory.name, problem, "set tie_word_embeddings to false, or mend the weights")
+
+
+def ghosts(module: nn.Module) -> frozenset[str]:
+    """Return the names of position tables that are computed and not learned: loading makes some of them trainable."""
+    return frozenset(
+        f"{prefix}.{name}"
+        for prefix, part in module.named_modules()
+        if "Sinusoidal" in type(part).__name__
+        for name, _ in part.named_parameters(recurse=False)
+    )
+
+
+def _class(config: Any) -> Any:
+    transformers = compat.load()
+    return transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+
+
+def _said(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,0 +1,399 @@
+"""Translation and language modelling by transformers' models: sentences as ids, their loss, their translation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from sensikit.backends.base import Item, Translations
+from sensikit.backends.huggingface.data import TextData
+from sensikit.backends.huggingface.decoding import generate
+from sensikit.backends.huggingface.directory import Directory
+from sensikit.backends.huggingface.tokens import Ids, Tokens, described
+from sensikit.errors import DataError, OptionError
+from sensikit.files import sha256_of
+from sensikit.languages import Group, Pair
+from sensikit.settings import Decoding
+
+IGNORED = -100
+"""In the place of a label where nothing is counted."""
+
+PROMPT = (
+    "Translate the following text from {source_name} into {target_name}. Answer with the translation alone.\n\n{source}"
+)
+"""What a model with a chat template is asked where no --prompt is given."""
+
+_FIELD = re.compile(r"\{(\w*)\}")
+_FIELDS = ("source", "source_name", "target_name", "source_code", "target_code")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A directory with its data, as all of its tasks share it.
+
+    Attributes:
+        directory: where it came from.
+        config: transformers' configuration.
+        module: on `device`, in evaluation mode.
+        tokens: its tokenizer and tags.
+        data: text.
+        device: where the module is.
+        prompt: of a translation, or None.
+    """
+
+    directory: Directory
+    config: Any
+    module: Any
+    tokens: Tokens
+    data: TextData
+    device: torch.device
+    prompt: str | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens that the model has positions for on a side; None where their number is not bounded."""
+        found = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return found if isinstance(found, int) and found > 0 else None
+
+    def prompted(self, texts: Sequence[str], pair: Pair, template: str) -> list[str]:
+        """Return a template with each of some texts filled in."""
+        names = dict(zip(("source_name", "target_name"), map(described, pair), strict=True))
+        fields = {**names, "source_code": pair[0], "target_code": pair[1]}
+        filled = _FIELD.sub(lambda field: fields.get(field[1], field[0]), template)
+        return [filled.replace("{source}", text) for text in texts]
+
+
+def check_prompt(template: str | None) -> None:
+    """Refuse a template without {source}, or with a field that there is not.
+
+    Raises:
+        OptionError: naming it.
+    """
+    found = _FIELD.findall(template or "{source}")
+    unknown = [name for name in found if name not in _FIELDS]
+    if unknown or "source" not in found:
+        problem = f"has a field {{{unknown[0]}}}" if unknown else "does not say where {source} goes"
+        raise OptionError("--prompt", problem, f"its fields are {', '.join(f'{{{name}}}' for name in _FIELDS)}")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One group and split as ids.
+
+    Attributes:
+        inputs: what is read and not counted, of every line.
+        targets: what is counted.
+        rows: (n,) int64, the lines that have both and fit the model's positions.
+        long: how many are too long.
+        texts: what is counted, as text.
+    """
+
+    inputs: list[Ids]
+    targets: list[Ids]
+    rows: np.ndarray
+    long: int
+    texts: list[str]
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(n, 2) int64, the tokens of the input and the target of each row."""
+        return np.array([(len(self.inputs[row]), len(self.targets[row])) for row in self.rows]).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Some examples, padded: what the module is fed, and what it should say at each position, (B, T) int64."""
+
+    fed: dict[str, torch.Tensor]
+    labels: torch.Tensor
+
+
+class TextTask:
+    """What the tasks of Hugging Face models have in common; see `sensikit.backends.base.Task`."""
+
+    name = ""
+
+    def __init__(self, opened: Opened, groups: Mapping[str, Group], direction: str) -> None:
+        self.opened, self.groups, self.direction = opened, groups, direction
+        self._examples: dict[tuple[str, str], Examples] = {}
+
+    def choices(self) -> dict[str, str]:
+        """Return what belongs in a signature because of this task alone."""
+        return {}
+
+    def sizes(self, group: str, split: str = "train") -> np.ndarray:
+        """Return (n, 2) int64, the tokens of the input and of the target of every example that fits the positions."""
+        return self.examples(group, split).sizes
+
+    def left_out(self, group: str, split: str = "train") -> int:
+        """Return how many examples are longer than the model's positions."""
+        return self.examples(group, split).long
+
+    def bytes(self, group: str, split: str = "train") -> np.ndarray:
+        """Return (n,) int64, the bytes in UTF-8 of the text that is counted of every example."""
+        found = self.examples(group, split)
+        return np.array([len(found.texts[row].encode()) for row in found.rows], dtype=np.int64)
+
+    def layout(self, groups: Sequence[str], split: str = "train") -> None:
+        """Return nothing: it belongs to concurrent denoising."""
+
+    def loss(self, micro_batch: MicroBatch, kind: str = "nll") -> tuple[torch.Tensor, int]:
+        """Return the summed loss of a micro-batch (nats, in float32 or a wider dtype of the module), and its tokens.
+
+        Raises:
+            OptionError: for the criterion of the training run, which no directory says.
+        """
+        return self._cross_entropy(micro_batch, kind, "sum"), int(micro_batch.labels.ne(IGNORED).sum())
+
+    def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
+        """Return the loss of each example, in the order of `items`: (n, 2) float64, nats and counted tokens."""
+        micro_batch = self.collate(items, split)
+        with torch.no_grad():
+            nats = self._cross_entropy(micro_batch, kind, "none").view(micro_batch.labels.shape).double().sum(dim=1)
+        return torch.stack([nats, micro_batch.labels.ne(IGNORED).sum(dim=1).double()], dim=1).cpu().numpy()
+
+    def _cross_entropy(self, micro_batch: MicroBatch, kind: str, reduction: str) -> torch.Tensor:
+        if kind != "nll":
+            known = kind == "train"
+            problem = "the criterion that the model was trained with is unknown" if known else f"{kind!r} is unknown"
+            raise OptionError("--loss", problem, "give nll")
+        logits = self.opened.module(**micro_batch.fed, use_cache=False).logits
+        # the loss that transformers computes itself is a mean, and of bfloat16 logits
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return functional.cross_entropy(
+            wide.flatten(0, 1), micro_batch.labels.flatten(), ignore_index=IGNORED, reduction=reduction
+        )
+
+    def collate(self, items: Sequence[Item], split: str = "train") -> MicroBatch:
+        """Return the examples, in their order and whatever their groups, as one padded micro-batch on the device."""
+        chosen = [(self.examples(key, split), row) for key, row in items]
+        inputs = [found.inputs[found.rows[row]] for found, row in chosen]
+        targets = [found.targets[found.rows[row]] for found, row in chosen]
+        return self._padded(inputs, targets, [key for key, _ in items])
+
+    def _padded(self, inputs: Sequence[Ids], targets: Sequence[Ids], groups: Sequence[str]) -> MicroBatch:
+        raise NotImplementedError
+
+    def examples(self, group: str, split: str) -> Examples:
+        """Return one group and split as ids, made on the first call.
+
+        Raises:
+            OptionError: if there is no such group.
+            DataError: if there is no such split, or it has no sentence.
+        """
+        if (group, split) not in self._examples:
+            if group not in self.groups:
+                raise OptionError(group, "is no group of the model here", f"it has {', '.join(self.groups)}")
+            self._examples[group, split] = self._encoded(group, split)
+        return self._examples[group, split]
+
+    def _encoded(self, group: str, split: str) -> Examples:
+        raise NotImplementedError
+
+    def _examples_of(self, inputs: list[Ids], targets: list[Ids], texts: list[str], whole: np.ndarray) -> Examples:
+        """Return examples of all lines; `whole` says (n, bool) which have text on both sides."""
+        lengths = np.array([(len(one), len(other)) for one, other in zip(inputs, targets, strict=True)]).reshape(-1, 2)
+        limit = self.opened.limit
+        fits = self._fits(lengths, limit) if limit else np.ones(len(lengths), dtype=bool)
+        return Examples(inputs, targets, np.flatnonzero(whole & fits), int((whole & ~fits).sum()), texts)
+
+    def _fits(self, lengths: np.ndarray, limit: int) -> np.ndarray:
+        raise NotImplementedError
+
+
+class _Pairs(TextTask):
+    """Sentence pairs."""
+
+    name = "mt"
+
+    def __init__(self, opened: Opened, groups: Mapping[str, Group], direction: str, pairs: Mapping[str, Pair]) -> None:
+        super().__init__(opened, groups, direction)
+        self.pairs = pairs
+
+    def _tagged(self, group: str) -> Pair:
+        return self.opened.tokens.tagged(self.pairs[group])
+
+    def _texts(self, group: str, split: str) -> tuple[list[str], list[str]]:
+        found = self.opened.data.pair(*self.pairs[group], split)
+        if not found[0]:
+            raise DataError(
+                self.opened.data.root, f"has no sentence in the {split} set of {group}", "choose another split"
+            )
+        return found
+
+    def _encoded(self, group: str, split: str) -> Examples:
+        sources, targets = self._texts(group, split)
+        whole = np.array([bool(one.strip() and other.strip()) for one, other in zip(sources, targets, strict=True)])
+        return self._examples_of(self._inputs(group, sources), self._outputs(group, targets), targets, whole)
+
+    def _inputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
+        raise NotImplementedError
+
+    def _outputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
+        raise NotImplementedError
+
+
+class EncoderDecoder(_Pairs):
+    """Translation by an encoder-decoder."""
+
+    def choices(self) -> dict[str, str]:
+        """Return what the text is put into, where it is put into anything."""
+        return {"prompt": sha256_of(self.opened.prompt)[:8]} if self.opened.prompt else {}
+
+    def _inputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
+        if self.opened.prompt:
+            texts = self.opened.prompted(texts, self._tagged(group), self.opened.prompt)
+        return self.opened.tokens.source(texts, *self._tagged(group))
+
+    def _outputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
+        return self.opened.tokens.target(texts, *self._tagged(group))
+
+    def _fits(self, lengths: np.ndarray, limit: int) -> np.ndarray:
+        found: np.ndarray = np.less_equal(lengths, limit).all(axis=1)
+        return found
+
+    def _padded(self, inputs: Sequence[Ids], targets: Sequence[Ids], groups: Sequence[str]) -> MicroBatch:
+        pad, device = self.opened.tokens.pad, self.opened.device
+        starts = {group: self.opened.tokens.start_of(self._tagged(group)[1]) for group in set(groups)}
+        said = [[starts[group], *ids[:-1]] for group, ids in zip(groups, targets, strict=True)]
+        fed = {
+            "input_ids": right_padded(inputs, pad),
+            "attention_mask": right_padded([[1] * len(ids) for ids in inputs], 0),
+            "decoder_input_ids": right_padded(said, pad),
+        }
+        labels = right_padded(targets, IGNORED)
+        return MicroBatch({name: tensor.to(device) for name, tensor in fed.items()}, labels.to(device))
+
+    def translate(self, group: str, split: str, decoding: Decoding) -> Translations:
+        """Return a translation of every sentence of the split, in order, by beam search."""
+        sources, references = self._texts(group, split)
+        count = min(len(sources), decoding.max_sentences or len(sources))
+        target, tokens = self._tagged(group)[1], self.opened.tokens
+        inputs, truncated = truncate(self._inputs(group, sources[:count]), self.opened.limit)
+        found = generate(
+            self.opened.module, inputs, decoding, tokens.pad, tokens.tokenizer.eos_token_id,
+            limit=self.opened.limit, start=tokens.start_of(target), forced=tokens.forced_of(target),
+        )  # fmt: skip
+        return Translations([tokens.text(ids) for ids in found], references[:count], "text", truncated)
+
+
+class Causal(TextTask):
+    """What a decoder language model does: everything in one sequence."""
+
+    def _fits(self, lengths: np.ndarray, limit: int) -> np.ndarray:
+        found: np.ndarray = np.less_equal(lengths.sum(axis=1), limit)
+        return found
+
+    def _padded(self, inputs: Sequence[Ids], targets: Sequence[Ids], groups: Sequence[str]) -> MicroBatch:
+        whole = [[*one, *other] for one, other in zip(inputs, targets, strict=True)]
+        # what is said at a position is the id that comes after it
+        labels = [[*[IGNORED] * (len(one) - 1), *other, IGNORED] for one, other in zip(inputs, targets, strict=True)]
+        fed = {
+            "input_ids": right_padded(whole, self.opened.tokens.pad),
+            "attention_mask": right_padded([[1] * len(ids) for ids in whole], 0),
+        }
+        device = self.opened.device
+        moved = {name: tensor.to(device) for name, tensor in fed.items()}
+        return MicroBatch(moved, right_padded(labels, IGNORED).to(device))
+
+
+class LanguageModelling(Causal):
+    """The next token of text in one language; groups are languages alone.
+
+    A line begins with the tokenizer's BOS where it has one, else its first token is not counted.
+    """
+
+    name = "lm"
+
+    def __init__(
+        self, opened: Opened, groups: Mapping[str, Group], direction: str, languages: Mapping[str, str]
+    ) -> None:
+        super().__init__(opened, groups, direction)
+        self.languages = languages
+        self._bos: int | None = opened.tokens.tokenizer.bos_token_id
+
+    def choices(self) -> dict[str, str]:
+        """Return whether a line begins with a token of its own."""
+        return {"bos": "yes" if self._bos is not None else "no"}
+
+    def _encoded(self, group: str, split: str) -> Examples:
+        texts = self.opened.data.sentences(self.languages[group], split)
+        if not texts:
+            raise DataError(self.opened.data.root, f"has no {group} text in its {split} set", "choose another split")
+        bodies = self.opened.tokens.body(texts)
+        begun = [ids if self._bos is None else [self._bos, *ids] for ids in bodies]
+        whole = np.array([len(ids) > 1 for ids in begun])
+        return self._examples_of([ids[:1] for ids in begun], [ids[1:] for ids in begun], texts, whole)
+
+
+class PromptedTranslation(Causal, _Pairs):
+    """Translation by a decoder language model that is asked for it; the answer and its end are counted."""
+
+    def choices(self) -> dict[str, str]:
+        """Return what the model is asked, and whether in its chat template."""
+        chat = "chat:" if self._chat else ""
+        return {"prompt": f"{chat}{sha256_of(self._template)[:8]}"}
+
+    @property
+    def _chat(self) -> bool:
+        return bool(self.opened.tokens.tokenizer.chat_template)
+
+    @property
+    def _template(self) -> str:
+        if self.opened.prompt is None and not self._chat:
+            problem = "is needed, for this model has no chat template"
+            raise OptionError("--prompt", problem, r"such as --prompt '{source_name}: {source}\n{target_name}: '")
+        return self.opened.prompt or PROMPT
+
+    def _inputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
+        tokenizer = self.opened.tokens.tokenizer
+        asked = self.opened.prompted(texts, self.pairs[group], self._template)
+        if self._chat:
+            chats = [[{"role": "user", "content": text}] for text in asked]
+            told = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+            return [list(ids) for ids in tokenizer(told, add_special_tokens=False)["input_ids"]]
+        bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        return [[*bos, *ids] for ids in self.opened.tokens.body(asked)]
+
+    def _outputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
+        eos = self.opened.tokens.tokenizer.eos_token_id
+        return [[*ids, *([] if eos is None else [eos])] for ids in self.opened.tokens.body(texts)]
+
+    def translate(self, group: str, split: str, decoding: Decoding) -> Translations:
+        """Return the model's answer for every sentence of the split, in order; a plain prompt's ends with its line."""
+        sources, references = self._texts(group, split)
+        count = min(len(sources), decoding.max_sentences or len(sources))
+        tokens, bodies = self.opened.tokens, self.opened.tokens.body(sources[:count])
+        inputs, truncated = truncate(self._inputs(group, sources[:count]), self.opened.limit, left=True)
+        eos = tokens.tokenizer.eos_token_id
+        found = generate(
+            self.opened.module, inputs, decoding, tokens.pad, eos,
+            limit=self.opened.limit, lengths=[len(ids) + 1 for ids in bodies],
+        )  # fmt: skip
+        answers = [tokens.text(ids).strip() for ids in found]
+        said = [" ".join(answer.split()) if self._chat else answer.partition("\n")[0].strip() for answer in answers]
+        return Translations(said, references[:count], "text", truncated)
+
+
+def right_padded(rows: Sequence[Ids], pad: int) -> torch.Tensor:
+    """Return rows of ids as (n, longest) int64."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], True, pad)
+
+
+def truncate(inputs: Sequence[Ids], limit: int | None, left: bool = False) -> tuple[list[Ids], int]:
+    """Return inputs that fit the positions, each with its last token, and how many had to be cut.
+
+    With `left`, room is left for an answer, and the beginning goes rather than the end.
+    """
+    most = limit if limit is None or not left else max(1, limit * 3 // 4)
+    long = sum(most is not None and len(ids) > most for ids in inputs)
+    if left:
+        return [ids[-most:] if most else ids for ids in inputs], long
+    return [[*ids[: most - 1], ids[-1]] if most and len(ids) > most else ids for ids in inputs], long
