@@ -1,4 +1,4 @@
-"""`sensikit corpus`: parallel text made ready for fairseq."""
+"""`sensikit corpus`: parallel text made ready for training and measuring."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ class Preparation(Options):
 
     languages: tuple[str, ...] | None = option(None, "Only these, by code: cat,glg. All by default.")
     vocab: int = option(4000, "Pieces of the SentencePiece vocabulary.", least=1)
+    binarise: bool = option(
+        True,
+        "With pieces and fairseq's binaries, or text alone, for a model that has a tokenizer.",
+        names=("--binarise/--no-binarise",),
+    )
     seed: int = option(1, "Draws the held-out sentences.")
     valid: int | None = option(None, "Validation pairs where a source has none; by default 5 %, at most 500.", least=1)
     test: int | None = option(None, "Test pairs where a source has none; by default 10 %, at most 1000.", least=1)
@@ -41,7 +46,7 @@ def corpus(
         ),
     ] = None,
 ) -> None:
-    """Clean parallel text, split it without leaks, cut it into pieces and binarise it for fairseq."""
+    """Clean parallel text, split it without leaks, cut it into pieces and binarise it for fairseq if wanted."""
     from sensikit.corpus import build
 
     given = vars(how) | {"tiers": read_tiers(how.tiers), "names": dict(map(read_name, name or ()))}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from typing import Any
 from sensikit.errors import DataError, SensikitError
 
 CHUNK = 1 << 20
+SPLITS = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
+"""What the name of a file calls a split, and what it is called everywhere else."""
 
 
 @contextlib.contextmanager
@@ -48,6 +52,13 @@ def unwritable(path: Path, error: OSError) -> SensikitError:
         return SensikitError(path, "the disk is full", "free some space or choose another --out")
     problem = error.strerror or str(error)
     return SensikitError(path, f"cannot be written ({problem})", "choose another place")
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The one-line error for a file of text that the system refused to read."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(path, "does not exist", "check the path")
+    return DataError(path, f"cannot be read ({error.strerror or error})", "check that it is a file you may read")
 
 
 def sync_directory(directory: Path) -> None:
@@ -97,6 +108,26 @@ def sha256_of(*parts: str) -> str:
     for part in parts:
         digest.update(f"{len(part)}:{part}".encode())
     return digest.hexdigest()
+
+
+def raw_lines(path: Path) -> Iterator[bytes]:
+    """Yield each line of a file, gzipped or not, without its end; only a line feed ends a line.
+
+    Raises:
+        DataError: if the file is missing, damaged or empty.
+    """
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for line in file:
+                number += 1
+                yield line.rstrip(b"\r\n")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(path, f"is damaged after line {number} ({error})", "get it again") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not number:
+        raise DataError(path, "is empty", "leave it out or make it again")
 
 
 def lines(path: Path) -> list[str]:

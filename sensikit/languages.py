@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,8 @@ _NAMES = {"nya": "Chewa", "slv": "Slovene", "tgl": "Tagalog"}  # the paper's, wh
 _MEMBERS = {"ful": "fuv", "nor": "nob", "swa": "swh", "fil": "tgl"}
 """Codes of macrolanguages, and of the one standard of Tagalog, to the language that the paper names."""
 _CHINESE_SCRIPTS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}
+_NOT_LANGUAGES = {"dev", "raw", "all", "old", "tmp"}
+"""Codes of languages that few write in, and so more likely something else in the name of a file."""
 # language, then scripts, regions and variants; a locale ends with its encoding and a variant
 _NAME = re.compile(
     r"([A-Za-z]{2,3})((?:[-_](?:[A-Za-z]{2}|\d{3}|[A-Za-z\d]{4,}))*)(?:\.[\w-]+)?(?:@([A-Za-z\d]+))?", re.ASCII
@@ -100,6 +102,37 @@ def canonical(name: str) -> str | None:
     return "_".join([code, *kept])
 
 
+def language_in(part: str) -> str | None:
+    """Return the `canonical` code that a part of a file's name is; None if it is more likely something else."""
+    return None if part.lower() in _NOT_LANGUAGES else canonical(part)
+
+
+def matching(name: str, known: Collection[str]) -> list[str]:
+    """Return which of some codes a name means: itself; else other spellings of it; else those that it nearly is.
+
+    That is its macrolanguage or a member of it, in the same script; else the language where only one of the two names a
+    script. Several are for the caller to refuse.
+
+    >>> flores = ["arb_Arab", "arb_Latn", "cat_Latn", "kor_Hang", "zho_Hans", "zho_Hant"]
+    >>> [matching(name, flores) for name in ("cat", "ar", "ko", "zh", "fra")]
+    [['cat_Latn'], ['arb_Arab'], ['kor_Hang'], ['zho_Hans', 'zho_Hant'], []]
+    """
+    own = canonical(name)
+    if name in known or own is None:
+        return [name] if name in known else []
+    codes = {code: other for code in known if (other := canonical(code))}
+    if same := [code for code, other in codes.items() if other == own]:
+        return same
+    language, _, script = own.partition("_")
+    split = {code: other.partition("_")[::2] for code, other in codes.items()}
+    near = [
+        code
+        for code, (other, its) in split.items()
+        if its == script and (_macrolanguage(other) == language or _macrolanguage(language) == other)
+    ]
+    return near or [code for code, (other, its) in split.items() if other == language and not (its and script)]
+
+
 def name_of(code: str) -> str:
     """Return the English name of a language by its `canonical` code; the code itself if it has none.
 
@@ -122,8 +155,13 @@ def family_of(code: str) -> str:
     ('Western Romance', 'Semitic', 'unknown')
     """
     short = code.split("_")[0]
-    macro = _tag(short).prefer_macrolanguage().to_alpha3()
+    macro = _macrolanguage(short)
     return FAMILIES.get(short) or FAMILIES.get(_MEMBERS.get(macro, macro), "unknown")
+
+
+@functools.cache
+def _macrolanguage(code: str) -> str:
+    return _tag(code).prefer_macrolanguage().to_alpha3()
 
 
 def _tag(code: str, normalize: bool = True) -> Tag:

@@ -1,4 +1,4 @@
-"""One data directory from some sources: text, pieces, fairseq's binaries, and a manifest of it all."""
+"""One data directory from some sources: text, pieces, fairseq's binaries if wanted, and a manifest of it all."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def build(
     mono: Sequence[str | Path] = (),
     languages: Collection[str] | None = None,
     vocab: int = 4000,
+    binarise: bool = True,
     seed: int = 1,
     valid: int | None = None,
     test: int | None = None,
@@ -44,6 +45,7 @@ def build(
         mono: files of sentences in one language, named after it; English too.
         languages: codes of the languages wanted; None for all.
         vocab: pieces of the SentencePiece vocabulary, the language tags and <mask> among them.
+        binarise: False leaves out pieces and binaries, for models that have their own tokenizer; `vocab` has no effect.
         seed: draws the held-out sentences where the sources have no split of their own.
         valid: pairs held out for validation in such languages; None for 5 %, at most 500.
         test: pairs held out for testing; None for 10 %, at most 1,000.
@@ -65,7 +67,8 @@ def build(
         if code not in codes:
             raise OptionError("--name", f"no source has {code}", f"there are {', '.join(codes)}")
     with _appearing(out) as partial:
-        pieces, sentences = _write(partial, texts, codes, vocab)
+        binariser, vocabulary = _pieces(partial, texts, codes, vocab) if binarise else (None, None)
+        _write(partial, texts, binariser)
         manifest = {
             "format": FORMAT,
             "version": __version__,
@@ -74,12 +77,7 @@ def build(
             "languages": {code: _described(texts[code], code, tiers, names) for code in codes},
             "english_mono": len(texts[ENGLISH].mono["train"]) if ENGLISH in texts else 0,
             "tiers": {"high": tiers[0], "low": tiers[1]},
-            "vocabulary": {
-                "type": "unigram",
-                "size": pieces,
-                "sentences": sentences,
-                "sha256": sha256(partial / "spm.model"),
-            },
+            "vocabulary": vocabulary,
             "counts": {code: _counts(each) for code, each in sorted(texts.items())},
             "files": _hashes(partial),
         }
@@ -126,24 +124,34 @@ def _read_sentences(path: Path, texts: Texts, seed: int) -> None:
             texts.mono["train"].append(Sentence(text, fingerprint(text, seed)))
 
 
-def _write(out: Path, texts: Mapping[str, Texts], codes: Sequence[str], vocab: int) -> tuple[int, int]:
-    """Write text, pieces and binaries; return the numbers of pieces and of the sentences they were learned from."""
+def _pieces(
+    out: Path, texts: Mapping[str, Texts], codes: Sequence[str], vocab: int
+) -> tuple[binarising.Binariser, dict[str, Any]]:
+    """Learn the pieces and write them and their dictionaries; return what binarises by them, and what they are."""
     seen = binarising.sample(_training_text(texts))
     say(f"learning {vocab} pieces from {len(seen)} training sentences")
     model = binarising.train_pieces(seen, vocab, [*codes, ENGLISH])
     (out / "spm.model").write_bytes(model)
     binariser = binarising.Binariser(model)
-    for folder in ("text", "bin/mono"):
-        (out / folder).mkdir(parents=True)
+    (out / "bin" / "mono").mkdir(parents=True)
     for name in ("dict.txt", *(f"bin/dict.{code}.txt" for code in (*codes, ENGLISH))):
         binariser.save_dictionary(out / name)
+    size = len(binariser.symbols)
+    return binariser, {
+        "type": "unigram", "size": size, "sentences": len(seen), "sha256": sha256(out / "spm.model"),
+    }  # fmt: skip
+
+
+def _write(out: Path, texts: Mapping[str, Texts], binariser: binarising.Binariser | None) -> None:
+    """Write the text, and its binaries if there is something to make them with."""
+    (out / "text").mkdir()
     files = dict(_files(texts))
-    with progress(len(files), "binarising", "files") as bar:
+    with progress(len(files), "binarising" if binariser else "writing", "files") as bar:
         for (text, binary), sentences in files.items():
             (out / "text" / text).write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
-            binariser.write(sentences, out / "bin" / binary)
+            if binariser:
+                binariser.write(sentences, out / "bin" / binary)
             bar.advance()
-    return len(binariser.symbols), len(seen)
 
 
 def _training_text(texts: Mapping[str, Texts]) -> dict[str, list[tuple[bytes, str]]]:

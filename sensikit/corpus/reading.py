@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -13,11 +11,8 @@ from typing import NamedTuple
 
 from sensikit.corpus import catalogues
 from sensikit.errors import DataError, OptionError
-from sensikit.languages import ENGLISH, canonical
-
-_SPLIT_NAMES = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
-_NOT_LANGUAGES = {"dev", "raw", "all", "old", "tmp"}
-"""Codes of languages that few write in, and so more likely something else in the name of a file."""
+from sensikit.files import SPLITS, raw_lines
+from sensikit.languages import ENGLISH, canonical, language_in
 
 
 class Row(NamedTuple):
@@ -110,8 +105,7 @@ def language_of(path: Path) -> str:
     Raises:
         DataError: if its name does not begin with one.
     """
-    first = _parts(path)[0]
-    return (None if first.lower() in _NOT_LANGUAGES else canonical(first)) or _nameless(path)
+    return language_in(_parts(path)[0]) or _nameless(path)
 
 
 def _nameless(path: Path) -> str:
@@ -123,7 +117,7 @@ def _parts(path: Path) -> list[str]:
 
 
 def _split(parts: Sequence[str]) -> str | None:
-    return next((_SPLIT_NAMES[part] for part in parts if part in _SPLIT_NAMES), None)
+    return next((SPLITS[part] for part in parts if part in SPLITS), None)
 
 
 def _plain_pair(prefix: str) -> Source | None:
@@ -150,25 +144,12 @@ def _plain_file(name: str) -> Path | None:
 
 
 def lines(path: Path) -> Iterator[Row]:
-    """Yield each line of a UTF-8 file, gzipped or not, as the English side of a row.
+    """Return each line of a UTF-8 file, gzipped or not, as the English side of a row.
 
     Raises:
         DataError: if the file is missing, damaged or empty.
     """
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for line in file:
-                number += 1
-                yield _decoded(line.rstrip(b"\r\n"))
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(path, f"is damaged after line {number} ({error})", "get it again") from error
-    except FileNotFoundError as error:
-        raise DataError(path, "does not exist", "check the path") from error
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror})", "check that it is a file you may read") from error
-    if not number:
-        raise DataError(path, "is empty", "leave it out or make it again")
+    return map(_decoded, raw_lines(path))
 
 
 def _decoded(line: bytes) -> Row:

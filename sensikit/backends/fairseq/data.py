@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from sensikit.backends.manifest import digest, read_manifest
 from sensikit.errors import DataError
-from sensikit.files import lines, read_json, sha256, sha256_of
+from sensikit.files import lines, sha256_of
 
 SPLITS = ("train", "valid", "test")
 HEADER = 26
@@ -108,11 +109,7 @@ class DataBin:
         Raises:
             DataError: if it is not what the manifest says it was.
         """
-        noted = self.manifest.get("files")
-        found = sha256(path)
-        if isinstance(noted, dict) and noted.get(path.relative_to(self.root).as_posix(), found) != found:
-            raise DataError(path, "is not what the manifest says it was", "make the data again with sensikit corpus")
-        return found
+        return digest(path, self.root, self.manifest)
 
     def _files(self, pairs: Iterable[tuple[str, str]]) -> set[Path]:
         files = set()
@@ -135,15 +132,13 @@ def open_data(path: Path) -> DataBin:
     """Return the data directory at `path`.
 
     Raises:
-        DataError: if it is none.
+        DataError: if it is none, or holds text that is not binarised.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise DataError(path, "is not a directory" if path.exists() else "does not exist", "give a data directory")
-    if (path / "manifest.json").is_file():
-        manifest = read_json(path / "manifest.json", DataError)
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("languages", {}), dict):
-            raise DataError(path / "manifest.json", "is not a manifest of sensikit corpus", "make the data again")
+    manifest = read_manifest(path)
+    if manifest is not None:
+        if not (path / "bin").is_dir():
+            raise DataError(path, "is text that is not binarised", "make the data again, without --no-binarise")
         return DataBin(path, path / "bin", manifest)
     if not any(path.glob("dict.*.txt")):
         inside = any(path.glob("bin/dict.*.txt"))

@@ -17,6 +17,7 @@ from sensikit.backends.fairseq.model import Opened, build_model, build_task, enc
 from sensikit.backends.fairseq.pruned import write_pruned
 from sensikit.backends.fairseq.settings import trained
 from sensikit.backends.fairseq.translation import Translation
+from sensikit.backends.manifest import described_languages
 from sensikit.errors import DataError
 from sensikit.languages import Group, Pair, direction_of, grouped, keyed, select
 
@@ -103,9 +104,4 @@ def open_checkpoint(
 
 def _group(key: str, pair: Pair, data: DataBin) -> Group:
     """Return what the data's manifest, or else our own table, knows of a group, with its pairs counted."""
-    noted = {
-        code: {name: str(entry[name]) for name in ("name", "family", "tier") if entry.get(name)}
-        for code, entry in data.manifest.get("languages", {}).items()
-        if isinstance(entry, dict)
-    }
-    return grouped(key, pair, data.counts(*pair), noted)
+    return grouped(key, pair, data.counts(*pair), described_languages(data.manifest))
