@@ -22,7 +22,9 @@ class Preparation(Options):
     languages: tuple[str, ...] | None = option(None, "Only these, by code: cat,glg. All by default.")
     vocab: int = option(4000, "Pieces of the SentencePiece vocabulary.", least=1)
     binarise: bool = option(
-        True, "Pieces and fairseq's binaries too, or text alone, for a model with its own tokenizer."
+        True,
+        "With pieces and fairseq's binaries, or text alone, for a model that has a tokenizer.",
+        names=("--binarise/--no-binarise",),
     )
     seed: int = option(1, "Draws the held-out sentences.")
     valid: int | None = option(None, "Validation pairs where a source has none; by default 5 %, at most 500.", least=1)

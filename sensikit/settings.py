@@ -43,7 +43,7 @@ def option(
     Args:
         default: its value where nothing is given.
         help: a line for the command line, where it follows the choices; a field without it is set from Python alone.
-        names: spellings of the option; the name of the field with dashes by default.
+        names: spellings of the option (--on/--off of a flag that is on); the name of the field with dashes by default.
         choices: what a string, or each of several, may be.
         least: the smallest value; `above` and `below` are bounds that are not reached themselves.
         above: see `least`.

@@ -350,3 +350,17 @@ def test_small_languages_are_whole_in_what_pieces_are_learned_from() -> None:
 def test_the_cap_shares_fairly(sizes: list[int], most: int, cap: int) -> None:
     assert binarising.fair_share(sizes, most) == cap
     assert sum(min(size, cap) for size in sizes) <= most
+
+
+def test_text_alone_is_the_same_text_and_fairseq_says_that_it_is_not_binarised(
+    sources: list[Path], mono: list[Path], data: Path, manifest: dict[str, Any], tmp_path: Path
+) -> None:
+    from sensikit.backends.fairseq.data import open_data
+
+    out = tmp_path / "data"
+    made = build(sources, out, mono=mono, **{**OPTIONS, "vocab": 99_999}, binarise=False)
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "text"]
+    texts = {name: digest for name, digest in manifest["files"].items() if name.startswith("text/")}
+    assert made == {**manifest, "vocabulary": None, "files": texts}
+    with pytest.raises(DataError, match=r"data: is text that is not binarised; make the data again, without --no-bin"):
+        open_data(out)

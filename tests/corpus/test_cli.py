@@ -56,7 +56,8 @@ def test_it_makes_a_data_directory_and_shows_what_it_dropped(
 def test_it_takes_the_languages_that_are_asked_for(
     sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(monkeypatch, *sources, "--out", tmp_path / "data", "--vocab", 100, "--languages", "is") == 0
+    assert run(monkeypatch, *sources, "--out", tmp_path / "data", "--no-binarise", "--languages", "is") == 0
+    assert not (tmp_path / "data" / "bin").exists()
     assert list(read_json(tmp_path / "data" / "manifest.json")["languages"]) == ["isl"]
 
 

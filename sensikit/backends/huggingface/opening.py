@@ -22,6 +22,7 @@ from sensikit.backends.huggingface.tasks import (
 )
 from sensikit.backends.huggingface.tokens import SCHEMES, Tokens, family_of, load_tokenizer
 from sensikit.backends.huggingface.writing import write_pruned
+from sensikit.backends.manifest import described_languages
 from sensikit.errors import DataError, OptionError
 from sensikit.languages import Group, Pair, canonical, direction_of, grouped, keyed, select
 from sensikit.settings import Loading
@@ -177,9 +178,4 @@ def _key(code: str) -> str:
 
 
 def _group(key: str, pair: Pair | None, sizes: Mapping[str, int], text: TextData) -> Group:
-    noted = {
-        code: {name: str(entry[name]) for name in ("name", "family", "tier") if entry.get(name)}
-        for code, entry in text.manifest.get("languages", {}).items()
-        if isinstance(entry, dict)
-    }
-    return grouped(key, pair, sizes, noted)
+    return grouped(key, pair, sizes, described_languages(text.manifest))
