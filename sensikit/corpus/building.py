@@ -140,7 +140,8 @@ def _write(out: Path, texts: Mapping[str, Texts], codes: Sequence[str], vocab: i
     files = dict(_files(texts))
     with progress(len(files), "binarising", "files") as bar:
         for (text, binary), sentences in files.items():
-            (out / "text" / text).write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
+            lines = "".join(f"{sentence}\n" for sentence in sentences)
+            (out / "text" / text).write_text(lines, encoding="utf-8", newline="\n")
             binariser.write(sentences, out / "bin" / binary)
             bar.advance()
     return len(binariser.symbols), len(seen)

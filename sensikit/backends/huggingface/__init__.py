@@ -1,0 +1,1 @@
+"""Models of transformers: encoder-decoders and decoder language models."""
