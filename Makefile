@@ -33,12 +33,13 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# fairseq's wheel is not Meta's own: it is taken by its hash, then the rest at the versions that were tested
-$(STAMP): pyproject.toml requirements/constraints.txt requirements/fairseq.txt
+# fairseq's wheel is not Meta's own: it is taken by its hash, and without torchaudio; then the rest as it was tested
+$(STAMP): pyproject.toml $(wildcard requirements/*.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/fairseq.txt
-	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt \
+		--requirement requirements/fairseq-needs.txt --editable ".[test]"
 	touch $@
 
 clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -78,6 +79,9 @@ _GOING_ON = ("demo", "sweep")  # by themselves
 
 def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2, an interrupt with 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Windows gives a pipe an encoding that has no θ
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

@@ -82,7 +82,9 @@ def unreadable(path: Path, error: OSError) -> DataError:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make a rename in `directory` survive a power cut."""
+    """Make a rename in `directory` survive a power cut, where the system lets a directory be opened."""
+    if os.name == "nt":
+        return
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -91,9 +93,9 @@ def sync_directory(directory: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 `text` to `path` in one step."""
+    """Write UTF-8 `text` to `path` in one step; the same bytes on every system."""
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:

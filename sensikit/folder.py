@@ -7,17 +7,19 @@ what and how it was made; a folder without one is not ours, and is left as it is
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
+
+from filelock import FileLock, Timeout
 
 from sensikit.errors import RunError
 from sensikit.files import read_json, replacing, sha256, unwritable, write_json
 
 LOCK = ".lock"
+PATIENCE = 0.2
+"""Seconds that a lock is tried for: one that another process removes as it ends is no lock, and tried again."""
 PARTIAL = (".*.partial", ".tmp??????")
 """What a killed writer leaves: `files.replacing` and safetensors both write beside a file's place, and then rename."""
 
@@ -190,7 +192,8 @@ class Folder:
 
     def write_lines(self, name: str, lines: Sequence[str]) -> str:
         """Write a text file below the folder in one step, a sentence each line; return its SHA-256, to be noted."""
-        return self.write(name, lambda path: path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8"))
+        text = "".join(f"{line}\n" for line in lines)
+        return self.write(name, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
 
     def whole(self, name: str, noted: str | None) -> bool:
         """Return whether a file is there as it was written; `noted` is its SHA-256, or none where it never was."""
@@ -234,28 +237,17 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[None]:
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
-        except OSError as error:
-            raise unwritable(path, error) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(path.parent, "is being written by another process", "wait for it to end") from error
-            if not _names(path, file.fileno()):
-                continue  # whoever held it has removed it since it was opened
-            try:
-                yield
-                return
-            finally:
-                path.unlink(missing_ok=True)
-
-
-def _names(path: Path, handle: int) -> bool:
-    """Return whether an open file still stands at `path`."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(handle), path.stat())
-    return False
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=PATIENCE)
+    except Timeout as error:
+        raise RunError(path.parent, "is being written by another process", "wait for it to end") from error
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(PermissionError):  # Windows removes it as it is let go, and not before
+            path.unlink(missing_ok=True)
+        lock.release()

@@ -180,7 +180,7 @@ class Run(Folder):
         """
         files = {}
         for kind, vector in tensors.items():
-            file = str(self.vector(task, name, kind).relative_to(self.path))
+            file = self.vector(task, name, kind).relative_to(self.path).as_posix()
             files[file] = self.write(file, partial(save_vector, vector))
         self.manifest["sets"][f"{task}/{name}"] = {**facts, "files": files}
         self.save()

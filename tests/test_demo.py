@@ -150,7 +150,7 @@ def test_catalogues_are_found_without_importing_their_package(packages: Path) ->
 def test_a_missing_package_is_named_with_what_to_install(tmp_path: Path) -> None:
     recipe = Recipe(packages=("pages", "no_such_package"))
     with pytest.raises(
-        MissingDependencyError, match=r'no_such_package: is not installed.*pip install "sensikit\[demo\]"'
+        MissingDependencyError, match=r'no_such_package: is not installed.*pip install "sensikit\[demo,fairseq\]"'
     ):
         demo(tmp_path / "demo", recipe)
     assert list(tmp_path.iterdir()) == []

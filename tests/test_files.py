@@ -10,10 +10,12 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sensikit import files
 from sensikit.errors import DataError, RunError, SensikitError
 from sensikit.files import read_json, replacing, sha256, sha256_of, write_json, write_text
 
@@ -100,6 +102,13 @@ def test_the_bytes_are_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Path, "replace", renamed)
     write_text(tmp_path / "table.csv", "new")
     assert steps == ["file", "rename", "directory"]
+
+
+def test_where_no_directory_can_be_opened_a_rename_is_left_to_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "os", SimpleNamespace(name="nt"))  # it has no `open`
+    files.sync_directory(tmp_path)
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

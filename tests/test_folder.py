@@ -283,6 +283,20 @@ def test_a_lock_that_was_removed_when_it_was_taken_is_no_lock(tmp_path: Path, mo
         refused(path, "is being written by another process", resume=True)
 
 
+def test_where_an_open_file_cannot_be_removed_the_lock_is_let_go_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "used by another process", path)
+
+    path = tmp_path / "w"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kept)
+        with Work.begun(path, FACTS, resume=False):
+            pass
+    assert made(path).path == path
+
+
 def test_what_a_killed_writer_left_is_cleared_away_and_nothing_else(tmp_path: Path) -> None:
     folder = made(tmp_path / "w")
     inner = folder.path / "sensitivity" / "mt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 import textwrap
@@ -55,7 +56,7 @@ BLOCK = """
 
     class Blocked:
         def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] in ("fairseq", "fairseq_cli", "transformers"):
+            if name.partition(".")[0] in ("fairseq", "fairseq_cli", "hydra", "omegaconf", "transformers"):
                 asked.append(name)
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
@@ -106,22 +107,31 @@ def test_the_core_works_where_no_framework_is_installed_and_asks_for_none() -> N
     assert result_of(textwrap.dedent(BLOCK) + textwrap.dedent(program), *CORE) == [[], [[4.0]]]
 
 
-def test_a_framework_that_is_missing_is_told_of_in_one_line_with_what_to_install() -> None:
+def test_without_a_framework_stored_runs_are_read_and_the_rest_says_what_to_install(
+    tiny_checkpoint: Path, tiny_data: Path, analysed: Path, tmp_path: Path
+) -> None:
     program = """
         import json
-        from sensikit import SensikitError
-        from sensikit.backends.fairseq import compat
+        from dataclasses import astuple
+        from sensikit.figures import style
+        from tests.support.command import call
 
-        try:
-            compat.load()
-        except SensikitError as error:
-            print(json.dumps([type(error).__name__, error.exit_code, str(error)]))
+        style.KINDS = ("svg",)  # a third of the time
+        checkpoint, data, run, out = sys.argv[1:]
+        commands = [
+            ["--help"], ["inspect", checkpoint], ["report", run, "--out", f"{out}/page"],
+            ["analyze", checkpoint, "--data", data, "--out", f"{out}/run"],
+            ["train", data, "--out", f"{out}/system"], ["demo", "--out", f"{out}/demo"],
+        ]
+        print(json.dumps([astuple(call(*command)) for command in commands]))
     """
-    kind, code, text = result_of(textwrap.dedent(BLOCK) + textwrap.dedent(program))
-    assert (kind, code) == ("MissingDependencyError", 2)
-    assert "fairseq" in text
-    assert "pip install" in text
-    assert "\n" not in text
+    places = map(str, (tiny_checkpoint, tiny_data, analysed, tmp_path))
+    done = result_of(textwrap.dedent(BLOCK) + textwrap.dedent(program), *places)
+    assert [code for code, _, _ in done] == [0, 0, 0, 2, 2, 2]
+    for _, output, error in done[3:]:
+        assert output == ""
+        assert re.fullmatch(r'sensikit: fairseq: is not installed; pip install "sensikit\[fairseq\]" .*\n', error)
+    assert [path.name for path in tmp_path.iterdir()] == ["page"]
 
 
 def test_the_block_blocks() -> None:

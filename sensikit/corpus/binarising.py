@@ -107,7 +107,8 @@ class Binariser:
 
     def save_dictionary(self, path: Path) -> None:
         """Write the dictionary where fairseq reads it."""
-        path.write_text("".join(f"{symbol} 1\n" for symbol in self.symbols[len(SPECIAL) :]), encoding="utf-8")
+        text = "".join(f"{symbol} 1\n" for symbol in self.symbols[len(SPECIAL) :])
+        path.write_text(text, encoding="utf-8", newline="\n")
 
     def write(self, sentences: Sequence[str], prefix: Path) -> None:
         """Write the numbers of `sentences` to `prefix`.bin and .idx, each sentence with its </s>."""

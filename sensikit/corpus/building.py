@@ -145,7 +145,8 @@ def _write(out: Path, texts: Mapping[str, Texts], binariser: binarising.Binarise
     files = dict(_files(texts))
     with progress(len(files), "binarising" if binariser else "writing", "files") as bar:
         for (text, binary), sentences in files.items():
-            (out / "text" / text).write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
+            lines = "".join(f"{sentence}\n" for sentence in sentences)
+            (out / "text" / text).write_text(lines, encoding="utf-8", newline="\n")
             if binariser:
                 binariser.write(sentences, out / "bin" / binary)
             bar.advance()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TOKENIZER = "13a"
 """Of BLEU: sacreBLEU would fetch the model of the paper's."""
-INSTALL = 'pip install "sensikit[demo]"'
+INSTALL = 'pip install "sensikit[demo,fairseq]"'
 DESIGN = """
 --arch sensikit_small --dropout 0.2 --lr 0.004 --warmup-updates 150 --max-tokens 2048 --tokens-per-update 2048
 --save-interval-updates 100 --validate-interval-updates 100 --log-interval 25
@@ -122,11 +122,14 @@ def prepared(out: Path, recipe: Recipe, methods: Sequence[str], steps: int) -> I
     Raises:
         MissingDependencyError, RunError: as `demo`.
     """
+    from sensikit.backends.fairseq import compat
+
     logging.basicConfig(level=logging.WARNING)  # where nobody has, a module of fairseq's shows the debugging of all
     packages = {name: _version(name) for name in ("sensikit", *recipe.packages)}
     facts = {"recipe": asdict(recipe), "packages": packages, "methods": methods, "design": DESIGN.split()}
     with Demo.begun(out, facts, resume=True) as folder:
         places = [catalogues(package) for package in recipe.packages]
+        compat.load()
         folder.save()
         data = out / "data"
         if not data.exists():

@@ -20,7 +20,8 @@ from torch.nn import functional
 from sensikit.errors import MissingDependencyError
 
 INSTALL = (
-    "pip install ve-fairseq==0.12.3 (Linux on x86-64, Python 3.11 or 3.12), or build fairseq 0.12.2 with pip below 24.1"
+    'pip install "sensikit[fairseq]" (on Linux, x86-64, Python 3.11 or 3.12; '
+    "elsewhere build fairseq 0.12.2 with pip below 24.1)"
 )
 
 EVERY_SENTENCE = ("--required-batch-size-multiple", "1")

@@ -12,12 +12,14 @@ from sensikit.errors import MissingDependencyError
 
 
 def load() -> ModuleType:
-    """Return transformers.
+    """Return transformers, whose model classes can then be imported even beside a torchaudio that cannot.
 
     Raises:
         MissingDependencyError: if it is not installed.
     """
-    return _load("transformers")
+    transformers = _load("transformers")
+    _pass_over_broken_torchaudio(transformers)
+    return transformers
 
 
 def load_hub() -> ModuleType:
@@ -33,7 +35,7 @@ def _load(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(name, "is not installed", "pip install sensikit[hf]") from error
+        raise MissingDependencyError(name, "is not installed", 'pip install "sensikit[hf]"') from error
 
 
 @contextlib.contextmanager
@@ -51,3 +53,25 @@ def quiet() -> Iterator[None]:
         log.set_verbosity(level)
         if bars:
             log.enable_progress_bar()
+
+
+def _pass_over_broken_torchaudio(transformers: ModuleType) -> None:
+    """Have transformers take a torchaudio that cannot be imported for one that is not there.
+
+    fairseq's metadata ask for torchaudio, whose build on PyPI needs CUDA. transformers looks whether it is installed
+    and then imports it with every model class, beside a CPU torch to no avail.
+    """
+    utils = transformers.utils
+    if utils.is_torchaudio_available() and not _can_be_imported("torchaudio"):
+        for module in (utils, utils.import_utils):
+            module.is_torchaudio_available = lambda: False
+
+
+def _can_be_imported(name: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module(name)
+    except Exception:  # an OSError where a library is missing, a RuntimeError where it was built for another torch
+        return False
+    return True

@@ -72,7 +72,7 @@ def no_fairseq(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_fairseq")
 def test_missing_fairseq_says_what_to_install(tiny_checkpoint: Path, tiny_data: Path) -> None:
-    with pytest.raises(MissingDependencyError, match=r"fairseq: is not installed; pip install ve-fairseq==0\.12\.3"):
+    with pytest.raises(MissingDependencyError, match=r'fairseq: is not installed; pip install "sensikit\[fairseq\]"'):
         open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
 
 

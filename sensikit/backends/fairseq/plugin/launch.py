@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sensikit.backends.fairseq import checkpoint
+from sensikit.backends.fairseq import checkpoint, compat
 from sensikit.backends.fairseq.data import DataBin
 from sensikit.backends.fairseq.plugin import log
 from sensikit.backends.fairseq.train import train
@@ -102,7 +102,9 @@ def start(data: DataBin, out: Path, flags: Sequence[str], command: str, resume: 
 
     Raises:
         RunError: if `out` exists and is not to be resumed, or was started with other flags or other data.
+        MissingDependencyError: if fairseq is not installed.
     """
+    compat.load()
     recipe = {"version": __version__, "command": command, "flags": list(flags)}
     recipe |= {"data": str(data.root.resolve()), "data_sha256": _fingerprint(data)}
     if os.environ.get("RANK", "0") != "0":  # the folder is the first process's
