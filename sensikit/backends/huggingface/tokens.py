@@ -76,7 +76,13 @@ def family_of(directory: Directory, tokenizer: Any) -> str:
         return "mbart-50" if own.startswith("MBart50") else "mbart-25"
     tagged = "t5" if "t5" in kind else kind
     scheme = SCHEMES.get(tagged, SCHEMES["plain"])
-    return tagged if scheme.tag and any(map(scheme.tag.fullmatch, tokenizer.get_vocab())) else "plain"
+    return tagged if scheme.tag and any(map(scheme.tag.fullmatch, vocabulary_of(tokenizer))) else "plain"
+
+
+def vocabulary_of(tokenizer: Any) -> dict[str, int]:
+    """Return the ids of all tokens; M2M100's languages have theirs beside the vocabulary, past its length."""
+    more: Mapping[str, int] = getattr(tokenizer, "lang_token_to_id", None) or {}
+    return {**tokenizer.get_vocab(), **more}
 
 
 def load_tokenizer(directory: Directory, vocabulary: int) -> Any:
@@ -97,7 +103,7 @@ def load_tokenizer(directory: Directory, vocabulary: int) -> Any:
         raise CheckpointError(
             directory.name, problem, "fetch all of its files; code of its own is never run"
         ) from error
-    largest = max(tokenizer.get_vocab().values(), default=-1)
+    largest = max(vocabulary_of(tokenizer).values(), default=-1)
     if largest >= vocabulary:
         problem = f"has a tokenizer with ids up to {largest:,} and a model with {vocabulary:,} rows"
         raise CheckpointError(directory.name, problem, "they do not belong together")
@@ -115,7 +121,8 @@ class Tokens:
 
     def __init__(self, tokenizer: Any, family: str = "plain", start: int | None = None) -> None:
         self.tokenizer, self.family, self.scheme, self._start = tokenizer, family, SCHEMES[family], start
-        found = ((self.scheme.tag.fullmatch(token), id) for token, id in self._vocabulary()) if self.scheme.tag else ()
+        tag, vocabulary = self.scheme.tag, sorted(vocabulary_of(tokenizer).items(), key=lambda item: item[1])
+        found = ((tag.fullmatch(token), id) for token, id in vocabulary) if tag else ()
         self.tags = {match.group(1): (match.group(0), id) for match, id in found if match}
         self._special = np.array(sorted({*tokenizer.all_special_ids, *(id for _, id in self.tags.values())}))
 
@@ -124,11 +131,6 @@ class Tokens:
         """The id that fills rows up; where the tokenizer has none, its end, which a mask leaves out of everything."""
         found = self.tokenizer.pad_token_id
         return int(found if found is not None else self.tokenizer.eos_token_id or 0)
-
-    def _vocabulary(self) -> Sequence[tuple[str, int]]:
-        # M2M100's ids of languages are in no vocabulary
-        more: Mapping[str, int] = getattr(self.tokenizer, "lang_token_to_id", None) or {}
-        return sorted({**self.tokenizer.get_vocab(), **more}.items(), key=lambda item: item[1])
 
     def tagged(self, pair: Pair) -> Pair:
         """Return a pair as the model spells it; a side that the family has no tag for stays as it is.
@@ -194,7 +196,8 @@ class Tokens:
         if not texts:
             return []
         if target is not None and "tgt" in self.scheme.target:
-            self.tokenizer.tgt_lang = target  # M2M100's refuses to cut a target without
+            # M2M100's cuts no target without, though which they are moves no id here
+            self.tokenizer.src_lang = self.tokenizer.tgt_lang = target
         given = {"text" if target is None else "text_target": list(texts)}
         found = self.tokenizer(**given, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [self._harmless(ids) for ids in found]
