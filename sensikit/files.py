@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,28 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def appearing(directory: Path) -> Iterator[Path]:
+    """Yield a new directory beside `directory`; on success it becomes `directory`, on any error it goes.
+
+    Raises:
+        SensikitError: if the disk is full, the place cannot be written, or something is there already.
+    """
+    partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for path in (path for path in partial.rglob("*") if path.is_file()):
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        partial.rename(directory)
+        sync_directory(directory.parent)
+    except OSError as error:
+        raise unwritable(directory, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def unwritable(path: Path, error: OSError) -> SensikitError:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ from sensikit.corpus import binarising, reading, splitting
 from sensikit.corpus.cleaning import clean, fault_of_pair, fault_of_sentence, fingerprint
 from sensikit.corpus.splitting import LEAVE_OUT, Pair, Sentence, Texts
 from sensikit.errors import DataError, OptionError
-from sensikit.files import sha256, sync_directory, unwritable, write_json
+from sensikit.files import appearing, sha256, write_json
 from sensikit.languages import ENGLISH, THRESHOLDS, described
 from sensikit.progress import progress, say
 from sensikit.version import __version__
@@ -64,7 +61,7 @@ def build(
     for code in names or ():
         if code not in codes:
             raise OptionError("--name", f"no source has {code}", f"there are {', '.join(codes)}")
-    with _appearing(out) as partial:
+    with appearing(out) as partial:
         pieces, sentences = _write(partial, texts, codes, vocab)
         manifest = {
             "format": FORMAT,
@@ -190,22 +187,3 @@ def _counts(texts: Texts) -> dict[str, Any]:
 def _hashes(directory: Path) -> dict[str, str]:
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
     return {path.relative_to(directory).as_posix(): sha256(path) for path in paths}
-
-
-@contextlib.contextmanager
-def _appearing(directory: Path) -> Iterator[Path]:
-    """Yield a new directory beside `directory`; on success it becomes `directory`, on any error it goes.
-
-    Raises:
-        SensikitError: if the disk is full or the place cannot be written.
-    """
-    partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(directory)
-        sync_directory(directory.parent)
-    except OSError as error:
-        raise unwritable(directory, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
