@@ -52,12 +52,15 @@ def appearing(directory: Path) -> Iterator[Path]:
     """Yield a new directory beside `directory`; on success it becomes `directory`, on any error it goes.
 
     Raises:
-        SensikitError: if the disk is full or the place cannot be written.
+        SensikitError: if the disk is full, the place cannot be written, or something is there already.
     """
     partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
         yield partial
+        for path in (path for path in partial.rglob("*") if path.is_file()):
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
         partial.rename(directory)
         sync_directory(directory.parent)
     except OSError as error:

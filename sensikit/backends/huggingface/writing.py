@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +59,4 @@ def write_pruned(source: Directory, sha256: str, out: Path, masks: Mapping[str, 
             if not file.name.endswith(".index.json"):
                 shutil.copyfile(file, partial / file.name)
         write_json(partial / NOTE, {"pruned": note})
-        for path in partial.iterdir():
-            with path.open("rb") as written:
-                os.fsync(written.fileno())
     return count
