@@ -98,14 +98,14 @@ def evaluate_systems(
 
 
 def labels_of(checkpoints: Sequence[Path], labels: Sequence[str] = ()) -> list[str]:
-    """Return what checkpoints are called: `labels`, or else their folders, with their own names where two share one.
+    """Return what models are called: `labels`, or else their folders, with their own names where two share one.
 
     Raises:
         OptionError: if there is not one distinct label for each.
     """
     if labels and len(labels) != len(checkpoints):
         raise OptionError("--label", f"there are {len(labels)} for {len(checkpoints)} checkpoints", "give one for each")
-    names = list(labels) or [path.resolve().parent.name for path in checkpoints]
+    names = list(labels) or [(path.resolve().parent if path.is_file() else path).name for path in checkpoints]
     if not labels and len(set(names)) < len(names):
         names = [f"{path.resolve().parent.name}-{path.stem}" for path in checkpoints]
     for name in names:
