@@ -1,4 +1,4 @@
-"""`sensikit export`: the mask of a pruned model, and the model itself in its own framework's format."""
+"""`sensikit export`: a pruned model and its mask, in its own format or as transformers loads it, or a whole one."""
 
 from __future__ import annotations
 
@@ -13,23 +13,38 @@ from . import options
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="What `sensikit analyze` wrote.")],
-    group: Annotated[str, typer.Option("--group", "--language", help="The group whose order it is.")],
-    ratio: Annotated[float, typer.Option(help="Pruned / prunable parameters.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint to write; without the optimizer's state.")],
+    source: Annotated[Path, typer.Argument(help="What `sensikit analyze` wrote; or a checkpoint, to convert it.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint to write, without the optimizer's state, or directory.")],
     origin: options.Origin,
+    group: Annotated[str | None, typer.Option("--group", "--language", help="The group whose order it is.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="Pruned / prunable parameters.")] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="native, huggingface: its own, or as transformers loads it.")
+    ] = "native",
     mask: Annotated[Path | None, typer.Option(help="A safetensors file to write: true where pruned.")] = None,
     order: Annotated[str, typer.Option(help="One of those of prune.")] = "specificity",
     seed: Annotated[int, typer.Option(help="Of the random order.")] = 1,
     protect: Annotated[float, typer.Option(help="Share with the highest S(θ,B_l) that is never pruned.")] = PROTECT,
 ) -> None:
-    """Write the checkpoint of a run with the parameters that an order prunes set to zero."""
+    """Write a model with the parameters that an order prunes set to zero, or convert a whole checkpoint."""
+    from sensikit.errors import OptionError
+    from sensikit.pruning.export import convert
     from sensikit.pruning.export import export as run_export
     from sensikit.pruning.masks import Order
     from sensikit.run import Run
 
-    found = Run.open(run)
+    if group is ratio is mask is None and form == "huggingface":
+        if origin.data is None:
+            raise OptionError("--data", "is needed to convert a checkpoint", "or give --group and --ratio of a run")
+        signed = convert(options.Opening(device=origin.device).open(source, origin.data), out)
+        typer.echo(f"{out}: the whole model, for transformers")
+        typer.echo(signed)
+        return
+    if group is None or ratio is None:
+        missing = "--group" if group is None else "--ratio"
+        raise OptionError(missing, "is missing", "a whole checkpoint goes with --format huggingface alone")
+    found = Run.open(source)
     chosen = Order(order, group, seed if order == "random" else None, protect, found.tasks[0])
-    done = run_export(found, origin.open(found), chosen, ratio, out, mask)
+    done = run_export(found, origin.open(found), chosen, ratio, out, mask, form)
     typer.echo(f"{out}: {done.pruned} of {done.prunable} prunable parameters are zero")
     typer.echo(done.signature)

@@ -58,6 +58,9 @@ def appearing(directory: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
+        for path in (path for path in partial.rglob("*") if path.is_file()):
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
         partial.rename(directory)
         sync_directory(directory.parent)
     except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -227,7 +228,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         with _held(path / LOCK):
             for left in [each for pattern in PARTIAL for each in path.rglob(pattern)]:
-                left.unlink(missing_ok=True)
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
             yield
     finally:
         for each in made:

@@ -306,6 +306,9 @@ def test_what_a_killed_writer_left_is_cleared_away_and_nothing_else(tmp_path: Pa
     mine = [inner / "notes.partial", folder.path / ".hidden", inner / ".tmp"]
     for path in left + mine:
         path.write_text("x")
+    left.append(folder.path / ".model.1.partial")  # a directory that was to appear whole
+    left[-1].mkdir()
+    (left[-1] / "config.json").write_text("{")
     with folder.locked():
         assert not any(path.exists() for path in left)
     assert all(path.exists() for path in mine)

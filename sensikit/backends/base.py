@@ -172,6 +172,15 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
+class Convertible(Protocol):
+    """A model that another framework can load too."""
+
+    def write_huggingface(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
+        """Write the model to the new directory `out` as stock transformers loads it; else as `Model.write_pruned`."""
+        ...
+
+
 def task_of(model: Model, name: str, seed: int = 1) -> Task:
     """Return one of a model's tasks.
 

@@ -1,16 +1,18 @@
-"""What pruning leaves, for use elsewhere: the mask, and the pruned checkpoint in its own framework's format."""
+"""What pruning leaves, for use elsewhere: the mask, and the pruned checkpoint, in its own format or Hugging Face's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from sensikit.backends.base import Model
+from sensikit.backends.base import Convertible, Model
 from sensikit.errors import OptionError
 from sensikit.files import replacing
 from sensikit.languages import chosen_groups
+from sensikit.pruning.ledger import UNPRUNED
 from sensikit.pruning.masks import Order, chosen, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of, save_vector
@@ -28,7 +30,13 @@ class Exported:
     signature: str
 
 
-def export(run: Run, model: Model, order: Order, ratio: float, out: Path, mask: Path | None = None) -> Exported:
+FORMATS = ("native", "huggingface")
+"""What a model is written as: in its own framework's format, or as transformers loads it."""
+
+
+def export(
+    run: Run, model: Model, order: Order, ratio: float, out: Path, mask: Path | None = None, form: str = "native"
+) -> Exported:
     """Write the checkpoint of a run with what `order` prunes at `ratio` set to zero, and the mask where it is wanted.
 
     Args:
@@ -36,17 +44,20 @@ def export(run: Run, model: Model, order: Order, ratio: float, out: Path, mask: 
         model: the checkpoint and data that the run was measured on.
         order: the order.
         ratio: pruned / prunable, in [0, 1 - protect].
-        out: the checkpoint to write; it translates, and has no state of an optimizer.
+        out: the checkpoint to write, or the directory; it translates, and has no state of an optimizer.
         mask: a safetensors file to write: a bool tensor for each parameter, under its own name and in its own shape,
             true where it is pruned.
+        form: one of `FORMATS`.
 
     Raises:
-        OptionError: for an order, a ratio or a group that does not exist, or where a file stands already.
+        OptionError: for an order, a ratio or a group that does not exist, where a file stands already, or for a
+            format that the model does not have.
         RunError: if the run belongs to another checkpoint or other data.
     """
-    for option, path in (("--out", out), ("--mask", mask)):
-        if path is not None and path.exists():
-            raise OptionError(f"{option} {path}", "already exists", "choose another name")
+    _check_free("--out", out)
+    if mask is not None:
+        _check_free("--mask", mask)
+    write = _writer(model, form)
     scorer_of(order.name)
     check_source(run, model)
     (group,) = chosen_groups(run.groups(order.task), [order.group])
@@ -58,11 +69,44 @@ def export(run: Run, model: Model, order: Order, ratio: float, out: Path, mask: 
     for parameter, offset, inside in chosen(run, model.module, plan, ratio):
         masks[parameter.name].view(-1)[offset : offset + len(inside)] = torch.from_numpy(inside)
     signed = export_signature(run, order, ratio)
-    count = model.write_pruned(out, masks, signed)
+    count = write(out, masks, signed)
     if mask is not None:
         with replacing(mask) as partial:
             save_vector(masks, partial, {"signature": signed})
     return Exported(count, plan.prunable, signed)
+
+
+def convert(model: Model, out: Path) -> str:
+    """Write a whole model as a Hugging Face directory; return its signature.
+
+    Args:
+        model: the checkpoint and its data.
+        out: the directory to write.
+
+    Raises:
+        OptionError: where something stands already, or if there is no such format of the model.
+        CheckpointError: if it is none of Hugging Face's.
+    """
+    _check_free("--out", out)
+    where = model.provenance
+    signed = signature("M", order=UNPRUNED, ckpt=where.checkpoint_sha256[:8], data=where.data_sha256[:8])
+    _writer(model, "huggingface")(out, {}, signed)
+    return signed
+
+
+def _check_free(option: str, path: Path) -> None:
+    if path.exists():
+        raise OptionError(f"{option} {path}", "already exists", "choose another name")
+
+
+def _writer(model: Model, form: str) -> Callable[[Path, Mapping[str, torch.Tensor], str], int]:
+    if form not in FORMATS:
+        raise OptionError("--format", f"{form!r} is unknown", f"give {' or '.join(FORMATS)}")
+    if form == "native":
+        return model.write_pruned
+    if not isinstance(model, Convertible):
+        raise OptionError("--format", f"{model.provenance.framework} has its own format alone", "give native")
+    return model.write_huggingface
 
 
 def export_signature(run: Run, order: Order, ratio: float) -> str:

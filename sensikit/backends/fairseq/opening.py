@@ -14,6 +14,7 @@ from sensikit.backends.fairseq import checkpoint as checkpoints
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.data import DataBin, open_data
 from sensikit.backends.fairseq.denoising import Denoising
+from sensikit.backends.fairseq.m2m100 import write_huggingface
 from sensikit.backends.fairseq.model import Opened, build_model, build_task, encoder_projection
 from sensikit.backends.fairseq.pruned import write_pruned
 from sensikit.backends.fairseq.settings import trained
@@ -46,6 +47,10 @@ class FairseqModel:
     def write_pruned(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
         """Write the checkpoint with what `masks` say set to zero; see `sensikit.backends.fairseq.pruned`."""
         return write_pruned(Path(self.provenance.checkpoint), self.provenance.checkpoint_sha256, out, masks, note)
+
+    def write_huggingface(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
+        """Write a Hugging Face directory with what `masks` say set to zero; see `sensikit.backends.fairseq.m2m100`."""
+        return write_huggingface(self.opened, Path(self.provenance.checkpoint), out, masks, note)
 
 
 def open_checkpoint(
