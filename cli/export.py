@@ -33,7 +33,7 @@ def export(
     from sensikit.pruning.masks import Order
     from sensikit.run import Run
 
-    if (group, ratio, mask) == (None, None, None) and form == "huggingface":
+    if group is None and ratio is None and mask is None and form == "huggingface":
         if origin.data is None:
             raise OptionError("--data", "is needed to convert a checkpoint", "or give --group and --ratio of a run")
         signed = convert(options.Opening(device=origin.device).open(source, origin.data), out)

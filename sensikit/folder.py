@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from filelock import FileLock, Timeout
 
 from sensikit.errors import RunError
 from sensikit.files import read_json, replacing, sha256, unwritable, write_json
+
+logging.getLogger("filelock").setLevel(logging.INFO)  # fairseq shows what others log for debugging
 
 LOCK = ".lock"
 PATIENCE = 0.2
