@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,10 +62,14 @@ def generate(
                 where = slice(0, width) if start is not None else slice(longest - width, longest)
                 ids[place, where] = torch.tensor(inputs[row])
                 mask[place, where] = 1
-            how = _settings(decoding, max(1, most) + 1 + (forced is not None), pad, eos, start, forced)
+            longest_said = max(1, most) + (forced is not None)
+            how = _settings(decoding, longest_said + 1, pad, eos, start, forced)
             with compat.quiet():
                 said = module.generate(
-                    input_ids=ids.to(module.device), attention_mask=mask.to(module.device), generation_config=how
+                    input_ids=ids.to(module.device),
+                    attention_mask=mask.to(module.device),
+                    generation_config=how,
+                    logits_processor=[_ended(longest_said, eos)] if start is not None and eos is not None else None,
                 )
             # the start, or the prompt, comes first
             said = said[:, 1 if start is not None else longest :].tolist()
@@ -97,12 +101,23 @@ def _settings(decoding: Decoding, most: int, pad: int, eos: int | None, start: i
         min_new_tokens=1 + (forced is not None),
         pad_token_id=pad,
         eos_token_id=eos,
-        forced_eos_token_id=eos if start is not None else None,
         decoder_start_token_id=start,
         forced_bos_token_id=forced,
         bad_words_ids=[[pad]] if pad != eos else None,
         use_cache=True,
     )
+
+
+def _ended(longest: int, eos: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return what ends a hypothesis of the longest length, which pays for its end; transformers' own would not."""
+
+    def ended(tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if tokens.shape[1] <= longest:
+            return scores
+        others = torch.arange(scores.shape[1], device=scores.device) != eos
+        return scores.masked_fill(others, -torch.inf)
+
+    return ended
 
 
 def _until(tokens: list[int], eos: int | None, pad: int) -> list[int]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from sensikit.backends.huggingface import compat
@@ -57,6 +58,12 @@ class Directory:
         """One SHA-256 of the names and bytes of all files that decide a number: weights, configuration, tokenizer."""
         files = {*self.shards, *(path for pattern in TEXTS for path in self.path.glob(pattern) if path.is_file())}
         return sha256_of(*(f"{path.name}={sha256(path)}" for path in sorted(files)))
+
+    def read(self, name: str) -> torch.Tensor:
+        """Return a tensor as it is stored."""
+        with safe_open(self.path / self.tensors[name].shard, framework="pt") as file:
+            found: torch.Tensor = file.get_tensor(name)
+        return found
 
     @property
     def bytes(self) -> int:

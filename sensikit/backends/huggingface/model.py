@@ -19,6 +19,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GENERATES = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel", "MTModel")
 """How the class of a model ends that predicts the next token."""
 
+_LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers", "n_layer")
+
 # what from_pretrained and from_config raise of a configuration or weights that make no model
 _FAILURES = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OSError, AssertionError, ZeroDivisionError)
 
@@ -56,7 +58,7 @@ def skeleton(directory: Directory, config: Any) -> nn.Module:
         CheckpointError: if the configuration makes none, or one of far more parameters than the shards hold.
     """
     stored = sum(math.prod(each.shape) for each in directory.tensors.values())
-    layers = [value for name, value in directory.config.items() if "layers" in name and isinstance(value, int)]
+    layers = [value for name, value in directory.config.items() if name in _LAYERS and isinstance(value, int)]
     if max(layers, default=0) > len(directory.tensors):
         problem = f"describes {max(layers)} layers for {len(directory.tensors)} tensors"
         raise CheckpointError(directory.path / "config.json", problem, "it belongs to other weights")
@@ -79,7 +81,8 @@ def build(directory: Directory, config: Any, dtype: str = "fp32") -> nn.Module:
     Raises:
         CheckpointError: if the weights are not those of the configuration, or are not finite.
     """
-    skeleton(directory, config)
+    # of the configuration: transformers unties weights that differ, with no more than a warning
+    ties: Mapping[str, str] = getattr(skeleton(directory, config), "all_tied_weights_keys", None) or {}
     try:
         with compat.quiet():
             module, found = _class(config).from_pretrained(
@@ -98,13 +101,14 @@ def build(directory: Directory, config: Any, dtype: str = "fp32") -> nn.Module:
         if names := sorted(map(str, found[what])):
             problem = f"its weights do not make a {config.model_type} ({what.replace('_', ' ')}: {names[0]})"
             raise CheckpointError(directory.name, problem, "it may be damaged, or of another architecture")
-    _check(directory, config, module)
+    _check_finite(directory, module)
+    if directory.config.get("tie_word_embeddings") is not False:  # as mT5 and MADLAD say of the projection
+        _check_ties(directory, ties)
     found_module: nn.Module = module.eval()
     return found_module
 
 
-def _check(directory: Directory, config: Any, module: Any) -> None:
-    """Refuse weights that are not finite, and tied ones that differ: transformers would untie them."""
+def _check_finite(directory: Directory, module: nn.Module) -> None:
     for name, tensor in module.named_parameters():
         if not tensor.is_floating_point():
             raise CheckpointError(
@@ -112,13 +116,17 @@ def _check(directory: Directory, config: Any, module: Any) -> None:
             )
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(directory.name, f"has weights that are not finite, in {name}", "take an earlier one")
-    ties: Mapping[str, str] = getattr(module, "all_tied_weights_keys", None) or {}
-    own = dict(module.named_parameters(remove_duplicate=False))
-    untied = directory.config.get("tie_word_embeddings") is False  # as mT5 and MADLAD say of the projection
-    for one, other in ties.items():
-        if not untied and one in own and other in own and own[one] is not own[other]:
-            problem = f"gives {one} other values than {other}, to which it is tied"
-            raise CheckpointError(directory.name, problem, "set tie_word_embeddings to false, or mend the weights")
+
+
+def _check_ties(directory: Directory, ties: Mapping[str, str]) -> None:
+    """Refuse tied weights that the files hold several times with different values; `ties` is alias → name."""
+    for name in {*ties.values()}:
+        aliases = (alias for alias, other in ties.items() if other == name)
+        stored = [each for each in (name, *aliases) if each in directory.tensors]
+        for other in stored[1:]:
+            if not torch.equal(directory.read(stored[0]), directory.read(other)):
+                problem = f"gives {other} other values than {stored[0]}, to which it is tied"
+                raise CheckpointError(directory.name, problem, "set tie_word_embeddings to false, or mend the weights")
 
 
 def ghosts(module: nn.Module) -> frozenset[str]:

@@ -24,6 +24,7 @@ import numpy as np
 from sensikit.backends.huggingface import compat
 from sensikit.backends.huggingface.directory import Directory
 from sensikit.errors import CheckpointError, OptionError
+from sensikit.files import read_json
 from sensikit.languages import Pair, canonical, matching, name_of
 
 Ids = list[int]
@@ -71,12 +72,18 @@ def family_of(directory: Directory, tokenizer: Any) -> str:
     if isinstance(noted := directory.config.get("sensikit"), dict) and noted.get("tags") == "target-last":
         return "sensikit"
     if kind == "m2m_100" and own.startswith("Nllb"):
-        return "nllb-legacy" if getattr(tokenizer, "legacy_behaviour", False) else "nllb"
-    if kind == "mbart":
-        return "mbart-50" if own.startswith("MBart50") else "mbart-25"
-    tagged = "t5" if "t5" in kind else kind
-    scheme = SCHEMES.get(tagged, SCHEMES["plain"])
-    return tagged if scheme.tag and any(map(scheme.tag.fullmatch, vocabulary_of(tokenizer))) else "plain"
+        family = "nllb-legacy" if getattr(tokenizer, "legacy_behaviour", False) else "nllb"
+    elif kind == "mbart":
+        family = "mbart-50" if own.startswith("MBart50") else "mbart-25"
+    else:
+        family = "t5" if "t5" in kind else kind if kind in SCHEMES else "plain"
+    tag = SCHEMES[family].tag
+    if tag is None or any(map(tag.fullmatch, vocabulary_of(tokenizer))):
+        return family
+    if kind in ("m2m_100", "mbart"):
+        problem = f"is a {kind} whose tokenizer, a {own}, has no tags of languages"
+        raise CheckpointError(directory.name, problem, "fetch all of its files")
+    return "plain"
 
 
 def vocabulary_of(tokenizer: Any) -> dict[str, int]:
@@ -92,6 +99,12 @@ def load_tokenizer(directory: Directory, vocabulary: int) -> Any:
         CheckpointError: if there is none, it needs code of its own, or has more tokens than the model's `vocabulary`.
     """
     transformers = compat.load()
+    settings = directory.path / "tokenizer_config.json"
+    named = read_json(settings, CheckpointError).get("tokenizer_class") if settings.is_file() else None
+    if named and not hasattr(transformers, str(named)):
+        # transformers would take another tokenizer in its place
+        problem = f"has a tokenizer, {named}, that transformers {transformers.__version__} does not have"
+        raise CheckpointError(directory.name, problem, "code of its own is never run")
     try:
         with compat.quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(
