@@ -135,7 +135,8 @@ def _noted(settings: SweepSettings, metrics: Sequence[Metric]) -> dict[str, Any]
     noted["tokenizer"] = noted.pop("spm_model") or noted["tokenizer"]
     if not any(metric.decodes for metric in metrics):
         del noted["decoding"]
-    if "bleu" in noted.pop("metrics"):
+    del noted["metrics"]
+    if "bleu" in settings.scored:
         noted["tokenizer"] = bleu_metric(settings.tokenizer, settings.spm_model).tokenizer_signature
     else:
         del noted["tokenizer"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sensikit.backends.base import Model, Task, task_of
-from sensikit.errors import DataError, RunError
+from sensikit.errors import DataError, OptionError, RunError
 from sensikit.languages import chosen_groups
 from sensikit.parameters import FLOAT, SAMPLED, Parameter, disk_per_group, registry
 from sensikit.run import MIXED, Run, rest_of
@@ -104,9 +104,11 @@ def _with_data(task: Task, split: str, groups: Sequence[str] | None) -> tuple[li
     if empty and groups is not None:
         raise DataError(empty[0], f"has no sentence in the {split} split", "leave it out of --groups")
     measured = [key for key in chosen if key not in empty]
+    if not measured:
+        splits = dict.fromkeys(name for key in chosen for name, count in task.groups[key].sizes.items() if count)
+        raise OptionError(f"--split {split}", "no group has a sentence in it", f"give {' or '.join(splits)}")
     if len(measured) < 2:
-        alone = measured[0] if measured else "data"
-        raise DataError(alone, f"is the only group with a {split} split", "B_-l needs at least two groups")
+        raise DataError(measured[0], f"is the only group with a {split} split", "B_-l needs at least two groups")
     return measured, empty
 
 

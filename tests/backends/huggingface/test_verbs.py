@@ -1,0 +1,131 @@
+"""Every verb on an encoder-decoder and on a decoder language model, from a directory and text to figures and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from sensikit.backends import open_model
+from sensikit.backends.base import Translation
+from sensikit.figures import style
+from sensikit.run import Run
+from sensikit.sensitivity.analysis import analyze
+from sensikit.settings import AnalysisSettings, Decoding, Loading
+from tests.support import directories
+from tests.support.command import call
+
+Directory = Callable[[str], Path]
+SMALL = ("--batches", "6", "--tokens", "40", "--device", "cpu")
+
+
+def done(*arguments: object) -> str:
+    found = call(*arguments)
+    assert found.code == 0, found.error
+    return found.output
+
+
+@pytest.mark.parametrize(("family", "metrics"), [("nllb", "bleu,loss,bpb"), ("llama", "loss,bpb")])
+def test_every_verb(
+    family: str, metrics: str, directory: Directory, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(style, "KINDS", ("svg",))
+    model, run = directory(family), tmp_path / "run"
+    shown = json.loads(done("inspect", model, "--json"))
+    direction = () if family == "llama" else ("--direction", "xxx-fra")
+    assert "GB of memory" in done("analyze", model, "--data", text, "--out", run, *direction, *SMALL, "--dry-run")
+    signature = done("analyze", model, "--data", text, "--out", run, *direction, *SMALL)
+    manifest = Run.open(run).manifest
+    assert (manifest["parameter_count"], manifest["prunable_count"]) == (shown["parameters"], shown["prunable"])
+    assert shown["sha256"] == manifest["provenance"]["checkpoint_sha256"]
+    groups = ["cat", "eng", "spa"] if family == "nllb" else ["cat", "eng", "fra", "spa"]
+    assert list(manifest["groups"]) == groups
+    assert signature.startswith("S|task:mt|dir:xxx-fra|" if family == "nllb" else "S|task:lm|bos:yes|dir:xxx|")
+    done("audit", run, "--parameters", "60", "--groups", "cat")
+    sweep = ("--ratios", "0,0.5", "--order", "specificity,magnitude,wanda,fisher", "--tokenizer", "13a")
+    done("prune", run, *sweep, "--metric", metrics, "--groups", "cat,spa", "--cross", "--max-sentences", "4")
+    curves = pd.read_csv(run / "pruning.csv")
+    assert set(curves["metric"]) == set(metrics.split(","))
+    pair = curves[(curves["order"] == "none") & (curves["group"] == "cat")].set_index("metric")["value"]
+    task = open_model(model, text, manifest["direction"], "cpu").task(manifest["analyses"].popitem()[0])
+    nats = task.losses([("cat", row) for row in range(4)], "test")
+    size = task.bytes("cat", "test")
+    assert size is not None
+    assert pair["loss"] == pytest.approx(nats[:, 0].sum() / nats[:, 1].sum(), rel=1e-5)
+    assert pair["bpb"] == pytest.approx(nats[:, 0].sum() / np.log(2) / size[:4].sum(), rel=1e-5)
+    task_option = ("--task", "lm") if family == "llama" else ()
+    scored = ("--metric", metrics, "--tokenizer", "13a", *task_option)
+    out = done("evaluate", model, "--data", text, *direction, *scored, "--out", tmp_path / "evaluation")
+    assert f"{family}: ckpt {shown['sha256'][:8]}" in out
+    pruned, mask = tmp_path / "pruned", tmp_path / "mask.safetensors"
+    done("export", run, "--group", "cat", "--ratio", "0.4", "--out", pruned, "--mask", mask)
+    masks = load_file(mask)
+    auto = transformers.AutoModelForCausalLM if family == "llama" else transformers.AutoModelForSeq2SeqLM
+    before, after = (dict(auto.from_pretrained(path).named_parameters()) for path in (model, pruned))
+    transformers.AutoTokenizer.from_pretrained(pruned)
+    for name, tensor in before.items():
+        wanted = tensor.masked_fill(masks[name], 0)
+        assert torch.equal(after[name], wanted), name
+    assert sum(int(each.sum()) for each in masks.values()) == round(0.4 * shown["prunable"])
+    page = tmp_path / "page"
+    done("report", run, tmp_path / "evaluation", "--out", page)
+    assert (page / "report.html").stat().st_size > 10_000
+
+
+def test_a_decoder_is_asked_to_translate_and_its_answer_alone_is_counted(directory: Directory, text: Path) -> None:
+    prompt = "{source_name} house {source} {target_code}"
+    model = open_model(directory("gpt2"), text, "xxx-fra", "cpu", loading=Loading(prompt=prompt))
+    assert model.tasks == ("lm", "mt")
+    task = model.task("mt")
+    assert isinstance(task, Translation)
+    tokenizer = model.opened.tokens.tokenizer  # type: ignore[attr-defined]
+    sources, targets = model.opened.data.pair("cat", "fra", "train")  # type: ignore[attr-defined]
+    asked = tokenizer(f"Catalan house {sources[0]} fra", add_special_tokens=False)["input_ids"]
+    answer = tokenizer(targets[0], add_special_tokens=False)["input_ids"]
+    assert task.sizes("cat")[0].tolist() == [1 + len(asked), len(answer) + 1]
+    whole = torch.tensor([[tokenizer.bos_token_id, *asked, *answer, tokenizer.eos_token_id]])
+    said = model.module(whole).logits[0, len(asked) : -1].log_softmax(-1)
+    expected = -said.gather(1, whole[0, 1 + len(asked) :, None]).sum()
+    assert task.losses([("cat", 0)], "train")[0, 0] == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert "prompt" in task.choices()
+    found = task.translate("cat", "test", Decoding(beam=2, max_sentences=3))
+    assert len(found.hypotheses) == 3
+
+
+def test_left_padding_changes_no_answer(directory: Directory, text: Path) -> None:
+    task = open_model(directory("llama"), text, "xxx-fra", "cpu").task("mt")
+    assert isinstance(task, Translation)
+    assert task.choices()["prompt"].startswith("chat:")
+    together, alone = (task.translate("eng", "test", Decoding(beam=3, max_tokens=most)) for most in (4096, 1))
+    # the longest answer counts from the longest source of a batch, so the shorter of two answers is compared
+    for one, other in zip(together.hypotheses, alone.hypotheses, strict=True):
+        assert one.startswith(other) or other.startswith(one)
+
+
+def test_shards_are_the_model_whole(directory: Directory, text: Path, tmp_path: Path) -> None:
+    parts = directories.write_directory("nllb", text, tmp_path / "parts", shard="40KB")
+    assert len(list(parts.glob("*.safetensors"))) > 1
+    settings = AnalysisSettings(batches=4, tokens=40)
+    runs = [
+        analyze(open_model(path, text, "xxx-fra", "cpu"), tmp_path / f"run{number}", settings)
+        for number, path in enumerate((directory("nllb"), parts))
+    ]
+    one, other = (list(run.stream([run.vector("mt", "cat")])) for run in runs)
+    assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
+    again = open_model(parts, text, "xxx-fra", "cpu")
+    assert again.provenance.checkpoint_sha256 == runs[1].manifest["provenance"]["checkpoint_sha256"]
+
+
+def test_a_run_in_bf16_is_opened_again_as_it_was(directory: Directory, text: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    out = done("analyze", directory("gpt2"), "--data", text, "--out", run, "--dtype", "bf16", *SMALL)
+    assert "|dtype:bf16|" in out
+    done("prune", run, "--ratios", "0,0.5", "--groups", "cat")
+    assert Run.open(run).manifest["provenance"]["loading"] == {"dtype": "bf16"}
