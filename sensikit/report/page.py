@@ -35,6 +35,10 @@ def report(
 
     An older report in the same place is replaced, each file in one step: all of it can be made again.
 
+    >>> page = report([scores], folder / "report", labels=["test sets"])
+    >>> sorted(path.name for path in page.parent.iterdir())
+    ['figures', 'report.html', 'tables']
+
     Args:
         paths: run directories and evaluation directories; several runs are shown side by side.
         out: where to write; by default the one directory that is given.

@@ -79,6 +79,10 @@ def specificity_table(run: Run, task: str = "mt") -> pd.DataFrame:
     `share_small_denominator`, the share with S_-l < 10σ, where σ decides D; `share_ties_at_zero`, the share with D = 0
     exactly, which no order by D can tell apart; and `sigma`, the σ that was used.
 
+    >>> table = specificity_table(run).pivot(index="group", columns="statistic", values="value")
+    >>> list(table.index), list(table.columns)[-3:], bool(table["q01"].min() >= -1)
+    (['cat', 'fur', 'nob', 'nso'], ['share_small_denominator', 'share_ties_at_zero', 'sigma'], True)
+
     Args:
         run: with S(θ,B_l) and S(θ,B_-l) of its groups.
         task: mt, denoise or lm.
