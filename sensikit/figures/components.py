@@ -10,23 +10,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from sensikit.figures.correlation import signed
+from sensikit.figures.frames import Groups, of_run, of_task, present, runs
 from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, heat_map
 from sensikit.figures.style import (
     FULL,
     Drawn,
-    Groups,
     beside,
     canvas,
     legend_below,
     listed,
-    of_run,
-    of_task,
     panels,
-    present,
     rounded_up,
     ruled,
     run_line,
-    runs,
     styled,
 )
 

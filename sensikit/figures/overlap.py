@@ -7,22 +7,10 @@ import math
 import numpy as np
 import pandas as pd
 
+from sensikit.figures.frames import Groups, of_run, of_task, present, runs
 from sensikit.figures.grids import colour_bar, group_map
-from sensikit.figures.style import (
-    FULL,
-    Drawn,
-    Groups,
-    canvas,
-    joined,
-    of_run,
-    of_task,
-    panels,
-    percent,
-    present,
-    rounded_up,
-    runs,
-    styled,
-)
+from sensikit.figures.style import FULL, Drawn, canvas, panels, rounded_up, styled
+from sensikit.figures.words import joined, percent
 
 
 @styled

@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL
+from sensikit.figures.frames import blank, of_metric
 from sensikit.figures.style import (
     COLOURS,
     COLUMN,
@@ -18,16 +19,14 @@ from sensikit.figures.style import (
     MUTED,
     TIERS,
     Drawn,
-    blank,
     canvas,
     legend_below,
     listed,
-    of_metric,
     panels,
     ruled,
-    scale_of,
     styled,
 )
+from sensikit.figures.words import scale_of
 
 LOOKS = {
     ALL: (INK, "o", "-", 1.6), "High": (COLOURS[0], "s", (0, (4, 1.5)), 1.0),

@@ -16,7 +16,7 @@ from sensikit import figures
 from sensikit.errors import OptionError
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import EVALUATION
-from sensikit.figures.style import joined
+from sensikit.figures.words import joined
 from sensikit.files import write_text
 from sensikit.progress import progress
 from sensikit.report import text as summary

@@ -12,8 +12,9 @@ from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL, SIGNIFICANCE
 from sensikit.figures.correlation import mean_changes, pairs
 from sensikit.figures.curves import CHOSEN, curve
+from sensikit.figures.frames import of_metric, of_task
 from sensikit.figures.quality import gains
-from sensikit.figures.style import SUBSETS, TASKS, joined, named, of_metric, of_task, percent, span
+from sensikit.figures.words import SUBSETS, TASKS, joined, named, percent, span
 from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.report.inputs import Inputs, Subject
 from sensikit.sensitivity.ablation import SUMMARY
