@@ -10,7 +10,7 @@ from matplotlib.collections import PathCollection
 
 from sensikit import figures
 from sensikit.errors import SensikitError
-from sensikit.figures import correlation, grids, style, words
+from sensikit.figures import correlation, grids, words
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.drawn import LANGUAGES, ORDER, cells, maps, numbers, two
 
