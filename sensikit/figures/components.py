@@ -12,19 +12,8 @@ from matplotlib.axes import Axes
 from sensikit.figures.correlation import signed
 from sensikit.figures.frames import Groups, of_run, of_task, present, runs
 from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, heat_map
-from sensikit.figures.style import (
-    FULL,
-    Drawn,
-    beside,
-    canvas,
-    legend_below,
-    listed,
-    panels,
-    rounded_up,
-    ruled,
-    run_line,
-    styled,
-)
+from sensikit.figures.panels import beside, canvas, legend_below, listed, panels, rounded_up, ruled
+from sensikit.figures.style import FULL, Drawn, run_line, styled
 
 STACKS = ("shared", "encoder", "decoder")
 _ATTENTION = ("q", "k", "v", "out", "attention")

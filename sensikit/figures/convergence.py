@@ -10,7 +10,8 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from scipy.special import expit, logit
 
 from sensikit.figures.frames import Groups, of_run, of_task, present, runs
-from sensikit.figures.style import COLOURS, FULL, Drawn, canvas, plain, ruled, styled
+from sensikit.figures.panels import canvas, plain, ruled
+from sensikit.figures.style import COLOURS, FULL, Drawn, styled
 from sensikit.figures.words import SUBSETS
 from sensikit.statistics.convergence import answer
 

@@ -11,7 +11,8 @@ from sensikit.evaluation.metrics import METRICS
 from sensikit.figures.curves import CHOSEN, line_of
 from sensikit.figures.frames import Groups, of_metric, of_run, present, runs
 from sensikit.figures.grids import colour_bar, framed, group_map
-from sensikit.figures.style import FULL, Drawn, canvas, panels, rounded_up, styled
+from sensikit.figures.panels import canvas, panels, rounded_up
+from sensikit.figures.style import FULL, Drawn, styled
 from sensikit.figures.words import joined, named, percent, span
 from sensikit.pruning.ledger import UNPRUNED
 

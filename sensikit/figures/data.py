@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
 from sensikit.figures.frames import Groups
-from sensikit.figures.style import COLUMN, FULL, INK, MUTED, RULE, TIERS, Drawn, canvas, log_ticks, ruled, styled
+from sensikit.figures.panels import canvas, log_ticks, ruled
+from sensikit.figures.style import COLUMN, FULL, INK, MUTED, RULE, TIERS, Drawn, styled
 
 
 def sizes(groups: Groups) -> pd.DataFrame:

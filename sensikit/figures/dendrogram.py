@@ -12,7 +12,8 @@ from scipy.spatial.distance import squareform
 
 from sensikit.figures.correlation import matrix, measured
 from sensikit.figures.frames import Groups, families, of_run, of_task, order, runs
-from sensikit.figures.style import COLOURS, FULL, INK, MUTED, Drawn, canvas, panels, styled
+from sensikit.figures.panels import canvas, panels
+from sensikit.figures.style import COLOURS, FULL, INK, MUTED, Drawn, styled
 from sensikit.figures.words import SUBSETS
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 
 from sensikit.figures.frames import Groups, of_run, of_task, present, runs
 from sensikit.figures.grids import colour_bar, group_map
-from sensikit.figures.style import FULL, Drawn, canvas, panels, rounded_up, styled
+from sensikit.figures.panels import canvas, panels, rounded_up
+from sensikit.figures.style import FULL, Drawn, styled
 from sensikit.figures.words import joined, percent
 
 

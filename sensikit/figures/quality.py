@@ -11,21 +11,8 @@ from matplotlib.ticker import PercentFormatter
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL
 from sensikit.figures.frames import blank, of_metric
-from sensikit.figures.style import (
-    COLOURS,
-    COLUMN,
-    FULL,
-    INK,
-    MUTED,
-    TIERS,
-    Drawn,
-    canvas,
-    legend_below,
-    listed,
-    panels,
-    ruled,
-    styled,
-)
+from sensikit.figures.panels import canvas, legend_below, listed, panels, ruled
+from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, TIERS, Drawn, styled
 from sensikit.figures.words import scale_of
 
 LOOKS = {
