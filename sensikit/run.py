@@ -67,6 +67,12 @@ def rest_of(group: str) -> str:
 class Run(Folder):
     """A run directory: its path and its manifest.
 
+    >>> run = Run.open(folder / "run")
+    >>> run.tasks, run.groups(), run.manifest["parameter_count"]
+    (['mt'], ['cat', 'fur', 'nob', 'nso'], 1720)
+    >>> sum(block.size for block in run.stream([run.vector("mt", "cat")]))
+    1720
+
     Attributes:
         path: the directory.
         manifest: what was measured, of what, how (see `sensikit.run`).

@@ -29,6 +29,10 @@ def open_model(
 ) -> Model:
     """Return a model with its data; nothing inside the checkpoint is run.
 
+    >>> model = open_model(checkpoint, data)
+    >>> model.tasks, list(model.task("mt").groups), model.task("mt").direction
+    (('mt',), ['cat', 'nob', 'fao'], 'xxx-eng')
+
     Args:
         checkpoint: a fairseq checkpoint, a Hugging Face directory, or owner/model of the Hugging Face hub.
         data: what `sensikit corpus` wrote, a fairseq data directory, or for Hugging Face's models a folder of text.

@@ -36,6 +36,12 @@ def build(
 
     The same text, options and seed make the same bytes. `out` appears when it is complete, or not at all.
 
+    >>> [text.name for text in texts]
+    ['cat.tsv', 'fao.tsv']
+    >>> manifest = build(texts, folder / "data", vocab=100)
+    >>> {code: (of["name"], of["sizes"]["train"]) for code, of in manifest["languages"].items()}
+    {'cat': ('Catalan', 99), 'fao': ('Faroese', 52)}
+
     Args:
         sources: TSV files, prefixes of two plain files, gettext catalogues or directories of them (`reading.find`).
         out: where the directory is to be; nothing may stand there.

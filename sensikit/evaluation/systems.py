@@ -60,6 +60,12 @@ def evaluate_systems(
     Every checkpoint is opened before the work begins, so a bad one is refused at once. A killed evaluation goes on with
     `resume` from the test set that it was in, and ends with the same bytes.
 
+    >>> systems = {"regular": lambda: model, "distilled": lambda: other}
+    >>> settings = EvaluationSettings(metrics=("bleu",), tokenizer="13a", bootstrap=100)
+    >>> found = evaluate_systems(systems, folder / "evaluation", settings, groups=["cat", "fur"])
+    >>> {name: len(table) for name, table in found.tables.items()}
+    {'evaluation.csv': 4, 'tiers.csv': 6, 'significance.csv': 5}
+
     Args:
         systems: by label, how to open each: checkpoints of the same data, groups and direction.
         out: the evaluation directory.

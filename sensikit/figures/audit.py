@@ -6,22 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from sensikit.figures.frames import Groups, of_run, of_task, runs
+from sensikit.figures.panels import canvas, panels, power_of_ten
 from sensikit.figures.spread import placed
-from sensikit.figures.style import (
-    COLOURS,
-    FULL,
-    MUTED,
-    Drawn,
-    Groups,
-    canvas,
-    of_run,
-    of_task,
-    panels,
-    power_of_ten,
-    runs,
-    span,
-    styled,
-)
+from sensikit.figures.style import COLOURS, FULL, MUTED, Drawn, styled
+from sensikit.figures.words import span
 
 STATISTICS = {"spearman": "Spearman", "pearson": "Pearson", "top10_agreement": "top 10%"}
 MANY = 2000  # points of a panel beyond which a vector file would be too large

@@ -10,25 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from sensikit.figures.correlation import signed
+from sensikit.figures.frames import Groups, of_run, of_task, present, runs
 from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, heat_map
-from sensikit.figures.style import (
-    FULL,
-    Drawn,
-    Groups,
-    beside,
-    canvas,
-    legend_below,
-    listed,
-    of_run,
-    of_task,
-    panels,
-    present,
-    rounded_up,
-    ruled,
-    run_line,
-    runs,
-    styled,
-)
+from sensikit.figures.panels import beside, canvas, legend_below, listed, panels, rounded_up, ruled
+from sensikit.figures.style import FULL, Drawn, run_line, styled
 
 STACKS = ("shared", "encoder", "decoder")
 _ATTENTION = ("q", "k", "v", "out", "attention")

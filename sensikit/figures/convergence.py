@@ -9,21 +9,10 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullFormatter, NullLocator
 from scipy.special import expit, logit
 
-from sensikit.figures.style import (
-    COLOURS,
-    FULL,
-    SUBSETS,
-    Drawn,
-    Groups,
-    canvas,
-    of_run,
-    of_task,
-    plain,
-    present,
-    ruled,
-    runs,
-    styled,
-)
+from sensikit.figures.frames import Groups, of_run, of_task, present, runs
+from sensikit.figures.panels import canvas, plain, ruled
+from sensikit.figures.style import COLOURS, FULL, Drawn, styled
+from sensikit.figures.words import SUBSETS
 from sensikit.statistics.convergence import answer
 
 TICKS = (0.01, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)

@@ -15,32 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sensikit.errors import OptionError
+from sensikit.figures.frames import Groups, blank, families, of_run, of_task, order, present, runs
 from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, corners, dark, dots, framed, group_map, places
-from sensikit.figures.style import (
-    FULL,
-    MUTED,
-    SUBSETS,
-    TASKS,
-    Drawn,
-    Groups,
-    beside,
-    blank,
-    canvas,
-    families,
-    joined,
-    legend_below,
-    listed,
-    of_run,
-    of_task,
-    order,
-    panels,
-    present,
-    rounded_up,
-    ruled,
-    run_line,
-    runs,
-    styled,
-)
+from sensikit.figures.panels import beside, canvas, legend_below, listed, panels, rounded_up, ruled
+from sensikit.figures.style import FULL, MUTED, Drawn, run_line, styled
+from sensikit.figures.words import SUBSETS, TASKS, joined
 
 VALUES = {"pcc": "PCC", "disattenuated": "PCC ÷ ceiling"}
 BAR = 0.75  # inches beside a row of panels for its colour scale

@@ -9,24 +9,11 @@ import pandas as pd
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.figures.curves import CHOSEN, line_of
+from sensikit.figures.frames import Groups, of_metric, of_run, present, runs
 from sensikit.figures.grids import colour_bar, framed, group_map
-from sensikit.figures.style import (
-    FULL,
-    Drawn,
-    Groups,
-    canvas,
-    joined,
-    named,
-    of_metric,
-    of_run,
-    panels,
-    percent,
-    present,
-    rounded_up,
-    runs,
-    span,
-    styled,
-)
+from sensikit.figures.panels import canvas, panels, rounded_up
+from sensikit.figures.style import FULL, Drawn, styled
+from sensikit.figures.words import joined, named, percent, span
 from sensikit.pruning.ledger import UNPRUNED
 
 

@@ -16,28 +16,10 @@ from matplotlib.ticker import PercentFormatter
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.resampling import LEVEL
-from sensikit.figures.style import (
-    COLOURS,
-    COLUMN,
-    FULL,
-    MUTED,
-    Drawn,
-    Groups,
-    Line,
-    canvas,
-    joined,
-    legend_below,
-    of_metric,
-    of_run,
-    panels,
-    present,
-    ruled,
-    run_line,
-    runs,
-    scale_of,
-    span,
-    styled,
-)
+from sensikit.figures.frames import Groups, of_metric, of_run, present, runs
+from sensikit.figures.panels import canvas, legend_below, panels, ruled
+from sensikit.figures.style import COLOURS, COLUMN, FULL, MUTED, Drawn, Line, run_line, styled
+from sensikit.figures.words import joined, scale_of, span
 from sensikit.pruning.ledger import UNPRUNED
 
 CHOSEN, CONTROL = "specificity", "random"

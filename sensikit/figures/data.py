@@ -7,20 +7,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
-from sensikit.figures.style import (
-    COLUMN,
-    FULL,
-    INK,
-    MUTED,
-    RULE,
-    TIERS,
-    Drawn,
-    Groups,
-    canvas,
-    log_ticks,
-    ruled,
-    styled,
-)
+from sensikit.figures.frames import Groups
+from sensikit.figures.panels import canvas, log_ticks, ruled
+from sensikit.figures.style import COLUMN, FULL, INK, MUTED, RULE, TIERS, Drawn, styled
 
 
 def sizes(groups: Groups) -> pd.DataFrame:

@@ -11,23 +11,10 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from sensikit.figures.correlation import matrix, measured
-from sensikit.figures.style import (
-    COLOURS,
-    FULL,
-    INK,
-    MUTED,
-    SUBSETS,
-    Drawn,
-    Groups,
-    canvas,
-    families,
-    of_run,
-    of_task,
-    order,
-    panels,
-    runs,
-    styled,
-)
+from sensikit.figures.frames import Groups, families, of_run, of_task, order, runs
+from sensikit.figures.panels import canvas, panels
+from sensikit.figures.style import COLOURS, FULL, INK, MUTED, Drawn, styled
+from sensikit.figures.words import SUBSETS
 
 
 @styled

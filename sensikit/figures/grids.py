@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from sensikit.figures.style import INK, MUTED, Groups, families
+from sensikit.figures.frames import Groups, families
+from sensikit.figures.style import INK, MUTED
 
 SEQUENTIAL = "YlGnBu"  # one hue direction, dark for much: readable in grey print and with any colour blindness
 DIVERGING = "RdBu_r"  # blue below, red above: told apart with any of the common colour blindnesses

@@ -7,22 +7,11 @@ import math
 import numpy as np
 import pandas as pd
 
+from sensikit.figures.frames import Groups, of_run, of_task, present, runs
 from sensikit.figures.grids import colour_bar, group_map
-from sensikit.figures.style import (
-    FULL,
-    Drawn,
-    Groups,
-    canvas,
-    joined,
-    of_run,
-    of_task,
-    panels,
-    percent,
-    present,
-    rounded_up,
-    runs,
-    styled,
-)
+from sensikit.figures.panels import canvas, panels, rounded_up
+from sensikit.figures.style import FULL, Drawn, styled
+from sensikit.figures.words import joined, percent
 
 
 @styled

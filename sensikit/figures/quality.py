@@ -10,24 +10,10 @@ from matplotlib.ticker import PercentFormatter
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL
-from sensikit.figures.style import (
-    COLOURS,
-    COLUMN,
-    FULL,
-    INK,
-    MUTED,
-    TIERS,
-    Drawn,
-    blank,
-    canvas,
-    legend_below,
-    listed,
-    of_metric,
-    panels,
-    ruled,
-    scale_of,
-    styled,
-)
+from sensikit.figures.frames import blank, of_metric
+from sensikit.figures.panels import canvas, legend_below, listed, panels, ruled
+from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, TIERS, Drawn, styled
+from sensikit.figures.words import scale_of
 
 LOOKS = {
     ALL: (INK, "o", "-", 1.6), "High": (COLOURS[0], "s", (0, (4, 1.5)), 1.0),

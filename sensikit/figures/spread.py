@@ -10,29 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from sensikit.figures.style import (
-    FULL,
-    INK,
-    MUTED,
-    Drawn,
-    Groups,
-    Line,
-    beside,
-    canvas,
-    legend_below,
-    listed,
-    log_ticks,
-    of_run,
-    of_task,
-    plain,
-    power_of_ten,
-    present,
-    ruled,
-    run_line,
-    runs,
-    span,
-    styled,
-)
+from sensikit.figures.frames import Groups, of_run, of_task, present, runs
+from sensikit.figures.panels import beside, canvas, legend_below, listed, log_ticks, plain, power_of_ten, ruled
+from sensikit.figures.style import FULL, INK, MUTED, Drawn, Line, run_line, styled
+from sensikit.figures.words import span
 from sensikit.run import MIXED
 from sensikit.statistics.specificity import LEVELS
 

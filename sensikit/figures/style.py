@@ -1,4 +1,4 @@
-"""What every figure shares: what it returns, sizes, colours, the order of the groups, and how it becomes files."""
+"""What every figure shares: what it returns, widths, colours, lines, and how it becomes files."""
 
 from __future__ import annotations
 
@@ -7,26 +7,19 @@ import contextlib
 import functools
 import html
 import io
-import math
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, ParamSpec
+from typing import Any, NamedTuple, ParamSpec
 
 import matplotlib
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from sensikit.evaluation.metrics import METRICS
 from sensikit.files import replacing, write_text
 
 Arguments = ParamSpec("Arguments")
-Groups = Mapping[str, Mapping[str, Any]]
-"""Key → {name, family, tier, sizes}, as a manifest has them."""
 
 COLUMN, FULL = 3.3, 6.9
 """Widths in inches: one column, and both columns, of a two-column page."""
@@ -35,12 +28,6 @@ INK, MUTED, RULE = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 # Okabe and Ito (2008), told apart with every common colour blindness
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 TIERS = {"High": "#1b4f72", "Low": "#5b9bc8", "Very Low": "#b9d6ea"}
-TASKS = {"mt": "translation", "denoise": "denoising"}
-SUBSETS = {
-    "high": "10% high-sensitive parameters",
-    "low": "90% low-sensitive parameters",
-    "all": "all parameters",
-}
 
 RC: Any = {
     "font.family": "sans-serif",
@@ -78,27 +65,6 @@ RC: Any = {
     "svg.hashsalt": "sensikit",
     "pdf.fonttype": 42,
 }
-
-
-def metrics_of(frame: pd.DataFrame) -> list[str]:
-    """Return the metrics of a long table: BLEU first where it is there."""
-    return [name for name in METRICS if name in set(frame["metric"])]
-
-
-def of_metric(frame: pd.DataFrame, metric: str = "") -> pd.DataFrame:
-    """Return the rows of one metric, by default the first of `metrics_of`."""
-    return frame[frame["metric"] == (metric or metrics_of(frame)[0])]
-
-
-def scale_of(metric: str, starts: bool = False) -> str:
-    """Return what an axis of a metric is called: with its unit, where it has one; `starts` a sentence."""
-    name = METRICS[metric].label if starts else named(metric)
-    return name if METRICS[metric].higher else f"{name} (nats per token)"
-
-
-def named(metric: str) -> str:
-    """Return what a sentence calls a metric."""
-    return METRICS[metric].label if METRICS[metric].higher else METRICS[metric].label.lower()
 
 
 @dataclass(frozen=True)
@@ -156,140 +122,6 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
-
-
-def canvas(width: float, height: float) -> Figure:
-    """Return an empty figure of `width` × `height` inches that belongs to no window."""
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def panels(figure: Figure, count: int, columns: int, **shared: Any) -> list[Axes]:
-    """Return `count` panels, row by row; the rest of the last row stays empty. `shared` is as for `subplots`."""
-    axes: list[Axes] = figure.subplots(-(-count // columns), columns, squeeze=False, **shared).ravel().tolist()
-    for ax in axes[count:]:
-        ax.set_axis_off()
-    return axes[:count]
-
-
-def ruled(ax: Axes, axis: Literal["x", "y"]) -> None:
-    """Rule a panel across one axis, behind what is drawn."""
-    ax.grid(axis=axis)
-    ax.set_axisbelow(True)
-
-
-def listed(ax: Axes, names: Sequence[str]) -> None:
-    """List names down a panel, the first on top."""
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.45, -0.55)
-    ax.tick_params(axis="y", length=0)
-
-
-def beside(count: int, index: int, of: int) -> list[float]:
-    """Return the places of the marks of one of several runs on `count` rows, so that the runs do not overlap."""
-    return [place - 0.35 + 0.7 / of * (index + 0.5) for place in range(count)]
-
-
-def order(groups: Groups) -> list[str]:
-    """Return the keys by family, within it by tier, then by training examples (largest first), then by key."""
-    tiers = list(TIERS)
-
-    def place(key: str) -> tuple[Any, ...]:
-        group = groups[key]
-        tier = tiers.index(group["tier"]) if group["tier"] in tiers else len(tiers)
-        return group["family"], tier, -group["sizes"].get("train", 0), key
-
-    return sorted(groups, key=place)
-
-
-def present(groups: Groups, *columns: Collection[str]) -> list[str]:
-    """Return the keys that stand in one of the columns, in the order of `order`."""
-    found = set().union(*columns)
-    return [key for key in order(groups) if key in found]
-
-
-def families(groups: Groups) -> list[tuple[str, list[str]]]:
-    """Return each family with its keys, in the order of `order`."""
-    grouped: dict[str, list[str]] = {}
-    for key in order(groups):
-        grouped.setdefault(groups[key]["family"], []).append(key)
-    return list(grouped.items())
-
-
-def runs(frame: pd.DataFrame) -> list[str]:
-    """Return the labels of the runs in `frame`, in order of appearance; one empty label where it has no run column."""
-    return list(dict.fromkeys(frame["run"].astype(str))) if "run" in frame else [""]
-
-
-def of_run(frame: pd.DataFrame, run: str) -> pd.DataFrame:
-    """Return the rows of one run; all of them where `frame` has no run column."""
-    return frame[frame["run"].astype(str) == run] if "run" in frame else frame
-
-
-def of_task(frame: pd.DataFrame, task: str = "") -> pd.DataFrame:
-    """Return the rows of one task, by default the first of the table."""
-    return frame[frame["task"] == (task or frame["task"].iloc[0])]
-
-
-def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Put one legend for all panels under them, where there is more than one line to tell apart."""
-    lines = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    if len(lines) > 1:
-        columns = min(len(lines), max(1, int(figure.get_figwidth() / 1.3)))
-        figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=columns)
-
-
-def plain(value: float, _: float = 0) -> str:
-    """Return a tick as plain text, without a power of ten that a reader must work out: −1, 0.01, 20K, 1M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}".replace("-", "−")
-    return f"{value:g}".replace("-", "−")
-
-
-def log_ticks(axis: Axis) -> None:
-    """Label a logarithmic axis with plain numbers: powers of ten, on a short one 2 and 5 times those too."""
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-    axis.set_major_formatter(plain)
-    axis.set_minor_formatter(NullFormatter())  # its own would be an equation
-
-
-def power_of_ten(value: float, _: float = 0) -> str:
-    """Return a power of ten as plain text: 10⁻⁹."""
-    return "10" + str(round(math.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def rounded_up(value: float, step: float) -> float:
-    """Return the next multiple of `step`, in whole hundredths: the end of a scale."""
-    return round(math.ceil(round(value / step, 6)) * step, 2)
-
-
-def blank(column: pd.Series[Any]) -> pd.Series[bool]:
-    """Return which cells of a column of text are empty, whether read from a file or not."""
-    return column.isna() | column.eq("")
-
-
-def percent(share: float) -> str:
-    """Return a share as text, 0.125 as 12.5%."""
-    return f"{100 * share:.4g}%"
-
-
-def span(values: Iterable[float], shown: str) -> str:
-    """Return the least and the greatest of some numbers as text, "0.96 to 0.98"; one where they look the same.
-
-    Args:
-        values: at least one of them is not NaN.
-        shown: the format of one.
-    """
-    known = [value for value in values if value == value]
-    ends = format(min(known), shown), format(max(known), shown)
-    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
-
-
-def joined(words: Iterable[str]) -> str:
-    """Return "a", "a and b" or "a, b and c"."""
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 KINDS = ("svg", "png", "pdf")

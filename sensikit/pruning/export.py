@@ -39,6 +39,10 @@ def export(
 ) -> Exported:
     """Write the checkpoint of a run with what `order` prunes at `ratio` set to zero, and the mask where it is wanted.
 
+    >>> made = export(run, model, Order("specificity", "cat"), 0.5, folder / "pruned.safetensors")
+    >>> made.pruned, made.prunable, made.signature.split("|")[1:5]
+    (828, 1656, ['task:mt', 'order:specificity', 'group:cat', 'ratio:0.5'])
+
     Args:
         run: with the sensitivities of the order's group.
         model: the checkpoint and data that the run was measured on.

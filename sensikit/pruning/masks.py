@@ -77,6 +77,10 @@ def check_ratios(ratios: Sequence[float], protect: float = PROTECT) -> None:
 def pruning_plan(run: Run, module: nn.Module, order: Order, ratios: Sequence[float]) -> Plan:
     """Return where `order` is cut for each ratio = pruned / prunable, exactly; ties go by parameter index.
 
+    >>> plan = pruning_plan(run, model.module, Order("specificity", "cat"), [0.3, 0.9])
+    >>> plan.prunable, plan.counts
+    (1656, {0.3: 497, 0.9: 1490})
+
     Args:
         run: with S(θ, B_l) and S(θ, B_-l) of the order's group.
         module: whose weights the magnitude order reads.
@@ -127,7 +131,16 @@ def chosen(run: Run, module: nn.Module, plan: Plan, ratio: float) -> Iterator[tu
 
 @contextlib.contextmanager
 def pruned(run: Run, module: nn.Module, plan: Plan, ratio: float) -> Iterator[int]:
-    """Zero what `plan` prunes at `ratio` while the block runs; yield how many; put every bit back afterwards."""
+    """Zero what `plan` prunes at `ratio` while the block runs; yield how many; put every bit back afterwards.
+
+    >>> plan = pruning_plan(run, model.module, Order("magnitude", "cat"), [0.5])
+    >>> zeros = lambda: sum(int((weight == 0).sum()) for weight in model.module.parameters())
+    >>> with pruned(run, model.module, plan, 0.5) as count:
+    ...     count, zeros()
+    (828, 828)
+    >>> zeros()
+    0
+    """
     named = {parameter.name: tensor.detach() for parameter, tensor in tensors(module, prunable_of(run))}
     kept = {name: tensor.clone() for name, tensor in named.items()}
     try:

@@ -54,6 +54,11 @@ def prune(
     and metrics to the ledger, but not change the other `settings`. Scores that an order needs beside S and D are
     measured first, and stored in the run.
 
+    >>> settings = SweepSettings(metrics=("loss",))
+    >>> table = prune(run, model, [0, 0.5], ["specificity", "random"], groups=["cat", "fur"], settings=settings)
+    >>> table.groupby(["order", "ratio"])["pruned"].max().to_dict()
+    {('none', 0.0): 0, ('random', 0.5): 828, ('specificity', 0.5): 828}
+
     Args:
         run: with the sensitivities of the groups.
         model: the checkpoint and data that the run was measured on.

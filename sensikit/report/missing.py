@@ -10,8 +10,9 @@ import pandas as pd
 
 from sensikit.evaluation.scoring import BY_TIER
 from sensikit.figures.curves import ORDERS
+from sensikit.figures.frames import of_metric
 from sensikit.figures.quality import by_ratio
-from sensikit.figures.style import joined, of_metric
+from sensikit.figures.words import joined
 from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.report.inputs import TABLES, Evaluated, Inputs, Subject
 from sensikit.sensitivity.analysis import LAYOUT

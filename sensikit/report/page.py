@@ -16,11 +16,11 @@ from sensikit import figures
 from sensikit.errors import OptionError
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import EVALUATION
-from sensikit.figures.style import joined
+from sensikit.figures.words import joined
 from sensikit.files import write_text
 from sensikit.progress import progress
 from sensikit.report import text as summary
-from sensikit.report.inputs import TABLES, Evaluated, Inputs, Subject, gather
+from sensikit.report.inputs import TABLES, Inputs, Subject, gather
 from sensikit.report.missing import missing, prune_command
 from sensikit.report.sections import MANIFEST, SECTIONS, Entry
 from sensikit.report.tables import headline
@@ -34,6 +34,10 @@ def report(
     """Write figures/, tables/ and report.html of some runs and evaluations, and return the path of the page.
 
     An older report in the same place is replaced, each file in one step: all of it can be made again.
+
+    >>> page = report([scores], folder / "report", labels=["test sets"])
+    >>> sorted(path.name for path in page.parent.iterdir())
+    ['figures', 'report.html', 'tables']
 
     Args:
         paths: run directories and evaluation directories; several runs are shown side by side.
@@ -120,18 +124,14 @@ def _cells(table: Table) -> dict[str, Any]:
 def _made(inputs: Inputs, entry: Entry) -> list[tuple[str, str]]:
     """Return the signatures and commands behind an entry, each with the labels of the directories it is of."""
     if entry.evaluation is not None:
-        return [("", line) for line in _evaluated(entry.evaluation) if line]
+        noted, scores = entry.evaluation.manifest, _scored(entry.evaluation.tables[EVALUATION.name])
+        return [("", line) for line in (noted["signature"], *scores, noted["command"]) if line]
     lines: dict[str, list[str]] = {}
     for subject in inputs.subjects:
         for line in _origin(subject, entry):
             lines.setdefault(line, []).append(subject.label)
     alone = len(inputs.subjects) == 1
     return [("" if alone else joined(labels), line) for line, labels in lines.items()]
-
-
-def _evaluated(evaluation: Evaluated) -> list[str]:
-    scores = _scored(evaluation.tables[EVALUATION.name])
-    return [evaluation.manifest["signature"], *scores, evaluation.manifest["command"]]
 
 
 def _scored(frame: pd.DataFrame) -> list[str]:

@@ -12,8 +12,10 @@ from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import BY_TIER, SIGNIFICANCE
 from sensikit.figures.curves import CHOSEN, line_of
+from sensikit.figures.frames import metrics_of, of_metric, runs
 from sensikit.figures.quality import by_ratio
-from sensikit.figures.style import FULL, TASKS, Drawn, metrics_of, named, of_metric, runs
+from sensikit.figures.style import FULL, Drawn
+from sensikit.figures.words import TASKS, named
 from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED
 from sensikit.report import tables
 from sensikit.report.inputs import Evaluated, Inputs

@@ -11,19 +11,10 @@ from sensikit.evaluation.metrics import METRICS
 from sensikit.figures.correlation import changed_pairs, mean_changes, pairs
 from sensikit.figures.curves import CHOSEN, curve, line_of
 from sensikit.figures.data import sizes
+from sensikit.figures.frames import Groups, metrics_of, of_metric, of_run, of_task, present, runs
 from sensikit.figures.spread import placed, shown, wide
-from sensikit.figures.style import (
-    SUBSETS,
-    TIERS,
-    Groups,
-    metrics_of,
-    of_metric,
-    of_run,
-    of_task,
-    percent,
-    present,
-    runs,
-)
+from sensikit.figures.style import TIERS
+from sensikit.figures.words import SUBSETS, percent
 from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.statistics.correlation import CORRELATION
 from sensikit.tables import Table

@@ -12,8 +12,9 @@ from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL, SIGNIFICANCE
 from sensikit.figures.correlation import mean_changes, pairs
 from sensikit.figures.curves import CHOSEN, curve
+from sensikit.figures.frames import of_metric, of_task
 from sensikit.figures.quality import gains
-from sensikit.figures.style import SUBSETS, TASKS, joined, named, of_metric, of_task, percent, span
+from sensikit.figures.words import SUBSETS, TASKS, joined, named, percent, span
 from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.report.inputs import Inputs, Subject
 from sensikit.sensitivity.ablation import SUMMARY
@@ -158,13 +159,17 @@ def _enough(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _audit(frame: pd.DataFrame) -> Iterator[str]:
-    rows = frame.pivot(index="group", columns="statistic", values="value")
-    spearman, top = rows["spearman"], rows["top10_agreement"]
-    if spearman.notna().any():
-        yield (
-            f"Taylor estimate against exact ablation of {frame['sampled'].max():.0f} parameters a language: Spearman "
-            f"{span(spearman, '.3f')}; of the top 10%, {span(top, '.0%')} are the same."
-        )
+    tasks = list(dict.fromkeys(frame["task"]))
+    for task in tasks:
+        of = of_task(frame, task)
+        rows, which = of.pivot(index="group", columns="statistic", values="value"), TASKS.get(task, task)
+        spearman, top = rows["spearman"], rows["top10_agreement"]
+        if spearman.notna().any():
+            yield (
+                f"Taylor estimate against exact ablation of {of['sampled'].max():.0f} parameters a language"
+                f"{f', {which}' if len(tasks) > 1 else ''}: Spearman {span(spearman, '.3f')}; of the top 10%, "
+                f"{span(top, '.0%')} are the same."
+            )
 
 
 def differences(inputs: Inputs) -> list[str]:

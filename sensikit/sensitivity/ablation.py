@@ -70,6 +70,10 @@ def audit(
     measured on, and the agreement is weighted by stratum: see `sensikit.sensitivity.strata`. Both tables hold the
     last audit of each task.
 
+    >>> agreement = audit(run, model, groups=["cat"], parameters=40)
+    >>> agreement[["group", "statistic", "sampled"]].to_dict("split")["data"]
+    [['cat', 'spearman', 40], ['cat', 'pearson', 40], ['cat', 'top10_agreement', 40]]
+
     Args:
         run: with S of the languages, which decides the strata.
         model: the checkpoint and data that the run was measured on.

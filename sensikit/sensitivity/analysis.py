@@ -53,6 +53,12 @@ def analyze(
     and ends with the same bytes. A run takes up a second task, of the same checkpoint, data and languages, in the same
     way: with `resume`. The tables hold both.
 
+    >>> run = analyze(model, folder / "analysis", AnalysisSettings(batches=4, tokens=64), groups=["cat", "fur"])
+    >>> run.groups(), run.analysis()["signature"].split("|")[1:4]
+    (['cat', 'fur'], ['task:mt', 'dir:xxx-eng', 'groups:cat+fur'])
+    >>> list(run.manifest["sets"])
+    ['mt/cat', 'mt/fur', 'mt/cat.rest', 'mt/fur.rest', 'mt/all.groups']
+
     Args:
         model: with its data.
         out: the run directory.

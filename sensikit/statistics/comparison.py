@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 
@@ -39,7 +41,7 @@ def correlation_difference(run_a: Run, run_b: Run, task: str = "mt", high: float
     """
     check_comparable(run_a, run_b, task)
     groups, same = run_a.groups(task), paired(run_a, run_b, task)
-    names = [(a, b) for a in groups for b in groups if a != b]
+    names = list(permutations(groups, 2))
     side_a, side_b = (_pccs(run, task, groups, high) for run in (run_a, run_b))
     rows = []
     for subset in SUBSETS:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
 
 from sensikit.parameters import Parameter
 from sensikit.run import Run, rest_of
-from sensikit.statistics.specificity import sigma_of, specificity
+from sensikit.statistics.specificity import sigma_of, specificities, specificity
 from sensikit.statistics.streaming import Float, Moments, quantiles
 from sensikit.tables import PAIR, Schema
 
@@ -91,7 +93,7 @@ def component_table(run: Run, task: str = "mt") -> pd.DataFrame:
         whole = sums["sensitivity"].sum()
         for key, members in members_of.items():
             count, own, score, positive = sums.loc[[parameter.name for parameter in members]].sum()
-            median = _median(_scores(run, task, group, members), int(count))
+            median = _median(partial(specificities, run, task, group, members), int(count))
             share = own / whole if whole else np.nan
             rows.append((task, group, *key, int(count), own / count, share, score / count, median, positive / count))
     return COMPONENTS.frame(rows)
@@ -122,9 +124,7 @@ def component_correlation_table(run: Run, task: str = "mt") -> pd.DataFrame:
             pcc = moments.pearson()
             rows += [
                 (task, stack, layer, component, first, second, pcc[a, b], moments.count)
-                for a, first in enumerate(groups)
-                for b, second in enumerate(groups)
-                if a != b
+                for (a, first), (b, second) in permutations(enumerate(groups), 2)
             ]
     return WITHIN.frame(rows)
 
@@ -139,11 +139,6 @@ def _sums(run: Run, task: str, group: str) -> pd.DataFrame:
         score = specificity(own, rest, sigma)
         sums[parameter.name] += (own.size, own.sum(dtype=np.float64), score.sum(), (score > 0).sum())
     return pd.DataFrame.from_dict(sums, orient="index", columns=columns)
-
-
-def _scores(run: Run, task: str, group: str, members: list[Parameter]) -> Callable[[], Iterator[Float]]:
-    vectors, sigma = [run.vector(task, group), run.vector(task, rest_of(group))], sigma_of(run, group, task)
-    return lambda: (specificity(own, rest, sigma) for own, rest in run.stream(vectors, members))
 
 
 def _median(stream: Callable[[], Iterator[Float]], count: int) -> float:

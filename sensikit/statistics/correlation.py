@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -79,6 +80,10 @@ def correlation_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.Data
     `reliability_b` are how well each S agrees with itself, `ceiling` is √(r_a·r_b) of the two (see `Correlation`), and
     `disattenuated` is pcc / ceiling: the estimate of the PCC of infinitely many batches, which may come out above 1.
 
+    >>> table = correlation_table(run)
+    >>> len(table), table.groupby("subset")["parameters"].first().to_dict()
+    (48, {'all': 1720, 'high': 172, 'low': 1548})
+
     Args:
         run: with S, the halves and the blocks of its groups.
         task: mt, denoise or lm.
@@ -94,14 +99,12 @@ def correlation_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.Data
     rows = []
     for subset, found in correlations(run, sets, masks()).items():
         low, upper = interval(found.pcc, without[subset])
-        for a, first in enumerate(groups):
-            for b, second in enumerate(groups):
-                # a group with itself, over the same batches: there is nothing to bound or to correct
-                noise = (low[a, b], upper[a, b], found.ceiling[a, b], found.disattenuated[a, b])
-                if a == b:
-                    noise = (np.nan, np.nan, found.ceiling[a, b], np.nan)
-                pair = (found.reliability[a], found.reliability[b])
-                rows.append((task, subset, first, second, found.pcc[a, b], *noise, *pair, found.parameters))
+        for (a, first), (b, second) in product(enumerate(groups), repeat=2):
+            noise = (low[a, b], upper[a, b], found.ceiling[a, b], found.disattenuated[a, b])
+            if a == b:  # over the same batches: there is nothing to bound or to correct
+                noise = (np.nan, np.nan, found.ceiling[a, b], np.nan)
+            pair = (found.reliability[a], found.reliability[b])
+            rows.append((task, subset, first, second, found.pcc[a, b], *noise, *pair, found.parameters))
     return CORRELATION.frame(rows)
 
 

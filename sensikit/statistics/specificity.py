@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sensikit.parameters import Parameter
 from sensikit.run import Run, rest_of
 from sensikit.settings import SIGMA
 from sensikit.statistics.streaming import Float, Keys, Moments, keys, quantiles, selected, smallest
@@ -79,6 +80,10 @@ def specificity_table(run: Run, task: str = "mt") -> pd.DataFrame:
     `share_small_denominator`, the share with S_-l < 10σ, where σ decides D; `share_ties_at_zero`, the share with D = 0
     exactly, which no order by D can tell apart; and `sigma`, the σ that was used.
 
+    >>> table = specificity_table(run).pivot(index="group", columns="statistic", values="value")
+    >>> list(table.index), list(table.columns)[-3:], bool(table["q01"].min() >= -1)
+    (['cat', 'fur', 'nob', 'nso'], ['share_small_denominator', 'share_ties_at_zero', 'sigma'], True)
+
     Args:
         run: with S(θ,B_l) and S(θ,B_-l) of its groups.
         task: mt, denoise or lm.
@@ -97,10 +102,7 @@ def specificity_table(run: Run, task: str = "mt") -> pd.DataFrame:
             small += int((rest < 10 * sigma).sum())
             zero += int((score == 0).sum())
             positive += int((score > 0).sum())
-
-        def scores(vectors: list[Path] = vectors, sigma: float = sigma) -> Iterator[Float]:
-            return (specificity(own, rest, sigma) for own, rest in run.stream(vectors))
-
+        scores = partial(specificities, run, task, group)
         facts = {
             "sigma": sigma,
             "share_small_denominator": small / moments.count,
@@ -111,6 +113,12 @@ def specificity_table(run: Run, task: str = "mt") -> pd.DataFrame:
         }
         rows += [(task, group, statistic, value) for statistic, value in facts.items()]
     return SPECIFICITY.frame(rows)
+
+
+def specificities(run: Run, task: str, group: str, parameters: Sequence[Parameter] | None = None) -> Iterator[Float]:
+    """Yield D(θ,l) of a group (Eq. 4), chunk by chunk in flat order: of all parameters, or of some."""
+    sigma, vectors = sigma_of(run, group, task), [run.vector(task, group), run.vector(task, rest_of(group))]
+    return (specificity(own, rest, sigma) for own, rest in run.stream(vectors, parameters))
 
 
 def sigma_of(run: Run, group: str, task: str = "mt") -> float:
@@ -144,20 +152,17 @@ def overlap_table(run: Run, task: str = "mt", shares: Sequence[float] = SHARES) 
         expected = _jaccard(size * size / count, size)
         rows += [
             (task, share, first, second, _jaccard(of_size[a, b], size), expected)
-            for a, first in enumerate(groups)
-            for b, second in enumerate(groups)
-            if a != b
+            for (a, first), (b, second) in itertools.permutations(enumerate(groups), 2)
         ]
     return OVERLAP.frame(rows)
 
 
 def _tops(run: Run, task: str, group: str, sizes: Sequence[int]) -> Iterator[NDArray[np.bool_]]:
     """Yield, chunk by chunk, which parameters are among the `sizes` largest of D: (len(sizes), n) bool."""
-    vectors, sigma = [run.vector(task, group), run.vector(task, rest_of(group))], sigma_of(run, group, task)
 
     def scores() -> Iterator[Keys]:
         # the largest D is the smallest key
-        return (keys(-specificity(own, rest, sigma)) for own, rest in run.stream(vectors))
+        return (keys(-score) for score in specificities(run, task, group))
 
     cuts = smallest(scores, sizes)
     streams = itertools.tee(scores(), len(sizes))

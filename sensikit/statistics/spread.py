@@ -44,6 +44,10 @@ def balance_table(run: Run, task: str = "mt") -> pd.DataFrame:
     parameters with the largest S hold; `zero_share`, the share of the parameters with S = 0. `mean_below_top1`,
     `std_below_top1` and `cv_below_top1` leave out the ⌊P/100⌋ parameters with the largest S.
 
+    >>> table = balance_table(run).pivot(index="group", columns="statistic", values="value")
+    >>> list(table.index), bool(table["share_top10"].between(0.1, 1).all())
+    (['all.groups', 'cat', 'fur', 'nob', 'nso'], True)
+
     Args:
         run: with S of its groups.
         task: mt, denoise or lm.

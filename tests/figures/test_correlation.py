@@ -10,7 +10,7 @@ from matplotlib.collections import PathCollection
 
 from sensikit import figures
 from sensikit.errors import SensikitError
-from sensikit.figures import correlation, grids, style
+from sensikit.figures import correlation, grids, words
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.drawn import LANGUAGES, ORDER, cells, maps, numbers, two
 
@@ -39,12 +39,12 @@ def test_heat_maps_of_runs_share_one_scale_in_each_group_and_not_between_groups(
     assert len(scales) == 6
     assert scales[0::2] == scales[1::2]
     assert scales[0] != scales[2]
-    for (low, high), subset in zip(scales[0::2], style.SUBSETS, strict=True):
+    for (low, high), subset in zip(scales[0::2], words.SUBSETS, strict=True):
         at = frame[frame["subset"] == subset]
         shown = at["pcc"].where(at["group_a"] != at["group_b"], at["ceiling"])
         assert low <= shown.min() < low + 0.05
         assert high - 0.05 < shown.max() <= high
-        assert f"{low:.2f} to {high:.2f} for {style.SUBSETS[subset]}" in caption
+        assert f"{low:.2f} to {high:.2f} for {words.SUBSETS[subset]}" in caption
 
 
 def test_runs_keep_their_order_and_stand_above_their_column() -> None:

@@ -106,6 +106,14 @@ def test_the_numbers_in_the_page_are_those_on_disk(reported: Path) -> None:
 # traps
 
 
+def test_audits_of_two_tasks_are_told_one_by_one() -> None:
+    frame = synthetic_tables.audit_summary(FEW)
+    both = pd.concat([frame, frame.assign(task="denoise", sampled=40)], ignore_index=True)
+    told = [sentence.split(": ")[0] for sentence in summary._audit(both)]
+    start = "Taylor estimate against exact ablation of"
+    assert told == [f"{start} 60 parameters a language, translation", f"{start} 40 parameters a language, denoising"]
+
+
 def test_an_audit_whose_command_was_not_noted_shows_the_one_that_repeats_it(
     tmp_path: Path, vectors_alone: None
 ) -> None:

@@ -236,6 +236,9 @@ class ToyBackend:
         pairs = self.pairs[language, split]
         return np.array([(len(p.source), len(p.target)) for p in pairs], dtype=np.int64).reshape(-1, 2)
 
+    def bytes(self, language: str, split: str = "train") -> None:
+        return None
+
     def layout(self, languages: Sequence[str], split: str = "train") -> None:
         return None
 
@@ -334,6 +337,9 @@ class ToyDenoising:
         rows = range(len(self.backend.pairs[language, split]))
         marks = [self.masked(language, split, row) for row in rows]
         return np.array([(len(mark), len(mark), mark.sum()) for mark in marks], dtype=np.int64).reshape(-1, 3)
+
+    def bytes(self, language: str, split: str = "train") -> None:
+        return None
 
     def layout(self, languages: Sequence[str], split: str = "train") -> pd.DataFrame:
         """The first sentence of each."""

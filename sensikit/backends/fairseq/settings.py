@@ -149,10 +149,10 @@ _UNSUPPORTED = {
     "adaptive_softmax_cutoff": "adaptive softmax is not supported",
     "adaptive_input": "adaptive input is not supported",
     "merge_src_tgt_embed": "merged embeddings are not supported",
-    "quant_noise_pq": "quantisation noise is not supported",
-    "quant_noise_scalar": "quantisation noise is not supported",
-    "encoder_layers_to_keep": "layers left out at loading are not supported",
-    "decoder_layers_to_keep": "layers left out at loading are not supported",
+    **dict.fromkeys(("quant_noise_pq", "quant_noise_scalar"), "quantisation noise is not supported"),
+    **dict.fromkeys(
+        ("encoder_layers_to_keep", "decoder_layers_to_keep"), "layers left out at loading are not supported"
+    ),
     "base_layers": "BASE layers are not supported",
     "char_inputs": "character inputs are not supported",
     "xformers_att_config": "xformers attention is not supported",
@@ -220,7 +220,8 @@ def _trained(checkpoint: Checkpoint, task: Settings, model: Settings, criterion:
     if not pairs:
         raise CheckpointError(checkpoint.path, "names no language pairs", "give one of " + ", ".join(TASKS))
     name = "_name" if "_name" in losses else "criterion"
-    training = training_of(task, losses, _updates(checkpoint))
+    updates = _updates(checkpoint)
+    training = training_of(task, losses, updates)
     return Trained(
         task=_known(task, ("_name", "task"), TASKS, "translation_multi_simple_epoch"),
         arch=_known(model, ("arch", "_name"), ARCHITECTURES, "an architecture of the transformer family"),
@@ -238,7 +239,7 @@ def _trained(checkpoint: Checkpoint, task: Settings, model: Settings, criterion:
         criterion=next((known for known in CRITERIA if losses.values.get(name) == known), ""),
         label_smoothing=losses.number("label_smoothing", 0.0, 0.999),
         ignored_prefix=losses.integer("ignore_prefix_size", 0, 10),
-        updates=_updates(checkpoint),
+        updates=updates,
         training=training,
         mono=task.choice("mono", MONO, "both") if training["denoise"] else "",
     )

@@ -1,0 +1,70 @@
+"""What a figure or a table picks out of tidy frames: one metric, one task, one run; and the order of the groups."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pandas as pd
+
+from sensikit.evaluation.metrics import METRICS
+from sensikit.figures.style import TIERS
+
+Groups = Mapping[str, Mapping[str, Any]]
+"""Key → {name, family, tier, sizes}, as a manifest has them."""
+
+
+def metrics_of(frame: pd.DataFrame) -> list[str]:
+    """Return the metrics of a long table: BLEU first where it is there."""
+    return [name for name in METRICS if name in set(frame["metric"])]
+
+
+def of_metric(frame: pd.DataFrame, metric: str = "") -> pd.DataFrame:
+    """Return the rows of one metric, by default the first of `metrics_of`."""
+    return frame[frame["metric"] == (metric or metrics_of(frame)[0])]
+
+
+def of_task(frame: pd.DataFrame, task: str = "") -> pd.DataFrame:
+    """Return the rows of one task, by default the first of the table."""
+    return frame[frame["task"] == (task or frame["task"].iloc[0])]
+
+
+def runs(frame: pd.DataFrame) -> list[str]:
+    """Return the labels of the runs in `frame`, in order of appearance; one empty label where it has no run column."""
+    return list(dict.fromkeys(frame["run"].astype(str))) if "run" in frame else [""]
+
+
+def of_run(frame: pd.DataFrame, run: str) -> pd.DataFrame:
+    """Return the rows of one run; all of them where `frame` has no run column."""
+    return frame[frame["run"].astype(str) == run] if "run" in frame else frame
+
+
+def blank(column: pd.Series[Any]) -> pd.Series[bool]:
+    """Return which cells of a column of text are empty, whether read from a file or not."""
+    return column.isna() | column.eq("")
+
+
+def order(groups: Groups) -> list[str]:
+    """Return the keys by family, within it by tier, then by training examples (largest first), then by key."""
+    tiers = list(TIERS)
+
+    def place(key: str) -> tuple[Any, ...]:
+        group = groups[key]
+        tier = tiers.index(group["tier"]) if group["tier"] in tiers else len(tiers)
+        return group["family"], tier, -group["sizes"].get("train", 0), key
+
+    return sorted(groups, key=place)
+
+
+def present(groups: Groups, *columns: Collection[str]) -> list[str]:
+    """Return the keys that stand in one of the columns, in the order of `order`."""
+    found = set().union(*columns)
+    return [key for key in order(groups) if key in found]
+
+
+def families(groups: Groups) -> list[tuple[str, list[str]]]:
+    """Return each family with its keys, in the order of `order`."""
+    grouped: dict[str, list[str]] = {}
+    for key in order(groups):
+        grouped.setdefault(groups[key]["family"], []).append(key)
+    return list(grouped.items())

@@ -1,0 +1,49 @@
+"""What axes, captions and sentences are written in: names of metrics, tasks and subsets, shares, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sensikit.evaluation.metrics import METRICS
+
+TASKS = {"mt": "translation", "denoise": "denoising"}
+
+SUBSETS = {
+    "high": "10% high-sensitive parameters",
+    "low": "90% low-sensitive parameters",
+    "all": "all parameters",
+}
+
+
+def scale_of(metric: str, starts: bool = False) -> str:
+    """Return what an axis of a metric is called: with its unit, where it has one; `starts` a sentence."""
+    name = METRICS[metric].label if starts else named(metric)
+    return name if METRICS[metric].higher else f"{name} (nats per token)"
+
+
+def named(metric: str) -> str:
+    """Return what a sentence calls a metric."""
+    return METRICS[metric].label if METRICS[metric].higher else METRICS[metric].label.lower()
+
+
+def percent(share: float) -> str:
+    """Return a share as text, 0.125 as 12.5%."""
+    return f"{100 * share:.4g}%"
+
+
+def span(values: Iterable[float], shown: str) -> str:
+    """Return the least and the greatest of some numbers as text, "0.96 to 0.98"; one where they look the same.
+
+    Args:
+        values: at least one of them is not NaN.
+        shown: the format of one.
+    """
+    known = [value for value in values if value == value]
+    ends = format(min(known), shown), format(max(known), shown)
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def joined(words: Iterable[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
