@@ -11,12 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sensikit.backends import open_model
+from sensikit.backends.base import translation_of
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.opening import FairseqModel
 from sensikit.corpus.binarising import Binariser
@@ -24,6 +26,8 @@ from sensikit.corpus.building import build
 from sensikit.errors import OptionError, SensikitError
 from sensikit.parameters import registry
 from sensikit.pruning.export import convert
+from sensikit.pruning.masks import Order, chosen, prunable_of, pruned, pruning_plan
+from sensikit.run import Run
 from sensikit.settings import Decoding
 from tests.conftest import sentences
 from tests.support import toy, training_run
@@ -190,8 +194,8 @@ def test_a_pruned_run_is_exported_by_the_command(checkpoint: Path, data: Path, t
     done = call("export", run, *options, "--out", out)
     assert done.code == 0, done.error
     weights = transformers.AutoModelForSeq2SeqLM.from_pretrained(out).state_dict()
-    for name, pruned in load_file(mask).items():
-        assert not weights["model.shared.weight" if name == SHARED else f"model.{name}"][pruned].any()
+    for name, gone in load_file(mask).items():
+        assert not weights["model.shared.weight" if name == SHARED else f"model.{name}"][gone].any()
     assert done.output.splitlines()[1].startswith("M|task:mt|order:specificity|group:cat|ratio:0.3|")
 
 
@@ -311,3 +315,43 @@ def test_the_command_refuses(options: list[object], problem: str, checkpoint: Pa
 def test_a_model_without_the_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--format: toy has its own format alone"):
         convert(toy.ToyBackend(), tmp_path / "out")
+
+
+def test_both_backends_measure_the_same_and_prune_the_same(
+    checkpoint: Path, exported: Path, data: Path, tmp_path: Path
+) -> None:
+    """Two commands on one model, as its own framework and as transformers has it."""
+    runs = {}
+    for name, path in (("fairseq", checkpoint), ("huggingface", exported)):
+        out = tmp_path / name
+        done = call(
+            "analyze", path, "--data", data, "--out", out, "--direction", "xxx-eng", "--batches", "20", "--tokens",
+            "60", "--device", "cpu",
+        )  # fmt: skip
+        assert done.code == 0, done.error
+        runs[name] = Run.open(out)
+    one, other = runs.values()
+    assert one.manifest["parameter_count"] == other.manifest["parameter_count"]
+    for ours, theirs in zip(one.parameters, other.parameters, strict=True):
+        facts = ("shape", "start", "component", "stack", "layer", "prunable")
+        assert [getattr(ours, fact) for fact in facts] == [getattr(theirs, fact) for fact in facts]
+    for name, noted in one.manifest["sets"].items():
+        assert noted["drawn"] == other.manifest["sets"][name]["drawn"]
+        task, group = name.split("/")
+        found = [np.concatenate([each[0] for each in run.stream([run.vector(task, group)])]) for run in (one, other)]
+        assert np.abs(found[0] - found[1]).max() <= 1e-6 * found[0].max()
+    said, masks = [], []
+    for path, run in ((checkpoint, one), (exported, other)):
+        opened = open_model(path, data, "xxx-eng", "cpu")
+        task = translation_of(opened)
+        said.append([task.translate("cat", "test", Decoding()).hypotheses])
+        plan = pruning_plan(run, opened.module, Order("magnitude", "cat"), [0.5])
+        with pruned(run, opened.module, plan, 0.5):
+            said[-1].append(task.translate("cat", "test", Decoding()).hypotheses)
+        plan = pruning_plan(run, opened.module, Order("specificity", "cat"), [0.5])
+        masks.append(np.concatenate([inside for *_, inside in chosen(run, opened.module, plan, 0.5)]))
+    assert said[0] == said[1]
+    # biases of keys cancel in the softmax: their S is nothing but rounding, and so is their D
+    sensitivity = np.concatenate([each[0] for each in one.stream([one.vector("mt", "cat")], prunable_of(one))])
+    differ = (masks[0] != masks[1]) & (sensitivity > 1e-6 * sensitivity.max())
+    assert differ.sum() <= 2
