@@ -111,7 +111,8 @@ def labels_of(checkpoints: Sequence[Path], labels: Sequence[str] = ()) -> list[s
     """
     if labels and len(labels) != len(checkpoints):
         raise OptionError("--label", f"there are {len(labels)} for {len(checkpoints)} checkpoints", "give one for each")
-    names = list(labels) or [(path.resolve().parent if path.is_file() else path).name for path in checkpoints]
+    files = {path: path.is_file() or path.suffix == ".pt" for path in checkpoints}
+    names = list(labels) or [(path.resolve().parent if files[path] else path).name for path in checkpoints]
     if not labels and len(set(names)) < len(names):
         names = [f"{path.resolve().parent.name}-{path.stem}" for path in checkpoints]
     for name in names:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from sensikit.errors import DataError, MissingDependencyError, NonFiniteError, O
 from sensikit.evaluation.metrics import (
     METRICS,
     TOKENIZERS,
+    bits_per_byte,
     bleu_metric,
     bleu_score,
     chosen,
@@ -201,20 +203,27 @@ def test_scores_of_sums_are_those_of_sacrebleu(name: str) -> None:
 
 def test_scores_are_taken_over_all_leading_axes() -> None:
     rng = np.random.default_rng(1)
-    for score, width in ((bleu_score, 10), (chrf_score, 24), (loss_score, 4)):
+    for score, width in ((bleu_score, 10), (chrf_score, 24), (loss_score, 5), (bits_per_byte, 5)):
         sums = rng.integers(1, 9, (3, 5, width)).astype(np.float64)
         assert score(sums).shape == (3, 5)
         assert score(sums)[2, 3] == pytest.approx(float(score(sums[2, 3])), abs=1e-12)
 
 
 def test_the_loss_is_the_sum_of_its_terms_each_over_its_own_tokens() -> None:
-    sums = np.array([[6.0, 2, 0, 0], [2.0, 2, 5, 10]])
+    sums = np.array([[6.0, 2, 0, 0, 7], [2.0, 2, 5, 10, 9]])
     assert loss_score(sums).tolist() == [3.0, 1.5]
     assert float(loss_score(sums.sum(0))) == 8 / 4 + 5 / 10
 
 
+def test_bits_per_byte_are_of_the_bytes_of_the_text_and_undefined_where_they_are_not_known() -> None:
+    nats = math.log(2) * np.array([6.0, 10])
+    assert float(bits_per_byte(np.array([nats[0], 2, 3]))) == pytest.approx(2)
+    assert float(bits_per_byte(np.array([[nats[0], 2, 3], [nats[1], 2, 5]]).sum(0))) == pytest.approx(16 / 8)
+    assert np.isnan(bits_per_byte(np.array([nats[0], 2, 0])))
+
+
 def test_test_sets_are_told_apart_by_their_target_tokens_and_not_by_their_losses() -> None:
-    one, other, longer = np.array([[6.0, 2], [2, 2]]), np.array([[1.0, 2], [9, 2]]), np.array([[6.0, 2], [2, 3]])
+    one, other, longer = (np.array(rows) for rows in ([[6.0, 2, 5]], [[1.0, 2, 5]], [[6.0, 3, 5]]))
     assert of_losses(one) == of_losses(other) != of_losses(longer)
 
 
@@ -223,11 +232,12 @@ def test_losses_are_those_of_each_sentence_by_itself_in_the_order_of_the_split(n
     model = toy.backend()
     task = model.task(name)
     found = losses(task, "cat", "test", Decoding(max_tokens=40))
-    assert found.shape == (24, {"mt": 2, "denoise": 4}[name])
-    for row, (*sums,) in enumerate(found):
+    assert found.shape == (24, {"mt": 3, "denoise": 5}[name])
+    for row, (*sums, size) in enumerate(found):
         nats, tokens = task.loss(task.collate([("cat", row)], "test"))
         terms = np.stack([nats.detach().double().reshape(-1).numpy(), np.atleast_1d(tokens)], axis=1)
         assert sums == pytest.approx(terms.ravel().tolist(), rel=1e-5)
+        assert size == 0  # the toy has no text
     assert losses(task, "cat", "test", Decoding(max_sentences=5)) == pytest.approx(found[:5], rel=1e-5)
 
 

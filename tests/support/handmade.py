@@ -75,7 +75,7 @@ def run(
         "analyses": {"mt": {"signature": "S|task:mt", "settings": {}, "tokens": 1, "notes": [], "command": ""}},
         "provenance": {
             "framework": "toy", "checkpoint": "a.pt", "checkpoint_sha256": "0" * 64,
-            "data": "d", "data_sha256": "1" * 64,
+            "data": "d", "data_sha256": "1" * 64, "loading": {},
         },
         "parameter_count": size,
         "prunable_count": sum(parameter.numel for parameter in parameters if parameter.prunable),
