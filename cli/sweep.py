@@ -29,7 +29,7 @@ def sweep(
 
     A run directory is named after its checkpoint's folder and file.
     """
-    names = [f"{path.resolve().parent.name}-{path.stem}" for path in checkpoints]
+    names = [path.name if path.is_dir() else f"{path.resolve().parent.name}-{path.stem}" for path in checkpoints]
     if len(set(names)) < len(names):
         raise OptionError("CHECKPOINT", "two would have the same run directory", "rename a folder, or sweep them apart")
     origin = options.Origin(device=opening.device)

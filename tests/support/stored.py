@@ -32,7 +32,8 @@ MANIFEST = {
     "versions": {},
     "direction": "xxx-eng",
     "provenance": {
-        "framework": "none", "checkpoint": "a.pt", "checkpoint_sha256": "0" * 64, "data": "d", "data_sha256": "1" * 64, "loading": {},
+        "framework": "none", "checkpoint": "a.pt", "checkpoint_sha256": "0" * 64, "data": "d", "data_sha256": "1" * 64,
+        "loading": {},
     },
     "groups": {
         code: {"name": name, "family": "", "tier": "Low", "sizes": {"train": 9}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,6 +122,26 @@ def test_shards_are_the_model_whole(directory: Directory, text: Path, tmp_path: 
     assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
     again = open_model(parts, text, "xxx-fra", "cpu")
     assert again.provenance.checkpoint_sha256 == runs[1].manifest["provenance"]["checkpoint_sha256"]
+
+
+def test_a_name_of_the_hub_is_looked_up_in_its_cache(
+    directory: Directory, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "1234567890" * 4
+    cache = tmp_path / "hub"
+    home = cache / "models--owner--tiny"
+    shutil.copytree(directory("gpt2"), home / "snapshots" / commit)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(commit, encoding="utf-8")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(cache))
+    run = tmp_path / "run"
+    done("analyze", "owner/tiny", "--data", text, "--out", run, *SMALL)
+    noted = Run.open(run).manifest["provenance"]
+    assert (noted["checkpoint"], noted["loading"]) == ("owner/tiny", {"revision": commit})
+    done("prune", run, "--ratios", "0,0.5", "--groups", "cat")
+    assert "gpt2" in done("inspect", "owner/tiny")
 
 
 def test_a_run_in_bf16_is_opened_again_as_it_was(directory: Directory, text: Path, tmp_path: Path) -> None:
