@@ -14,7 +14,7 @@ from sensikit.figures.correlation import mean_changes, pairs
 from sensikit.figures.curves import CHOSEN, curve
 from sensikit.figures.frames import of_metric, of_task
 from sensikit.figures.quality import gains
-from sensikit.figures.words import SUBSETS, TASKS, arrow, joined, percent, scale_of, span
+from sensikit.figures.words import SUBSETS, TASKS, arrow, joined, percent, span
 from sensikit.languages import ALONE
 from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.report.inputs import Inputs, Subject
@@ -121,7 +121,7 @@ def _pruning(frame: pd.DataFrame) -> Iterator[str]:
     metric, start = frame["metric"].iloc[0], frame[frame["order"] == UNPRUNED]
     points, shown = curve(frame), METRICS[metric].digits
     points = points[(points["order"] == CHOSEN) & (points["ratio"] > 0)]
-    name = scale_of(metric)
+    name = METRICS[metric].label if METRICS[metric].higher else f"the loss in {METRICS[metric].unit}"
     text = f"Unpruned, {name} is {start['value'].mean():{shown}}, the mean over {start['group'].nunique()} languages"
     if len(points):
         last = points.sort_values("ratio").iloc[-1]

@@ -155,7 +155,7 @@ def manifest(languages: dict[str, dict[str, Any]], **changes: Any) -> dict[str, 
         },
         "provenance": {
             "framework": "fairseq", "checkpoint": "synthetic/checkpoint_best.pt", "checkpoint_sha256": "5e1fca5e" * 8,
-            "data": "synthetic/data", "data_sha256": "0ddba115" * 8,
+            "data": "synthetic/data", "data_sha256": "0ddba115" * 8, "loading": {},
         },
         "groups": languages,
         "parameters": [
