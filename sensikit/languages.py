@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 ENGLISH = "eng"
 TIERS = HIGH, LOW, VERY_LOW = "High", "Low", "Very Low"
 UNKNOWN = "Unknown"
+ALONE = "xxx"
+"""The direction of groups that are languages alone."""
 THRESHOLDS = (1_000_000, 100_000)
 """Fewest training pairs of a High and of a Low language; fewer still is Very Low (the paper's Table 7)."""
 
@@ -344,6 +346,7 @@ def grouped(
     pair: Pair | None,
     sizes: Mapping[str, int],
     noted: Mapping[str, Mapping[str, str]] | None = None,
+    thresholds: tuple[int, int] = THRESHOLDS,
 ) -> Group:
     """Return the group of a pair, or of a language alone.
 
@@ -352,17 +355,18 @@ def grouped(
         pair: (source, target); None where `key` is a language.
         sizes: examples by split; the tier follows from `train`.
         noted: name, family and tier by language, where the data's manifest has them.
+        thresholds: fewest examples of a High and of a Low group, where `noted` has no tier of it.
     """
     codes = [key] if pair is None or key in pair else list(pair)
     pairs = sizes.get("train")
-    found = [{**described(_shown(code), pairs), **(noted or {}).get(code, {})} for code in codes]
+    found = [{**described(_shown(code), pairs, thresholds), **(noted or {}).get(code, {})} for code in codes]
     return Group(
         key=key,
         source=pair[0] if pair else None,
         target=pair[1] if pair else None,
         name="→".join(each["name"] for each in found),
         family=found[0]["family"],
-        tier=found[0]["tier"] if len(found) == 1 else tier(pairs),
+        tier=found[0]["tier"] if len(found) == 1 else tier(pairs, *thresholds),
         sizes=dict(sizes),
     )
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,10 +12,12 @@ import pandas as pd
 import pytest
 
 from sensikit import demo as demo_module
+from sensikit.backends import open_model
 from sensikit.backends.fairseq.plugin import launch
-from sensikit.demo import Demo, Recipe, catalogues, demo
+from sensikit.demo import Demo, Recipe, bridged, catalogues, demo
 from sensikit.errors import MissingDependencyError, RunError
 from sensikit.files import read_json, sha256
+from sensikit.run import Run
 from tests.support.command import call
 from tests.support.corpus_text import english, translated
 
@@ -85,6 +88,7 @@ def test_it_goes_the_whole_way(finished: Path) -> None:
 
 def test_a_finished_demo_does_nothing_twice(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = ["data/manifest.json", BEST, "run/pruning/ledger.jsonl", "run/correlation.csv", "run/audit.csv"]
+    kept += ["huggingface/model.safetensors", "run-huggingface/sensitivity/mt/cat.safetensors"]
     before = [sha256(finished / name) for name in kept]
 
     def refuse(*_: object) -> None:
@@ -93,6 +97,8 @@ def test_a_finished_demo_does_nothing_twice(finished: Path, monkeypatch: pytest.
     monkeypatch.setattr(launch, "train", refuse)
     monkeypatch.setattr("sensikit.corpus.build", refuse)
     monkeypatch.setattr("sensikit.sensitivity.ablation.audit", refuse)
+    monkeypatch.setattr("sensikit.sensitivity.analysis.measure", refuse)
+    monkeypatch.setattr("sensikit.pruning.export.convert", refuse)
     monkeypatch.setattr("sensikit.backends.fairseq.translation.Translation.translate", refuse)
     monkeypatch.setattr("sensikit.report.page.report", lambda runs, out, **_: out / "report.html")
     assert demo(finished, TINY) == finished / "report.html"
@@ -117,6 +123,19 @@ def test_a_demo_that_is_interrupted_goes_on_where_it_stopped(
     demo(tmp_path / "demo", TINY)
     for name in ("run/correlation.csv", "run/pruning.csv", "run/sensitivity/mt/cat.safetensors"):
         assert (tmp_path / "demo" / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_transformers_has_the_same_sensitivities_or_is_passed_over(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, model = Run.open(finished / "run"), open_model(finished / BEST, finished / "data")
+    said = bridged(run, model, finished / "data", finished, "")
+    found = re.fullmatch(r"S of cat and isl on the same batches: apart by at most (\S+) of the largest", said)
+    assert found
+    assert float(found[1]) < 1e-6
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    said = bridged(run, model, finished / "data", finished, "")
+    assert said == 'Left out: transformers: is not installed; pip install "sensikit[hf]"'
 
 
 def test_a_demo_of_other_settings_or_versions_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

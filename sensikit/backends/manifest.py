@@ -8,6 +8,7 @@ from typing import Any
 
 from sensikit.errors import DataError
 from sensikit.files import read_json, sha256, unreadable
+from sensikit.languages import THRESHOLDS
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
@@ -41,6 +42,13 @@ def digest(path: Path, root: Path, manifest: Mapping[str, Any]) -> str:
     if isinstance(noted, dict) and noted.get(path.relative_to(root).as_posix(), found) != found:
         raise DataError(path, "is not what the manifest says it was", "make the data again with sensikit corpus")
     return found
+
+
+def thresholds_of(manifest: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the fewest examples of a High and of a Low language: the manifest's, or else the paper's."""
+    found = manifest.get("tiers")
+    values = tuple(found.get(name) for name in ("high", "low")) if isinstance(found, dict) else ()
+    return (values[0], values[1]) if values and all(type(value) is int for value in values) else THRESHOLDS
 
 
 def described_languages(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -79,7 +79,7 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
     """Return the page that a demo in `out` ends with; one that was killed goes on where it stopped.
 
     Args:
-        out: the directory of the demo: data/, training/regular/, run/, report.html.
+        out: the directory of the demo: data/, training/regular/, run/, report.html, huggingface/, run-huggingface/.
         recipe: what it is made with.
         command: the command line, for the record.
 
@@ -89,20 +89,22 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
     """
     out, recipe = Path(out), recipe or Recipe()
     started = time.monotonic()
-    with prepared(out, recipe, ["regular"], steps=5) as data:
-        say("2 of 5: training")
+    with prepared(out, recipe, ["regular"], steps=6) as data:
+        say("2 of 6: training")
         checkpoint = trained("regular", data, out, recipe, command)
         from sensikit.backends import open_model
         from sensikit.report.page import report
 
         model = open_model(checkpoint, data)
-        say("3 of 5: how much each parameter matters to each language")
+        say("3 of 6: how much each parameter matters to each language")
         run = analyzed(model, out / "run", recipe, ("mt",), command)
         audited(run, model, recipe, command)
-        say("4 of 5: pruning")
+        say("4 of 6: pruning")
         table = pruned(run, model, recipe)
-        say("5 of 5: report")
+        say("5 of 6: report")
         page = report([run.path], out, labels=["demo"], command=command)
+        say("6 of 6: the same model as transformers loads it")
+        say(bridged(run, model, data, out, command))
     unpruned = table[(table["ratio"] == 0) & (table["metric"] == "bleu")].set_index("group")["value"]
     say(f"BLEU: {', '.join(f'{code} {unpruned[code]:.1f}' for code in recipe.languages)}")
     say(f"{(time.monotonic() - started) / 60:.1f} minutes")
@@ -187,6 +189,43 @@ def pruned(run: Run, model: Model, recipe: Recipe) -> pd.DataFrame:
 
     settings = SweepSettings(tokenizer=TOKENIZER)
     return prune(run, model, recipe.ratios, recipe.orders, seeds=(recipe.seed,), settings=settings, resume=True)
+
+
+def bridged(run: Run, model: Model, data: Path, out: Path, command: str) -> str:
+    """Return how far S of the model is from itself as a Hugging Face directory, a sentence.
+
+    The two smallest languages are measured on it, on the batches of the run; what is there is not done again. Where
+    transformers is not installed, the sentence says that.
+
+    Args:
+        run: of the model.
+        model: of fairseq.
+        data: of the demo.
+        out: the directory of the demo, where huggingface/ and run-huggingface/ are.
+        command: the command line, for the record.
+    """
+    from sensikit.backends import open_model
+    from sensikit.pruning.export import convert
+    from sensikit.sensitivity.analysis import analyze
+    from sensikit.settings import AnalysisSettings
+
+    place, analysis, sizes = out / "huggingface", run.analysis(), run.manifest["groups"]
+    groups = sorted(run.groups(), key=lambda group: sizes[group]["sizes"]["train"])[:2]
+    try:
+        if not place.exists():
+            convert(model, place)
+        exported = open_model(place, data, run.manifest["direction"])
+    except MissingDependencyError as error:
+        return f"Left out: {error}"
+    settings = AnalysisSettings(**{**analysis["settings"], "tokens": analysis["tokens"], "rest": "pooled"})
+    found = analyze(exported, out / "run-huggingface", settings, groups=groups, resume=True, command=command)
+    apart = largest = 0.0
+    for group in groups:
+        for (one,), (other,) in zip(*(each.stream([each.vector("mt", group)]) for each in (run, found)), strict=True):
+            apart, largest = max(apart, float(abs(one - other).max())), max(largest, float(one.max()))
+    noted = [[each.manifest["sets"][f"mt/{group}"]["drawn"] for group in groups] for each in (run, found)]
+    batches = "the same" if noted[0] == noted[1] else "other"  # where SentencePiece's and transformers' cuts differ
+    return f"S of {' and '.join(groups)} on {batches} batches: apart by at most {apart / largest:.0e} of the largest"
 
 
 def catalogues(package: str) -> Path:

@@ -41,6 +41,7 @@ class Metric:
             translated.
         bounds: the lowest and the highest score there can be.
         higher: whether higher is better.
+        unit: in words; a score of 100 has none.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Metric:
     made: Callable[[str, str | None], Any] | None = None
     bounds: tuple[float, float] = (0.0, 100.0)
     higher: bool = True
+    unit: str = ""
 
     @property
     def digits(self) -> str:
@@ -261,8 +263,8 @@ METRICS = {
     for metric in (
         Metric("bleu", "BLEU", bleu_score, bleu_metric),
         Metric("chrf", "chrF++", chrf_score, chrf_metric),
-        Metric("loss", "Loss", loss_score, bounds=(0.0, np.inf), higher=False),
-        Metric("bpb", "Bits per byte", bits_per_byte, bounds=(0.0, np.inf), higher=False),
+        Metric("loss", "Loss", loss_score, bounds=(0.0, np.inf), higher=False, unit="nats per token"),
+        Metric("bpb", "Bits per byte", bits_per_byte, bounds=(0.0, np.inf), higher=False, unit="bits per byte"),
     )
 }
 """By the name that --metric takes."""

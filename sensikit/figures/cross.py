@@ -81,7 +81,7 @@ def cross_matrix(
         ax.set_title(" · ".join(part for part in (label, f"{percent(ratio)} pruned") if part), pad=4)
         ax.set_xlabel("evaluated on")
         ax.set_ylabel("pruned for")
-    scale = f"share of {named(metric)} kept" if share else f"increase of the {named(metric)}, nats per token"
+    scale = f"share of {named(metric)} kept" if share else f"increase of the loss, {METRICS[metric].unit}"
     colour_bar(figure, axes, limits, "vertical", scale, "{:.0%}".format if share else "{:.2f}".format)
     return Drawn(figure, cells, _caption(cells, metric, name))
 
@@ -110,7 +110,7 @@ def _written(value: float, share: bool) -> str:
 
 def _caption(cells: pd.DataFrame, metric: str, name: str) -> str:
     label, share = named(metric), METRICS[metric].higher
-    lead = f"Nats per token by which the {label} of the language of a column increases"
+    lead = f"{METRICS[metric].unit.capitalize()} by which the loss of the language of a column increases"
     if share:
         lead = f"Per cent of its unpruned {label} that the language of a column keeps"
     text = (

@@ -7,7 +7,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
-from sensikit.figures.frames import Groups
+from sensikit.figures.frames import Groups, examples_of
 from sensikit.figures.panels import canvas, log_ticks, ruled
 from sensikit.figures.style import COLUMN, FULL, INK, MUTED, RULE, TIERS, Drawn, styled
 
@@ -27,7 +27,7 @@ def sizes(groups: Groups) -> pd.DataFrame:
 
 @styled
 def data_statistics(groups: Groups, *, width: float = COLUMN) -> Drawn:
-    """Return bars of the training pairs of each group on a logarithmic scale, in descending order, by tier.
+    """Return bars of the training examples of each group on a logarithmic scale, in descending order, by tier.
 
     Args:
         groups: key → {name, family, tier, sizes}, and mono (sentences) where it is known.
@@ -44,15 +44,14 @@ def data_statistics(groups: Groups, *, width: float = COLUMN) -> Drawn:
     ax.set_yscale("log")
     ax.set_ylim(bottom=10 ** (len(str(int(max(1, table["train"].min())))) - 1) / 2)
     log_ticks(ax.yaxis)
-    ax.set_ylabel("sentence pairs for training")
+    examples = f"{examples_of(groups)} for training"
+    ax.set_ylabel(examples)
     ax.tick_params(axis="x", length=0, rotation=0 if len(table) <= 10 else 90)
     ruled(ax, "y")
     ax.legend(handles=handles, loc="upper right", ncols=1)
     tiers = [f"{(table['tier'] == tier).sum()} {tier}" for tier in TIERS if (table["tier"] == tier).any()]
-    caption = (
-        f"Sentence pairs for training of {len(table)} languages, on a logarithmic scale; resource levels: "
-        f"{', '.join(tiers)}."
-    )
+    levels = f"; resource levels: {', '.join(tiers)}" if tiers else ""
+    caption = f"{examples.capitalize()} of {len(table)} languages, on a logarithmic scale{levels}."
     return Drawn(figure, table, caption)
 
 

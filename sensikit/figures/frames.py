@@ -39,6 +39,12 @@ def of_run(frame: pd.DataFrame, run: str) -> pd.DataFrame:
     return frame[frame["run"].astype(str) == run] if "run" in frame else frame
 
 
+def examples_of(groups: Groups) -> str:
+    """Return what the sizes of groups count: "sentences" of languages alone, else "sentence pairs"."""
+    alone = all("source" in group and group["source"] is None for group in groups.values())
+    return "sentences" if alone else "sentence pairs"
+
+
 def blank(column: pd.Series[Any]) -> pd.Series[bool]:
     """Return which cells of a column of text are empty, whether read from a file or not."""
     return column.isna() | column.eq("")

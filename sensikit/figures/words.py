@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sensikit.evaluation.metrics import METRICS
+from sensikit.languages import ALONE
 
-TASKS = {"mt": "translation", "denoise": "denoising"}
+TASKS = {"mt": "translation", "denoise": "denoising", "lm": "language modelling"}
 
 SUBSETS = {
     "high": "10% high-sensitive parameters",
@@ -18,12 +19,18 @@ SUBSETS = {
 def scale_of(metric: str, starts: bool = False) -> str:
     """Return what an axis of a metric is called: with its unit, where it has one; `starts` a sentence."""
     name = METRICS[metric].label if starts else named(metric)
-    return name if METRICS[metric].higher else f"{name} (nats per token)"
+    unit = METRICS[metric].unit
+    return f"{name} ({unit})" if unit not in ("", named(metric)) else name
 
 
 def named(metric: str) -> str:
     """Return what a sentence calls a metric."""
     return METRICS[metric].label if METRICS[metric].higher else METRICS[metric].label.lower()
+
+
+def arrow(direction: str) -> str:
+    """Return what a title calls a direction; languages alone have none."""
+    return "each language alone" if direction == ALONE else direction.replace("-", "→")
 
 
 def percent(share: float) -> str:

@@ -100,6 +100,7 @@ def _tables(subject: Subject, name: str) -> Iterator[Missing]:
     for schema in TABLES.values():
         pairless = alone and len(schema.groups) > 1
         other = schema is LAYOUT and "denoise" in subject.manifest["analyses"]  # it learned to denoise in another way
+        other |= schema.verb == "denoise" and not subject.manifest["provenance"]["framework"].startswith("fairseq")
         if schema.name not in subject.tables and not pairless and not other:
             absent.setdefault(schema.verb, []).append(schema.what)
     commands = {
@@ -151,7 +152,10 @@ def _evaluation(subjects: list[Subject]) -> Missing:
     origins = [subject.manifest["provenance"] for subject in subjects]
     checkpoints = list(dict.fromkeys(origin["checkpoint"] for origin in origins))
     command = ["sensikit", "evaluate", *checkpoints, "--data", origins[0]["data"], "--out", "EVALUATION"]
-    return Missing("Translation quality on whole test sets, with intervals and paired tests", shlex.join(command))
+    if any("mt" in subject.manifest["analyses"] for subject in subjects):
+        return Missing("Translation quality on whole test sets, with intervals and paired tests", shlex.join(command))
+    command += ["--task", "lm", "--metric", "loss,bpb"]
+    return Missing("Loss on whole test sets, with intervals and paired tests", shlex.join(command))
 
 
 def _ratios(each: Evaluated) -> Iterator[Missing]:

@@ -12,10 +12,10 @@ from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import BY_TIER, SIGNIFICANCE
 from sensikit.figures.curves import CHOSEN, line_of
-from sensikit.figures.frames import metrics_of, of_metric, runs
+from sensikit.figures.frames import examples_of, metrics_of, of_metric, runs
 from sensikit.figures.quality import by_ratio
 from sensikit.figures.style import FULL, Drawn
-from sensikit.figures.words import TASKS, named
+from sensikit.figures.words import TASKS, arrow, named
 from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED
 from sensikit.report import tables
 from sensikit.report.inputs import Evaluated, Inputs
@@ -60,8 +60,8 @@ def quality(inputs: Inputs) -> Iterator[Entry]:
     directions = [each.manifest["direction"] for each in inputs.evaluations]
     for number, each in enumerate(inputs.evaluations, start=1):
         direction = each.manifest["direction"]
-        alone, arrow = directions.count(direction) == 1, direction.replace("-", "→")
-        name, title = (direction, arrow) if alone else (f"{direction}-{number}", f"{arrow}, {each.label}")
+        alone, shown = directions.count(direction) == 1, arrow(direction)
+        name, title = (direction, shown) if alone else (f"{direction}-{number}", f"{shown}, {each.label}")
         yield from _evaluation(each, name, title)
     frame = inputs.tables.get(PRUNING.name)
     if frame is not None and not inputs.evaluations:
@@ -259,8 +259,9 @@ def trust(inputs: Inputs) -> Iterator[Entry]:
 
 def data(inputs: Inputs) -> Iterator[Entry]:
     """What was there to learn from (Figures 4, 5, Table 7)? Sizes, and a sentence under concurrent denoising."""
-    yield Entry("groups", "Training data", MANIFEST, figures.data_statistics(inputs.groups, width=WIDE))
-    caption = "Sentence pairs in each split."
+    if any(group["sizes"].get("train") for group in inputs.groups.values()):
+        yield Entry("groups", "Training data", MANIFEST, figures.data_statistics(inputs.groups, width=WIDE))
+    caption = f"{examples_of(inputs.groups).capitalize()} in each split."
     yield Entry("groups", "Languages", MANIFEST, tables.groups(inputs.groups), caption)
     if LAYOUT.name in inputs.tables:
         drawn = figures.token_layout(inputs.tables[LAYOUT.name])

@@ -75,7 +75,8 @@ def quality_by_tier(frame: pd.DataFrame, known: Groups) -> Table:
             tier = scores["group"].map(lambda key: known[key]["tier"])
             means = {each: scores.loc[tier == each, "value"].mean() for each in TIERS}
             rows.append({"Run": label, "Score": METRICS[metric].label, **means, "All": scores["value"].mean()})
-    return Table(_tidied(rows), dict.fromkeys((*TIERS, "All"), ".2f"))
+    table = _tidied(rows).dropna(axis="columns", how="all")  # tiers that no group is of
+    return Table(table, dict.fromkeys((*TIERS, "All"), ".2f"))
 
 
 def quality_by_group(frame: pd.DataFrame, known: Groups) -> Table:

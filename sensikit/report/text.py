@@ -14,7 +14,8 @@ from sensikit.figures.correlation import mean_changes, pairs
 from sensikit.figures.curves import CHOSEN, curve
 from sensikit.figures.frames import of_metric, of_task
 from sensikit.figures.quality import gains
-from sensikit.figures.words import SUBSETS, TASKS, joined, named, percent, span
+from sensikit.figures.words import SUBSETS, TASKS, arrow, joined, percent, span
+from sensikit.languages import ALONE
 from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.report.inputs import Inputs, Subject
 from sensikit.sensitivity.ablation import SUMMARY
@@ -54,8 +55,7 @@ def changes(inputs: Inputs) -> list[str]:
         if SIGNIFICANCE.name in evaluation.tables:
             rows = gains(evaluation.tables[SIGNIFICANCE.name])
             for _, row in rows[rows["tier"] == ALL].iterrows():
-                label, arrow = METRICS[row["metric"]].label, row["direction"].replace("-", "→")
-                what = f"{label} {arrow}, mean over all languages"
+                what = f"{METRICS[row['metric']].label} {arrow(row['direction'])}, mean over all languages"
                 found.append(_changed(what, row["system_b"], row["system_a"], row, METRICS[row["metric"]].digits))
     return found
 
@@ -88,8 +88,8 @@ def _scope(manifest: dict[str, Any]) -> str:
     """Return of what the model was measured: a direction with its languages, pairs, or languages by themselves."""
     groups, direction = manifest["groups"], manifest["direction"]
     many = f"{len(groups)} language{'s' if len(groups) > 1 else ''}"
-    if "xxx" in direction:
-        return f"translating {direction.replace('-', '→')} in {many} ({joined(sorted(groups))})"
+    if ALONE in direction and direction != ALONE:
+        return f"translating {arrow(direction)} in {many} ({joined(sorted(groups))})"
     pairs = [f"{of['source']}→{of['target']}" for of in groups.values() if of.get("source")]
     return f"translating {joined(sorted(pairs))}" if pairs else f"of {many} ({joined(sorted(groups))})"
 
@@ -121,7 +121,7 @@ def _pruning(frame: pd.DataFrame) -> Iterator[str]:
     metric, start = frame["metric"].iloc[0], frame[frame["order"] == UNPRUNED]
     points, shown = curve(frame), METRICS[metric].digits
     points = points[(points["order"] == CHOSEN) & (points["ratio"] > 0)]
-    name = named(metric) if METRICS[metric].higher else f"the {named(metric)} in nats per token"
+    name = METRICS[metric].label if METRICS[metric].higher else f"the loss in {METRICS[metric].unit}"
     text = f"Unpruned, {name} is {start['value'].mean():{shown}}, the mean over {start['group'].nunique()} languages"
     if len(points):
         last = points.sort_values("ratio").iloc[-1]

@@ -239,6 +239,29 @@ def test_a_sweep_of_the_loss_alone_is_reported_in_nats(tmp_path: Path, vectors_a
     assert pd.read_csv(run / "tables" / "quality.csv")["Score"].tolist() == ["Loss"]
 
 
+def test_a_run_of_languages_alone_speaks_of_no_pairs_and_no_translation(tmp_path: Path, vectors_alone: None) -> None:
+    alone = {key: {**group, "source": None, "target": None, "tier": "Unknown"} for key, group in FEW.items()}
+    only = ["correlation", "pruning", "pruning-cross"]
+    run = synthetic_run.write_run(tmp_path / "run", alone, only=only, metrics=("loss",), direction="xxx")
+    manifest = read_json(run / "manifest.json")
+    manifest["analyses"] = {"lm": manifest["analyses"]["mt"]}
+    manifest["sets"] = {name.replace("mt/", "lm/"): entry for name, entry in manifest["sets"].items()}
+    manifest["provenance"]["framework"] = "transformers (LlamaForCausalLM)"
+    write_json(run / "manifest.json", manifest)
+    for name in only:
+        frame = pd.read_csv(run / f"{name}.csv").replace({"loss": "bpb", "mt": "lm"})
+        frame.to_csv(run / f"{name}.csv", index=False)
+    text = Page(report([run])).text
+    for wrong in ("Sentence pairs", "translat", "Translat", "xxx→", "(nats", "denois", "resource levels"):
+        assert wrong not in text, wrong
+    assert "of 4 languages (" in text
+    assert "Bits per byte, lower is better" in text
+    assert "Bits per byte by which the loss of the language of a column increases" in text
+    assert "Sentences for training of 4 languages, on a logarithmic scale." in text
+    assert "--out EVALUATION --task lm --metric loss,bpb" in text
+    assert list(pd.read_csv(run / "tables" / "quality.csv")) == ["Score", "All"]
+
+
 def test_a_model_that_translates_nothing_still_has_a_report_that_says_so(tmp_path: Path, vectors_alone: None) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning", "pruning-cross"])
     for name in ("pruning.csv", "pruning-cross.csv"):

@@ -34,3 +34,10 @@ def call(*arguments: object) -> Called:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
     return Called(code, output.getvalue(), error.getvalue())
+
+
+def done(*arguments: object) -> str:
+    """Run `sensikit ARGUMENTS`, which must succeed, and return what it wrote."""
+    found = call(*arguments)
+    assert found.code == 0, found.error
+    return found.output

@@ -22,13 +22,10 @@ from sensikit.backends.huggingface.tasks import (
 )
 from sensikit.backends.huggingface.tokens import SCHEMES, Tokens, family_of, load_tokenizer
 from sensikit.backends.huggingface.writing import write_pruned
-from sensikit.backends.manifest import described_languages
+from sensikit.backends.manifest import described_languages, thresholds_of
 from sensikit.errors import DataError, OptionError
-from sensikit.languages import Group, Pair, canonical, direction_of, grouped, keyed, select
+from sensikit.languages import ALONE, Group, Pair, canonical, direction_of, grouped, keyed, select
 from sensikit.settings import Loading
-
-ALONE = "xxx"
-"""The direction of groups that are languages alone."""
 
 
 class HuggingFaceModel:
@@ -178,4 +175,4 @@ def _key(code: str) -> str:
 
 
 def _group(key: str, pair: Pair | None, sizes: Mapping[str, int], text: TextData) -> Group:
-    return grouped(key, pair, sizes, described_languages(text.manifest))
+    return grouped(key, pair, sizes, described_languages(text.manifest), thresholds_of(text.manifest))

@@ -21,16 +21,10 @@ from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.settings import AnalysisSettings, Decoding, Loading
 from tests.support import directories
-from tests.support.command import call
+from tests.support.command import done
 
 Directory = Callable[[str], Path]
 SMALL = ("--batches", "6", "--tokens", "40", "--device", "cpu")
-
-
-def done(*arguments: object) -> str:
-    found = call(*arguments)
-    assert found.code == 0, found.error
-    return found.output
 
 
 @pytest.mark.parametrize(("family", "metrics"), [("nllb", "bleu,loss,bpb"), ("llama", "loss,bpb")])
