@@ -259,8 +259,9 @@ def trust(inputs: Inputs) -> Iterator[Entry]:
 
 def data(inputs: Inputs) -> Iterator[Entry]:
     """What was there to learn from (Figures 4, 5, Table 7)? Sizes, and a sentence under concurrent denoising."""
-    yield Entry("groups", "Training data", MANIFEST, figures.data_statistics(inputs.groups, width=WIDE))
-    caption = "Sentence pairs in each split."
+    if any("train" in group["sizes"] for group in inputs.groups.values()):
+        yield Entry("groups", "Training data", MANIFEST, figures.data_statistics(inputs.groups, width=WIDE))
+    caption = "Examples in each split."
     yield Entry("groups", "Languages", MANIFEST, tables.groups(inputs.groups), caption)
     if LAYOUT.name in inputs.tables:
         drawn = figures.token_layout(inputs.tables[LAYOUT.name])
