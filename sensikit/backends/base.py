@@ -57,6 +57,7 @@ class Task(Protocol):
         name: "mt", "denoise" or "lm".
         groups: by key, in a fixed order; only those that there are data of.
         direction: what the groups have in common: "xxx-eng", "eng-xxx", or the pairs themselves.
+        kinds: the losses that `loss` knows: "nll", and "train" where the criterion of the training run is known.
     """
 
     @property
@@ -72,6 +73,11 @@ class Task(Protocol):
     @property
     def direction(self) -> str:
         """What the groups have in common."""
+        ...
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The losses that `loss` knows."""
         ...
 
     def choices(self) -> dict[str, str]:

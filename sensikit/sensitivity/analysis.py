@@ -84,8 +84,6 @@ def analyze(
     facts["parameters"] = [asdict(parameter) for parameter in plan.parameters]
     for note in plan.notes:
         say(note)
-    with torch.no_grad():  # a loss that the task does not have is refused before anything is written
-        plan.task.loss(plan.task.collate(plan.sets[MIXED][0].items[:1], settings.split), settings.loss)
     with Run.begun(out, facts, resume) as run:
         _check_disk(run, settings.task, disk_of(facts["parameter_count"], plan))
         run.manifest["analyses"].setdefault(settings.task, analysis)

@@ -57,6 +57,8 @@ def make_plan(model: Model, settings: AnalysisSettings, groups: Sequence[str] | 
         DataError: for a group without data that is asked for, or where B_-l has no other group.
     """
     task = task_of(model, settings.task, settings.seed)
+    if settings.loss not in task.kinds:
+        raise OptionError("--loss", "the criterion that the model was trained with is unknown", "give nll")
     measured, without = _with_data(task, settings.split, groups)
     notes = [*model.notes]
     if without:

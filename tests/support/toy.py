@@ -190,6 +190,7 @@ class ToyBackend:
     """
 
     name = "mt"
+    kinds = ("nll", "train")
     training: Mapping[str, object] = {}
     notes: Sequence[str] = ()
     tasks: tuple[str, ...] = ("mt", "denoise")
@@ -320,6 +321,7 @@ class ToyDenoising:
     """Says each source again after some of its words became FILLER; and, a second term, those words alone."""
 
     name = "denoise"
+    kinds = ("nll", "train")
 
     def __init__(self, backend: ToyBackend, seed: int) -> None:
         self.backend, self.seed = backend, seed

@@ -96,7 +96,7 @@ class Denoising:
     def __init__(self, opened: Opened, seed: int) -> None:
         names = opened.settings.training["denoise"].split(",")
         ratio = opened.settings.training["mask_ratio"]
-        self.opened, self.seed = opened, seed
+        self.opened, self.seed, self.kinds = opened, seed, opened.kinds
         self.ratios = {name: ratio or OBJECTIVES[name].ratio for name in names}
         self.terms = tuple(side for side in SIDES if any(side in OBJECTIVES[name].sides for name in names))
         tags = {code: opened.parts.get_lang_tok(code, opened.task.args.lang_tok_style) for code in opened.task.langs}

@@ -55,6 +55,11 @@ class Opened:
         source, target = self.module.max_positions()
         return int(source), int(target)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The losses that are known: that of the training run too, where the checkpoint names its criterion."""
+        return ("nll", "train") if self.settings.criterion else ("nll",)
+
     def pair_of(self, group: str) -> Pair:
         """Return (source, target) of a group.
 

@@ -51,6 +51,7 @@ class Translation:
 
     def __init__(self, opened: Opened) -> None:
         self.opened, self.groups, self.direction = opened, opened.groups, opened.direction
+        self.kinds = opened.kinds
         self._pad: int = opened.task.target_dictionary.pad()
         self._splits: dict[tuple[str, str], Split] = {}
 

@@ -119,6 +119,7 @@ class TextTask:
     """What the tasks of Hugging Face models have in common; see `sensikit.backends.base.Task`."""
 
     name = ""
+    kinds: tuple[str, ...] = ("nll",)  # no directory says what it was trained with
 
     def __init__(self, opened: Opened, groups: Mapping[str, Group], direction: str) -> None:
         self.opened, self.groups, self.direction = opened, groups, direction
@@ -160,10 +161,8 @@ class TextTask:
         return torch.stack([nats, micro_batch.labels.ne(IGNORED).sum(dim=1).double()], dim=1).cpu().numpy()
 
     def _cross_entropy(self, micro_batch: MicroBatch, kind: str, reduction: str) -> torch.Tensor:
-        if kind != "nll":
-            known = kind == "train"
-            problem = "the criterion that the model was trained with is unknown" if known else f"{kind!r} is unknown"
-            raise OptionError("--loss", problem, "give nll")
+        if kind not in self.kinds:
+            raise OptionError("--loss", f"{kind!r} is unknown", "give nll")
         logits = self.opened.module(**micro_batch.fed, use_cache=False).logits
         # the loss that transformers computes itself is a mean, and of bfloat16 logits
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -349,7 +348,7 @@ class PromptedTranslation(Causal, _Pairs):
     def _template(self) -> str:
         if self.opened.prompt is None and not self._chat:
             problem = "is needed, for this model has no chat template"
-            raise OptionError("--prompt", problem, r"such as --prompt '{source_name}: {source}\n{target_name}: '")
+            raise OptionError("--prompt", problem, r"such as --prompt $'{source_name}: {source}\n{target_name}: '")
         return self.opened.prompt or PROMPT
 
     def _inputs(self, group: str, texts: Sequence[str]) -> list[Ids]:

@@ -10,7 +10,8 @@ import pytest
 from sensikit.backends import open_model
 from sensikit.backends.base import Model
 from sensikit.backends.fairseq import compat
-from sensikit.backends.fairseq.inspection import describe, inspect
+from sensikit.backends.fairseq.inspection import inspect
+from sensikit.backends.inspection import describe
 from sensikit.errors import DataError, OptionError
 from sensikit.languages import direction_of
 from sensikit.settings import Decoding

@@ -1,6 +1,6 @@
 """A model of your own through the verbs: SENSIKIT_NLLB and SENSIKIT_LM name a directory, or owner/model of the hub.
 
-    SENSIKIT_NLLB=~/nllb-200-distilled-600M SENSIKIT_LM=~/Qwen2.5-0.5B pytest tests/backends/huggingface/test_own_models.py
+SENSIKIT_NLLB=~/nllb-200-distilled-600M SENSIKIT_LM=~/Qwen2.5-0.5B pytest tests/backends/huggingface/test_own_models.py
 """
 
 from __future__ import annotations
