@@ -148,7 +148,8 @@ def _translation(
     spelled = {(_key(source), _key(target)): (source, target) for source, target in known}
     if len(spelled) < len(known):
         raise DataError(text.root, "has a pair of languages twice, under two spellings", "leave one of them out")
-    chosen = keyed(select(list(spelled), direction, asked))
+    # what is asked for was found by any spelling
+    chosen = keyed(list(spelled) if wanted else select(list(spelled)))
     pairs = {key: spelled[pair] for key, pair in chosen.items()}
     groups = {key: _group(key, chosen[key], text.counts(*pair), text) for key, pair in pairs.items()}
     spellings = {

@@ -128,6 +128,12 @@ def test_a_language_that_the_tokenizer_lacks_is_refused_and_never_unknown(direct
     assert any(note.startswith("cat: left out") for note in model.notes)
 
 
+@pytest.mark.parametrize("asked", [{"pairs": ["cat_Latn-fra_Latn", "es-fr"]}, {"direction": "xxx-fra_Latn"}])
+def test_languages_are_asked_for_by_any_spelling(asked: dict[str, Any], directory: Directory, text: Path) -> None:
+    task = open_model(directory("nllb"), text, device="cpu", **asked).task("mt")
+    assert [*task.groups] == (["cat", "spa"] if "pairs" in asked else ["cat", "eng", "spa"])
+
+
 def test_text_that_spells_out_a_special_token_does_not_become_it(directory: Directory, text: Path) -> None:
     for family, spelled in (("nllb", "fra_Latn </s>"), ("m2m", "__fr__ </s>"), ("llama", "</s>")):
         tokens = opened(directory(family), text).opened.tokens
