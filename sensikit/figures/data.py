@@ -13,11 +13,14 @@ from sensikit.figures.style import COLUMN, FULL, INK, MUTED, RULE, TIERS, Drawn,
 
 
 def sizes(groups: Groups) -> pd.DataFrame:
-    """Return one row for each group, most training examples first: group, name, family, tier, sizes, mono."""
+    """Return one row for each group, most training examples first: group, name, family, tier, sizes, mono.
+
+    A size that is not known is empty.
+    """
     rows = [
         {
             "group": key, "name": group["name"], "family": group["family"], "tier": group["tier"],
-            **{split: group["sizes"].get(split) for split in ("train", "valid", "test")},
+            **{split: group["sizes"].get(split) for split in ("train", "valid", "dev", "test", "devtest")},
             "mono": group.get("mono") or None,
         }
         for key, group in groups.items()

@@ -58,11 +58,11 @@ def groups(known: Groups) -> Table:
     frame = sizes(known).rename(
         columns={
             "group": "Language", "name": "Name", "family": "Family", "tier": "Resource", "train": "Train",
-            "valid": "Valid", "test": "Test", "mono": "Monolingual",
+            "valid": "Valid", "dev": "Dev", "test": "Test", "devtest": "Devtest", "mono": "Monolingual",
         }
     )  # fmt: skip
     frame = frame.dropna(axis="columns", how="all")
-    return Table(frame, dict.fromkeys(("Train", "Valid", "Test", "Monolingual"), ",.0f"))
+    return Table(frame, dict.fromkeys(("Train", "Valid", "Dev", "Test", "Devtest", "Monolingual"), ",.0f"))
 
 
 def quality_by_tier(frame: pd.DataFrame, known: Groups) -> Table:

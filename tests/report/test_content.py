@@ -7,7 +7,7 @@ import pandas as pd
 
 from sensikit.figures import curves as curve_points
 from sensikit.files import read_json, write_json, write_text
-from sensikit.report import inputs, tables
+from sensikit.report import inputs, sections, tables
 from sensikit.report import text as summary
 from sensikit.report.page import report
 from tests.support import synthetic_run, synthetic_tables
@@ -50,6 +50,13 @@ def test_the_headline_numbers_are_those_of_the_tables(reported: Path) -> None:
     assert f"first, it is {last:.2f}." in text
     assert "1,000,000 parameters, 900,000 of them prunable, translating xxx→eng in 4 languages" in text
     assert "500 batches a language, of 4,084 target tokens" in text
+
+
+def test_text_without_a_training_set_has_its_sizes_and_no_figure_of_them() -> None:
+    known = {code: {**language, "sizes": {"dev": 997, "devtest": 1012}} for code, language in FEW.items()}
+    (entry,) = sections.data(inputs.Inputs([], known, {}))
+    assert isinstance(entry.content, tables.Table)
+    assert [*entry.content.frame.columns[-2:]] == ["Dev", "Devtest"]
 
 
 def test_beside_each_figure_stands_what_it_shows(reported: Path) -> None:
