@@ -1,4 +1,4 @@
-"""`sensikit analyze`: sensitivities, language specificity and correlations of one checkpoint."""
+"""`sensikit analyze`: sensitivities, language specificity and correlations of one model."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Analyses(Options):
     settings: AnalysisSettings = field(default_factory=AnalysisSettings)
     task: tuple[str, ...] | None = option(
         None,
-        "mt, denoise (what it was trained on beside it), lm, or mt,denoise: one after the other; by default mt, "
-        "of a decoder language model lm.",
+        "mt (translation), denoise (what `sensikit train` taught beside it), lm (language modelling), or several, "
+        "as mt,denoise; by default mt, or lm of a decoder language model.",
     )
     preset: str | None = option(
         None, "dropout on, training loss, summed, as in the authors' code.", choices=["released"]
@@ -44,7 +44,7 @@ def analyze(
     resume: options.Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, and stop.")] = False,
 ) -> None:
-    """Measure S(θ,B_l), D(θ,l) and the correlations of a checkpoint, per group."""
+    """Measure S(θ,B_l), D(θ,l) and the correlations of a model, per group."""
     from sensikit.backends.base import task_of
     from sensikit.run import Run
     from sensikit.sensitivity.analysis import analyze as run_analysis

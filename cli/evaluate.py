@@ -1,4 +1,4 @@
-"""`sensikit evaluate`: the quality of one or more checkpoints, by group and tier, with paired tests."""
+"""`sensikit evaluate`: the quality of one or more models, by group and tier, with paired tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from . import options
 
 
 def evaluate(
-    checkpoints: Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="Trained on --data.")],
+    checkpoints: options.Checkpoints,
     data: options.Data,
     settings: EvaluationSettings,
     opening: options.Opening,
@@ -27,13 +27,15 @@ def evaluate(
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="What to call a checkpoint; once for each, in order. By default its folder."),
+        typer.Option(
+            help="What to call a model; once for each, in order. By default the directory, or a file's folder."
+        ),
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="The label that others are tested against: the first.")] = None,
-    task: Annotated[str, typer.Option(help="mt, denoise or lm: whose sentences.")] = "mt",
+    task: Annotated[str, typer.Option(help="mt, denoise or lm: whose sentences are scored.")] = "mt",
     resume: options.Resume = False,
 ) -> None:
-    """Score the test sets with each checkpoint, translated where the metric needs it, and test the differences."""
+    """Score the test sets with each model, translated where the metric needs it, and test the differences."""
     from sensikit.evaluation.systems import evaluate_systems, labels_of
     from sensikit.evaluation.tables import text
 

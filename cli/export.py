@@ -1,4 +1,4 @@
-"""`sensikit export`: a pruned model and its mask, in its own format or as transformers loads it, or a whole one."""
+"""`sensikit export`: a pruned model and its mask, or a fairseq checkpoint as transformers loads it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from . import options
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="What `sensikit analyze` wrote; or a checkpoint, to convert it.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint to write, without the optimizer's state, or directory.")],
+    source: Annotated[
+        Path, typer.Argument(help="What `sensikit analyze` wrote; or a fairseq checkpoint, to convert it.")
+    ],
+    out: Annotated[Path, typer.Option(help="The checkpoint (without the optimizer's state) or directory to write.")],
     origin: options.Origin,
     group: Annotated[str | None, typer.Option("--group", "--language", help="The group whose order it is.")] = None,
     ratio: Annotated[float | None, typer.Option(help="Pruned / prunable parameters.")] = None,
     form: Annotated[
-        str, typer.Option("--format", help="native, huggingface: its own, or as transformers loads it.")
+        str, typer.Option("--format", help="native, huggingface: the model's own, or what transformers loads.")
     ] = "native",
     mask: Annotated[Path | None, typer.Option(help="A safetensors file to write: true where pruned.")] = None,
     order: Annotated[str, typer.Option(help="One of those of prune.")] = "specificity",
     seed: Annotated[int, typer.Option(help="Of the random order.")] = 1,
     protect: Annotated[float, typer.Option(help="Share with the highest S(θ,B_l) that is never pruned.")] = PROTECT,
 ) -> None:
-    """Write a model with the parameters that an order prunes set to zero, or convert a whole checkpoint."""
+    """Write a model with the parameters that an order prunes set to zero, or convert a whole fairseq checkpoint."""
     from sensikit.errors import OptionError
     from sensikit.pruning.export import convert
     from sensikit.pruning.export import export as run_export

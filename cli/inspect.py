@@ -1,4 +1,4 @@
-"""`sensikit inspect`: what is inside a checkpoint."""
+"""`sensikit inspect`: what is inside a model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from . import options
 
 def inspect(
     checkpoint: options.Checkpoint,
-    revision: Annotated[str | None, typer.Option(help="Of a model on the Hugging Face hub.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Of a model on the Hugging Face hub: a branch, tag or commit.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what a checkpoint holds, without running anything inside it: languages, parameters, ties, memory needed."""
+    """Show what a model holds, without running anything inside it: languages, parameters, ties, memory needed."""
     import json
     from dataclasses import asdict
 

@@ -35,7 +35,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="sensikit",
-    help="Which parameters of a multilingual translation model belong to which language.",
+    help="Which parameters of a multilingual model belong to which language.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,7 +45,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def options(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
-    """Which parameters of a multilingual translation model belong to which language."""
+    """Which parameters of a multilingual model belong to which language."""
     if version:
         typer.echo(f"sensikit {__version__}")
         raise typer.Exit
@@ -57,8 +57,8 @@ for verb, example in (
     (corpus, "sensikit corpus cat.tsv nob.tsv fao.tsv --out data --vocab 8000"),
     (train, "sensikit train data --method cd+id --out systems/cd+id -- --lr 0.001"),
     (evaluate, "sensikit evaluate a.pt b.pt --data data --out evaluation"),
-    (inspect, "sensikit inspect checkpoint_best.pt"),
-    (analyze, "sensikit analyze checkpoint_best.pt --data data --out run --groups cat,nob"),
+    (inspect, "sensikit inspect Qwen/Qwen2.5-0.5B"),
+    (analyze, "sensikit analyze nllb --data flores200 --direction xxx-eng --groups cat,fao,nob --split dev --out run"),
     (audit, "sensikit audit run --parameters 400"),
     (prune, "sensikit prune run --order specificity,reverse,random --ratios 0:0.9:0.1"),
     (sweep, "sensikit sweep a.pt b.pt --data data --out runs"),

@@ -26,6 +26,7 @@ Checkpoint = Annotated[
         metavar="MODEL", help="A fairseq checkpoint, a Hugging Face directory, or owner/model of the Hugging Face hub."
     ),
 ]
+Checkpoints = Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Each as analyze takes it.")]
 Data = Annotated[
     Path,
     typer.Option("--data", help="What `sensikit corpus` wrote, a fairseq data directory, or a folder of text."),
@@ -112,17 +113,17 @@ class Groups(Options):
 
 @dataclass(frozen=True)
 class Opening(Groups):
-    """Which groups a checkpoint is opened with, how it is loaded, and where it is computed."""
+    """Which groups a model is opened with, how it is loaded, and where it is computed."""
 
     direction: str | None = option(
-        None, "xxx-eng, eng-xxx, or with another language; by default the one that was trained."
+        None, "xxx-eng, eng-xxx, or with another language; by default the one that all pairs have in common."
     )
     pairs: tuple[str, ...] | None = option(None, "In place of a direction: cat-fra,spa-fra.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     loading: Loading = field(default_factory=Loading)
 
     def open(self, checkpoint: Path, data: Path) -> Model:
-        """Return a checkpoint with its data."""
+        """Return a model with its data."""
         from sensikit.backends import open_model
 
         return open_model(checkpoint, data, self.direction, self.device, self.pairs, self.loading)
@@ -130,14 +131,14 @@ class Opening(Groups):
 
 @dataclass(frozen=True)
 class Origin(Options):
-    """Where the checkpoint and the data of a run are now, if they moved, and where it is computed."""
+    """Where the model and the data of a run are now, if they moved, and where it is computed."""
 
-    checkpoint: Path | None = option(None, "Where the checkpoint is now, if it moved.")
+    checkpoint: Path | None = option(None, "Where the model is now, if it moved.")
     data: Path | None = option(None, "Where the data are now, if they moved.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
 
     def open(self, run: Run) -> Model:
-        """Return the checkpoint and the data of a run."""
+        """Return the model of a run with its data."""
         noted = run.manifest["provenance"]
         places = self.checkpoint or Path(noted["checkpoint"]), self.data or Path(noted["data"])
         loading = Loading.noted(noted["loading"], directory=places[0].is_dir())

@@ -1,4 +1,4 @@
-"""`sensikit prune`: one-shot pruning curves of an analysed checkpoint."""
+"""`sensikit prune`: one-shot pruning curves of an analysed model."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def prune(
     task: options.Task = None,
     resume: options.Resume = False,
 ) -> None:
-    """Prune an analysed checkpoint in several orders, and score every step."""
+    """Prune an analysed model in several orders, and score every step."""
     from sensikit.pruning.sweep import check_asked, parse_ratios
     from sensikit.pruning.sweep import prune as run_sweep
     from sensikit.run import Run
 
     found, ratios, seeds = Run.open(run), parse_ratios(curves.ratios), range(1, curves.seeds + 1)
     settings = replace(curves.settings, task=task or found.tasks[0])
-    check_asked(ratios, curves.order, seeds, settings)  # before a checkpoint is opened
+    check_asked(ratios, curves.order, seeds, settings)  # before the model is opened
     table = run_sweep(
         found,
         origin.open(found),

@@ -1,4 +1,4 @@
-"""`sensikit sweep`: a list of checkpoints through analyze and prune, one after the other, resumable."""
+"""`sensikit sweep`: a list of models through analyze and prune, one after the other, resumable."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ BESIDE_RANDOM = Curves(order=("specificity", "random"))
 
 
 def sweep(
-    checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoints that were trained on --data.")],
+    checkpoints: options.Checkpoints,
     data: options.Data,
-    out: Annotated[Path, typer.Option(help="A folder: one run directory below it for each checkpoint.")],
+    out: Annotated[Path, typer.Option(help="A folder: one run directory below it for each model.")],
     opening: options.Opening,
     analyses: Analyses,
     curves: Curves = BESIDE_RANDOM,
     train_split: Annotated[str, typer.Option(help="Whose sentences the batches of analyze are made of.")] = "train",
 ) -> None:
-    """Run analyze and prune on each checkpoint; call it again to go on where it stopped.
+    """Run analyze and prune on each model; call it again to go on where it stopped.
 
-    A run directory is named after its checkpoint's folder and file.
+    A run directory is named after the model's file or directory and the folder that it is in.
     """
     names = [path.name if path.is_dir() else f"{path.resolve().parent.name}-{path.stem}" for path in checkpoints]
     if len(set(names)) < len(names):
-        raise OptionError("CHECKPOINT", "two would have the same run directory", "rename a folder, or sweep them apart")
+        raise OptionError("MODEL", "two would have the same run directory", "rename a folder, or sweep them apart")
     origin = options.Origin(device=opening.device)
     for checkpoint, name in zip(checkpoints, names, strict=True):
         typer.echo(f"{checkpoint} → {out / name}", err=True)

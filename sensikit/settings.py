@@ -96,7 +96,8 @@ class Loading(Options):
     dtype: str = option("fp32", "of the weights; losses and sums are fp32.", choices=("fp32", "bf16"))
     revision: str | None = option(None, "Of a model on the Hugging Face hub: a branch, tag or commit.")
     prompt: str | None = option(
-        None, "What a model without language tags is asked: '{source_name}: {source}\\n{target_name}: '."
+        None,
+        "Template of a translation, for models without language tags: $'{source_name}: {source}\\n{target_name}: '.",
     )
 
     @classmethod
@@ -116,10 +117,12 @@ class AnalysisSettings(Options):
     """What decides the numbers of one task of a run."""
 
     task: str = option("mt", choices=TASKS)
-    """Translation, or the self-supervised task that the checkpoint was trained on; a run takes both in turn."""
+    """Translation, the self-supervised task of `sensikit train`, or language modelling; a run takes several in turn."""
     split: str = "train"
     """Whose sentences the batches are made of."""
-    loss: str = option("nll", "cross-entropy, or the criterion of the training run.", choices=("nll", "train"))
+    loss: str = option(
+        "nll", "cross-entropy, or the criterion of the training run (fairseq).", choices=("nll", "train")
+    )
     reduction: str = option("token", "mean over the target tokens of a batch, or their sum.", choices=("token", "sum"))
     mode: str = option("eval", "without dropout, or with it as in training.", choices=("eval", "train"))
     batches: int = option(500, "Batches of each set, at most.", least=2)

@@ -146,7 +146,7 @@ def _facts(systems: Mapping[str, Opener], settings: EvaluationSettings, groups: 
             **model.training,
         }  # fmt: skip
     if first is None:
-        raise OptionError("CHECKPOINT", "there is none", "give at least one")
+        raise OptionError("MODEL", "there is none", "give at least one")
     task = task_of(first, settings.task, SEED)
     return {
         "version": __version__,

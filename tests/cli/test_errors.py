@@ -107,7 +107,7 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path, backend: toy.ToyBacken
 
 def test_a_sweep_of_two_checkpoints_that_would_share_a_run_is_refused(tmp_path: Path) -> None:
     done = call("sweep", "x/one/a.pt", "y/one/a.pt", "--data", "data", "--out", tmp_path / "new", *SMALL)
-    one_line(done, 2, "CHECKPOINT", "same run directory")
+    one_line(done, 2, "MODEL", "same run directory")
     assert not (tmp_path / "new").exists()
 
 

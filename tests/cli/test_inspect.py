@@ -12,7 +12,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from sensikit.backends.fairseq.inspection import describe, inspect
+from sensikit.backends.fairseq.inspection import inspect
+from sensikit.backends.inspection import describe
 from sensikit.backends.fairseq.opening import FairseqModel
 from sensikit.errors import CheckpointError
 from sensikit.parameters import registry

@@ -122,9 +122,9 @@ def _shards(path: Path) -> tuple[Path, ...]:
             problem = "has weights that only running code in them could open, and none as safetensors"
             remedy = "convert it where you trust it: AutoModel….from_pretrained(DIR).save_pretrained(NEW)"
             raise CheckpointError(path, problem, remedy)
-        raise CheckpointError(
-            path, f"has no {WHOLE}", "fetch the weights too; an adapter is merged into its model first"
-        )
+        # of the hub, nothing but safetensors is fetched: the pickle of such a model is not seen here
+        remedy = "fetch it, or convert what there is where you trust it: AutoModel….from_pretrained(MODEL)"
+        raise CheckpointError(path, f"has no {WHOLE}", f"{remedy}.save_pretrained(NEW); merge an adapter first")
     named = read_json(path / INDEX, CheckpointError)
     files = named.get("weight_map") if isinstance(named, dict) else None
     if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):

@@ -349,7 +349,7 @@ class PromptedTranslation(Causal, _Pairs):
     def _template(self) -> str:
         if self.opened.prompt is None and not self._chat:
             problem = "is needed, for this model has no chat template"
-            raise OptionError("--prompt", problem, r"such as --prompt '{source_name}: {source}\n{target_name}: '")
+            raise OptionError("--prompt", problem, r"such as --prompt $'{source_name}: {source}\n{target_name}: '")
         return self.opened.prompt or PROMPT
 
     def _inputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
