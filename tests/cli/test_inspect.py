@@ -13,8 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from sensikit.backends.fairseq.inspection import inspect
-from sensikit.backends.inspection import describe
 from sensikit.backends.fairseq.opening import FairseqModel
+from sensikit.backends.inspection import describe
 from sensikit.errors import CheckpointError
 from sensikit.parameters import registry
 from sensikit_cli.inspect import inspect as command

@@ -29,7 +29,7 @@ def configuration(directory: Directory) -> Any:
     """Return transformers' configuration of a directory.
 
     Raises:
-        CheckpointError: if it predicts no next token, transformers does not have its architecture, or it needs code of its own.
+        CheckpointError: if it predicts no next token, needs code of its own, or is of no architecture that transformers has.
     """
     transformers = compat.load()
     kind = str(directory.config["model_type"])
