@@ -29,7 +29,7 @@ def configuration(directory: Directory) -> Any:
     """Return transformers' configuration of a directory.
 
     Raises:
-        CheckpointError: if it predicts no next token, needs code of its own, or is of no architecture that transformers has.
+        CheckpointError: if it predicts no next token, needs code of its own, or transformers lacks its architecture.
     """
     transformers = compat.load()
     kind = str(directory.config["model_type"])
