@@ -203,7 +203,7 @@ def test_a_sweep_names_its_devices(tmp_path: Path) -> None:
     settings = SweepSettings(decoding=Decoding(max_sentences=4), tokenizer="none", bootstrap=0)
     with DevicesNamed():
         table = prune(run, backend, [0.3], list(SCORERS), settings=settings, groups=["cat"])
-    assert len(table) == (1 + len(SCORERS)) * len(settings.metrics)
+    assert len(table) == (1 + len(SCORERS)) * len(settings.scored)
 
 
 # a GPU, where there is one

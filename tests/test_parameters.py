@@ -42,7 +42,7 @@ HUGGING_FACE = [
     ("model.decoder.layers.11.fc1.weight", "ffn", "decoder", 11),
     ("model.encoder.layers.3.ffn.experts.expert_7.fc1.weight", "ffn", "encoder", 3),
     ("model.encoder.layernorm_embedding.weight", "norm", "encoder", None),
-    ("lm_head.weight", "projection", "shared", None),
+    ("lm_head.weight", "projection", "decoder", None),
     # Marian
     ("model.decoder.embed_tokens.weight", "embedding", "decoder", None),
     ("model.encoder.layers.2.final_layer_norm.bias", "norm", "encoder", 2),

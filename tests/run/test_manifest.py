@@ -72,7 +72,6 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "with no group": (lambda m: m.update(groups={}), "lacks any groups"),
     "with a group that is none": (lambda m: m["groups"].update(cat="Catalan"), "lacks cat's name"),
     "with a size in words": (lambda m: m["groups"]["cat"]["sizes"].update(test="many"), "lacks cat's sizes"),
-    "with a size in words": (lambda m: m["groups"]["cat"]["sizes"].update(train="8"), "lacks cat's sizes"),
     "with no analysis": (lambda m: m.update(analyses={}), "lacks any analyses"),
     "with an analysis that is none": (lambda m: m.update(analyses={"mt": "S"}), "lacks the mt analysis's signature"),
     "with a count in words": (lambda m: m.update(prunable_count="8"), "lacks prunable_count"),

@@ -59,7 +59,7 @@ def _pass_over_broken_torchaudio(transformers: ModuleType) -> None:
     """Have transformers take a torchaudio that cannot be imported for one that is not there.
 
     fairseq's metadata ask for torchaudio, whose build on PyPI needs CUDA. transformers looks whether it is installed
-    and then imports it with every model class, beside a CPU torch to no avail.
+    and then imports it with every model class, which fails beside a torch for the CPU.
     """
     utils = transformers.utils
     if utils.is_torchaudio_available() and not _can_be_imported("torchaudio"):

@@ -109,7 +109,7 @@ def _settings(decoding: Decoding, most: int, pad: int, eos: int | None, start: i
 
 
 def _ended(longest: int, eos: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Return what ends a hypothesis of the longest length, which pays for its end; transformers' own would not."""
+    """Return a processor that ends the longest hypotheses and scores their end, which transformers' own does not."""
 
     def ended(tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         if tokens.shape[1] <= longest:

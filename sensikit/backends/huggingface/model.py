@@ -17,7 +17,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """By name; float16 is only stored, and never measured in."""
 
 GENERATES = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel", "MTModel")
-"""How the class of a model ends that predicts the next token."""
+"""How the names of classes that predict the next token end."""
 
 _LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers", "n_layer")
 
@@ -29,7 +29,7 @@ def configuration(directory: Directory) -> Any:
     """Return transformers' configuration of a directory.
 
     Raises:
-        CheckpointError: if it is of no architecture that transformers has, or needs code of its own.
+        CheckpointError: if it predicts no next token, needs code of its own, or transformers lacks its architecture.
     """
     transformers = compat.load()
     kind = str(directory.config["model_type"])

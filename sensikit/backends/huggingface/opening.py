@@ -121,7 +121,7 @@ def _start(config: Any) -> int | None:
 
 
 def _no_pairs(text: TextData, direction: str | None, pairs: Sequence[str] | None) -> bool:
-    """Return whether a decoder language model is to translate nothing: none asked for, and none there by itself."""
+    """Return whether a decoder language model has nothing to translate: no pair is asked for, and the text has none."""
     if direction or pairs:
         return False
     try:

@@ -71,7 +71,7 @@ class Opened:
 
 
 def check_prompt(template: str | None) -> None:
-    """Refuse a template without {source}, or with a field that there is not.
+    """Refuse a template without {source}, or with an unknown field.
 
     Raises:
         OptionError: naming it.
@@ -138,7 +138,7 @@ class TextTask:
         return self.examples(group, split).long
 
     def bytes(self, group: str, split: str = "train") -> np.ndarray:
-        """Return (n,) int64, the bytes in UTF-8 of the text that is counted of every example."""
+        """Return (n,) int64, the bytes in UTF-8 of the counted text of every example."""
         found = self.examples(group, split)
         return np.array([len(found.texts[row].encode()) for row in found.rows], dtype=np.int64)
 
