@@ -47,8 +47,8 @@ def digest(path: Path, root: Path, manifest: Mapping[str, Any]) -> str:
 def thresholds_of(manifest: Mapping[str, Any]) -> tuple[int, int]:
     """Return the fewest examples of a High and of a Low language: the manifest's, or else the paper's."""
     found = manifest.get("tiers")
-    values = tuple(found.get(name) for name in ("high", "low")) if isinstance(found, dict) else ()
-    return (values[0], values[1]) if values and all(type(value) is int for value in values) else THRESHOLDS
+    high, low = (found.get(name) if isinstance(found, dict) else None for name in ("high", "low"))
+    return (high, low) if isinstance(high, int) and isinstance(low, int) else THRESHOLDS
 
 
 def described_languages(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
