@@ -91,8 +91,8 @@ def banded(points: pd.DataFrame, bands: pd.DataFrame | None, change: bool = Fals
     return merged[COLUMNS]
 
 
-def unlike_random(points: pd.DataFrame, tests: pd.DataFrame | None) -> pd.Series[bool]:
-    """Return which points of the specificity order differ from the random order of the same run, p below 0.05.
+def like_random(points: pd.DataFrame, tests: pd.DataFrame | None) -> pd.Series[bool]:
+    """Return which points of the specificity order were tested against random of the same run, p not below 0.05.
 
     Args:
         points: what `curve` returns.
@@ -101,7 +101,7 @@ def unlike_random(points: pd.DataFrame, tests: pd.DataFrame | None) -> pd.Series
     if tests is None or points.empty:
         return pd.Series(False, index=points.index)
     rows = tests[(tests["order_a"] == CONTROL) & (tests["order_b"] == CHOSEN) & (tests["run_a"] == tests["run_b"])]
-    rows = _as_in(rows[rows["p"] < LEVEL].rename(columns={"run_b": "run", "order_b": "order"}), points)
+    rows = _as_in(rows[rows["p"] >= LEVEL].rename(columns={"run_b": "run", "order_b": "order"}), points)
     return pd.Series(pd.MultiIndex.from_frame(points[POINT]).isin(pd.MultiIndex.from_frame(rows[POINT])), points.index)
 
 
@@ -148,7 +148,7 @@ def pruning_curves(
         metric: by default BLEU, or the first that the table has.
         change: draw the change from the unpruned model instead of the score itself.
         bands: see `banded`; without it, the mean of the groups' own bounds.
-        tests: see `unlike_random`; without it, no mark is open.
+        tests: see `like_random`; without it, no mark is open.
         width: of the figure, in inches.
     """
     frame = of_metric(frame, metric)
@@ -217,9 +217,8 @@ def _alike(noise: pd.DataFrame | None, frame: pd.DataFrame) -> pd.DataFrame | No
 def _points(frame: pd.DataFrame, change: bool, bands: pd.DataFrame | None, tests: pd.DataFrame | None) -> pd.DataFrame:
     """Return the points of the curves with their bands, and in `like_random` which random cannot be told from."""
     points = banded(curve(frame, change=change), bands, change)
-    pruned = (points["order"] == CHOSEN) & (points["ratio"] > 0)
-    tested = tests is not None and CONTROL in set(points["order"])
-    return points.assign(like_random=tested & pruned & ~unlike_random(points, tests))
+    shown = tests if CONTROL in set(points["order"]) else None
+    return points.assign(like_random=like_random(points, shown))
 
 
 @styled

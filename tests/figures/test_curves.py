@@ -182,13 +182,15 @@ def test_a_single_run_finds_its_bands_under_whatever_name_they_have() -> None:
     bands = synthetic_tables.bands(points).assign(run="my run")
     assert curves.banded(points, bands)["low"].notna().all()
     tests = synthetic_tables.curve_tests(points).assign(run_a="my run", run_b="my run")
-    assert curves.unlike_random(points, tests).sum() == 5
+    assert curves.like_random(points, tests.assign(p=1.0)).sum() == 5
 
 
 def test_open_marks_are_the_points_that_random_pruning_cannot_be_told_from() -> None:
     frame, bands, tests = noisy()
     figure = figures.pruning_curves(frame, bands=bands, tests=tests).figure
     assert [hollow(ax) for ax in figure.axes] == [[[0.1, 0.9]], [[0.1, 0.9]]]
+    untested = figures.pruning_curves(frame, tests=tests[tests["ratio"] != 0.1]).figure
+    assert [hollow(ax) for ax in untested.axes] == [[[0.9]], [[0.9]]]
     assert "Open marks" in figures.pruning_curves(frame, tests=tests).caption
     assert not hollow(figures.pruning_curves(frame).figure.axes[0])
     assert "Open marks" not in figures.pruning_curves(frame).caption
@@ -198,7 +200,7 @@ def test_a_test_between_runs_is_none_against_random() -> None:
     frame, _, tests = noisy(())
     between = tests[tests["run_a"] != tests["run_b"]]
     assert len(between) == 6
-    assert not curves.unlike_random(curves.curve(frame), between).any()
+    assert not curves.like_random(curves.curve(frame), between.assign(p=1.0)).any()
 
 
 def test_without_a_random_order_no_mark_is_open() -> None:
