@@ -27,11 +27,7 @@ def sweep(
 ) -> None:
     """Run analyze and prune on each model; call it again to go on where it stopped.
 
-<<<<<<< HEAD
-    A run directory is named after the model's file or directory and the folder that it is in.
-=======
     A run directory is named after the model's directory, or after a file and the folder that it is in.
->>>>>>> docs
     """
     names = [path.name if path.is_dir() else f"{path.resolve().parent.name}-{path.stem}" for path in checkpoints]
     if len(set(names)) < len(names):
