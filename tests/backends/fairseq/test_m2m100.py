@@ -351,7 +351,7 @@ def test_both_backends_measure_the_same_and_prune_the_same(
         plan = pruning_plan(run, opened.module, Order("specificity", "cat"), [0.5])
         masks.append(np.concatenate([inside for *_, inside in chosen(run, opened.module, plan, 0.5)]))
     assert said[0] == said[1]
-    # biases of keys cancel in the softmax: their S is nothing but rounding, and so is their D; and a few D lie at the cut
+    # biases of keys cancel in the softmax: their S is nothing but rounding, and so is their D; a few lie at the cut
     sensitivity = np.concatenate([each[0] for each in one.stream([one.vector("mt", "cat")], prunable_of(one))])
     differ = (masks[0] != masks[1]) & (sensitivity > 1e-6 * sensitivity.max())
     assert differ.mean() < 1e-3
