@@ -188,14 +188,15 @@ def sample_of(parameters: Sequence[Parameter], limit: int = SAMPLED) -> dict[str
     return chosen
 
 
-def memory_of(count: int, held_gradient: bool = True) -> int:
+def memory_of(count: int, held_gradient: bool = True, width: int = FLOAT) -> int:
     """Return the bytes of memory that an analysis of `count` parameters takes, beside what a micro-batch takes.
 
     Args:
         count: scalars.
         held_gradient: a whole gradient is held, for a batch is computed in several parts, or judged before it counts.
+        width: bytes of a weight, and of its gradient.
     """
-    return FLOAT * count * (VECTORS_IN_MEMORY + held_gradient)
+    return count * (FLOAT * (VECTORS_IN_MEMORY - 1) + width * (1 + held_gradient))
 
 
 def disk_per_group(count: int) -> int:

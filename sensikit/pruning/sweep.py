@@ -86,9 +86,10 @@ def prune(
     with run.locked(), Ledger.begun(run.path / "pruning", noted, resume) as ledger:
         todo = [cell for cell in wanted if ledger.missing(cell, settings.scored)]
         run.check(settings.task, [name for key in keys for name in (key, rest_of(key))] if todo else [])
+        # an order that the model does not allow is refused before there is a ledger
+        measure_missing(run, model, [(cell.order, cell.group) for cell in todo], settings.task)
         ledger.save()
         record(ledger.path, command)
-        measure_missing(run, model, [(cell.order, cell.group) for cell in todo], settings.task)
         with progress(len(todo), "pruning", "cells") as bar:
             for cell, count in _pruned(run, model, todo, settings):
                 lacking = ledger.missing(cell, settings.scored)

@@ -237,5 +237,6 @@ def estimate(model: Model, settings: AnalysisSettings, groups: Sequence[str] | N
     # the first one also pays for what is loaded and allocated once
     seconds = (done[-1] - done[0]) / max(len(done) - 1, 1)
     batches = sum(len(batches) for batches in plan.sets.values())
-    memory = memory_of(count, held_gradient(settings))
+    width = max(tensor.element_size() for tensor in model.module.parameters())
+    memory = memory_of(count, held_gradient(settings), width)
     return Cost(memory, disk_of(count, plan), seconds * batches, batches)

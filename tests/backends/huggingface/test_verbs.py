@@ -21,7 +21,7 @@ from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.settings import AnalysisSettings, Decoding, Loading
 from tests.support import directories
-from tests.support.command import done
+from tests.support.command import call, done
 
 Directory = Callable[[str], Path]
 SMALL = ("--batches", "6", "--tokens", "40", "--device", "cpu")
@@ -116,6 +116,18 @@ def test_shards_are_the_model_whole(directory: Directory, text: Path, tmp_path: 
     assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
     again = open_model(parts, text, "xxx-fra", "cpu")
     assert again.provenance.checkpoint_sha256 == runs[1].manifest["provenance"]["checkpoint_sha256"]
+
+
+def test_an_order_that_a_model_does_not_allow_is_refused_and_leaves_no_ledger(
+    directory: Directory, text: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    done("analyze", directory("gpt2"), "--data", text, "--out", run, *SMALL)
+    before = sorted(run.rglob("*"))
+    found = call("prune", run, "--order", "wanda", "--ratios", "0,0.5", "--groups", "cat")
+    assert found.code == 2
+    assert "--order wanda: the inputs of transformer.h.0.attn.c_attn.weight cannot be seen" in found.error
+    assert sorted(run.rglob("*")) == before
 
 
 def test_a_name_of_the_hub_is_looked_up_in_its_cache(
