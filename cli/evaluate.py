@@ -32,10 +32,14 @@ def evaluate(
         ),
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="The label that others are tested against: the first.")] = None,
-    task: Annotated[str, typer.Option(help="mt, denoise or lm: whose sentences are scored.")] = "mt",
+    task: Annotated[
+        str | None,
+        typer.Option(help="mt, denoise or lm: whose sentences are scored; by default that of the first model."),
+    ] = None,
     resume: options.Resume = False,
 ) -> None:
     """Score the test sets with each model, translated where the metric needs it, and test the differences."""
+    from sensikit.backends import first_task
     from sensikit.evaluation.systems import evaluate_systems, labels_of
     from sensikit.evaluation.tables import text
 
@@ -46,7 +50,7 @@ def evaluate(
         found = evaluate_systems(
             {name: partial(opening.open, path, data) for name, path in zip(names, checkpoints, strict=True)},
             out or Path(stack.enter_context(TemporaryDirectory())),
-            replace(settings, task=task),
+            replace(settings, task=task or first_task(checkpoints[0], opening.loading.revision)),
             groups=opening.groups,
             baseline=baseline,
             resume=resume,

@@ -57,6 +57,20 @@ def open_model(
     return open_checkpoint(checkpoint, data, direction, device, pairs)
 
 
+def first_task(checkpoint: Path, revision: str | None = None) -> str:
+    """Return what a model is for: "mt", or "lm" of a decoder language model.
+
+    Raises:
+        CheckpointError: if it cannot be read safely.
+    """
+    if is_file(checkpoint):
+        return "mt"
+    from sensikit.backends.huggingface.directory import read_directory
+    from sensikit.backends.huggingface.model import configuration
+
+    return "mt" if configuration(read_directory(checkpoint, revision)).is_encoder_decoder else "lm"
+
+
 def inspect(checkpoint: Path, revision: str | None = None) -> Contents:
     """Return what a checkpoint holds, found without running anything inside it and without loading its weights.
 

@@ -85,6 +85,11 @@ def mbart50(text: Path, folder: Path) -> Any:
     return transformers.MBart50Tokenizer(vocab=[*specials, *_pieces(text, folder)[1]])
 
 
+def mbart25(text: Path, folder: Path) -> Any:
+    specials = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
+    return transformers.MBartTokenizer(vocab=[*specials, *_pieces(text, folder)[1]])
+
+
 def marian(text: Path, folder: Path) -> Any:
     pieces, names = _pieces(text, folder)
     vocabulary = _vocabulary(folder, ["</s>", "<unk>", *(name for name, _ in names), ">>fra<<", ">>deu<<", "<pad>"])
@@ -122,6 +127,7 @@ FAMILIES: dict[str, Made] = {
     "m2m": (m2m, transformers.M2M100ForConditionalGeneration, transformers.M2M100Config, SEQ2SEQ, {}),
     "nllb": (nllb, transformers.M2M100ForConditionalGeneration, transformers.M2M100Config, SEQ2SEQ, {}),
     "mbart50": (mbart50, transformers.MBartForConditionalGeneration, transformers.MBartConfig, SEQ2SEQ, {}),
+    "mbart25": (mbart25, transformers.MBartForConditionalGeneration, transformers.MBartConfig, SEQ2SEQ, {}),
     "marian": (marian, transformers.MarianMTModel, transformers.MarianConfig, SEQ2SEQ, {}),
     "madlad": (madlad, transformers.T5ForConditionalGeneration, transformers.T5Config, T5, {}),
     "llama": (bpe, transformers.LlamaForCausalLM, transformers.LlamaConfig, DECODER, {**PADDED, "chat_template": CHAT}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from sensikit.sensitivity.taylor import measure
 from sensikit.settings import Loading
 from tests.support.directories import FAMILIES
 
-SEQ2SEQ = ("m2m", "nllb", "mbart50", "marian", "madlad")
+SEQ2SEQ = ("m2m", "nllb", "mbart50", "mbart25", "marian", "madlad")
 DECODERS = tuple(family for family in FAMILIES if family not in SEQ2SEQ)
 Directory = Callable[[str], Path]
 
@@ -34,6 +36,7 @@ def stock_ids(model: HuggingFaceModel, family: str, source: str, target: str) ->
     """Return what a user of transformers would feed and expect."""
     tokenizer = model.opened.tokens.tokenizer
     codes = {"m2m": ("en", "fr"), "nllb": ("eng_Latn", "fra_Latn"), "mbart50": ("en_XX", "fr_XX")}
+    codes["mbart25"] = codes["mbart50"]
     if family in codes:
         tokenizer.src_lang, tokenizer.tgt_lang = codes[family]
     prefix = {"marian": ">>fra<< ", "madlad": "<2fr> "}.get(family, "")
@@ -48,6 +51,20 @@ def test_tags_stand_where_the_tokenizer_puts_them(family: str, directory: Direct
     found = task.examples("eng", "train")  # type: ignore[attr-defined]
     for row in range(20):
         assert (found.inputs[row], found.targets[row]) == stock_ids(model, family, sources[row], targets[row])
+
+
+def test_nllb_as_it_once_was_has_the_tag_after_the_source(directory: Directory, text: Path, tmp_path: Path) -> None:
+    path = tmp_path / "legacy"
+    shutil.copytree(directory("nllb"), path)
+    settings = path / "tokenizer_config.json"
+    noted = json.loads(settings.read_text(encoding="utf-8"))
+    settings.write_text(json.dumps({**noted, "legacy_behaviour": True}), encoding="utf-8")
+    model = opened(path, text, "xxx-fra")
+    tokenizer = model.opened.tokens.tokenizer
+    tokenizer.src_lang = "eng_Latn"
+    found = model.opened.tokens.source(["river"], "eng_Latn", "fra_Latn")
+    assert found == tokenizer(["river"])["input_ids"]
+    assert found[0][-1] == tokenizer.convert_tokens_to_ids("eng_Latn")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

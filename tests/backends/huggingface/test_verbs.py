@@ -55,8 +55,7 @@ def test_every_verb(
     assert size is not None
     assert pair["loss"] == pytest.approx(nats[:, 0].sum() / nats[:, 1].sum(), rel=1e-5)
     assert pair["bpb"] == pytest.approx(nats[:, 0].sum() / np.log(2) / size[:4].sum(), rel=1e-5)
-    task_option = ("--task", "lm") if family == "llama" else ()
-    scored = ("--metric", metrics, "--tokenizer", "13a", *task_option)
+    scored = ("--metric", metrics, "--tokenizer", "13a")
     out = done("evaluate", model, "--data", text, *direction, *scored, "--out", tmp_path / "evaluation")
     assert f"{family}: ckpt {shown['sha256'][:8]}" in out
     pruned, mask = tmp_path / "pruned", tmp_path / "mask.safetensors"
