@@ -29,7 +29,9 @@ def sweep(
 
     A run directory is named after the model's directory, or after a file and the folder that it is in.
     """
-    names = [path.name if path.is_dir() else f"{path.resolve().parent.name}-{path.stem}" for path in checkpoints]
+    from sensikit.evaluation.systems import named
+
+    names = [named(path) for path in checkpoints]
     if len(set(names)) < len(names):
         raise OptionError("MODEL", "two would have the same run directory", "rename a folder, or sweep them apart")
     origin = options.Origin(device=opening.device)

@@ -105,6 +105,11 @@ def canonical(name: str) -> str | None:
     return "_".join([code, *kept])
 
 
+def standard(name: str) -> str:
+    """Return the `canonical` code of a language, or the name itself where no standard knows it."""
+    return canonical(name) or name
+
+
 def language_in(part: str) -> str | None:
     """Return the `canonical` code that a part of a file's name is; None if it is more likely something else."""
     return None if part.lower() in _NOT_LANGUAGES else canonical(part)
@@ -286,7 +291,7 @@ def select(trained: Sequence[Pair], direction: str | None = None, pairs: Sequenc
         pairs = direction.split("+")
     if pairs is not None:
         own = {"-".join(pair): pair for pair in trained}
-        known = {"-".join(map(_shown, pair)): pair for pair in trained} | own
+        known = {"-".join(map(standard, pair)): pair for pair in trained} | own
         unknown = [pair for pair in pairs if pair not in known]
         if unknown or not pairs:
             problem = f"the model was not trained on {unknown[0]}" if unknown else "names no pair"
@@ -310,7 +315,7 @@ def views(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
     languages = sorted(dict.fromkeys(code for pair in pairs for code in pair), key=lambda code: code != hub)
     found: dict[str, list[Pair]] = {}
     for code in languages:
-        for name, side in ((f"xxx-{_shown(code)}", 1), (f"{_shown(code)}-xxx", 0)):
+        for name, side in ((f"xxx-{standard(code)}", 1), (f"{standard(code)}-xxx", 0)):
             those = [pair for pair in pairs if pair[side] == code]
             if len(those) > 1 or (those and code == hub):
                 found.setdefault(name, those)  # of two codes of one language, the first
@@ -321,11 +326,6 @@ def hub_of(pairs: Sequence[Pair]) -> str:
     """Return the language that all pairs have in common, the target of a single pair; or nothing."""
     common = set.intersection(*(set(pair) for pair in pairs))
     return (common & {pairs[0][1]} or common or {""}).pop()
-
-
-def _shown(code: str) -> str:
-    """Return the code that a direction is written with: ISO 639-3 where it is known."""
-    return canonical(code) or code
 
 
 def chosen_groups(known: Sequence[str], groups: Sequence[str] | None) -> list[str]:
@@ -359,7 +359,7 @@ def grouped(
     """
     codes = [key] if pair is None or key in pair else list(pair)
     pairs = sizes.get("train")
-    found = [{**described(_shown(code), pairs, thresholds), **(noted or {}).get(code, {})} for code in codes]
+    found = [{**described(standard(code), pairs, thresholds), **(noted or {}).get(code, {})} for code in codes]
     return Group(
         key=key,
         source=pair[0] if pair else None,

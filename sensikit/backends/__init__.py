@@ -6,17 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensikit.backends.base import Model
+from sensikit.backends.base import Model, is_file
 from sensikit.errors import OptionError
 from sensikit.settings import Loading
 
 if TYPE_CHECKING:
     from sensikit.backends.inspection import Contents
-
-
-def is_file(checkpoint: Path) -> bool:
-    """Return whether a model is a file, as fairseq's are; Hugging Face's are directories, or names of the hub."""
-    return checkpoint.is_file() or (not checkpoint.exists() and checkpoint.suffix == ".pt")
 
 
 def open_model(

@@ -50,6 +50,11 @@ class Provenance:
     """What of `Loading` is not as usual; of a model on the hub its commit too."""
 
 
+def is_file(checkpoint: Path) -> bool:
+    """Return whether a model is a file, as fairseq's are; Hugging Face's are directories, or names of the hub."""
+    return checkpoint.is_file() or (not checkpoint.exists() and checkpoint.suffix == ".pt")
+
+
 class Task(Protocol):
     """What a model was trained to do: the examples of its groups, and what the model loses on them.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sensikit.errors import DataError
 from sensikit.files import read_json, sha256, unreadable
-from sensikit.languages import THRESHOLDS
+from sensikit.languages import THRESHOLDS, Group, Pair, grouped
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
@@ -44,17 +44,21 @@ def digest(path: Path, root: Path, manifest: Mapping[str, Any]) -> str:
     return found
 
 
-def thresholds_of(manifest: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the fewest examples of a High and of a Low language: the manifest's, or else the paper's."""
-    found = manifest.get("tiers")
-    high, low = (found.get(name) if isinstance(found, dict) else None for name in ("high", "low"))
-    return (high, low) if isinstance(high, int) and isinstance(low, int) else THRESHOLDS
+def group_of(key: str, pair: Pair | None, sizes: Mapping[str, int], manifest: Mapping[str, Any]) -> Group:
+    """Return the group of a pair, or of a language alone, with what a manifest knows of its languages and tiers.
 
-
-def described_languages(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return name, family and tier of each language, as far as the manifest has them."""
-    return {
+    Args:
+        key: see `sensikit.languages.grouped`.
+        pair: (source, target); None of a language alone.
+        sizes: examples by split.
+        manifest: empty where there is none.
+    """
+    tiers = manifest.get("tiers")
+    high, low = (tiers.get(name) if isinstance(tiers, dict) else None for name in ("high", "low"))
+    thresholds = (high, low) if isinstance(high, int) and isinstance(low, int) else THRESHOLDS
+    noted = {
         code: {name: str(entry[name]) for name in ("name", "family", "tier") if entry.get(name)}
         for code, entry in manifest.get("languages", {}).items()
         if isinstance(entry, dict)
     }
+    return grouped(key, pair, sizes, noted, thresholds)

@@ -85,7 +85,7 @@ class Metric:
         """Return every choice that moves the score or its interval; of BLEU and chrF++ sacreBLEU's own signature."""
         drawn = (bootstrap, SEED) if bootstrap > 1 else (None, None)
         if self.made is None:
-            unit = "nats/token" if self.name == "loss" else "bits/byte"
+            unit = self.unit.replace(" per ", "/")
             return signature(self.name, kind="nll", unit=unit, bs=drawn[0], seed=drawn[1])
         metric = self.made(tokenizer, spm_model)
         metric.num_refs, (metric.n_bootstrap, metric.seed) = 1, drawn
@@ -289,9 +289,8 @@ def check_scored(names: Sequence[str], model: Model, task: str, split: str) -> N
         OptionError: naming it.
     """
     for metric in chosen(names):
-        if metric.decodes:
-            translation_of(model, task)
-        if metric.name == "bpb" and task_of(model, task).bytes(next(iter(task_of(model, task).groups)), split) is None:
+        of = translation_of(model, task) if metric.decodes else task_of(model, task)
+        if metric.score is bits_per_byte and of.bytes(next(iter(of.groups)), split) is None:
             raise OptionError("--metric", f"the bytes of {task} sentences are not known", "give --metric loss")
 
 

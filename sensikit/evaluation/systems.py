@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from sensikit.backends.base import Model, task_of, translation_of
+from sensikit.backends.base import Model, is_file, task_of, translation_of
 from sensikit.errors import DataError, OptionError, RunError
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.folder import KIND, Translated
@@ -111,14 +111,18 @@ def labels_of(checkpoints: Sequence[Path], labels: Sequence[str] = ()) -> list[s
     """
     if labels and len(labels) != len(checkpoints):
         raise OptionError("--label", f"there are {len(labels)} for {len(checkpoints)} checkpoints", "give one for each")
-    files = {path: path.is_file() or path.suffix == ".pt" for path in checkpoints}
-    names = list(labels) or [(path.resolve().parent if files[path] else path).name for path in checkpoints]
+    names = list(labels) or [(path.resolve().parent if is_file(path) else path).name for path in checkpoints]
     if not labels and len(set(names)) < len(names):
-        names = [f"{path.resolve().parent.name}-{path.stem}" for path in checkpoints]
+        names = [named(path) for path in checkpoints]
     for name in names:
         if names.count(name) > 1:
             raise OptionError("--label", f"two checkpoints would be called {name}", "give one for each, all different")
     return names
+
+
+def named(checkpoint: Path) -> str:
+    """Return what a model is called by itself: FOLDER-FILE of a checkpoint, the name of a directory, or of the hub."""
+    return f"{checkpoint.resolve().parent.name}-{checkpoint.stem}" if is_file(checkpoint) else checkpoint.name
 
 
 def _check_labels(labels: Sequence[str]) -> None:

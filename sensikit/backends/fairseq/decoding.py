@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from sensikit.backends.decoding import check_room, finite
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.model import Opened, detokenizer_of, tags_of
-from sensikit.errors import DataError, OptionError
+from sensikit.errors import DataError
 from sensikit.files import lines
 from sensikit.languages import Pair
 from sensikit.settings import Decoding
-
-LARGEST_LOGIT = 1e4
-"""Logits are kept within ± this while decoding: far beyond any that a model has, and what NaN and infinity become."""
 
 
 def translations(
@@ -41,10 +37,10 @@ def translations(
     limit = opened.limits[0]
     count = len(lengths) if decoding.max_sentences is None else min(len(lengths), decoding.max_sentences)
     kept = np.minimum(lengths[:count], limit)
-    _check(decoding, int(kept.min()) if count else 0)
+    check_room(decoding, int(kept.min()) if count else 0)
     found: list[str | None] = [None] * count
     text = _text(opened)
-    with _decoding(opened.module), compat.quiet():
+    with finite(opened.module, opened.module.decoder.output_projection), compat.quiet():
         opened.task.args.source_lang, opened.task.args.target_lang = pair
         generator = opened.task.build_generator([opened.module], _arguments(decoding))
         for rows in _batches(opened, kept, decoding.max_tokens):
@@ -57,11 +53,6 @@ def translations(
     if missing:
         raise RuntimeError(f"sentences {missing[:5]} of {'-'.join(pair)} were not translated")
     return [hypothesis or "" for hypothesis in found], int((lengths[:count] > limit).sum())
-
-
-def _check(decoding: Decoding, shortest: int) -> None:
-    if int(decoding.max_len_a * shortest + decoding.max_len_b) < 1:
-        raise OptionError("--max-len-b", "leaves no room for a single token", "give a longer limit")
 
 
 def _batches(opened: Opened, lengths: np.ndarray, max_tokens: int) -> Sequence[np.ndarray]:
@@ -91,25 +82,6 @@ def _arguments(decoding: Decoding) -> Namespace:
         unnormalized=False,
         keep_inference_langtok=False,
     )
-
-
-@contextlib.contextmanager
-def _decoding(module: Any) -> Iterator[None]:
-    """Put the module in evaluation mode with finite logits, and afterwards back as it was."""
-    training = module.training
-    module.eval()
-    hook = module.decoder.output_projection.register_forward_hook(_finite)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        hook.remove()
-        module.train(training)
-
-
-def _finite(module: nn.Module, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
-    """Return the logits, those that are infinite or undefined made finite: fairseq's beam search stops on them."""
-    return torch.nan_to_num(logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
 
 
 def _text(opened: Opened) -> Any:

@@ -17,9 +17,10 @@ from sensikit.backends.base import Item
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.data import files_of
 from sensikit.backends.fairseq.model import Opened
+from sensikit.backends.manifest import group_of
 from sensikit.errors import DataError, OptionError
 from sensikit.files import sha256_of
-from sensikit.languages import Group, Pair, grouped
+from sensikit.languages import Group, Pair
 from sensikit.progress import progress
 from sensikit.signature import rng
 from sensikit.training.noise import MASK, OBJECTIVES, Example, Vocabulary
@@ -77,7 +78,8 @@ def _groups(opened: Opened, pairs: Mapping[str, Pair]) -> dict[str, Group]:
     """Return the groups of translation, where they are languages; the languages themselves, where they are pairs."""
     if list(pairs) == list(opened.groups):
         return dict(opened.groups)
-    return {language: grouped(language, None, opened.data.counts(*pair)) for language, pair in pairs.items()}
+    data = opened.data
+    return {code: group_of(code, None, data.counts(*pair), data.manifest) for code, pair in pairs.items()}
 
 
 class Denoising:

@@ -12,16 +12,16 @@ from sensikit.backends.base import Provenance, Task
 from sensikit.backends.devices import pick_device
 from sensikit.backends.fairseq import checkpoint as checkpoints
 from sensikit.backends.fairseq import compat
-from sensikit.backends.fairseq.data import DataBin, open_data
+from sensikit.backends.fairseq.data import open_data
 from sensikit.backends.fairseq.denoising import Denoising
 from sensikit.backends.fairseq.m2m100 import write_huggingface
 from sensikit.backends.fairseq.model import Opened, build_model, build_task, encoder_projection
 from sensikit.backends.fairseq.pruned import write_pruned
 from sensikit.backends.fairseq.settings import trained
 from sensikit.backends.fairseq.translation import Translation
-from sensikit.backends.manifest import described_languages
+from sensikit.backends.manifest import group_of
 from sensikit.errors import DataError
-from sensikit.languages import Group, Pair, direction_of, grouped, keyed, select
+from sensikit.languages import direction_of, keyed, select
 
 
 class FairseqModel:
@@ -83,7 +83,7 @@ def open_checkpoint(
     settings = trained(file)
     selected = select(settings.pairs, direction, pairs)
     chosen = keyed(selected)
-    groups = {key: _group(key, pair, directory) for key, pair in chosen.items()}
+    groups = {key: group_of(key, pair, directory.counts(*pair), directory.manifest) for key, pair in chosen.items()}
     there = {key: group for key, group in groups.items() if group.sizes}
     if not there:
         shown = ", ".join(map("-".join, list(chosen.values())[:4]))
@@ -106,8 +106,3 @@ def open_checkpoint(
     view = direction_of(selected, settings.pairs)
     opened = Opened(module, task, parts, settings, directory, held, there, view, where, projection)
     return FairseqModel(opened, provenance, notes)
-
-
-def _group(key: str, pair: Pair, data: DataBin) -> Group:
-    """Return what the data's manifest, or else our own table, knows of a group, with its pairs counted."""
-    return grouped(key, pair, data.counts(*pair), described_languages(data.manifest))

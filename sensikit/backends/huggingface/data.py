@@ -135,16 +135,14 @@ class TextData:
         alone = columns in self.texts.get((code,), {}).values()
         return found if alone else list(dict.fromkeys(found))
 
-    def fingerprint(self, items: Iterable[Pair | str]) -> str:
-        """Return one SHA-256 of all files that pairs, or languages, are read from: their names in `root` and hashes.
+    def fingerprint(self, pairs: Iterable[Pair] | None = None) -> str:
+        """Return one SHA-256 of all files of text, or of those that pairs are read from: their names and hashes.
 
         Raises:
             DataError: if a file cannot be read, or is not what the manifest says it was.
         """
-        files = set()
-        for item in items:
-            splits = self._alone(self.code(item)) if isinstance(item, str) else self._sides(*map(self.code, item))
-            files |= {column.path for columns in splits.values() for column in columns}
+        of = self.texts.values() if pairs is None else (self._sides(*map(self.code, pair)) for pair in pairs)
+        files = {column.path for splits in of for columns in splits.values() for column in columns}
         names = {path.relative_to(self.root).as_posix(): path for path in files}
         return sha256_of(*(f"{name}={digest(names[name], self.root, self.manifest)}" for name in sorted(names)))
 

@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sensikit.backends.decoding import check_room, finite
 from sensikit.backends.huggingface import compat
-from sensikit.errors import OptionError
 from sensikit.settings import Decoding
-
-LARGEST_LOGIT = 1e4
-"""Logits are kept within ± this while decoding: far beyond any that a model has, and what NaN and infinity become."""
 
 
 def generate(
@@ -46,10 +43,10 @@ def generate(
         lengths: tokens that the longest output counts from, of each input; by default its own.
     """
     counted = np.array(lengths if lengths is not None else [len(each) for each in inputs], dtype=np.int64)
-    if len(counted) and int(decoding.max_len_a * counted.min() + decoding.max_len_b) < 1:
-        raise OptionError("--max-len-b", "leaves no room for a single token", "give a longer limit")
+    if len(counted):
+        check_room(decoding, int(counted.min()))
     found: list[list[int]] = [[] for _ in inputs]
-    with _decoding(module):
+    with finite(module, module.get_output_embeddings()), _without_defaults(module):
         for rows in batches([len(each) for each in inputs], decoding.max_tokens):
             longest = max(len(inputs[row]) for row in rows)
             room = (limit or 1 << 30) - (1 if start is not None else longest) - (forced is not None)
@@ -127,18 +124,11 @@ def _until(tokens: list[int], eos: int | None, pad: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def _decoding(module: Any) -> Iterator[None]:
-    """Put the module in evaluation mode with finite logits and without defaults of its own; then back as it was."""
-    training, own = module.training, module.generation_config
-    module.eval()
+def _without_defaults(module: Any) -> Iterator[None]:
+    """Take a module's own defaults of decoding away, and put them back."""
+    own = module.generation_config
     module.generation_config = compat.load().GenerationConfig()
-    hook = module.get_output_embeddings().register_forward_hook(
-        lambda _module, _inputs, logits: torch.nan_to_num(logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
-    )
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
-        hook.remove()
         module.generation_config = own
-        module.train(training)

@@ -92,9 +92,12 @@ def read_directory(name: str | Path, revision: str | None = None) -> Directory:
     config = read_json(path / "config.json", CheckpointError)
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise CheckpointError(path / "config.json", "names no model_type", "it is not of a Hugging Face model")
-    shards = _shards(path)
+    index = None if (path / WHOLE).exists() else _index(path)
+    shards = tuple(path / file for file in sorted({*index.values()} if index else {WHOLE}))
     tensors = {entry: header for shard in shards for entry, header in _headers(shard)}
-    _check_index(path, tensors)
+    for entry, file in (index or {}).items():
+        if entry not in tensors or tensors[entry].shard != file:
+            raise CheckpointError(path / file, f"lacks {entry}, which the index says it holds", "fetch it again")
     return Directory(path, str(name), commit, config, shards, tensors)
 
 
@@ -113,10 +116,8 @@ def _snapshot(name: str, revision: str | None) -> Path:
         raise CheckpointError(name, problem, "check the name, --revision and the network") from error
 
 
-def _shards(path: Path) -> tuple[Path, ...]:
-    """Return the files of weights: the one, or those of the index."""
-    if (path / WHOLE).exists():
-        return (path / WHOLE,)
+def _index(path: Path) -> dict[str, str]:
+    """Return which shard holds which tensor."""
     if not (path / INDEX).exists():
         if any((path / each).exists() for each in PICKLES):
             problem = "has weights that only running code in them could open, and none as safetensors"
@@ -132,7 +133,7 @@ def _shards(path: Path) -> tuple[Path, ...]:
     for file in files.values():
         if Path(file).name != file or not file.endswith(".safetensors"):
             raise CheckpointError(path / INDEX, f"names {file[:80]!r}, which is no shard beside it", "do not trust it")
-    return tuple(path / file for file in sorted(set(files.values())))
+    return files
 
 
 def _headers(shard: Path) -> Iterator[tuple[str, Header]]:
@@ -145,12 +146,3 @@ def _headers(shard: Path) -> Iterator[tuple[str, Header]]:
         raise CheckpointError(shard, "does not exist", "a shard is missing; fetch it again") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(shard, f"is truncated or damaged ({error})", "fetch it again") from error
-
-
-def _check_index(path: Path, tensors: Mapping[str, Header]) -> None:
-    """Refuse shards that do not hold what their index says."""
-    if (path / WHOLE).exists():
-        return
-    for name, file in read_json(path / INDEX, CheckpointError)["weight_map"].items():
-        if name not in tensors or tensors[name].shard != file:
-            raise CheckpointError(path / file, f"lacks {name}, which the index says it holds", "fetch it again")

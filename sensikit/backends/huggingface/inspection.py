@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path
 
 from sensikit.backends.huggingface.directory import read_directory
-from sensikit.backends.huggingface.model import configuration, ghosts, skeleton
+from sensikit.backends.huggingface.model import FLOATS, configuration, ghosts, skeleton
 from sensikit.backends.huggingface.tokens import Tokens, family_of, load_tokenizer
 from sensikit.backends.inspection import Contents, counted
 from sensikit.errors import CheckpointError
 from sensikit.parameters import disk_per_group, memory_of, registry
-
-_BITS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def inspect(name: Path, revision: str | None = None) -> Contents:
@@ -55,13 +52,13 @@ def inspect(name: Path, revision: str | None = None) -> Contents:
         optimizer_state=None,
         layers=layers,
         vocabulary=vocabulary,
-        dtypes=dict(Counter(_BITS.get(header.dtype, header.dtype) for header in directory.tensors.values())),
+        dtypes=dict(Counter(FLOATS.get(header.dtype, header.dtype) for header in directory.tensors.values())),
         tensors=len(parameters),
         parameters=total,
         prunable=sum(each.numel for each in parameters if each.prunable),
         components=counted((f"{each.stack} {each.component}", each.numel) for each in parameters),
         tied=[[each.name, *each.aliases] for each in parameters if each.aliases],
-        ghosts=sum(math.prod(tensor.shape) for name, tensor in module.named_parameters() if name in unread),
+        ghosts=sum(tensor.numel() for name, tensor in module.named_parameters() if name in unread),
         memory=memory_of(total),
         disk_per_group=disk_per_group(total),
     )

@@ -13,8 +13,11 @@ from sensikit.backends.huggingface import compat
 from sensikit.backends.huggingface.directory import Directory
 from sensikit.errors import CheckpointError
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""By name; float16 is only stored, and never measured in."""
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""By name; fp64 and fp16 are only stored, and never measured in."""
+
+FLOATS = {"F64": "fp64", "F32": "fp32", "BF16": "bf16", "F16": "fp16"}
+"""Names of `DTYPES` by what a shard writes."""
 
 GENERATES = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel", "MTModel")
 """How the names of classes that predict the next token end."""
@@ -37,6 +40,8 @@ def configuration(directory: Directory) -> Any:
         if not str(name).endswith(GENERATES):
             problem = f"is a {name}, which predicts no next token"
             raise CheckpointError(directory.name, problem, "give an encoder-decoder or a decoder language model")
+    if directory.config.get("quantization_config"):
+        raise CheckpointError(directory.name, "is quantised", "give the model that it was made of")
     if kind not in transformers.CONFIG_MAPPING:
         own = " but as code of its own, which is never run" if directory.config.get("auto_map") else ""
         problem = f"is a {kind!r}, which transformers {transformers.__version__} does not have{own}"
@@ -68,6 +73,11 @@ def skeleton(directory: Directory, config: Any) -> nn.Module:
     except _FAILURES as error:
         problem = f"makes no model ({_said(error)})"
         raise CheckpointError(directory.path / "config.json", problem, "it may be damaged") from error
+    for name, header in directory.tensors.items():
+        # as another dtype they would be read without their scales; masks that some files hold are no weights
+        if header.dtype not in FLOATS and name.endswith("weight"):
+            problem = f"has {name} as {header.dtype}"
+            raise CheckpointError(directory.name, problem, "give weights that are not quantised")
     described = sum(each.numel() for each in module.parameters())
     if described > 1.5 * stored + 1e6:
         problem = f"describes {described:,} parameters, and the weights are {stored:,}"
@@ -75,14 +85,18 @@ def skeleton(directory: Directory, config: Any) -> nn.Module:
     return module
 
 
-def build(directory: Directory, config: Any, dtype: str = "fp32") -> nn.Module:
+def build(directory: Directory, config: Any, bare: nn.Module, dtype: str = "fp32") -> nn.Module:
     """Return the module with its weights, on the CPU, in evaluation mode.
+
+    Args:
+        directory: with the weights.
+        config: see `configuration`.
+        bare: see `skeleton`.
+        dtype: of `DTYPES`.
 
     Raises:
         CheckpointError: if the weights are not those of the configuration, or are not finite.
     """
-    # of the configuration: transformers unties weights that differ, with no more than a warning
-    ties: Mapping[str, str] = getattr(skeleton(directory, config), "all_tied_weights_keys", None) or {}
     try:
         with compat.quiet():
             module, found = _class(config).from_pretrained(
@@ -101,21 +115,14 @@ def build(directory: Directory, config: Any, dtype: str = "fp32") -> nn.Module:
         if names := sorted(map(str, found[what])):
             problem = f"its weights do not make a {config.model_type} ({what.replace('_', ' ')}: {names[0]})"
             raise CheckpointError(directory.name, problem, "it may be damaged, or of another architecture")
-    _check_finite(directory, module)
-    if directory.config.get("tie_word_embeddings") is not False:  # as mT5 and MADLAD say of the projection
-        _check_ties(directory, ties)
-    found_module: nn.Module = module.eval()
-    return found_module
-
-
-def _check_finite(directory: Directory, module: nn.Module) -> None:
     for name, tensor in module.named_parameters():
-        if not tensor.is_floating_point():
-            raise CheckpointError(
-                directory.name, f"has {name} as {tensor.dtype}", "give weights that are not quantised"
-            )
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(directory.name, f"has weights that are not finite, in {name}", "take an earlier one")
+    if directory.config.get("tie_word_embeddings") is not False:  # as mT5 and MADLAD say of the projection
+        # of the configuration: transformers unties weights that differ, with no more than a warning
+        _check_ties(directory, getattr(bare, "all_tied_weights_keys", None) or {})
+    found_module: nn.Module = module.eval()
+    return found_module
 
 
 def _check_ties(directory: Directory, ties: Mapping[str, str]) -> None:

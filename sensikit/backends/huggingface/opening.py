@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,7 +12,7 @@ from sensikit.backends.base import Provenance, Task
 from sensikit.backends.devices import pick_device
 from sensikit.backends.huggingface.data import TextData, open_text
 from sensikit.backends.huggingface.directory import read_directory
-from sensikit.backends.huggingface.model import build, configuration, ghosts
+from sensikit.backends.huggingface.model import build, configuration, ghosts, skeleton
 from sensikit.backends.huggingface.tasks import (
     EncoderDecoder,
     LanguageModelling,
@@ -20,12 +20,20 @@ from sensikit.backends.huggingface.tasks import (
     PromptedTranslation,
     check_prompt,
 )
-from sensikit.backends.huggingface.tokens import SCHEMES, Tokens, family_of, load_tokenizer
+from sensikit.backends.huggingface.tokens import Tokens, family_of, load_tokenizer
 from sensikit.backends.huggingface.writing import write_pruned
-from sensikit.backends.manifest import described_languages, thresholds_of
+from sensikit.backends.manifest import group_of
 from sensikit.errors import DataError, OptionError
-from sensikit.languages import ALONE, Group, Pair, canonical, direction_of, grouped, keyed, select
+from sensikit.languages import ALONE, Pair, direction_of, keyed, select, standard
 from sensikit.settings import Loading
+
+
+class Selected(NamedTuple):
+    """Pairs by the keys of their groups: as ISO 639-3 has their codes, and as the data spell them."""
+
+    direction: str
+    pairs: dict[str, Pair]
+    spelled: dict[str, Pair]
 
 
 class HuggingFaceModel:
@@ -82,34 +90,40 @@ def open_directory(
     check_prompt(loading.prompt)
     directory = read_directory(name, loading.revision)
     config = configuration(directory)
-    module: Any = build(directory, config, loading.dtype)
-    tokenizer = load_tokenizer(directory, module.get_input_embeddings().num_embeddings)
+    bare: Any = skeleton(directory, config)
+    tokenizer = load_tokenizer(directory, bare.get_input_embeddings().num_embeddings)
     causal = not config.is_encoder_decoder
     family = "plain" if causal else family_of(directory, tokenizer)
-    if loading.prompt and SCHEMES[family].tag:
-        raise OptionError("--prompt", f"is not for this model, which has tags of languages ({family})", "leave it out")
     tokens = Tokens(tokenizer, family, None if causal else _start(config))
-    opened = Opened(directory, config, module.to(where), tokens, text, where, loading.prompt)
+    if loading.prompt and tokens.scheme.tag:
+        raise OptionError("--prompt", f"is not for this model, which has tags of languages ({family})", "leave it out")
     notes = list(text.notes)
-    tasks: dict[str, Task] = {}
-    items: list[Pair | str] = []
-    if causal:
-        languages = {_key(code): code for code in text.languages()}
-        groups = {key: _group(key, None, text.counts(code), text) for key, code in languages.items()}
-        tasks["lm"] = LanguageModelling(opened, groups, ALONE, languages)
-        items += languages.values()
-    if direction != ALONE and not (causal and _no_pairs(text, direction, pairs)):
-        translation = _translation(opened, direction, pairs, notes)
-        tasks["mt"] = translation
-        items += translation.pairs.values()
-    if not tasks:
+    languages = {standard(code): code for code in text.languages()} if causal else {}
+    translates = direction != ALONE and not (causal and _no_pairs(text, direction, pairs))
+    selected = _selected(text, tokens, direction, pairs, notes) if translates else None
+    if not languages and selected is None:
         raise OptionError("--direction", "xxx is every language alone, and this model translates", "give xxx-LANG")
+    # the weights come last: they take longest
+    module: Any = build(directory, config, bare, loading.dtype)
+    opened = Opened(directory, config, module.to(where), tokens, text, where, loading.prompt)
+    tasks: dict[str, Task] = {}
+    if languages:
+        alone = {key: group_of(key, None, text.counts(code), text.manifest) for key, code in languages.items()}
+        tasks["lm"] = LanguageModelling(opened, alone, ALONE, languages)
+    if selected is not None:
+        groups = {
+            key: group_of(key, selected.pairs[key], text.counts(*pair), text.manifest)
+            for key, pair in selected.spelled.items()
+        }
+        kind = PromptedTranslation if causal else EncoderDecoder
+        tasks["mt"] = kind(opened, groups, selected.direction, selected.spelled)
     provenance = Provenance(
         framework=f"transformers ({type(module).__name__})",
         checkpoint=str(name),
         checkpoint_sha256=directory.sha256,
         data=str(data),
-        data_sha256=text.fingerprint(items),
+        # of a decoder all of it, for a run of languages is opened again without the pairs
+        data_sha256=text.fingerprint(None if causal or selected is None else selected.spelled.values()),
         loading=loading.given() | ({"revision": directory.revision} if directory.revision else {}),
     )
     return HuggingFaceModel(opened, provenance, tasks, notes)
@@ -130,36 +144,44 @@ def _no_pairs(text: TextData, direction: str | None, pairs: Sequence[str] | None
         return True
 
 
-def _translation(
-    opened: Opened, direction: str | None, asked: Sequence[str] | None, notes: list[str]
-) -> EncoderDecoder | PromptedTranslation:
-    """Return translation between the languages that the data and the model have in common."""
-    text, tokens = opened.data, opened.tokens
+def _selected(
+    text: TextData, tokens: Tokens, direction: str | None, asked: Sequence[str] | None, notes: list[str]
+) -> Selected:
+    """Return the pairs that are asked for, or else those of the data, between languages that the model has.
+
+    What is asked for one by one must all be there. The direction finds the same pairs again: text that is parallel in
+    all languages has more of them than were asked for.
+    """
+    view = asked is None and "xxx" in (direction or "").split("-")
     wanted = asked or ([direction] if direction else None)
     there = text.pairs(wanted)
     refused = {pair: error for pair in there if (error := _refused(tokens, pair))}
     known = [pair for pair in there if pair not in refused]
-    explicit = asked is not None or (direction is not None and "xxx" not in direction.split("-"))
-    if refused and (explicit or not known):
+    if refused and (not known or (wanted and not view)):
         raise next(iter(refused.values()))
     if refused:
         lacking = sorted({error.where for error in refused.values()})
         notes.append(f"{', '.join(lacking)}: left out, no language of the model's tokenizer")
-    spelled = {(_key(source), _key(target)): (source, target) for source, target in known}
-    if len(spelled) < len(known):
+    by_code = {(standard(source), standard(target)): (source, target) for source, target in known}
+    if len(by_code) < len(known):
         raise DataError(text.root, "has a pair of languages twice, under two spellings", "leave one of them out")
-    # what is asked for was found by any spelling
-    chosen = keyed(list(spelled) if wanted else select(list(spelled)))
-    pairs = {key: spelled[pair] for key, pair in chosen.items()}
-    groups = {key: _group(key, chosen[key], text.counts(*pair), text) for key, pair in pairs.items()}
-    spellings = {
-        code: tag for pair in pairs.values() for code, tag in zip(pair, tokens.tagged(pair), strict=True) if code != tag
+    chosen = list(by_code) if wanted else select(list(by_code))
+    if view and direction:
+        shown = "-".join(map(standard, direction.split("-")))
+    else:
+        shown = "+".join(map("-".join, chosen)) if wanted else direction_of(chosen, list(by_code))
+    pairs = keyed(chosen)
+    spelled = {key: by_code[pair] for key, pair in pairs.items()}
+    tags = {
+        code: tag
+        for pair in spelled.values()
+        for code, tag in zip(pair, tokens.tagged(pair), strict=True)
+        if code != tag
     }
-    if spellings:
-        shown = ", ".join(f"{code} = {tag}" for code, tag in sorted(spellings.items()))
-        notes.append(f"languages of the data as the model spells them: {shown}")
-    kind = PromptedTranslation if not opened.config.is_encoder_decoder else EncoderDecoder
-    return kind(opened, groups, direction_of(list(chosen.values()), list(spelled)), pairs)
+    if tags:
+        listed = ", ".join(f"{code} = {tag}" for code, tag in sorted(tags.items()))
+        notes.append(f"languages of the data as the model spells them: {listed}")
+    return Selected(shown, pairs, spelled)
 
 
 def _refused(tokens: Tokens, pair: Pair) -> OptionError | None:
@@ -168,12 +190,3 @@ def _refused(tokens: Tokens, pair: Pair) -> OptionError | None:
     except OptionError as error:
         return error
     return None
-
-
-def _key(code: str) -> str:
-    """Return what a language is called in keys and tables: ISO 639-3 where it is known."""
-    return canonical(code) or code
-
-
-def _group(key: str, pair: Pair | None, sizes: Mapping[str, int], text: TextData) -> Group:
-    return grouped(key, pair, sizes, described_languages(text.manifest), thresholds_of(text.manifest))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,10 @@ from sensikit.backends.base import Item, Translations
 from sensikit.backends.huggingface.data import TextData
 from sensikit.backends.huggingface.decoding import generate
 from sensikit.backends.huggingface.directory import Directory
-from sensikit.backends.huggingface.tokens import Ids, Tokens, described
+from sensikit.backends.huggingface.tokens import Ids, Tokens
 from sensikit.errors import DataError, OptionError
 from sensikit.files import sha256_of
-from sensikit.languages import Group, Pair
+from sensikit.languages import Group, Pair, name_of, standard
 from sensikit.settings import Decoding
 
 IGNORED = -100
@@ -64,8 +64,11 @@ class Opened:
 
     def prompted(self, texts: Sequence[str], pair: Pair, template: str) -> list[str]:
         """Return a template with each of some texts filled in."""
-        names = dict(zip(("source_name", "target_name"), map(described, pair), strict=True))
-        fields = {**names, "source_code": pair[0], "target_code": pair[1]}
+        fields = {
+            f"{side}_{what}": found
+            for side, code in zip(("source", "target"), pair, strict=True)
+            for what, found in (("code", code), ("name", name_of(standard(code))))
+        }
         filled = _FIELD.sub(lambda field: fields.get(field[1], field[0]), template)
         return [filled.replace("{source}", text) for text in texts]
 
@@ -91,6 +94,7 @@ class Examples:
         inputs: what is read and not counted, of every line.
         targets: what is counted.
         rows: (n,) int64, the lines that have both and fit the model's positions.
+        sizes: (n, 2) int64, the tokens of the input and the target of each row.
         long: how many are too long.
         texts: what is counted, as text.
     """
@@ -98,13 +102,9 @@ class Examples:
     inputs: list[Ids]
     targets: list[Ids]
     rows: np.ndarray
+    sizes: np.ndarray
     long: int
     texts: list[str]
-
-    @cached_property
-    def sizes(self) -> np.ndarray:
-        """(n, 2) int64, the tokens of the input and the target of each row."""
-        return np.array([(len(self.inputs[row]), len(self.targets[row])) for row in self.rows]).reshape(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class MicroBatch:
     labels: torch.Tensor
 
 
-class TextTask:
+class TextTask(ABC):
     """What the tasks of Hugging Face models have in common; see `sensikit.backends.base.Task`."""
 
     name = ""
@@ -142,7 +142,7 @@ class TextTask:
         found = self.examples(group, split)
         return np.array([len(found.texts[row].encode()) for row in found.rows], dtype=np.int64)
 
-    def layout(self, groups: Sequence[str], split: str = "train") -> None:
+    def layout(self, groups: Sequence[str], split: str = "train") -> None:  # noqa: B027  (of every task here)
         """Return nothing: it belongs to concurrent denoising."""
 
     def loss(self, micro_batch: MicroBatch, kind: str = "nll") -> tuple[torch.Tensor, int]:
@@ -177,8 +177,17 @@ class TextTask:
         targets = [found.targets[found.rows[row]] for found, row in chosen]
         return self._padded(inputs, targets, [key for key, _ in items])
 
+    @abstractmethod
     def _padded(self, inputs: Sequence[Ids], targets: Sequence[Ids], groups: Sequence[str]) -> MicroBatch:
-        raise NotImplementedError
+        """Return examples as one micro-batch."""
+
+    def _fed(self, labels: Sequence[Ids], inputs: Sequence[Ids], **more: Sequence[Ids]) -> MicroBatch:
+        """Return rows of ids, padded and on the device; what pads the input is masked."""
+        pad, device = self.opened.tokens.pad, self.opened.device
+        fed = {name: right_padded(rows, pad) for name, rows in {"input_ids": inputs, **more}.items()}
+        fed["attention_mask"] = right_padded([[1] * len(ids) for ids in inputs], 0)
+        moved = {name: tensor.to(device) for name, tensor in fed.items()}
+        return MicroBatch(moved, right_padded(labels, IGNORED).to(device))
 
     def examples(self, group: str, split: str) -> Examples:
         """Return one group and split as ids, made on the first call.
@@ -193,18 +202,21 @@ class TextTask:
             self._examples[group, split] = self._encoded(group, split)
         return self._examples[group, split]
 
+    @abstractmethod
     def _encoded(self, group: str, split: str) -> Examples:
-        raise NotImplementedError
+        """Return one group and split as ids."""
 
     def _examples_of(self, inputs: list[Ids], targets: list[Ids], texts: list[str], whole: np.ndarray) -> Examples:
         """Return examples of all lines; `whole` says (n, bool) which have text on both sides."""
-        lengths = np.array([(len(one), len(other)) for one, other in zip(inputs, targets, strict=True)]).reshape(-1, 2)
+        sizes = np.array([(len(one), len(other)) for one, other in zip(inputs, targets, strict=True)]).reshape(-1, 2)
         limit = self.opened.limit
-        fits = self._fits(lengths, limit) if limit else np.ones(len(lengths), dtype=bool)
-        return Examples(inputs, targets, np.flatnonzero(whole & fits), int((whole & ~fits).sum()), texts)
+        fits = self._fits(sizes, limit) if limit else np.ones(len(sizes), dtype=bool)
+        rows = np.flatnonzero(whole & fits)
+        return Examples(inputs, targets, rows, sizes[rows], int((whole & ~fits).sum()), texts)
 
-    def _fits(self, lengths: np.ndarray, limit: int) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def _fits(self, sizes: np.ndarray, limit: int) -> np.ndarray:
+        """Return which examples fit `limit` positions, (n,) bool."""
 
 
 class _Pairs(TextTask):
@@ -229,14 +241,16 @@ class _Pairs(TextTask):
 
     def _encoded(self, group: str, split: str) -> Examples:
         sources, targets = self._texts(group, split)
-        whole = np.array([bool(one.strip() and other.strip()) for one, other in zip(sources, targets, strict=True)])
+        whole = np.array([bool(one and other) for one, other in zip(sources, targets, strict=True)])
         return self._examples_of(self._inputs(group, sources), self._outputs(group, targets), targets, whole)
 
+    @abstractmethod
     def _inputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
-        raise NotImplementedError
+        """Return what is read of sources."""
 
+    @abstractmethod
     def _outputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
-        raise NotImplementedError
+        """Return what is counted of targets."""
 
 
 class EncoderDecoder(_Pairs):
@@ -254,21 +268,14 @@ class EncoderDecoder(_Pairs):
     def _outputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
         return self.opened.tokens.target(texts, *self._tagged(group))
 
-    def _fits(self, lengths: np.ndarray, limit: int) -> np.ndarray:
-        found: np.ndarray = np.less_equal(lengths, limit).all(axis=1)
+    def _fits(self, sizes: np.ndarray, limit: int) -> np.ndarray:
+        found: np.ndarray = np.less_equal(sizes, limit).all(axis=1)
         return found
 
     def _padded(self, inputs: Sequence[Ids], targets: Sequence[Ids], groups: Sequence[str]) -> MicroBatch:
-        pad, device = self.opened.tokens.pad, self.opened.device
         starts = {group: self.opened.tokens.start_of(self._tagged(group)[1]) for group in set(groups)}
         said = [[starts[group], *ids[:-1]] for group, ids in zip(groups, targets, strict=True)]
-        fed = {
-            "input_ids": right_padded(inputs, pad),
-            "attention_mask": right_padded([[1] * len(ids) for ids in inputs], 0),
-            "decoder_input_ids": right_padded(said, pad),
-        }
-        labels = right_padded(targets, IGNORED)
-        return MicroBatch({name: tensor.to(device) for name, tensor in fed.items()}, labels.to(device))
+        return self._fed(targets, inputs, decoder_input_ids=said)
 
     def translate(self, group: str, split: str, decoding: Decoding) -> Translations:
         """Return a translation of every sentence of the split, in order, by beam search."""
@@ -286,21 +293,15 @@ class EncoderDecoder(_Pairs):
 class Causal(TextTask):
     """What a decoder language model does: everything in one sequence."""
 
-    def _fits(self, lengths: np.ndarray, limit: int) -> np.ndarray:
-        found: np.ndarray = np.less_equal(lengths.sum(axis=1), limit)
+    def _fits(self, sizes: np.ndarray, limit: int) -> np.ndarray:
+        found: np.ndarray = np.less_equal(sizes.sum(axis=1), limit)
         return found
 
     def _padded(self, inputs: Sequence[Ids], targets: Sequence[Ids], groups: Sequence[str]) -> MicroBatch:
         whole = [[*one, *other] for one, other in zip(inputs, targets, strict=True)]
         # what is said at a position is the id that comes after it
         labels = [[*[IGNORED] * (len(one) - 1), *other, IGNORED] for one, other in zip(inputs, targets, strict=True)]
-        fed = {
-            "input_ids": right_padded(whole, self.opened.tokens.pad),
-            "attention_mask": right_padded([[1] * len(ids) for ids in whole], 0),
-        }
-        device = self.opened.device
-        moved = {name: tensor.to(device) for name, tensor in fed.items()}
-        return MicroBatch(moved, right_padded(labels, IGNORED).to(device))
+        return self._fed(labels, whole)
 
 
 class LanguageModelling(Causal):

@@ -25,7 +25,7 @@ from sensikit.backends.huggingface import compat
 from sensikit.backends.huggingface.directory import Directory
 from sensikit.errors import CheckpointError, OptionError
 from sensikit.files import read_json
-from sensikit.languages import Pair, canonical, matching, name_of
+from sensikit.languages import Pair, matching
 
 Ids = list[int]
 
@@ -225,8 +225,3 @@ class Tokens:
         # Marian's decodes with the source's pieces unless it is told not to
         own = {"use_source_tokenizer": False} if self.family == "marian" else {}
         return str(self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False, **own))
-
-
-def described(code: str) -> str:
-    """Return the name of a language for a prompt."""
-    return name_of(canonical(code) or code)

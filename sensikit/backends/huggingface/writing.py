@@ -10,20 +10,19 @@ import torch
 
 from sensikit.backends.huggingface import compat
 from sensikit.backends.huggingface.directory import TEXTS, Directory, read_directory
-from sensikit.backends.huggingface.model import build, configuration
-from sensikit.errors import CheckpointError, OptionError
+from sensikit.backends.huggingface.model import FLOATS, build, configuration, skeleton
+from sensikit.errors import CheckpointError
 from sensikit.files import appearing, write_json
 
 NOTE = "sensikit.json"
 """The file in which a directory says how it was pruned."""
 
-_STORED = {"BF16": "bf16", "F16": "fp16"}
-
 
 def write_pruned(source: Directory, sha256: str, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
     """Write `source` to `out` with what `masks` say set to zero; return how many scalars went, tied ones counted once.
 
-    Every other weight keeps its bits and its dtype. The configuration and the tokenizer are copied as they stand.
+    Every other weight keeps its value, and its dtype where all have one: of several it is the widest. The
+    configuration and the tokenizer are copied as they stand.
 
     Args:
         source: a directory.
@@ -34,18 +33,15 @@ def write_pruned(source: Directory, sha256: str, out: Path, masks: Mapping[str, 
 
     Raises:
         CheckpointError: if `source` is not what it was.
-        OptionError: if something stands at `out`.
-        SensikitError: if the disk is full.
+        SensikitError: if the disk is full, or something stands at `out`.
     """
-    if out.exists() or out.is_symlink():
-        raise OptionError(f"--out {out}", "already exists", "choose another name")
     fresh = read_directory(source.path)
     if fresh.sha256 != sha256:
         raise CheckpointError(source.name, "is not what it was when it was opened", "analyze it again")
-    stored = {header.dtype for header in fresh.tensors.values()}
-    # one dtype for all: a file of several is written in the widest, in which every value is exact
-    dtype = _STORED.get(next(iter(stored)), "fp32") if len(stored) == 1 else "fp32"
-    module = build(fresh, configuration(fresh), dtype)
+    stored = {FLOATS[header.dtype] for header in fresh.tensors.values() if header.dtype in FLOATS}
+    widest = "fp64" if "fp64" in stored else "fp32"
+    config = configuration(fresh)
+    module = build(fresh, config, skeleton(fresh, config), stored.pop() if len(stored) == 1 else widest)
     count = 0
     with torch.no_grad():
         named = dict(module.named_parameters())

@@ -124,6 +124,16 @@ def untied(path: Path) -> None:
     save_file({**state, "lm_head.weight": state["model.shared.weight"] + 1}, path / WEIGHTS, {"format": "pt"})
 
 
+def in_integers(path: Path) -> None:
+    state = load_file(path / WEIGHTS)
+    name = "model.encoder.layers.0.fc1.weight"
+    save_file({**state, name: (state[name] * 100).to(torch.int8)}, path / WEIGHTS, {"format": "pt"})
+
+
+def quantised(path: Path) -> None:
+    changed(path / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+
+
 def no_tokenizer(path: Path) -> None:
     for file in path.glob("token*"):
         file.unlink()
@@ -148,6 +158,8 @@ DAMAGE = {
     other_tokenizer: "has a tokenizer with ids up to",
     spoilt: "has weights that are not finite, in model.shared.weight",
     untied: "gives lm_head.weight other values than",
+    in_integers: "has model.encoder.layers.0.fc1.weight as I8",
+    quantised: "is quantised",
     no_tokenizer: "has no tokenizer that transformers opens",
 }
 

@@ -109,7 +109,7 @@ def test_what_corpus_wrote_is_read_with_its_manifest(tmp_path: Path, binarise: b
 
     text = made / "text" / "test.cat-eng.cat"
     text.write_text(text.read_text().replace("a", "b"))
-    for act in (lambda: data.pair("cat", "eng", "test"), lambda: data.fingerprint(["cat"])):
+    for act in (lambda: data.pair("cat", "eng", "test"), data.fingerprint):
         assert "test.cat-eng.cat: is not what the manifest says it was" in refused(DataError, act)
     assert data.pair("cat", "eng", "valid")
 
@@ -156,7 +156,7 @@ def test_what_is_no_file_or_no_gzip_is_refused(tmp_path: Path) -> None:
         ("eng", "train", "eng.txt.gz: is damaged after line"),
     ):
         assert problem in refused(DataError, lambda asked=(language, split): data.sentences(*asked))
-    assert "cannot be read" in refused(DataError, lambda: data.fingerprint(["fra"]))
+    assert "cannot be read" in refused(DataError, data.fingerprint)
 
 
 # what is asked for
@@ -193,7 +193,7 @@ def test_a_pair_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path)
 
 def test_the_fingerprint_is_of_the_files_that_are_read_and_no_others(tmp_path: Path) -> None:
     def prints(data: TextData) -> tuple[str, str]:
-        return data.fingerprint([("cat", "fra")]), data.fingerprint(["eng"])
+        return data.fingerprint([("cat", "fra")]), data.fingerprint()
 
     root = plain(tmp_path, cat__tsv="Yes\tSí\n")
     before = prints(open_text(root))

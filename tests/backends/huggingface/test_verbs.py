@@ -129,6 +129,36 @@ def test_an_order_that_a_model_does_not_allow_is_refused_and_leaves_no_ledger(
     assert sorted(run.rglob("*")) == before
 
 
+def test_some_pairs_of_text_that_is_parallel_in_more_languages_are_found_again(
+    directory: Directory, text: Path, tmp_path: Path
+) -> None:
+    flores = tmp_path / "flores"
+    for split, source in (("dev", "train"), ("devtest", "test")):
+        (flores / split).mkdir(parents=True)
+        for code, name in (("cat", "cat_Latn"), ("eng", "eng_Latn"), ("spa", "spa_Latn"), ("fra", "fra_Latn")):
+            lines = (text / f"{source}.{'cat' if code == 'fra' else code}-fra.{code}").read_text(encoding="utf-8")
+            (flores / split / f"{name}.{split}").write_text(lines, encoding="utf-8")
+    run = tmp_path / "run"
+    pairs = "cat_Latn-fra_Latn,spa_Latn-fra_Latn"
+    done("analyze", directory("nllb"), "--data", flores, "--pairs", pairs, "--split", "dev", "--out", run, *SMALL)
+    assert list(Run.open(run).manifest["groups"]) == ["cat", "spa"]
+    done("prune", run, "--ratios", "0,0.5", "--split", "devtest", "--metric", "loss")
+
+
+def test_a_language_model_of_text_with_pairs_and_monolingual_files_is_found_again(
+    directory: Directory, text: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(text, data)
+    for code in ("cat", "eng"):
+        shutil.copyfile(text / f"train.{code}-fra.{code}", data / f"{code}.txt")
+    prompt = ("--prompt", "{source} {target_code}")
+    for task, more in (("lm", ()), ("mt", (*prompt, "--direction", "xxx-fra")), ("mt", prompt)):
+        run = tmp_path / f"{task}{len(more)}"
+        done("analyze", directory("gpt2"), "--data", data, "--task", task, "--out", run, *more, *SMALL)
+        done("prune", run, "--ratios", "0,0.5", "--groups", "cat", "--metric", "loss")
+
+
 def test_a_name_of_the_hub_is_looked_up_in_its_cache(
     directory: Directory, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
