@@ -242,8 +242,7 @@ class ToyBackend:
     def layout(self, languages: Sequence[str], split: str = "train") -> None:
         return None
 
-    def left_out(self, language: str, split: str = "train") -> int:
-        return 0
+    left_out = staticmethod(lambda group, split="train": 0)
 
     def collate(self, items: Sequence[Item], split: str = "train") -> MicroBatch:
         pairs = [self.pairs[language, split][index] for language, index in items]
@@ -352,8 +351,7 @@ class ToyDenoising:
         columns = ["group", "position", "source", "encoder_target", "decoder_input", "decoder_target"]
         return pd.DataFrame(rows, columns=columns)
 
-    def left_out(self, language: str, split: str = "train") -> int:
-        return 0
+    left_out = staticmethod(lambda group, split="train": 0)
 
     def collate(self, items: Sequence[Item], split: str = "train") -> Masked:
         whole = [np.array(self.backend.pairs[language, split][row].source) for language, row in items]
