@@ -1,7 +1,7 @@
 """A small decoder language model of several languages, with transformers alone, as a directory that sensikit opens.
 
     make demo                                      # demo/data has text of five languages
-    python notebooks/decoder_lm.py demo/data lm    # a Llama of 1.1 M parameters, a few minutes on two cores
+    python notebooks/decoder_lm.py demo/data lm    # a Llama of 1.0 M parameters, a few minutes on two cores
     sensikit analyze lm --data demo/data --out lm-run --batches 40
     sensikit prune lm-run --metric loss,bpb --order specificity,reverse,random,sensitivity
     sensikit prune lm-run --metric loss,bpb --cross --ratios 0.3,0.6 --resume
