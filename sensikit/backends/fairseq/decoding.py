@@ -1,19 +1,22 @@
-"""Translating with fairseq's own generator: every sentence once, in order, whatever the model has become."""
+"""Translating: every sentence once, in order, whatever the model has become."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sensikit.backends import ctranslate2
 from sensikit.backends.decoding import check_room, finite
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.model import Opened, detokenizer_of, tags_of
-from sensikit.errors import DataError
+from sensikit.errors import DataError, OptionError
 from sensikit.files import lines
 from sensikit.languages import Pair
 from sensikit.settings import Decoding
@@ -40,19 +43,86 @@ def translations(
     check_room(decoding, int(kept.min()) if count else 0)
     found: list[str | None] = [None] * count
     text = _text(opened)
-    with finite(opened.module, opened.module.decoder.output_projection), compat.quiet():
-        opened.task.args.source_lang, opened.task.args.target_lang = pair
-        generator = opened.task.build_generator([opened.module], _arguments(decoding))
+    engine = _ctranslate2 if ctranslate2.wanted(decoding, "fairseq") else _fairseq
+    opened.task.args.source_lang, opened.task.args.target_lang = pair
+    with compat.quiet(), engine(opened, decoding) as search:
         for rows in _batches(opened, kept, decoding.max_tokens):
             sample = dataset.collater([_source(dataset, int(row), limit) for row in rows])
-            sample["net_input"] = {name: tensor.to(opened.device) for name, tensor in sample["net_input"].items()}
-            hypotheses = opened.task.inference_step(generator, [opened.module], sample)
-            for row, beam in zip(sample["id"].tolist(), hypotheses, strict=True):
-                found[row] = text(beam[0]["tokens"].tolist()) if beam else ""
+            for row, tokens in zip(sample["id"].tolist(), search(sample), strict=True):
+                found[row] = text(tokens)
     missing = [row for row, hypothesis in enumerate(found) if hypothesis is None]
     if missing:
         raise RuntimeError(f"sentences {missing[:5]} of {'-'.join(pair)} were not translated")
     return [hypothesis or "" for hypothesis in found], int((lengths[:count] > limit).sum())
+
+
+@contextlib.contextmanager
+def _fairseq(opened: Opened, decoding: Decoding) -> Iterator[Callable[[Any], list[list[int]]]]:
+    """Give fairseq's own beam search: a batch of sources → the best output of each."""
+    with finite(opened.module, opened.module.decoder.output_projection):
+        generator = opened.task.build_generator([opened.module], _arguments(decoding))
+
+        def search(sample: Any) -> list[list[int]]:
+            sample["net_input"] = {name: tensor.to(opened.device) for name, tensor in sample["net_input"].items()}
+            hypotheses = opened.task.inference_step(generator, [opened.module], sample)
+            return [beam[0]["tokens"].tolist() if beam else [] for beam in hypotheses]
+
+        yield search
+
+
+@contextlib.contextmanager
+def _ctranslate2(opened: Opened, decoding: Decoding) -> Iterator[Callable[[Any], list[list[int]]]]:
+    """Give CTranslate2's, as `_fairseq` gives fairseq's."""
+    task, dictionary, limit = opened.task, opened.task.target_dictionary, opened.limits[1]
+    tag, eos, pad = task.args.langtoks["main"][1], dictionary.eos(), dictionary.pad()
+    tags = [task.data_manager.get_decoder_langtok(task.args.target_lang, tag)] if tag else []
+    start = (tags or [eos]) if task.args.lang_tok_replacing_bos_eos else [eos, *tags]
+    with ctranslate2.searching(
+        _specification(opened), decoding, opened.device, start, eos, dictionary.unk(), pad
+    ) as search:
+
+        def of_sample(sample: Any) -> list[list[int]]:
+            rows = sample["net_input"]["src_tokens"]
+            most = int(decoding.max_len_a * rows.shape[1] + decoding.max_len_b)
+            return search([row[row != pad].tolist() for row in rows], min(most, limit - 1))
+
+        yield of_sample
+
+
+ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "gelu_accurate": "GELUTanh", "gelu_fast": "GELUTanh", "swish": "SWISH"}
+"""fairseq's names → ctranslate2's."""
+
+
+def _specification(opened: Opened) -> Any:
+    """Return the model as ctranslate2 describes one, with its weights.
+
+    Raises:
+        OptionError: if it has what ctranslate2 has not.
+    """
+    specs, converters = ctranslate2.load("specs"), ctranslate2.load("converters.fairseq")
+    cfg, module = opened.module.cfg, opened.module
+    for wrong, problem in (
+        (cfg.activation_fn not in ACTIVATIONS, f"an activation like {cfg.activation_fn}"),
+        (cfg.no_token_positional_embeddings, "a model without positions"),
+        (cfg.no_cross_attention or cfg.cross_self_attention, "such a decoder"),
+        (cfg.encoder.normalize_before != cfg.decoder.normalize_before, "norms before one side and after the other"),
+        (cfg.encoder.attention_heads != cfg.decoder.attention_heads, "two numbers of heads"),
+        (cfg.no_decoder_final_norm and cfg.decoder.normalize_before, "a decoder without a final norm"),
+        (module.decoder.project_in_dim or module.decoder.project_out_dim, "a decoder of another width"),
+    ):
+        if wrong:
+            raise OptionError("--engine", f"ctranslate2 does not know {problem}", "give --engine own")
+    spec = specs.TransformerSpec.from_config(
+        (len(module.encoder.layers), len(module.decoder.layers)),
+        cfg.encoder.attention_heads,
+        pre_norm=cfg.encoder.normalize_before,
+        activation=getattr(specs.Activation, ACTIVATIONS[cfg.activation_fn]),
+        layernorm_embedding=cfg.layernorm_embedding,
+    )
+    held = copy.deepcopy(module).cpu().requires_grad_(False)
+    converters.set_transformer_encoder(spec.encoder, held.encoder)
+    converters.set_transformer_decoder(spec.decoder, held.decoder)
+    return spec
 
 
 def _batches(opened: Opened, lengths: np.ndarray, max_tokens: int) -> Sequence[np.ndarray]:

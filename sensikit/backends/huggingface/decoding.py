@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from sensikit.backends import ctranslate2
 from sensikit.backends.decoding import check_room, finite
 from sensikit.backends.huggingface import compat
+from sensikit.backends.huggingface.tokens import Tokens
+from sensikit.errors import OptionError
 from sensikit.settings import Decoding
 
 
@@ -42,15 +46,10 @@ def generate(
         forced: what it says first; not counted in the limits.
         lengths: tokens that the longest output counts from, of each input; by default its own.
     """
-    counted = np.array(lengths if lengths is not None else [len(each) for each in inputs], dtype=np.int64)
-    if len(counted):
-        check_room(decoding, int(counted.min()))
+    counted = lengths if lengths is not None else [len(each) for each in inputs]
     found: list[list[int]] = [[] for _ in inputs]
     with finite(module, module.get_output_embeddings()), _without_defaults(module):
-        for rows in batches([len(each) for each in inputs], decoding.max_tokens):
-            longest = max(len(inputs[row]) for row in rows)
-            room = (limit or 1 << 30) - (1 if start is not None else longest) - (forced is not None)
-            most = min(int(decoding.max_len_a * counted[rows].max() + decoding.max_len_b), room - 1)
+        for rows, longest, most in _batches(inputs, counted, decoding, limit, start is not None, forced is not None):
             ids = torch.full((len(rows), longest), pad, dtype=torch.long)
             mask = torch.zeros_like(ids)
             for place, row in enumerate(rows):
@@ -59,7 +58,7 @@ def generate(
                 where = slice(0, width) if start is not None else slice(longest - width, longest)
                 ids[place, where] = torch.tensor(inputs[row])
                 mask[place, where] = 1
-            longest_said = max(1, most) + (forced is not None)
+            longest_said = most + (forced is not None)
             how = _settings(decoding, longest_said + 1, pad, eos, start, forced)
             with compat.quiet():
                 said = module.generate(
@@ -72,6 +71,68 @@ def generate(
             said = said[:, 1 if start is not None else longest :].tolist()
             for row, tokens in zip(rows, said, strict=True):
                 found[row] = _until(tokens, eos, pad)
+    return found
+
+
+def _batches(
+    inputs: Sequence[Sequence[int]],
+    counted: Sequence[int],
+    decoding: Decoding,
+    limit: int | None,
+    encoded: bool,
+    forced: bool,
+) -> Iterator[tuple[list[int], int, int]]:
+    """Yield the rows of a batch, the longest of its inputs, and the most tokens that may be said to it."""
+    lengths = np.array(counted, dtype=np.int64)
+    if len(lengths):
+        check_room(decoding, int(lengths.min()))
+    for rows in batches([len(each) for each in inputs], decoding.max_tokens):
+        longest = max(len(inputs[row]) for row in rows)
+        room = (limit or 1 << 30) - (1 if encoded else longest) - forced
+        most = min(int(decoding.max_len_a * lengths[rows].max() + decoding.max_len_b), room - 1)
+        yield rows, longest, max(1, most)
+
+
+def generate_fast(
+    module: Any,
+    inputs: Sequence[Sequence[int]],
+    decoding: Decoding,
+    tokens: Tokens,
+    *,
+    limit: int | None,
+    start: int,
+    forced: int | None,
+) -> list[list[int]]:
+    """Return what `generate` returns of an encoder-decoder, by CTranslate2.
+
+    Raises:
+        OptionError: if CTranslate2 does not know such a model.
+        MissingDependencyError: if it is not installed.
+    """
+    family, own = type(module.config).__name__, module.config
+    loaders = ctranslate2.load("converters.transformers")._MODEL_LOADERS
+    begun = [start] if forced is None else [start, forced]
+    eos, unk = tokens.tokenizer.eos_token_id, tokens.tokenizer.unk_token_id
+    found: list[list[int]] = [[] for _ in inputs]
+    module.config = copy.deepcopy(own)  # it is written into
+    if not hasattr(own, "normalize_before"):  # which transformers 5 no longer says of BART (after) and mBART (before)
+        module.config.normalize_before = own.model_type == "mbart"
+    try:
+        with torch.no_grad():
+            spec = loaders[family].get_model_spec(module)
+    except (KeyError, AttributeError, NotImplementedError, ValueError) as error:
+        problem = f"ctranslate2 does not know such a {family.removesuffix('Config')}"
+        raise OptionError("--engine", problem, "give --engine own") from error
+    finally:
+        module.config = own
+    if spec.decoder.start_from_zero_embedding and module.get_input_embeddings().weight[start].any():
+        raise OptionError("--engine", "ctranslate2 starts from zeros, which this Marian does not", "give --engine own")
+    with ctranslate2.searching(spec, decoding, module.device, begun, eos, unk, tokens.pad) as search:
+        counted = [len(each) for each in inputs]
+        for rows, _, most in _batches(inputs, counted, decoding, limit, True, forced is not None):
+            said = search([inputs[row] for row in rows], most + (forced is not None))
+            for row, ids in zip(rows, said, strict=True):
+                found[row] = ids
     return found
 
 

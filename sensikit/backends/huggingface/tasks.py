@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from sensikit.backends import ctranslate2
 from sensikit.backends.base import Item, Translations
 from sensikit.backends.huggingface.data import TextData
-from sensikit.backends.huggingface.decoding import generate
+from sensikit.backends.huggingface.decoding import generate, generate_fast
 from sensikit.backends.huggingface.directory import Directory
 from sensikit.backends.huggingface.tokens import Ids, Tokens
 from sensikit.errors import DataError, OptionError
@@ -283,10 +284,13 @@ class EncoderDecoder(_Pairs):
         count = min(len(sources), decoding.max_sentences or len(sources))
         target, tokens = self._tagged(group)[1], self.opened.tokens
         inputs, truncated = truncate(self._inputs(group, sources[:count]), self.opened.limit)
-        found = generate(
-            self.opened.module, inputs, decoding, tokens.pad, tokens.tokenizer.eos_token_id,
-            limit=self.opened.limit, start=tokens.start_of(target), forced=tokens.forced_of(target),
-        )  # fmt: skip
+        module, limit = self.opened.module, self.opened.limit
+        start, forced = tokens.start_of(target), tokens.forced_of(target)
+        if ctranslate2.wanted(decoding, "huggingface"):
+            found = generate_fast(module, inputs, decoding, tokens, limit=limit, start=start, forced=forced)
+        else:
+            eos = tokens.tokenizer.eos_token_id
+            found = generate(module, inputs, decoding, tokens.pad, eos, limit=limit, start=start, forced=forced)
         return Translations([tokens.text(ids) for ids in found], references[:count], "text", truncated)
 
 
@@ -372,6 +376,8 @@ class PromptedTranslation(Causal, _Pairs):
         count = min(len(sources), decoding.max_sentences or len(sources))
         tokens, bodies = self.opened.tokens, self.opened.tokens.body(sources[:count])
         inputs, truncated = truncate(self._inputs(group, sources[:count]), self.opened.limit, left=True)
+        if ctranslate2.wanted(decoding, "huggingface"):
+            raise OptionError("--engine", "ctranslate2 is for encoder-decoders here", "give --engine own")
         eos = tokens.tokenizer.eos_token_id
         found = generate(
             self.opened.module, inputs, decoding, tokens.pad, eos,

@@ -195,3 +195,23 @@ def test_references_decoded_from_the_binarised_target(tiny_checkpoint: Path, tin
 def test_decoding_that_leaves_the_shortest_sentence_no_token(tiny_mt: Translation) -> None:
     with pytest.raises(OptionError, match="--max-len-b: leaves no room"):
         tiny_mt.translate("cat", "test", Decoding(max_len_a=0.01, max_len_b=0))
+
+
+def test_ctranslate2_says_the_same(mt: Translation) -> None:
+    fast = Decoding(beam=5, max_len_a=0, max_len_b=30, engine="ctranslate2")
+    for language in LANGUAGES:
+        found, own = (mt.translate(language, "test", how).hypotheses for how in (fast, TEST))
+        # at the longest allowed, fairseq ends an output and pays for the end, and ctranslate2 does not
+        assert all(len(one) > 60 < len(other) for one, other in zip(found, own, strict=True) if one != other)
+        assert sum(map(str.__eq__, found, own)) >= HELD_OUT * 3 // 4
+
+
+def test_an_engine_of_another_framework_is_refused_and_what_ctranslate2_lacks_too(tiny_mt: Translation) -> None:
+    with pytest.raises(OptionError, match="--engine: the model is of fairseq, not of huggingface"):
+        tiny_mt.translate("cat", "test", Decoding(engine="huggingface"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_mt.opened.module.cfg, "activation_fn", "tanh")
+        with pytest.raises(OptionError, match="--engine: ctranslate2 does not know an activation like tanh"):
+            tiny_mt.translate("cat", "test", Decoding(engine="ctranslate2"))
+    assert Decoding(engine="ctranslate2").choices("test", "text")["engine"] == "ctranslate2"
+    assert "engine" not in Decoding(engine="fairseq").choices("test", "text")

@@ -14,11 +14,12 @@ import torch
 
 from sensikit.backends import open_model
 from sensikit.backends.huggingface.opening import HuggingFaceModel
+from sensikit.backends.huggingface.tasks import EncoderDecoder
 from sensikit.errors import OptionError
 from sensikit.parameters import registry
 from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.taylor import measure
-from sensikit.settings import Loading
+from sensikit.settings import Decoding, Loading
 from tests.support.directories import FAMILIES
 
 SEQ2SEQ = ("m2m", "nllb", "mbart50", "mbart25", "marian", "madlad")
@@ -174,3 +175,19 @@ def test_bf16_weights_have_sums_in_float32_and_the_signature_says_so(
         found.append(np.concatenate([each.numpy().ravel() for each in mean.values()]))
     assert np.corrcoef(*found)[0, 1] > 0.999
     assert not np.array_equal(*found)
+
+
+@pytest.mark.parametrize("family", SEQ2SEQ)
+def test_ctranslate2_says_the_same(family: str, directory: Directory, text: Path) -> None:
+    model = opened(directory(family), text)
+    task, weight = model.task("mt"), model.module.get_input_embeddings().weight
+    assert isinstance(task, EncoderDecoder)
+    group, before = next(iter(task.groups)), model.module.config.to_dict()
+    greedy, fast = Decoding(beam=1, max_sentences=6), Decoding(beam=1, max_sentences=6, engine="ctranslate2")
+    if family == "marian":  # whose padding, which its decoder starts from, is zeros in every model but this one
+        with pytest.raises(OptionError, match="--engine: ctranslate2 starts from zeros"):
+            task.translate(group, "test", fast)
+        with torch.no_grad():
+            weight[model.module.config.decoder_start_token_id] = 0
+    assert task.translate(group, "test", fast) == task.translate(group, "test", greedy)
+    assert model.module.config.to_dict() == before
