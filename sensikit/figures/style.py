@@ -111,7 +111,9 @@ def styled(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:
             drawn = draw(*args, **kwargs)
             drawn.figure.draw_without_rendering()  # ticks are made when first drawn: here, not under other settings
             drawn.figure.set_layout_engine("none")  # the layout stays, and is not computed again for each file
-            drawn.figure._layout_engine = None  # beside an engine, even one that does nothing, each file is drawn twice
+            vars(drawn.figure)["_layout_engine"] = (
+                None  # beside an engine, even one that does nothing, each file is drawn twice
+            )
         return drawn
 
     return wrapped
