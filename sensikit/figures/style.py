@@ -112,7 +112,7 @@ def styled(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:
             drawn.figure.draw_without_rendering()  # ticks are made when first drawn: here, not under other settings
             drawn.figure.set_layout_engine("none")  # the layout stays, and is not computed again for each file
             vars(drawn.figure)["_layout_engine"] = (
-                None  # beside an engine, even one that does nothing, each file is drawn twice
+                None  # with any engine, each file is drawn twice
             )
         return drawn
 
