@@ -52,7 +52,8 @@ class Provenance:
 
 def is_file(checkpoint: Path) -> bool:
     """Return whether a model is a file, as fairseq's are; Hugging Face's are directories, or names of the hub."""
-    return checkpoint.is_file() or (not checkpoint.exists() and checkpoint.suffix == ".pt")
+    # a pipe or a device is one too: it is refused as a file, and not looked up on the hub
+    return not checkpoint.is_dir() if checkpoint.exists() else checkpoint.suffix == ".pt"
 
 
 class Task(Protocol):

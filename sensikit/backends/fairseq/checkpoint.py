@@ -1,8 +1,9 @@
 """Reading a checkpoint that nobody vouches for: nothing in it runs, and damage is found before a weight is used.
 
-The CRCs of the zip come first: `torch.load` checks none, and a flipped bit in a weight goes through it unseen. Then
-torch's restricted unpickler, with one inert class allowed. Then only dense tensors are taken, and plain values that are
-still to be validated. There is no other way in: no fallback, no environment variable.
+The CRCs of the zip come first: `torch.load` checks none, and a flipped bit in a weight goes through it unseen. Then the
+opcodes of its pickle (see `structure`), and only then torch's restricted unpickler, with one inert class allowed. Then
+only dense tensors are taken, and plain values that are still to be validated. There is no other way in: no fallback, no
+environment variable.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -19,6 +21,7 @@ from typing import Any
 
 import torch
 
+from sensikit.backends.fairseq import structure
 from sensikit.backends.fairseq.values import shown
 from sensikit.errors import CheckpointError
 from sensikit.files import sha256
@@ -26,8 +29,17 @@ from sensikit.files import sha256
 PICKLE_LIMIT = 64 << 20
 """Bytes of structure (names, shapes, settings): 0.1 MB is usual. The unpickler builds objects from nothing else."""
 
-ENTRY_LIMIT = 1_000_000
+ENTRY_LIMIT = 100_000
 """Tensors in one file."""
+
+WRAPPED = re.compile(r"(?:^module|(?:^|(?<=\.))_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module))\.")
+"""What DistributedDataParallel, torch.compile, FSDP and checkpointing put into the names of tensors of what they wrap."""
+
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""Of weights: of any other, sensitivities would be those of something else, such as the real part alone."""
+
+NAME = re.compile(r"[\w.-]{1,300}", re.ASCII)
+"""Of a tensor."""
 
 AGAIN = "copy or download it again"
 REMAKE = "save it with torch.save of torch 1.6 or later"
@@ -38,7 +50,8 @@ class Checkpoint:
     """What was read: the weights, and the rest of the file as plain values that are still to be validated.
 
     `state` maps the names of the model's tensors to dense tensors in memory; tied ones share it. `content` is the top
-    level of the file without them and without the optimizer's state. `bytes` is the size of the file.
+    level of the file without them and without the optimizer's state. `bytes` is the size of the file. `wrapper` is
+    what wrappers had put into the names of the tensors, and is left out of them.
     """
 
     path: Path
@@ -47,6 +60,7 @@ class Checkpoint:
     state: dict[str, torch.Tensor]
     content: dict[str, Any]
     has_optimizer: bool
+    wrapper: str = ""
 
 
 def read(path: Path) -> Checkpoint:
@@ -61,7 +75,11 @@ def read(path: Path) -> Checkpoint:
     content = _load(path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(path, "holds no 'model' with named tensors", "give a checkpoint of fairseq-train")
-    state = _state(path, content["model"], size)
+    wrapper, state = _unwrapped(path, _state(path, content["model"], size))
+    optimizer = content.get("last_optimizer_state")
+    if optimizer is not None and not isinstance(optimizer, dict):
+        problem = f"has something other than the state of an optimizer in its place ({shown(optimizer)})"
+        raise CheckpointError(path, problem, "do not use it")
     rest = {key: value for key, value in content.items() if key not in ("model", "last_optimizer_state")}
     return Checkpoint(
         path=path,
@@ -69,7 +87,8 @@ def read(path: Path) -> Checkpoint:
         bytes=size,
         state=state,
         content=rest,
-        has_optimizer=bool(content.get("last_optimizer_state")),
+        has_optimizer=bool(optimizer),
+        wrapper=wrapper,
     )
 
 
@@ -77,15 +96,17 @@ def _check_file(path: Path) -> int:
     if path.is_dir():
         raise CheckpointError(path, "is a directory", "give the file, often checkpoint_best.pt in it")
     try:
-        size = path.stat().st_size
+        found = path.stat()
+        size = found.st_size
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe may be to wait for ever
+            raise CheckpointError(path, "is not a regular file", "give a checkpoint file")
         with path.open("rb") as file:
             start = file.read(4)
     except FileNotFoundError as error:
         raise CheckpointError(path, "does not exist", "check the path") from error
-    except OSError as error:
-        raise CheckpointError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
-    if not path.is_file():
-        raise CheckpointError(path, "is not a regular file", "give a checkpoint file")
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        problem = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise CheckpointError(path, problem, "check its permissions") from error
     if size == 0:
         raise CheckpointError(path, "is empty", AGAIN)
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
@@ -96,11 +117,13 @@ def _check_file(path: Path) -> int:
 
 
 def _check_zip(path: Path, size: int) -> None:
-    """Refuse an archive with a wrong checksum, or one that would unpack to more than it holds."""
+    """Refuse an archive with a wrong checksum, one that would unpack to more than it holds, or one of odd structure."""
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_entries(path, archive.infolist(), size)
+            entries = archive.infolist()
+            pickle = _check_entries(path, entries, size)
             broken = archive.testzip()
+            content = b"" if broken else archive.read(pickle)
     except CheckpointError:
         raise
     except zipfile.BadZipFile as error:
@@ -109,10 +132,14 @@ def _check_zip(path: Path, size: int) -> None:
     except (OSError, RuntimeError, ValueError, EOFError, zlib.error, LookupError, MemoryError) as error:
         raise CheckpointError(path, f"is damaged ({type(error).__name__} in its archive)", AGAIN) from error
     if broken is not None:
-        raise CheckpointError(path, f"is damaged (wrong checksum of {broken!r})", AGAIN)
+        raise CheckpointError(path, f"is damaged (wrong checksum of {shown(broken)})", AGAIN)
+    place = pickle.filename.removesuffix("data.pkl") + "data/"
+    stored = {each.filename.removeprefix(place): each.file_size for each in entries if each.filename.startswith(place)}
+    structure.check(path, content, stored)
 
 
-def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> None:
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> zipfile.ZipInfo:
+    """Return the entry of the pickle."""
     names = [entry.filename for entry in entries]
     if len(names) > ENTRY_LIMIT or len(set(names)) < len(names):
         raise CheckpointError(path, "has an archive that torch.save did not write", REMAKE)
@@ -125,6 +152,7 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> Non
         raise CheckpointError(path, "is a zip archive but not a checkpoint (no data.pkl in it)", "check the path")
     if pickles[0].file_size > PICKLE_LIMIT:
         raise CheckpointError(path, f"has {pickles[0].file_size >> 20} MB of structure around its tensors", REMAKE)
+    return pickles[0]
 
 
 def _load(path: Path) -> Any:
@@ -133,7 +161,11 @@ def _load(path: Path) -> Any:
         with _only_namespaces():
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever kind of error a hostile or damaged pickle provokes
-        raise _refusal(path, error) from error
+        raise CheckpointError(
+            path,
+            f"is not a readable checkpoint ({type(error).__name__})",
+            "nothing of it was run; it must hold plain tensors and settings, as fairseq-train writes",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -149,23 +181,6 @@ def _only_namespaces() -> Iterator[None]:
         torch.serialization.add_safe_globals(others)
 
 
-_GLOBAL = re.compile(r"Unsupported global: GLOBAL ([\w.]+)|[Tt]rying to (?:load|call) .*?([\w.]+\.[\w]+)")
-
-
-def _refusal(path: Path, error: Exception) -> CheckpointError:
-    found = _GLOBAL.search(str(error))
-    name = next((group for group in found.groups() if group), "") if found else ""
-    if name:
-        return CheckpointError(
-            path, f"contains code or objects ({name})", "nothing of it was run; do not trust the file"
-        )
-    return CheckpointError(
-        path,
-        f"is not a readable checkpoint ({type(error).__name__})",
-        "nothing of it was run; it must hold plain tensors and settings, as fairseq-train writes",
-    )
-
-
 def _state(path: Path, model: Mapping[Any, Any], size: int) -> dict[str, torch.Tensor]:
     """Return dense copies of the tensors, one for all those that are one in the file."""
     copies: dict[tuple[object, ...], torch.Tensor] = {}
@@ -176,18 +191,43 @@ def _state(path: Path, model: Mapping[Any, Any], size: int) -> dict[str, torch.T
             raise CheckpointError(
                 path, f"has something other than a tensor in its model ({shown(name)})", "do not use it"
             )
-        if tensor.layout != torch.strided or tensor.is_quantized or not tensor.is_contiguous():
-            raise CheckpointError(path, f"has a tensor that is not dense ({shown(name)})", "save it as a plain tensor")
+        if not NAME.fullmatch(name):
+            raise CheckpointError(path, f"has a tensor with the name {shown(name)}", "do not use it")
+        if tensor.dtype not in FLOATS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(path, f"has {name} as {kind}", "give weights that are real floating-point numbers")
+        if not tensor.is_contiguous() or tensor.is_neg():
+            raise CheckpointError(path, f"has a tensor that is not dense ({name})", "save it as a plain tensor")
         identity = (tensor.data_ptr(), tuple(tensor.shape), tensor.dtype)
         if identity not in copies:
             total += tensor.numel() * tensor.element_size()
             if total > size:
                 raise CheckpointError(path, "has tensors that overlap in memory", "save them as plain tensors")
-            copies[identity] = tensor.clone()
+            copies[identity] = tensor.detach().clone()
         state[name] = copies[identity]
     if not state:
         raise CheckpointError(path, "has an empty model", "give a checkpoint of fairseq-train")
     return state
+
+
+def _unwrapped(path: Path, state: dict[str, torch.Tensor]) -> tuple[str, dict[str, torch.Tensor]]:
+    """Return the words that wrappers put into names, and the tensors by their names without them."""
+    if any(name.rsplit(".", 1)[-1].startswith(("flat_param", "_flat_param")) for name in state):
+        problem = "is a part of a model whose weights FSDP made flat and spread over files (-shard0, -shard1, …)"
+        remedy = "put them together first, with fairscale's consolidate_shard_weights, or save without --use-sharded-state"
+        raise CheckpointError(path, problem, remedy)
+    words: dict[str, None] = {}
+    bare = {}
+    for name, tensor in state.items():
+        short = name
+        while (shorter := WRAPPED.sub("", short)) != short:
+            words |= dict.fromkeys(WRAPPED.findall(short))
+            short = shorter
+        bare[short] = tensor
+    if len(bare) < len(state):
+        problem = f"has a tensor twice, with and without {' '.join(words)} in its name"
+        raise CheckpointError(path, problem, "take the wrapper's words from all names")
+    return " ".join(words), bare
 
 
 def namespace(value: Any) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def inspect(path: Path) -> Contents:
         sha256=checkpoint.sha256,
         bytes=checkpoint.bytes,
         problem=problem,
-        **_trained(settings),
+        **_trained(settings, checkpoint.wrapper),
         optimizer_state=checkpoint.has_optimizer,
         layers={side: _layers(state, side) for side in ("encoder", "decoder")},
         vocabulary=next((each.shape[0] for name, each in state.items() if name.endswith("embed_tokens.weight")), 0),
@@ -63,7 +63,7 @@ def _settings(checkpoint: Checkpoint) -> tuple[Trained | None, str]:
     return settings, ""
 
 
-def _trained(settings: Trained | None) -> dict[str, Any]:
+def _trained(settings: Trained | None, wrapper: str) -> dict[str, Any]:
     if settings is None:
         known = {"task": "", "arch": "", "directions": {}, "language_tags": "", "criterion": ""}
         return {**known, "updates": None}
@@ -71,7 +71,7 @@ def _trained(settings: Trained | None) -> dict[str, Any]:
     criterion = settings.criterion or "unknown"
     return {
         "task": settings.task,
-        "arch": settings.arch,
+        "arch": f"{settings.arch} (names without {wrapper})" if wrapper else settings.arch,
         "directions": {name: list(keyed(pairs)) for name, pairs in directions.items()},
         "language_tags": _tags(settings),
         "criterion": f"{criterion}, smoothing {settings.label_smoothing:g}" if settings.label_smoothing else criterion,

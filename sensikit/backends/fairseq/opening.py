@@ -90,11 +90,13 @@ def open_checkpoint(
         raise DataError(directory.root, f"has no binarised {shown}", "give the data that the checkpoint was trained on")
     without = [key for key in groups if key not in there]
     notes = [f"{', '.join(without)}: left out, no data in {directory.root}"] if without else []
+    unwrapped = f", names without {file.wrapper}" if file.wrapper else ""
+    notes += [f"{checkpoint}: read{unwrapped}, which a wrapper put there"] if unwrapped else []
     held = {key: chosen[key] for key in there}
     parts = compat.load()
     task = build_task(parts, settings, list(held.values()), directory)
     provenance = Provenance(
-        framework=f"fairseq ({settings.task}, {settings.arch})",
+        framework=f"fairseq ({settings.task}, {settings.arch}{unwrapped})",
         checkpoint=str(checkpoint),
         checkpoint_sha256=file.sha256,
         data=str(data),

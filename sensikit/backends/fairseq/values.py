@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,23 @@ CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 """A language code: `eng`, `en_XX`, `zho_Hans`."""
 
 
+class _Shown(reprlib.Repr):
+    """Writes a few parts of a value, two levels deep: a whole one may have no end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 50, 50
+
+    def repr_instance(self, x: object, level: int) -> str:
+        """Return a number as it is, and of an object its type."""
+        return repr(x) if x is None or type(x) in (bool, float) else f"<{type(x).__name__}>"
+
+
 def shown(value: Any) -> str:
     """Return the beginning of how `value` is written; its type alone where that fails, as for a number without end."""
     try:
-        return repr(value)[:60]
-    except (ValueError, RecursionError, RuntimeError):
+        return _Shown().repr(value)[:60]
+    except (ValueError, TypeError, RecursionError):
         return type(value).__name__
 
 
