@@ -14,8 +14,8 @@ def audit(
     run: Annotated[Path, typer.Argument(help="What `sensikit analyze` wrote.")],
     which: options.Groups,
     origin: options.Origin,
-    parameters: Annotated[int, typer.Option(help="Ablated for each group.")] = 200,
-    batches: Annotated[int, typer.Option(help="Of each group, at most; time grows with them.")] = 1,
+    parameters: Annotated[int, typer.Option(max=1_000_000, help="Ablated for each group.")] = 200,
+    batches: Annotated[int, typer.Option(max=100_000, help="Of each group, at most; time grows with them.")] = 1,
     task: options.Task = None,
 ) -> None:
     """Ablate a sample of parameters exactly (Eq. 1), in float64, and compare with the Taylor estimate."""

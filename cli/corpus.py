@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sensikit.languages import THRESHOLDS, read_name, read_tiers
-from sensikit.settings import Options, option
+from sensikit.settings import SEEDS, Options, option
 
 _SOURCES = "LANG.tsv (English, tab, LANG; .gz too), LANG.train.tsv and so on, the prefix of PREFIX.cat and PREFIX.eng "
 _SOURCES += "(news.cat-eng), a gettext catalogue (ca.po, ca/LC_MESSAGES/x.mo) or a directory of catalogues."
@@ -20,15 +20,19 @@ class Preparation(Options):
     """How text is made ready."""
 
     languages: tuple[str, ...] | None = option(None, "Only these, by code: cat,glg. All by default.")
-    vocab: int = option(4000, "Pieces of the SentencePiece vocabulary.", least=1)
+    vocab: int = option(4000, "Pieces of the SentencePiece vocabulary.", least=1, most=1_000_000)
     binarise: bool = option(
         True,
         "With pieces and fairseq's binaries, or text alone, for a model that has a tokenizer.",
         names=("--binarise/--no-binarise",),
     )
-    seed: int = option(1, "Draws the held-out sentences.")
-    valid: int | None = option(None, "Validation pairs where a source has none; by default 5 %, at most 500.", least=1)
-    test: int | None = option(None, "Test pairs where a source has none; by default 10 %, at most 1000.", least=1)
+    seed: int = option(1, "Draws the held-out sentences.", least=0, most=SEEDS)
+    valid: int | None = option(
+        None, "Validation pairs where a source has none; by default 5 %, at most 500.", least=1, most=10**9
+    )
+    test: int | None = option(
+        None, "Test pairs where a source has none; by default 10 %, at most 1000.", least=1, most=10**9
+    )
     tiers: str = option("{},{}".format(*THRESHOLDS), "Fewest training pairs of a High and of a Low language.")
 
 

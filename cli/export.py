@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sensikit.settings import PROTECT
+from sensikit.settings import PROTECT, SEEDS, Options, option
 
 from . import options
+
+
+@dataclass(frozen=True)
+class Pruned(Options):
+    """What goes."""
+
+    group: str | None = option(None, "The group whose order it is.", names=("--group", "--language"))
+    ratio: float | None = option(None, "Pruned / prunable parameters.", least=0, most=1)
+    order: str = option("specificity", "One of those of prune.")
+    seed: int = option(1, "Of the random order.", least=0, most=SEEDS)
+    protect: float = option(PROTECT, "Share with the highest S(θ,B_l) that is never pruned.", least=0, below=1)
 
 
 def export(
@@ -18,15 +30,11 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="The checkpoint (without the optimizer's state) or directory to write.")],
     origin: options.Origin,
-    group: Annotated[str | None, typer.Option("--group", "--language", help="The group whose order it is.")] = None,
-    ratio: Annotated[float | None, typer.Option(help="Pruned / prunable parameters.")] = None,
+    what: Pruned,
     form: Annotated[
         str, typer.Option("--format", help="native, huggingface: the model's own, or what transformers loads.")
     ] = "native",
     mask: Annotated[Path | None, typer.Option(help="A safetensors file to write: true where pruned.")] = None,
-    order: Annotated[str, typer.Option(help="One of those of prune.")] = "specificity",
-    seed: Annotated[int, typer.Option(help="Of the random order.")] = 1,
-    protect: Annotated[float, typer.Option(help="Share with the highest S(θ,B_l) that is never pruned.")] = PROTECT,
 ) -> None:
     """Write a model with the parameters that an order prunes set to zero, or convert a whole fairseq checkpoint."""
     from sensikit.errors import OptionError
@@ -35,6 +43,7 @@ def export(
     from sensikit.pruning.masks import Order
     from sensikit.run import Run
 
+    group, ratio = what.group, what.ratio
     if group is None and ratio is None and mask is None and form == "huggingface":
         if origin.data is None:
             raise OptionError("--data", "is needed to convert a checkpoint", "or give --group and --ratio of a run")
@@ -46,7 +55,7 @@ def export(
         missing = "--group" if group is None else "--ratio"
         raise OptionError(missing, "is missing", "a whole checkpoint goes with --format huggingface alone")
     found = Run.open(source)
-    chosen = Order(order, group, seed if order == "random" else None, protect, found.tasks[0])
+    chosen = Order(what.order, group, what.seed if what.order == "random" else None, what.protect, found.tasks[0])
     done = run_export(found, origin.open(found), chosen, ratio, out, mask, form)
     typer.echo(f"{out}: {done.pruned} of {done.prunable} prunable parameters are zero")
     typer.echo(done.signature)

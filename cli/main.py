@@ -86,6 +86,7 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     try:
+        "".join(sys.argv[1:]).encode()  # names that are not UTF-8 could not be noted in what is written
         code = app(prog_name="sensikit", standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
@@ -106,6 +107,17 @@ def _remedy(arguments: Sequence[str]) -> str:
     return f"the same command {'goes on from here' if verb in _GOING_ON else 'starts again'}"
 
 
+def _of_input(error: Exception) -> str:
+    """Return the line for what the system or Python refuses to do with an input that no other place has refused."""
+    if isinstance(error, OSError):
+        where = f"{str(error.filename)[:300]}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; check the path and its permissions"
+    if isinstance(error, UnicodeError):
+        return f"text that cannot be read or written ({error}); give names and text in UTF-8"
+    limit = "memory" if isinstance(error, MemoryError) else "bounds"
+    return f"an input or an option is too large for the {limit} there are ({type(error).__name__}: {error})"
+
+
 def told(error: Exception) -> int:
     """Tell of an error in one line on standard error; return the exit code."""
     from sensikit.errors import SensikitError
@@ -120,7 +132,10 @@ def told(error: Exception) -> int:
             return int(code)
         context = getattr(error, "ctx", None)
         line += f" (see {context.command_path} --help)" if context else ""
+    elif isinstance(error, OSError | UnicodeError | MemoryError | RecursionError | OverflowError):
+        code, line = 2, _of_input(error)
     else:
         line = f"{type(error).__name__}: {error} (--debug shows where)"
+    line = "".join(sign if sign.isprintable() or sign.isspace() else ascii(sign)[1:-1] for sign in line)
     print(f"sensikit: {' '.join(line.split())}", file=sys.stderr)
     return int(code)

@@ -21,7 +21,7 @@ class Curves(Options):
     order: tuple[str, ...] = option(
         ("specificity",), "Comma-separated: specificity, reverse, sensitivity, magnitude, random, fisher, wanda."
     )
-    seeds: int = option(3, "Random orders, one curve each.")
+    seeds: int = option(3, "Random orders, one curve each.", least=1, most=1000)
     cross: bool = option(False, "Score every group with what each one's order leaves: few --ratios.")
     settings: SweepSettings = field(default_factory=SweepSettings)
 

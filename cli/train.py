@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sensikit.settings import Options, option
+from sensikit.settings import SEEDS, Options, option
 from sensikit.training import recipes
 
 from . import options
@@ -22,8 +22,8 @@ class System(Options):
     direction: str = option("xxx-eng", "of translation.", choices=("xxx-eng", "eng-xxx", "both"))
     preset: str = option("small", "hyper-parameters.", choices=tuple(recipes.PRESETS))
     arch: str | None = option(None, "the size; by default the preset's.", choices=tuple(recipes.SIZES))
-    updates: int | None = option(None, "Updates in all; by default the preset's.", least=1)
-    seed: int | None = option(None, "Of every random choice; by default the preset's.")
+    updates: int | None = option(None, "Updates in all; by default the preset's.", least=1, most=10**9)
+    seed: int | None = option(None, "Of every random choice; by default the preset's.", least=0, most=SEEDS)
 
 
 def train(

@@ -24,6 +24,9 @@ SIGMA = 1e-8
 PROTECT = 0.1
 """The share of the prunable parameters that is never pruned: those with the highest S(θ, B_l)."""
 
+SEEDS = 2**32 - 1
+"""The largest seed that all generators take."""
+
 BOOTSTRAP = 1000
 """Resamples of the test sentences behind an interval, sacreBLEU's own number."""
 
@@ -35,6 +38,7 @@ def option(
     names: Sequence[str] = (),
     choices: Sequence[str] = (),
     least: float | None = None,
+    most: float | None = None,
     above: float | None = None,
     below: float | None = None,
 ) -> T:
@@ -46,10 +50,11 @@ def option(
         names: spellings of the option (--on/--off of a flag that is on); the name of the field with dashes by default.
         choices: what a string, or each of several, may be.
         least: the smallest value; `above` and `below` are bounds that are not reached themselves.
+        most: the largest value: of a count, far more than anyone has use for, and little enough to end.
         above: see `least`.
         below: see `least`.
     """
-    bounds = {"least": least, "above": above, "below": below}
+    bounds = {"least": least, "most": most, "above": above, "below": below}
     return field(default=default, metadata={"help": help, "names": names, "choices": choices, **bounds})
 
 
@@ -74,16 +79,31 @@ class Options:
                 if choices and part is not None and part not in choices:
                     raise OptionError(name, f"{part} is not one of them", f"choose {' or '.join(choices)}")
             if isinstance(value, int | float) and not _within(value, allows):
-                words = {"least": "{:g} or more", "above": "more than {:g}", "below": "less than {:g}"}
+                words = {
+                    "least": "{:g} or more",
+                    "most": "at most {:,}",
+                    "above": "more than {:g}",
+                    "below": "less than {:g}",
+                }
                 bounds = [text.format(allows[key]) for key, text in words.items() if allows.get(key) is not None]
-                raise OptionError(name, f"{value:g} is out of range", f"give {', '.join(bounds) or 'a finite number'}")
+                raise OptionError(
+                    name, f"{_written(value)} is out of range", f"give {', '.join(bounds) or 'a finite number'}"
+                )
+
+
+def _written(value: float) -> str:
+    try:
+        return f"{value:g}"
+    except OverflowError:  # an integer that is more than any float
+        return "a number so large"
 
 
 def _within(value: float, allows: Any) -> bool:
-    least, above, below = (allows.get(bound) for bound in ("least", "above", "below"))
+    least, most, above, below = (allows.get(bound) for bound in ("least", "most", "above", "below"))
     return (
-        math.isfinite(value)
+        (isinstance(value, int) or math.isfinite(value))
         and (least is None or value >= least)
+        and (most is None or value <= most)
         and (above is None or value > above)
         and (below is None or value < below)
     )
@@ -125,20 +145,26 @@ class AnalysisSettings(Options):
     )
     reduction: str = option("token", "mean over the target tokens of a batch, or their sum.", choices=("token", "sum"))
     mode: str = option("eval", "without dropout, or with it as in training.", choices=("eval", "train"))
-    batches: int = option(500, "Batches of each set, at most.", least=2)
+    batches: int = option(500, "Batches of each set, at most.", least=2, most=100_000)
     tokens: int | None = option(
-        None, "T, target tokens of a batch; 4096 by default, lowered until the smallest group has 40 batches.", least=1
+        None,
+        "T, target tokens of a batch; 4096 by default, lowered until the smallest group has 40 batches.",
+        least=1,
+        most=10**8,
     )
     rest: str = option(
         "mixed",
         "B_-l is batches of the other groups, or the mean of their S: larger, never compare the two.",
         choices=("mixed", "pooled"),
     )
-    rest_temperature: float = option(1.0, "Of the mix: 1 = in proportion to the data.", above=0)
-    sigma: float = option(SIGMA, "σ of D, on the scale of a summed loss.", above=0)
-    seed: int = option(1, "Of every random choice: sentences, and the noise that is denoised.", least=0)
+    rest_temperature: float = option(1.0, "Of the mix: 1 = in proportion to the data.", least=0.01, most=1000)
+    sigma: float = option(SIGMA, "σ of D, on the scale of a summed loss.", least=1e-20, most=1e6)
+    seed: int = option(1, "Of every random choice: sentences, and the noise that is denoised.", least=0, most=SEEDS)
     micro_batches: int = option(
-        4, "Parts of like length that a batch is computed in: the same S, less padding, more memory.", least=1
+        4,
+        "Parts of like length that a batch is computed in: the same S, less padding, more memory.",
+        least=1,
+        most=10_000,
     )
     skip_nonfinite: bool = option(False, "Leave out, and count, batches whose gradient is not finite.")
 
@@ -154,12 +180,12 @@ class Decoding(Options):
     The longest output allowed is `max_len_a` · source tokens + `max_len_b` tokens; heavily pruned models run on to it.
     """
 
-    beam: int = option(5, "Beam size.", least=1)
-    lenpen: float = option(1.0, "Length penalty: 1 leaves scores per token.")
-    max_len_a: float = option(1.2, "A of the longest output allowed: A · source tokens + B.", least=0)
-    max_len_b: int = option(10, "B of the longest output allowed.", least=0)
-    max_sentences: int | None = option(None, "Score only the first N sentences.", least=1)
-    max_tokens: int = option(4096, "Source tokens computed at a time, padding included.", least=1)
+    beam: int = option(5, "Beam size.", least=1, most=1000)
+    lenpen: float = option(1.0, "Length penalty: 1 leaves scores per token.", least=-10, most=10)
+    max_len_a: float = option(1.2, "A of the longest output allowed: A · source tokens + B.", least=0, most=1000)
+    max_len_b: int = option(10, "B of the longest output allowed.", least=0, most=100_000)
+    max_sentences: int | None = option(None, "Score only the first N sentences.", least=1, most=10**9)
+    max_tokens: int = option(4096, "Source tokens computed at a time, padding included.", least=1, most=10**8)
     engine: str = option(
         "own",
         "What searches: the model's own framework, or CTranslate2, which is several times as fast.",
@@ -198,7 +224,9 @@ class EvaluationSettings(Options):
     decoding: Decoding = field(default_factory=Decoding)
     tokenizer: str = option("spm", "Of BLEU, as sacreBLEU names it.")
     spm_model: str | None = option(None, "A SentencePiece model for BLEU, in place of a tokenizer of sacreBLEU's.")
-    bootstrap: int = option(BOOTSTRAP, "Resamples of the test sentences, for intervals and tests.", least=0)
+    bootstrap: int = option(
+        BOOTSTRAP, "Resamples of the test sentences, for intervals and tests.", least=0, most=100_000
+    )
 
     @property
     def scored(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class Toy(Options):
     low: int = option(3, least=2)
     between: float = option(0.5, above=0, below=1)
     free: float = option(1.0)
-    number: int | None = option(None, least=1)
+    number: int | None = option(None, least=1, most=9)
     plain: float = 1.0
     several: tuple[str, ...] = option(("x",), choices=("x", "y"), names=("--some-of", "--several"))
 
@@ -35,7 +35,8 @@ class Toy(Options):
         ({"between": 1.0}, "--between: 1 is out of range; give more than 0, less than 1"),
         ({"between": math.nan}, "--between: nan is out of range; give more than 0, less than 1"),
         ({"free": -math.inf}, "--free: -inf is out of range; give a finite number"),
-        ({"number": 0}, "--number: 0 is out of range; give 1 or more"),
+        ({"number": 0}, "--number: 0 is out of range; give 1 or more, at most 9"),
+        ({"number": 10**400}, "--number: a number so large is out of range; give 1 or more, at most 9"),
         ({"several": ("y", "z")}, "--some-of: z is not one of them; choose x or y"),
         ({"plain": math.nan}, "--plain: nan is out of range; give a finite number"),
     ],

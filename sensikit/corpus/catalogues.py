@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from gettext import c2py
 from pathlib import Path
@@ -29,8 +30,13 @@ def tree(directory: Path) -> Iterator[tuple[Path, str]]:
     over too, and a line says so.
     """
     unknown: dict[str, None] = {}
-    for path in sorted(directory.rglob("*.[mp]o")):
-        code = language_of(path)
+    paths = sorted(path for path in directory.rglob("*.[mp]o") if path.is_file())
+    # one name in several directories is not that of a language: te/app.po and ur/app.po are not Apma
+    often = Counter(name for name, _ in {(path.stem, path.parent) for path in paths})
+    for path in paths:
+        parent = path.parent.name
+        by_folder = parent != "LC_MESSAGES" and often[path.stem] > 1 and canonical(parent)
+        code = by_folder or language_of(path)
         compiled = path.suffix == ".po" and path.with_suffix(".mo").exists()
         if code is None:
             unknown[_named(path)] = None
@@ -80,7 +86,7 @@ def _forms(header: str) -> tuple[int, int]:
     try:
         form = c2py(rule.group(1)) if rule else None
         return (form(1), form(MANY)) if form else (0, 1)
-    except ValueError:
+    except (ValueError, ArithmeticError):  # a rule such as n/0 too
         return 0, 1
 
 

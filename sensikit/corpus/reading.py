@@ -12,7 +12,8 @@ from typing import NamedTuple
 from sensikit.corpus import catalogues
 from sensikit.errors import DataError, OptionError
 from sensikit.files import SPLITS, raw_lines
-from sensikit.languages import ENGLISH, canonical, language_in
+from sensikit.languages import ENGLISH, canonical, language_in, name_of
+from sensikit.progress import say
 
 
 class Row(NamedTuple):
@@ -91,6 +92,8 @@ def _sources(argument: str) -> list[Source]:
         raise DataError(
             path, "does not exist", "give a file, a directory of catalogues, or the prefix of PREFIX.cat and PREFIX.eng"
         )
+    if not path.is_file():
+        raise DataError(path, "is not a regular file", "give a file, or a directory of catalogues")
     if path.suffix in catalogues.SUFFIXES:
         return [Source((path,), catalogues.language_of(path) or _nameless(path))]
     parts = _parts(path)
@@ -105,7 +108,10 @@ def language_of(path: Path) -> str:
     Raises:
         DataError: if its name does not begin with one.
     """
-    return language_in(_parts(path)[0]) or _nameless(path)
+    code = canonical(_parts(path)[0]) or _nameless(path)
+    if language_in(_parts(path)[0]) is None:  # a code that is a word too, such as all or dev
+        say(f"{path}: read as {name_of(code)}, whose code is {code}")
+    return code
 
 
 def _nameless(path: Path) -> str:

@@ -36,6 +36,20 @@ def test_a_catalogue_holds_english_and_its_translations(tmp_path: Path) -> None:
     assert sorted(messages(write_mo(tmp_path / "ca.mo", body))) == sorted(pair for pair in expected if pair[1])
 
 
+@pytest.mark.parametrize(
+    "plural", ["nplurals=2; plural=n/0;", "nplurals=2; plural=n%0;", "plural=((((", "plural=n" * 999]
+)
+def test_a_rule_that_makes_no_sense_is_passed_over(tmp_path: Path, plural: str) -> None:
+    body = FILES + 'msgstr[0] "ein"\nmsgstr[1] "viele"\n'
+    assert list(messages(write_po(tmp_path / "ca.po", body, plural))) == [("%d file", "ein"), ("%d files", "viele")]
+
+
+def test_one_name_in_the_folders_of_several_languages_is_no_language(tmp_path: Path) -> None:
+    for folder in ("te", "ur", "ca"):
+        write_po(tmp_path / folder / "app.po", 'msgid "Page"\nmsgstr "Full"\n')
+    assert {source.language for source in find([tmp_path])} == {"tel", "urd", "cat"}
+
+
 def test_fuzzy_and_obsolete_messages_are_none(tmp_path: Path) -> None:
     body = '#, fuzzy\nmsgid "Guess"\nmsgstr "Endevina"\n\nmsgid "Sure"\nmsgstr "Segur"\n\n'
     body += '#~ msgid "Old"\n#~ msgstr "Vell"\n'

@@ -1,4 +1,5 @@
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -59,10 +60,25 @@ def test_a_line_ends_at_a_line_feed_and_nowhere_else(tmp_path: Path) -> None:
     assert len(rows(Source((path,), "cat"))) == 1
 
 
-@pytest.mark.parametrize("name", ["data.tsv", "dev.tsv", "all.tsv.gz", "12.tsv", "x.tsv"])
+@pytest.mark.parametrize("name", ["data.tsv", "12.tsv", "x.tsv"])
 def test_a_name_without_a_language_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"no language in its name; call it .* cat\.tsv"):
         find([write(tmp_path / name, "Yes\tSí\n")])
+
+
+@pytest.mark.parametrize(("name", "language"), [("all.tsv", "Allar"), ("dev.tsv", "Domung"), ("raw.tsv", "Rawang")])
+def test_a_code_that_is_a_word_too_is_a_language_and_said(
+    tmp_path: Path, name: str, language: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source,) = find([write(tmp_path / name, "Yes\tSí\n")])
+    assert source.language == name[:3]
+    assert f"read as {language}" in capsys.readouterr().err
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "cat.tsv")
+    with pytest.raises(DataError, match=r"cat\.tsv: is not a regular file"):
+        find([tmp_path / "cat.tsv"])
 
 
 @pytest.mark.parametrize("name", ["eng.tsv", "en.po"])

@@ -134,6 +134,12 @@ def claim_more_tokens(path: Path) -> None:
     path.write_bytes(content[:26] + (1 << 30).to_bytes(4, "little") + content[30:])
 
 
+def point_elsewhere(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-8:] = bytes(8)
+    path.write_bytes(data)
+
+
 def claim_no_tokens(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:26] + bytes(4) + content[30:])
@@ -144,6 +150,7 @@ def claim_no_tokens(path: Path) -> None:
     [
         (cut_index, "is truncated or damaged"),
         (overwrite_start, "is not an index of --dataset-impl mmap"),
+        (point_elsewhere, "has sentences that do not follow each other"),
         (claim_a_strange_type, "is truncated or damaged"),
         (claim_more_tokens, "has another length than its index says"),
         (claim_no_tokens, "has another length than its index says"),
@@ -152,6 +159,17 @@ def claim_no_tokens(path: Path) -> None:
 def test_damaged_index(damage: Callable[[Path], None], problem: str, tiny_checkpoint: Path, data: Path) -> None:
     damage(data / "train.cat-eng.cat.idx")
     refused(tiny_checkpoint, data, problem)
+
+
+@pytest.mark.parametrize("name", ["train1.cat-eng", "train1.eng-cat"])
+def test_a_second_training_set_is_refused_by_name(tiny_checkpoint: Path, data: Path, name: str) -> None:
+    for path in data.glob("train.cat-eng.*"):
+        shutil.copy(path, data / path.name.replace("train.cat-eng", name))
+    refused(tiny_checkpoint, data, "train1.* is a second training set, which fairseq-train reads with the first")
+
+
+def test_several_directories_are_refused_by_name(tiny_checkpoint: Path, data: Path) -> None:
+    refused(tiny_checkpoint, Path(f"{data}:{data}"), "is several directories, as fairseq takes shards")
 
 
 def test_truncated_text(tiny_checkpoint: Path, data: Path) -> None:

@@ -33,7 +33,7 @@ ENTRY_LIMIT = 100_000
 """Tensors in one file."""
 
 WRAPPED = re.compile(r"(?:^module|(?:^|(?<=\.))_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module))\.")
-"""What DistributedDataParallel, torch.compile, FSDP and checkpointing put into the names of tensors of what they wrap."""
+"""What DistributedDataParallel, torch.compile, FSDP and checkpointing put into the names of what they wrap."""
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """Of weights: of any other, sensitivities would be those of something else, such as the real part alone."""
@@ -214,7 +214,9 @@ def _unwrapped(path: Path, state: dict[str, torch.Tensor]) -> tuple[str, dict[st
     """Return the words that wrappers put into names, and the tensors by their names without them."""
     if any(name.rsplit(".", 1)[-1].startswith(("flat_param", "_flat_param")) for name in state):
         problem = "is a part of a model whose weights FSDP made flat and spread over files (-shard0, -shard1, …)"
-        remedy = "put them together first, with fairscale's consolidate_shard_weights, or save without --use-sharded-state"
+        remedy = (
+            "put them together first, with fairscale's consolidate_shard_weights, or save without --use-sharded-state"
+        )
         raise CheckpointError(path, problem, remedy)
     words: dict[str, None] = {}
     bare = {}

@@ -62,8 +62,13 @@ class DataBin:
         """Return sentence pairs by split, of those splits that exist; nothing where none does.
 
         Raises:
-            DataError: if an index is damaged.
+            DataError: if an index is damaged, or there are several training sets, train.* and train1.*.
         """
+        if more := self.prefix("train1", source, target):
+            problem = "is a second training set, which fairseq-train reads with the first, and sensikit does not"
+            raise DataError(
+                f"{more}*", problem, "join the text of both and binarise it again, or take these files away"
+            )
         found = {split: self.prefix(split, source, target) for split in SPLITS}
         return {split: _header(Path(f"{prefix}{source}.idx"))[0] for split, prefix in found.items() if prefix}
 
@@ -83,6 +88,10 @@ class DataBin:
         sizes = np.fromfile(index, dtype=np.int32, count=count, offset=HEADER)
         if (sizes < 1).any() or tokens.stat().st_size != int(sizes.sum(dtype=np.int64)) * np.dtype(kind).itemsize:
             raise DataError(tokens, "has another length than its index says", "binarise the text again")
+        starts = np.fromfile(index, dtype=np.int64, count=count, offset=HEADER + 4 * count)
+        ends = np.cumsum(sizes, dtype=np.int64) * np.dtype(kind).itemsize
+        if starts[0] != 0 or (starts[1:] != ends[:-1]).any():
+            raise DataError(index, "has sentences that do not follow each other", "binarise the text again")
         values = np.memmap(tokens, dtype=kind, mode="r")
         if int(values.max()) >= vocabulary or int(values.min()) < 0:
             raise DataError(
@@ -135,6 +144,8 @@ def open_data(path: Path) -> DataBin:
         DataError: if it is none, or holds text that is not binarised.
     """
     path = Path(path)
+    if not path.exists() and any(Path(part).is_dir() for part in str(path).split(":")):
+        raise DataError(path, "is several directories, as fairseq takes shards", "binarise their text into one")
     manifest = read_manifest(path)
     if manifest is not None:
         if not (path / "bin").is_dir():

@@ -1,4 +1,4 @@
-"""The structure of a checkpoint, walked before anything is made of it: what a pickle asks for is known from its opcodes.
+"""The structure of a checkpoint, walked before anything is made of it: its opcodes say what a pickle asks for.
 
 torch's restricted unpickler runs no code, and still makes what it is told to: an array of 3 GB, a tuple that doubles
 sixty times, a storage that reaches into its neighbour. Here the opcodes are followed on a stack of descriptions, which
@@ -53,8 +53,9 @@ TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 class Part:
     """What would stand on the unpickler's stack: its kind, and what is in it.
 
-    `value` is that of an atom, the name of a global, the parts of a tuple, or the keys of a dict; `size` and `depth` are of all within it.
-    One that is `held` by another is complete: what grew afterwards would make the sizes wrong, or go in circles.
+    `value` is that of an atom, the name of a global, the parts of a tuple, or the keys of a dict; `size` and `depth`
+    are of all within it. One that is `held` by another is complete: what grew afterwards would make the sizes wrong, or
+    go in circles.
     """
 
     kind: str
@@ -191,12 +192,11 @@ class _Walk:
         kinds = [each.kind for each in arguments or ()]
         if arguments == () and (opcode, function) in (("REDUCE", ORDERED), ("NEWOBJ", NAMESPACE)):
             return Part("ordered" if function == ORDERED else "namespace", set())
-        if opcode == "REDUCE":
-            if function == TENSOR and kinds[:1] == ["storage"] or function == PARAMETER and kinds[:1] == ["tensor"]:
-                return self._filled(Part("tensor"), arguments)
-            if function == ENCODE and kinds == ["atom", "atom"] and arguments[1].value == "latin1":
-                return Part("atom", size=given.size)  # how protocol 2 writes bytes
-        self.refuse(f"makes an object in a way of its own ({shown(function)})")
+        if opcode == "REDUCE" and (function, *kinds[:1]) in ((TENSOR, "storage"), (PARAMETER, "tensor")):
+            return self._filled(Part("tensor"), given.value)
+        if opcode == "REDUCE" and function == ENCODE and kinds == ["atom", "atom"] and given.value[1].value == "latin1":
+            return Part("atom", size=given.size)  # how protocol 2 writes bytes
+        return self.refuse(f"makes an object in a way of its own ({shown(function)})")
 
     def _storage(self, identity: Part) -> Part:
         """Return a storage that is in the file, whole; another dtype or length would be other numbers."""

@@ -13,6 +13,7 @@ from sensikit.errors import CheckpointError
 
 CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 """A language code: `eng`, `en_XX`, `zho_Hans`."""
+DIGITS = re.compile(r"\d{1,12}", re.ASCII)
 
 
 class _Shown(reprlib.Repr):
@@ -58,7 +59,8 @@ class Settings:
         value = self.values.get(name)
         if value is None:
             return default
-        if isinstance(value, float) and value.is_integer():
+        # fairseq keeps what has no type of its own, such as --decoder-output-dim, as text
+        if (isinstance(value, float) and value.is_integer()) or (type(value) is str and DIGITS.fullmatch(value)):
             value = int(value)
         if type(value) is not int or not low <= value <= high:
             raise self.refusal(name, f"a whole number from {low} to {high}")

@@ -89,6 +89,9 @@ def read_directory(name: str | Path, revision: str | None = None) -> Directory:
     else:
         path = _snapshot(str(name), revision)
         commit = path.name
+    for each in path.iterdir():
+        if each.exists() and not (each.is_file() or each.is_dir()):  # to open a pipe may be to wait for ever
+            raise CheckpointError(each, "is not a regular file", "take it away")
     config = read_json(path / "config.json", CheckpointError)
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise CheckpointError(path / "config.json", "names no model_type", "it is not of a Hugging Face model")

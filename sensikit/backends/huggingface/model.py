@@ -75,9 +75,10 @@ def skeleton(directory: Directory, config: Any) -> nn.Module:
         raise CheckpointError(directory.path / "config.json", problem, "it may be damaged") from error
     for name, header in directory.tensors.items():
         # as another dtype they would be read without their scales; masks that some files hold are no weights
-        if header.dtype not in FLOATS and name.endswith("weight"):
+        # and of complex ones, the imaginary part would be lost without a word
+        if header.dtype not in FLOATS and (name.endswith(("weight", "bias")) or header.dtype.startswith("C")):
             problem = f"has {name} as {header.dtype}"
-            raise CheckpointError(directory.name, problem, "give weights that are not quantised")
+            raise CheckpointError(directory.name, problem, "give weights that are real and not quantised")
     described = sum(each.numel() for each in module.parameters())
     if described > 1.5 * stored + 1e6:
         problem = f"describes {described:,} parameters, and the weights are {stored:,}"
