@@ -1,0 +1,82 @@
+"""Hostile and damaged inputs by the hundred, from a seed: `python -m tests.fuzz` prints what became of them.
+
+A kind of input is a function of a module here, entered in `KINDS`: (count, seed) → an `Outcome` of each of `count`
+inputs. The four bad ones are counted; none of them may occur.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Result = Literal["refused", "same", "wrong", "hang", "crash", "outside"]
+
+RESULTS: dict[Result, str] = {
+    "refused": "one line, exit code 2",
+    "same": "what the sound input gives",
+    "wrong": "another number, without a word",
+    "hang": "over 20 s",
+    "crash": "a traceback, several lines, or another exit code",
+    "outside": "something was written beside the output",
+}
+GOOD: tuple[Result, ...] = ("refused", "same")
+
+LIMIT = 20.0
+"""Seconds after which an input counts as a hang."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
+
+    Attributes:
+        what: the input, in words that find it again.
+        result: one of `RESULTS`.
+        detail: the line that refused it, or what came instead.
+        seconds: that it took.
+    """
+
+    what: str
+    result: Result
+    detail: str = ""
+    seconds: float = 0.0
+
+
+Kind = Callable[[int, int], Iterator[Outcome]]
+
+KINDS: dict[str, tuple[str, int]] = {
+    "checkpoints": ("checkpoints:mutations", 600),
+    "options": ("options:values", 300),
+    "corpus": ("corpus:sources", 100),
+}
+"""By name: "module:function" of this package, and how many inputs of it a whole run tries."""
+
+
+def kind_of(name: str) -> Kind:
+    """Return the function of a kind; its module is imported only now."""
+    module, function = KINDS[name][0].split(":")
+    found: Kind = getattr(importlib.import_module(f"tests.fuzz.{module}"), function)
+    return found
+
+
+def table(found: dict[str, list[Outcome]]) -> str:
+    """Return one line for each kind: how many inputs, how many of each result, the longest time."""
+    rows = [f"{'':14}{'tried':>7}" + "".join(f"{name:>9}" for name in RESULTS) + f"{'longest':>10}"]
+    for name, outcomes in found.items():
+        counts = Counter(each.result for each in outcomes)
+        slowest = max((each.seconds for each in outcomes), default=0.0)
+        cells = "".join(f"{counts[result]:>9}" for result in RESULTS)
+        rows.append(f"{name:14}{len(outcomes):>7}{cells}{slowest:>9.1f}s")
+    return "\n".join(rows)
+
+
+def timed(what: str, outcome: Callable[[], tuple[Result, str]]) -> Outcome:
+    """Return the outcome of one input, a hang if it took longer than `LIMIT`."""
+    start = time.monotonic()
+    result, detail = outcome()
+    seconds = time.monotonic() - start
+    return Outcome(what, "hang" if seconds > LIMIT else result, detail, seconds)

@@ -1,0 +1,16 @@
+"""A few inputs of every kind: whatever is damaged is refused in one line, or changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz import GOOD, KINDS, kind_of
+
+FEW = 6
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_input_of_a_kind_goes_wrong_in_silence(name: str) -> None:
+    outcomes = list(kind_of(name)(FEW, 2))
+    assert len(outcomes) == FEW
+    assert [each for each in outcomes if each.result not in GOOD] == []
