@@ -120,6 +120,9 @@ def test_a_sweep_of_two_checkpoints_that_would_share_a_run_is_refused(tmp_path: 
         (["--groups", "xyz"], ["--groups", "xyz", "cat, fur, nob, nso"]),
         (["--groups", ""], ["--groups"]),
         (["--batches", 1], ["--batches"]),
+        (["--batches", 10**12], ["--batches", "at most 100,000"]),
+        (["--micro-batches", 10**9], ["--micro-batches", "at most 10,000"]),
+        (["--rest-temperature", "1e-300"], ["--rest-temperature", "0.01 or more"]),
         (["--tokens", 0], ["--tokens"]),
         (["--tokens", 10**6], ["fills 0 batches", "--tokens"]),
         (["--micro-batches", 0], ["--micro-batches"]),
@@ -153,6 +156,8 @@ def test_an_option_of_analyze_that_cannot_be(
         (["--order", "alphabet"], ["--order", "alphabet", "specificity"]),
         (["--order", ""], ["--order"]),
         (["--order", "random", "--seeds", 0], ["--seeds"]),
+        (["--seeds", 10**9], ["--seeds", "at most 1,000"]),
+        (["--bootstrap", 10**12], ["--bootstrap", "at most 100,000"]),
         (["--groups", "xyz"], ["--groups", "xyz", "cat, fur, nob, nso"]),
         (["--groups", ","], ["--groups"]),
         (["--max-sentences", 0], ["--max-sentences"]),
@@ -278,6 +283,41 @@ def raises(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_nobody_thought_of_is_one_line_and_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raises(ZeroDivisionError("by\nnothing"), monkeypatch)
     one_line(analyze(tmp_path), 1, "ZeroDivisionError: by nothing", "--debug")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(36, "File name too long", "x" * 400), "x: File name too long; check the path"),
+        (PermissionError(13, "Permission denied", "data"), "data: Permission denied; check the path"),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), "give names and text in UTF-8"),
+        (MemoryError(), "too large for the memory"),
+        (OverflowError("int too large"), "too large for the bounds"),
+        (RecursionError("maximum recursion depth"), "too large for the bounds"),
+    ],
+)
+def test_what_the_system_or_python_refuses_to_do_with_an_input_is_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    raises(error, monkeypatch)
+    one_line(analyze(tmp_path), 2, words)
+
+
+def test_an_argument_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    one_line(analyze(tmp_path, "--groups", "\udcff"), 2, "give names and text in UTF-8")
+
+
+def test_signs_that_steer_a_terminal_do_not_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raises(ZeroDivisionError("\x1b[31m\u202e"), monkeypatch)
+    one_line(analyze(tmp_path), 1, r"\x1b[31m\u202e")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "ascii:strict"])
+def test_a_terminal_of_few_signs_shows_the_help(encoding: str) -> None:
+    program = "import sys; from sensikit_cli.main import main; main()"
+    command = [sys.executable, "-c", program, "analyze", "--help"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("by nothing"), CheckpointError("a.pt", "is not readable")])

@@ -50,6 +50,7 @@ Kind = Callable[[int, int], Iterator[Outcome]]
 
 KINDS: dict[str, tuple[str, int]] = {
     "checkpoints": ("checkpoints:mutations", 600),
+    "directories": ("hub:damages", 100),
     "options": ("options:values", 300),
     "corpus": ("corpus:sources", 100),
 }

@@ -38,7 +38,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "train": ("data", "--out=out"),
     "evaluate": ("a.pt", "b.pt", "--data=data", "--out=out", "--groups=cat,nso", *SCORED),
     "inspect": ("sound.pt",),
-    "analyze": ("a.pt", "--data=data", "--out=out", *SMALL),
+    "analyze": ("a.pt", "--data=data", "--out=out", "--groups=cat,nob", *SMALL),
     "audit": ("run", "--parameters=60", "--groups=cat"),
     "prune": ("run", "--ratios=0,0.5", "--groups=cat", *SCORED),
     "sweep": ("a.pt", "--data=data", "--out=out", "--groups=cat,nob", "--ratios=0.5", "--order=specificity", *SMALL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,8 +25,9 @@ GENERATES = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel", "MTModel"
 
 _LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers", "n_layer")
 
-# what from_pretrained and from_config raise of a configuration or weights that make no model
-_FAILURES = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OSError, AssertionError, ZeroDivisionError)
+_COUNT = re.compile("layer|expert|block|head|group|stage")
+MOST = 100_000
+"""Of what a configuration counts; a window may be as long."""
 
 
 def configuration(directory: Directory) -> Any:
@@ -36,7 +38,9 @@ def configuration(directory: Directory) -> Any:
     """
     transformers = compat.load()
     kind = str(directory.config["model_type"])
-    for name in directory.config.get("architectures") or ():
+    _check_counts(directory)
+    named = directory.config.get("architectures")
+    for name in named if isinstance(named, list) else ():
         if not str(name).endswith(GENERATES):
             problem = f"is a {name}, which predicts no next token"
             raise CheckpointError(directory.name, problem, "give an encoder-decoder or a decoder language model")
@@ -51,9 +55,24 @@ def configuration(directory: Directory) -> Any:
             found: Any = transformers.AutoConfig.from_pretrained(
                 directory.path, trust_remote_code=False, local_files_only=True
             )
-    except _FAILURES as error:
+    except Exception as error:  # transformers raises all kinds of it for what makes no model
         raise CheckpointError(directory.path / "config.json", _said(error), "it may be damaged") from error
     return found
+
+
+def _check_counts(directory: Directory) -> None:
+    """Refuse counts that would take for ever to build, before transformers sees them."""
+    parts: list[Any] = [directory.config]
+    while parts:
+        part = parts.pop()
+        parts += part if isinstance(part, list) else []
+        for name, value in part.items() if isinstance(part, dict) else ():
+            parts.append(value)
+            most = len(directory.tensors) if name in _LAYERS else MOST
+            if _COUNT.search(name) and isinstance(value, int) and value > most:
+                what = "layers" if name in _LAYERS else f"as {name}"
+                problem = f"describes {str(value)[:20]} {what} for {len(directory.tensors)} tensors"
+                raise CheckpointError(directory.path / "config.json", problem, "it belongs to other weights")
 
 
 def skeleton(directory: Directory, config: Any) -> nn.Module:
@@ -63,14 +82,10 @@ def skeleton(directory: Directory, config: Any) -> nn.Module:
         CheckpointError: if the configuration makes none, or one of far more parameters than the shards hold.
     """
     stored = sum(math.prod(each.shape) for each in directory.tensors.values())
-    layers = [value for name, value in directory.config.items() if name in _LAYERS and isinstance(value, int)]
-    if max(layers, default=0) > len(directory.tensors):
-        problem = f"describes {max(layers)} layers for {len(directory.tensors)} tensors"
-        raise CheckpointError(directory.path / "config.json", problem, "it belongs to other weights")
     try:
         with compat.quiet(), torch.device("meta"):
             module: nn.Module = _class(config).from_config(config, dtype=torch.float32, trust_remote_code=False)
-    except _FAILURES as error:
+    except Exception as error:
         problem = f"makes no model ({_said(error)})"
         raise CheckpointError(directory.path / "config.json", problem, "it may be damaged") from error
     for name, header in directory.tensors.items():
@@ -109,7 +124,7 @@ def build(directory: Directory, config: Any, bare: nn.Module, dtype: str = "fp32
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except _FAILURES as error:
+    except Exception as error:
         problem = f"its weights do not make a {config.model_type} ({_said(error)})"
         raise CheckpointError(directory.name, problem, "it may be damaged") from error
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):

@@ -100,7 +100,10 @@ def load_tokenizer(directory: Directory, vocabulary: int) -> Any:
     """
     transformers = compat.load()
     settings = directory.path / "tokenizer_config.json"
-    named = read_json(settings, CheckpointError).get("tokenizer_class") if settings.is_file() else None
+    found = read_json(settings, CheckpointError) if settings.is_file() else {}
+    if not isinstance(found, dict):
+        raise CheckpointError(settings, "holds no settings by name", "it is damaged; fetch it again")
+    named = found.get("tokenizer_class")
     if named and not hasattr(transformers, str(named)):
         # transformers would take another tokenizer in its place
         problem = f"has a tokenizer, {named}, that transformers {transformers.__version__} does not have"
@@ -110,7 +113,9 @@ def load_tokenizer(directory: Directory, vocabulary: int) -> Any:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 directory.path, trust_remote_code=False, local_files_only=True
             )
-    except Exception as error:  # tokenizers raises Exception itself
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # tokenizers raises Exception itself, and panics that are none
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         problem = f"has no tokenizer that transformers opens ({reason})"
         raise CheckpointError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,29 @@ def in_integers(path: Path) -> None:
     save_file({**state, name: (state[name] * 100).to(torch.int8)}, path / WEIGHTS, {"format": "pt"})
 
 
+def complex_bias(path: Path) -> None:
+    state = load_file(path / WEIGHTS)
+    name = "model.encoder.layers.0.fc1.bias"
+    save_file({**state, name: state[name].to(torch.complex64)}, path / WEIGHTS, {"format": "pt"})
+
+
+def pipe(path: Path) -> None:
+    (path / "tokenizer.json").unlink()
+    os.mkfifo(path / "tokenizer.json")
+
+
+def odd_setting(path: Path) -> None:
+    changed(path / "config.json", activation_function=10**9)
+
+
+def experts(path: Path) -> None:
+    changed(path / "config.json", text_config={"num_local_experts": 10**9})
+
+
+def odd_tokenizer(path: Path) -> None:
+    (path / "tokenizer_config.json").write_text("[]", encoding="utf-8")
+
+
 def quantised(path: Path) -> None:
     changed(path / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
 
@@ -159,6 +183,11 @@ DAMAGE = {
     spoilt: "has weights that are not finite, in model.shared.weight",
     untied: "gives lm_head.weight other values than",
     in_integers: "has model.encoder.layers.0.fc1.weight as I8",
+    complex_bias: "has model.encoder.layers.0.fc1.bias as C64",
+    pipe: "is not a regular file",
+    odd_setting: "activation_function",
+    experts: "as num_local_experts",
+    odd_tokenizer: "holds no settings by name",
     quantised: "is quantised",
     no_tokenizer: "has no tokenizer that transformers opens",
 }
