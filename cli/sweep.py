@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,11 +30,16 @@ def sweep(
 
     A run directory is named after the model's directory, or after a file and the folder that it is in.
     """
+    from sensikit.backends import first_task
     from sensikit.evaluation.systems import named
+    from sensikit.pruning.sweep import check_asked, parse_ratios
 
     names = [named(path) for path in checkpoints]
     if len(set(names)) < len(names):
         raise OptionError("MODEL", "two would have the same run directory", "rename a folder, or sweep them apart")
+    # what prune would refuse is told before hours of analyze
+    task = analyses.task[0] if analyses.task else first_task(checkpoints[0], opening.loading.revision)
+    check_asked(parse_ratios(curves.ratios), curves.order, range(curves.seeds), replace(curves.settings, task=task))
     origin = options.Origin(device=opening.device)
     for checkpoint, name in zip(checkpoints, names, strict=True):
         typer.echo(f"{checkpoint} → {out / name}", err=True)

@@ -120,7 +120,7 @@ def parse_ratios(text: str) -> list[float]:
 
 
 def check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[int], settings: SweepSettings) -> None:
-    """Refuse a sweep of nothing, a ratio that is out of range, an order or a metric that does not exist.
+    """Refuse a sweep of nothing, a ratio that is out of range, an order, metric or tokenizer that does not exist.
 
     Raises:
         OptionError: naming the option.
@@ -132,6 +132,8 @@ def check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[
     for order in orders:
         scorer_of(order)
     chosen(settings.scored)
+    if "bleu" in settings.scored:
+        bleu_metric(settings.tokenizer, settings.spm_model)
 
 
 def _noted(settings: SweepSettings, metrics: Sequence[Metric]) -> dict[str, Any]:

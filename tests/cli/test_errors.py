@@ -105,6 +105,12 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path, backend: toy.ToyBacken
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("option", [["--tokenizer", "moses"], ["--ratios", "0.95"], ["--order", "alphabet"]])
+def test_what_prune_would_refuse_is_told_before_a_sweep_begins(tmp_path: Path, option: list[str]) -> None:
+    one_line(call("sweep", "a.pt", "--data", "data", "--out", tmp_path / "new", *SMALL, *option), 2, option[0])
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_sweep_of_two_checkpoints_that_would_share_a_run_is_refused(tmp_path: Path) -> None:
     done = call("sweep", "x/one/a.pt", "y/one/a.pt", "--data", "data", "--out", tmp_path / "new", *SMALL)
     one_line(done, 2, "MODEL", "same run directory")

@@ -26,6 +26,8 @@ from torch import nn
 from torch.nn import functional
 
 from sensikit.backends.base import Item, Provenance, Task, Translations
+from sensikit.errors import DataError
+from sensikit.files import replacing
 from sensikit.languages import Group
 from sensikit.settings import Decoding
 
@@ -177,6 +179,13 @@ class TinyTransformer(nn.Module):
         return x * x.shape[-1] ** 0.5 + torch.sin(place * rate)
 
 
+class Corpora(dict[tuple[str, str], "list[Pair]"]):
+    """Sentence pairs by (language, split); a split that is not there is refused as a backend does."""
+
+    def __missing__(self, key: tuple[str, str]) -> list[Pair]:
+        raise DataError("toy/data", f"has no {key[1]} set of {key[0]}", "choose another split")
+
+
 class ToyBackend:
     """A `Model` of synthetic sentences, and its own `Task` of translation.
 
@@ -208,7 +217,7 @@ class ToyBackend:
         self.groups = dict(groups)
         self.direction = direction
         self.device = torch.device(device)
-        self.pairs = corpora(self.groups)
+        self.pairs = Corpora(corpora(self.groups))
         fresh = module if module is not None else initialised(TokenModel(vocabulary_size()), seed)
         self.module: nn.Module = fresh.to(self.device, dtype).eval()
         self.ghosts = frozenset(ghosts if ghosts is not None else [GHOST] if module is None else [])
@@ -227,7 +236,8 @@ class ToyBackend:
 
     def write_pruned(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
         named = dict(self.module.named_parameters())
-        save_file({name: named[name].detach().masked_fill(mask, 0) for name, mask in masks.items()}, out)
+        with replacing(out) as partial:
+            save_file({name: named[name].detach().masked_fill(mask, 0) for name, mask in masks.items()}, partial)
         return sum(int(mask.sum()) for mask in masks.values())
 
     def choices(self) -> dict[str, str]:
