@@ -7,6 +7,7 @@ inputs. The four bad ones are counted; none of them may occur.
 from __future__ import annotations
 
 import importlib
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -49,10 +50,14 @@ class Outcome:
 Kind = Callable[[int, int], Iterator[Outcome]]
 
 KINDS: dict[str, tuple[str, int]] = {
+    **{name: (f"run_files:{name}", 200) for name in ("manifest", "vectors", "blocks", "ledger", "tables")},
+    **{name: (f"run_files:{name}", 200) for name in ("hypotheses", "evaluation")},
     "checkpoints": ("checkpoints:mutations", 600),
     "directories": ("hub:damages", 100),
     "options": ("options:values", 300),
     "corpus": ("corpus:sources", 100),
+    "kills": ("kills:kills", 180),
+    "writers": ("kills:writers", 20),
 }
 """By name: "module:function" of this package, and how many inputs of it a whole run tries."""
 
@@ -75,9 +80,25 @@ def table(found: dict[str, list[Outcome]]) -> str:
     return "\n".join(rows)
 
 
+class Hang(BaseException):
+    """Raised in the midst of what takes longer than `LIMIT`."""
+
+
 def timed(what: str, outcome: Callable[[], tuple[Result, str]]) -> Outcome:
-    """Return the outcome of one input, a hang if it took longer than `LIMIT`."""
-    start = time.monotonic()
-    result, detail = outcome()
-    seconds = time.monotonic() - start
-    return Outcome(what, "hang" if seconds > LIMIT else result, detail, seconds)
+    """Return the outcome of one input: a hang if it takes longer than `LIMIT`, a crash where an error escapes it."""
+
+    def ring(*_: object) -> None:
+        raise Hang
+
+    start, before = time.monotonic(), signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        result, detail = outcome()
+    except Hang:
+        result, detail = "hang", ""
+    except Exception as error:
+        result, detail = "crash", f"{type(error).__name__}: {error}"[:200]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return Outcome(what, result, detail, time.monotonic() - start)
