@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,15 @@ import numpy as np
 import torch
 
 from sensikit.backends.base import Model
-from sensikit.errors import NonFiniteError, SensikitError
+from sensikit.distributed import Share, Work, dealt
+from sensikit.errors import NonFiniteError, RunError, SensikitError
 from sensikit.files import sha256_of
 from sensikit.parameters import memory_of, sample_of
 from sensikit.progress import progress, say
 from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
 from sensikit.sensitivity.batches import Batch, fingerprint
 from sensikit.sensitivity.planning import Plan, disk_of, held_gradient, make_plan, purpose_of, run_signature
-from sensikit.sensitivity.taylor import Sensitivity, Tensors, measure
+from sensikit.sensitivity.taylor import Blocks, Sensitivity, Sums, Tensors, blocks_of, measure
 from sensikit.settings import AnalysisSettings
 from sensikit.statistics.results import write_results
 from sensikit.statistics.specificity import sigma_for
@@ -46,6 +49,7 @@ def analyze(
     groups: Sequence[str] | None = None,
     resume: bool = False,
     command: str = "",
+    share: Share | None = None,
 ) -> Run:
     """Measure S(θ,B_l), S(θ,B_-l) and S(θ,B) of one task, write the tables, and return the run.
 
@@ -66,6 +70,7 @@ def analyze(
         groups: those to measure, by key; all that there are data of by default. B_-l are the others of these.
         resume: go on with what stands at `out`, or add a task to it.
         command: the command line, noted in the manifest.
+        share: which of several processes this is, all called alike; the first one writes the run.
 
     Raises:
         OptionError: for a task that the model was not trained on.
@@ -82,6 +87,11 @@ def analyze(
     }
     facts = {**_facts(model, plan), "analyses": {settings.task: analysis}, "sets": {}}
     facts["parameters"] = [asdict(parameter) for parameter in plan.parameters]
+    share = share or Share()
+    work = _work(out, share, facts, plan, settings)
+    if not share.leads:
+        _give(model, out, plan, settings, work)
+        return Run.open(out)
     for note in plan.notes:
         say(note)
     with Run.begun(out, facts, resume) as run:
@@ -89,7 +99,7 @@ def analyze(
         run.manifest["analyses"].setdefault(settings.task, analysis)
         run.save()
         try:
-            _measure_all(model, run, plan, settings)
+            _measure_all(model, run, plan, settings, work)
         finally:
             model.module.eval()
         layout = plan.task.layout(plan.measured, settings.split)
@@ -123,44 +133,101 @@ def _check_disk(run: Run, task: str, wanted: int) -> None:
 # measuring
 
 
-def _measure_all(model: Model, run: Run, plan: Plan, settings: AnalysisSettings) -> None:
+def _measure_all(model: Model, run: Run, plan: Plan, settings: AnalysisSettings, work: Work) -> None:
     sample = sample_of(plan.parameters)
+    units = {unit: number for number, unit in enumerate(_units(plan))}
     model.module.train(settings.mode == "train")
-    for name, batches in plan.sets.items():
-        if run.has(settings.task, name):
-            say(f"{name}: already measured")
-            continue
-        # dropout in train mode: each set has its own, reproducible noise, whichever was measured before it
-        torch.manual_seed(int(sha256_of(str(settings.seed), purpose_of(name))[:15], 16))
-        label = "S(θ,B)" if settings.task == "mt" else f"S(θ,B) {settings.task}"
-        with progress(len(batches), f"{label} {name}") as bar:
-            try:
+    with work:
+        for name, batches in plan.sets.items():
+            if run.has(settings.task, name):
+                say(f"{name}: already measured")
+                continue
+
+            def elsewhere(block: int, name: str = name) -> Sums | None:
+                part = work.take(units[name, block])
+                return None if part is None else Sums.of(part)
+
+            with progress(len(batches), f"{_label(settings)} {name}") as bar, _memory():
                 own = {"sample": sample} if name in plan.measured else {}
-                found = _measured(model, plan, batches, settings, advance=bar.advance, **own)
-            except torch.OutOfMemoryError as error:
-                raise SensikitError(
-                    "--tokens", "the device ran out of memory", "raise --micro-batches or lower --tokens"
-                ) from error
-        run.write_set(settings.task, name, _vectors(found, name in plan.measured), _noted(found, batches, settings))
+                how = _how(model, plan, batches, settings, name)
+                found = measure(**how, advance=bar.advance, elsewhere=elsewhere, **own)
+            vectors = _vectors(found, name in plan.measured)
+            run.write_set(settings.task, name, vectors, _noted(found, batches, settings))
     if settings.rest == "pooled":
         for name in plan.measured:
             if not run.has(settings.task, rest_of(name)):
                 _pool(run, settings, name, [other for other in plan.measured if other != name])
 
 
-def _measured(
-    model: Model, plan: Plan, batches: Sequence[Batch], settings: AnalysisSettings, **options: Any
-) -> Sensitivity:
-    return measure(
-        model.module,
-        plan.parameters,
-        batches,
-        lambda items: plan.task.collate(items, settings.split),
-        lambda micro_batch: plan.task.loss(micro_batch, settings.loss),
-        per_token=settings.reduction == "token",
-        skip_nonfinite=settings.skip_nonfinite,
-        **options,
-    )
+def _how(
+    model: Model, plan: Plan, batches: Sequence[Batch], settings: AnalysisSettings, name: str = ""
+) -> dict[str, Any]:
+    """Return what `measure` is told of some batches; of a set, by its name, the seed of its dropout too."""
+    # in train mode each set has its own, reproducible noise, whichever was measured before it
+    seed = int(sha256_of(str(settings.seed), purpose_of(name))[:15], 16) if name else None
+    return {
+        "module": model.module,
+        "parameters": plan.parameters,
+        "batches": batches,
+        "collate": lambda items: plan.task.collate(items, settings.split),
+        "loss": lambda micro_batch: plan.task.loss(micro_batch, settings.loss),
+        "per_token": settings.reduction == "token",
+        "skip_nonfinite": settings.skip_nonfinite,
+        "seed": seed,
+    }
+
+
+def _label(settings: AnalysisSettings) -> str:
+    return "S(θ,B)" if settings.task == "mt" else f"S(θ,B) {settings.task}"
+
+
+@contextlib.contextmanager
+def _memory() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        problem = "the device ran out of memory"
+        raise SensikitError("--tokens", problem, "raise --micro-batches or lower --tokens") from error
+
+
+# several processes: the unit is a block of a set
+
+
+def _units(plan: Plan) -> list[tuple[str, int]]:
+    return [(name, block) for name, batches in plan.sets.items() for block in range(len(blocks_of(len(batches))))]
+
+
+def _work(out: Path, share: Share, facts: dict[str, Any], plan: Plan, settings: AnalysisSettings) -> Work:
+    """Return the work of an analysis: of each process, two blocks at most wait on the disk."""
+    analysis, origin = facts["analyses"][settings.task], facts["provenance"]
+    scope = {name: analysis[name] for name in ("signature", "settings")}
+    scope |= {name: origin[name] for name in ("checkpoint_sha256", "data_sha256")}
+    sizes = (size for batches in plan.sets.values() for size in blocks_of(len(batches)))
+    return Work(out, share, scope, dealt(sizes, share.size), ahead=2 * share.size)
+
+
+def _give(model: Model, out: Path, plan: Plan, settings: AnalysisSettings, work: Work) -> None:
+    """Sum this process's blocks for the first one."""
+    units = _units(plan)
+
+    @functools.lru_cache(maxsize=1)
+    def blocks(name: str) -> Blocks:
+        return Blocks(**_how(model, plan, plan.sets[name], settings, name))
+
+    def left(mine: Collection[int]) -> list[int]:
+        try:
+            run = Run.open(out)
+        except RunError:  # the first process has not begun it
+            return [*mine]
+        held = {name for name in {units[unit][0] for unit in mine} if run.has(settings.task, name)}
+        return [unit for unit in mine if units[unit][0] not in held]
+
+    model.module.train(settings.mode == "train")
+    try:
+        with progress(None, f"{_label(settings)}, a share") as bar, _memory():
+            work.give(lambda unit: blocks(units[unit][0]).sums(units[unit][1], bar.advance).part(), left)
+    finally:
+        model.module.eval()
 
 
 def _vectors(found: Sensitivity, whole: bool) -> dict[str, Tensors]:
@@ -230,7 +297,7 @@ def estimate(model: Model, settings: AnalysisSettings, groups: Sequence[str] | N
     done: list[float] = []
     try:
         probe = plan.sets[plan.measured[0]][:5]
-        _measured(model, plan, probe, settings, advance=lambda: done.append(time.monotonic()))
+        measure(**_how(model, plan, probe, settings), advance=lambda: done.append(time.monotonic()))
     except NonFiniteError:
         if not settings.skip_nonfinite:
             raise
