@@ -24,6 +24,7 @@ def sweep(
     analyses: Analyses,
     curves: Curves = BESIDE_RANDOM,
     train_split: Annotated[str, typer.Option(help="Whose sentences the batches of analyze are made of.")] = "train",
+    share: options.Shared = None,
 ) -> None:
     """Run analyze and prune on each model; call it again to go on where it stopped.
 
@@ -37,5 +38,5 @@ def sweep(
     origin = options.Origin(device=opening.device)
     for checkpoint, name in zip(checkpoints, names, strict=True):
         typer.echo(f"{checkpoint} → {out / name}", err=True)
-        analyze(checkpoint, data, out / name, opening, analyses, train_split, resume=True)
-        prune(out / name, curves, options.Groups(opening.groups), origin, resume=True)
+        analyze(checkpoint, data, out / name, opening, analyses, train_split, resume=True, share=share)
+        prune(out / name, curves, options.Groups(opening.groups), origin, resume=True, share=share)

@@ -148,9 +148,9 @@ class Work:
         """
         if self._alone:
             return None
+        self._ask(unit)  # first: what is gone is then known not to be asked for any more
         for before in self._lying() - set(range(unit, len(self.owners))):
             self._file(before).unlink(missing_ok=True)
-        self._ask(unit)
         waited = 0.0
         while unit not in self._lying():
             if self.owners[unit] == self.share.rank:
@@ -175,11 +175,10 @@ class Work:
         mine: Collection[int] = [unit for unit, owner in enumerate(self.owners) if owner == self.share.rank]
         begun, waited = False, 0.0
         while mine := left(mine) if mine else ():
-            asked = self._asked()
+            lying, asked = self._lying(), self._asked()  # in this order
             if asked is None and begun:
                 return
             begun = begun or asked is not None
-            lying = self._lying()
             wanted = [u for u in mine if asked is not None and asked <= u < asked + self.ahead and u not in lying]
             if not wanted:
                 waited = self._wait(waited, 0)
@@ -207,8 +206,10 @@ class Work:
 
     def _lying(self) -> set[int]:
         """Return the units whose parts are there; a listing is fresh where a shared file system keeps old answers."""
-        names = os.listdir(self._place) if self._place.is_dir() else []
-        return {int(name.removesuffix(".npz")) for name in names if re.fullmatch(r"\d+\.npz", name)}
+        try:
+            return {int(each.stem) for each in self._place.iterdir() if re.fullmatch(r"\d+\.npz", each.name)}
+        except FileNotFoundError:  # not there yet, or no more
+            return set()
 
     def _ask(self, unit: int) -> None:
         write_text(self._place / _NEXT, str(unit))

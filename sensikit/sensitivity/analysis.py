@@ -148,9 +148,9 @@ def _measure_all(model: Model, run: Run, plan: Plan, settings: AnalysisSettings,
                 return None if part is None else Sums.of(part)
 
             with progress(len(batches), f"{_label(settings)} {name}") as bar, _memory():
-                own = {"sample": sample} if name in plan.measured else {}
+                own = sample if name in plan.measured else None
                 how = _how(model, plan, batches, settings, name)
-                found = measure(**how, advance=bar.advance, elsewhere=elsewhere, **own)
+                found = measure(**how, sample=own, advance=bar.advance, elsewhere=elsewhere)
             vectors = _vectors(found, name in plan.measured)
             run.write_set(settings.task, name, vectors, _noted(found, batches, settings))
     if settings.rest == "pooled":
