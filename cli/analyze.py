@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sensikit.settings import RELEASED, AnalysisSettings, Options, option
+from sensikit.settings import RELEASED, AnalysisSettings, MemorySettings, Options, option
 
 from . import options
 
@@ -41,6 +41,7 @@ def analyze(
     out: Annotated[Path, typer.Option(help="The run directory to write.")],
     opening: options.Opening,
     analyses: Analyses,
+    memory: MemorySettings,
     split: Annotated[str, typer.Option(help="Whose sentences the batches are made of.")] = "train",
     resume: options.Resume = False,
     share: options.Shared = None,
@@ -50,8 +51,8 @@ def analyze(
     from sensikit.backends.base import task_of
     from sensikit.distributed import Share
     from sensikit.run import Run
+    from sensikit.sensitivity.analysis import PROBED, estimate
     from sensikit.sensitivity.analysis import analyze as run_analysis
-    from sensikit.sensitivity.analysis import estimate
 
     analyses.each("mt", split)  # a setting that does not exist is refused before anything is opened
     process = Share.given(share)
@@ -64,17 +65,19 @@ def analyze(
     if dry_run:
         if not process.leads:
             return
-        first, *others = (estimate(model, settings, opening.groups) for settings in wanted)
+        first, *others = (estimate(model, settings, opening.groups, memory) for settings in wanted)
         cost = sum(others, first)
         typer.echo(
             f"{cost.batches} batches, about {cost.seconds / 60:.1f} minutes on {model.device}; "
-            f"{cost.memory / 1e9:.2f} GB of memory for the vectors, beside the activations of one micro-batch; "
+            f"{cost.memory / 1e9:.2f} GB of memory at the most, measured on {PROBED} batches, the largest among them; "
             f"{cost.disk / 1e9:.2f} GB of disk"
         )
+        for given, size in cost.others.items():
+            typer.echo(f"  {given}: {size / 1e9:.2f} GB of memory")
         return
-    analyzed = partial(run_analysis, model, out, groups=opening.groups, command=options.command_line(), share=process)
+    analyzed = partial(run_analysis, model, out, groups=opening.groups, share=process, memory=memory)
     for settings in wanted:
-        run = analyzed(settings=settings, resume=resume)
+        run = analyzed(settings, resume=resume, command=options.command_line())
         resume = True
         if process.leads:
             typer.echo(run.analysis(settings.task)["signature"])

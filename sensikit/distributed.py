@@ -13,6 +13,7 @@ started again, in any number: what was left in .FOLDER.parts is used.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sensikit.errors import OptionError, RunError, SensikitError
-from sensikit.files import replacing, sha256_of, write_text
+from sensikit.files import replacing, sha256_of, unreadable, write_text
 from sensikit.progress import say
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class Work:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._alone and kind is None:
-            (self._place / _NEXT).unlink()
+            (self._place / _NEXT).unlink(missing_ok=True)
             self._clear()
 
     def take(self, unit: int) -> Part | None:
@@ -215,10 +216,14 @@ class Work:
         write_text(self._place / _NEXT, str(unit))
 
     def _asked(self) -> int | None:
-        try:
-            return int((self._place / _NEXT).read_text())
-        except (OSError, ValueError):
-            return None
+        while True:
+            try:
+                return int((self._place / _NEXT).read_text())
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                if error.errno != errno.ESTALE:  # which NFS says of a file that has just been replaced
+                    raise unreadable(self._place / _NEXT, error) from error
 
     def _clear(self) -> None:
         shutil.rmtree(self._place, ignore_errors=True)

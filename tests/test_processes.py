@@ -27,7 +27,7 @@ from sensikit.pruning.sweep import prune
 from sensikit.run import Run
 from sensikit.sensitivity.ablation import audit
 from sensikit.sensitivity.analysis import analyze
-from sensikit.settings import AnalysisSettings, EvaluationSettings, SweepSettings
+from sensikit.settings import AnalysisSettings, EvaluationSettings, MemorySettings, SweepSettings
 from tests.support import toy
 from tests.support.watched import snapshot
 
@@ -62,7 +62,8 @@ class Backend(toy.ToyBackend):
 
 def work(verb: str, backend: Backend, path: Path, share: Share, resume: bool = False) -> None:
     if verb == "analyze":
-        analyze(backend, path, SETTINGS, groups=GROUPS, resume=resume, share=share, command="sensikit")
+        memory = MemorySettings(parameter_passes=2)
+        analyze(backend, path, SETTINGS, groups=GROUPS, resume=resume, share=share, memory=memory)
     elif verb == "audit":
         audit(Run.open(path), backend, parameters=60, share=share)
     elif verb == "prune":
@@ -236,11 +237,12 @@ def test_a_damaged_part_is_refused_in_one_line_and_made_again(tmp_path: Path) ->
     made: list[int] = []
     thread = give(second, made=made)
     first.__enter__()
-    part = first.take(0)
+    assert taken(first, [0]) == [of(0)]
     (path,) = tmp_path.glob(".run.parts/*/0.npz")
     content = bytearray(path.read_bytes())
     content[content.index(b"NUMPY", content.index(b"NUMPY") + 1) + 130] ^= 1  # in the array, whose turn has not come
     path.write_bytes(content)
+    part = first.take(0)
     assert part is not None
     with pytest.raises(RunError, match=r"0\.npz: is damaged; the same command with --resume"):
         list(part.arrays)

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -94,6 +94,7 @@ def measure(
     advance: Callable[[], None] = lambda: None,
     seed: int | None = None,
     elsewhere: Callable[[int], Sums | None] = lambda _: None,
+    sums: str = "device",
 ) -> Sensitivity:
     """Return S(θ, B) = |θ| · (1/|B|) Σ_b |∇L(θ, b)| (Eq. 3), the absolute value taken per batch.
 
@@ -117,7 +118,7 @@ def measure(
 
     Args:
         module: in the mode (eval or train) that is to be measured.
-        parameters: what to measure.
+        parameters: what to measure; no gradient of another is kept longer than it takes to complete.
         batches: of about equal numbers of target tokens.
         collate: the sentences of one micro-batch → what `loss` takes.
         loss: → the *summed* loss (scalar tensor, nats) and the number of its target tokens; with K terms, (K,) of
@@ -128,30 +129,39 @@ def measure(
         advance: called after each batch.
         seed: of torch's random state at the start of the first block, one more at each other; as it is, by default.
         elsewhere: number of a block → its sums, where another process made them.
+        sums: "device", where the parameters are; "split", those of all blocks on the CPU; or "cpu", all of them.
 
     Raises:
         NonFiniteError: naming the first such batch, unless they are skipped.
     """
-    blocks = Blocks(module, parameters, batches, collate, loss, per_token, skip_nonfinite, seed)
-    total = _Total(module, parameters, sample or {})
+    blocks = Blocks(module, parameters, batches, collate, loss, per_token, skip_nonfinite, seed, sums)
+    total = _Total(module, parameters, sample or {}, sums)
     result = Sensitivity()
     rows: list[np.ndarray] = []
     for number, size in enumerate(blocks.sizes):
-        sums = elsewhere(number)
-        if sums is None:
-            sums = blocks.sums(number, advance)
+        found = elsewhere(number)
+        if found is None:
+            found = blocks.sums(number, advance)
         else:
             for _ in range(size):
                 advance()
-        result.losses += sums.losses
-        result.tokens += sums.tokens
-        result.skipped += sums.skipped
-        result.block_batches.append(sums.batches)
-        rows.append(total.add(sums))
+        result.losses += found.losses
+        result.tokens += found.tokens
+        result.skipped += found.skipped
+        result.block_batches.append(found.batches)
+        rows.append(total.add(found))
         if number + 1 == len(blocks.sizes) // 2:
             result.half, result.half_batches = total.mean(), total.batches
     result.mean, result.batches, result.blocks = total.mean(), total.batches, np.stack(rows)
     return result
+
+
+def joined(parts: Sequence[Sensitivity]) -> Sensitivity:
+    """Return S of all parameters, of passes over the same batches, each for some of them, in their order."""
+    mean, half = (
+        {name: each for part in parts for name, each in getattr(part, kind).items()} for kind in ("mean", "half")
+    )
+    return replace(parts[0], mean=mean, half=half, blocks=np.concatenate([part.blocks for part in parts], axis=1))
 
 
 def added(terms: torch.Tensor, batch: Batch, per_token: bool) -> torch.Tensor:
@@ -174,11 +184,12 @@ class Blocks:
         per_token: bool = True,
         skip_nonfinite: bool = False,
         seed: int | None = None,
+        sums: str = "device",
     ) -> None:
         self.module, self.batches, self.collate, self.loss = module, batches, collate, loss
         self.per_token, self.skip_nonfinite, self.seed = per_token, skip_nonfinite, seed
         self.sizes = blocks_of(len(batches))
-        self.accumulator = _Accumulator(dict(tensors(module, parameters)), hold=skip_nonfinite)
+        self.accumulator = _Accumulator(dict(tensors(module, parameters)), skip_nonfinite, sums == "cpu")
 
     def sums(self, block: int, advance: Callable[[], None] = lambda: None) -> Sums:
         """Return the sums over one block.
@@ -229,16 +240,16 @@ class Blocks:
 class _Accumulator:
     """Sums of |∇| over one block."""
 
-    def __init__(self, named: dict[Parameter, nn.Parameter], hold: bool) -> None:
+    def __init__(self, named: dict[Parameter, nn.Parameter], hold: bool, aside: bool) -> None:
         self.named = {parameter.name: tensor for parameter, tensor in named.items()}
         self.sums: Tensors = {}
-        self.hold = hold
+        self.hold, self.aside = hold, aside
         self.complete = False
         self.size = {tensor.device: torch.zeros((), device=tensor.device) for tensor in self.named.values()}
 
     def totals(self) -> Iterable[torch.Tensor]:
         """Return the sums, of zero; they are there until this is called again."""
-        self.sums = self.sums or {name: _zeros(tensor) for name, tensor in self.named.items()}
+        self.sums = self.sums or {name: _zeros(tensor, self.aside) for name, tensor in self.named.items()}
         for total in self.sums.values():
             total.zero_()
         return self.sums.values()
@@ -246,6 +257,9 @@ class _Accumulator:
     @contextlib.contextmanager
     def hooks(self, module: nn.Module) -> Iterator[None]:
         """Take each gradient as soon as the last micro-batch of a batch has completed it; leave none behind."""
+
+        def drop(tensor: torch.Tensor) -> None:
+            tensor.grad = None
 
         def hook_of(name: str) -> Callable[[torch.Tensor], None]:
             def hook(_: torch.Tensor) -> None:
@@ -258,6 +272,12 @@ class _Accumulator:
         handles = [
             tensor.register_post_accumulate_grad_hook(hook_of(name))  # type: ignore[no-untyped-call]
             for name, tensor in self.named.items()
+        ]
+        own = {id(tensor) for tensor in self.named.values()}
+        handles += [
+            tensor.register_post_accumulate_grad_hook(drop)  # type: ignore[no-untyped-call]
+            for tensor in module.parameters()
+            if id(tensor) not in own and tensor.requires_grad
         ]
         try:
             yield
@@ -284,7 +304,7 @@ class _Accumulator:
         if self.hold:
             for name in left:
                 if finite:
-                    self.sums[name].add_(_dense(self.named[name]).abs())
+                    self._add(name, _dense(self.named[name]).abs())
                 self.named[name].grad = None
         return finite
 
@@ -293,7 +313,11 @@ class _Accumulator:
         gradient = _dense(tensor).abs_()
         tensor.grad = None
         self._weigh(tensor.device, gradient)
-        self.sums[name].add_(gradient)
+        self._add(name, gradient)
+
+    def _add(self, name: str, gradient: torch.Tensor) -> None:
+        total = self.sums[name]
+        total.add_(gradient.to(total.device))
 
     def _weigh(self, device: torch.device, gradient: torch.Tensor) -> None:
         # one number per device tells at the end whether anything in the batch was infinite or undefined
@@ -303,9 +327,11 @@ class _Accumulator:
 class _Total:
     """Sums of |∇| over blocks."""
 
-    def __init__(self, module: nn.Module, parameters: Sequence[Parameter], sample: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self, module: nn.Module, parameters: Sequence[Parameter], sample: Mapping[str, np.ndarray], sums: str
+    ) -> None:
         self.named = {parameter.name: tensor for parameter, tensor in tensors(module, parameters)}
-        self.sums = {name: _zeros(tensor) for name, tensor in self.named.items()}
+        self.sums = {name: _zeros(tensor, sums != "device") for name, tensor in self.named.items()}
         self.sample = {
             name: torch.as_tensor(indices, device=self.named[name].device) for name, indices in sample.items()
         }
@@ -319,26 +345,28 @@ class _Total:
             )
         rows = [np.empty(0, dtype=np.float32)]
         for (name, closed), found in zip(self.sums.items(), sums.totals, strict=True):
-            total = found.to(closed.device)
             if name in self.sample:
-                weight = self.named[name].detach().flatten()[self.sample[name]].abs()
-                value = total.flatten()[self.sample[name]] / sums.batches * weight
+                weight, index = self.named[name].detach().flatten(), self.sample[name]
+                value = found.flatten()[index.to(found.device)].to(weight.device) / sums.batches * weight[index].abs()
                 rows.append(value.to("cpu", torch.float32).numpy())
-            closed.add_(total)
+            closed.add_(found.to(closed.device))
         self.batches += sums.batches
         return np.concatenate(rows)
 
     def mean(self) -> Tensors:
         """Return |θ| · mean |∇| over the blocks so far, on the CPU, float32."""
-        return {
-            name: (total / self.batches * self.named[name].detach().abs()).to("cpu", torch.float32).contiguous()
-            for name, total in self.sums.items()
-        }
+        found = {}
+        for name, total in self.sums.items():
+            # on the device of θ: it divides in another way than the CPU
+            weight = self.named[name].detach().abs()
+            found[name] = (total.to(weight.device) / self.batches * weight).to("cpu", torch.float32).contiguous()
+        return found
 
 
-def _zeros(tensor: torch.Tensor) -> torch.Tensor:
+def _zeros(tensor: torch.Tensor, aside: bool) -> torch.Tensor:
+    """Return zeros for sums of a tensor's gradients, on its device or `aside`, on the CPU."""
     wide = torch.promote_types(tensor.dtype, torch.float32)
-    return torch.zeros_like(tensor, dtype=wide, requires_grad=False, memory_format=torch.contiguous_format)
+    return torch.zeros(tensor.shape, dtype=wide, device="cpu" if aside else tensor.device)
 
 
 def _dense(tensor: nn.Parameter) -> torch.Tensor:
