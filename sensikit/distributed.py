@@ -22,6 +22,7 @@ import time
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -245,8 +246,8 @@ def _read(path: Path) -> Part:
 
     found = _checked(path, lambda: np.load(path))
     facts, *names = _checked(path, lambda: found.files)
-    arrays = (_checked(path, lambda name=name: found[name]) for name in names)
-    return Part(json.loads(_checked(path, lambda: found[facts]).tobytes()), arrays)
+    arrays = (_checked(path, partial(found.__getitem__, name)) for name in names)
+    return Part(json.loads(_checked(path, partial(found.__getitem__, facts)).tobytes()), arrays)
 
 
 def _checked(path: Path, read: Callable[[], Any]) -> Any:

@@ -395,7 +395,7 @@ def _padded(plan: Plan, split: str, items: Sequence[tuple[str, int]]) -> int:
 def _peak(device: torch.device) -> int:
     """Return the most bytes that were in use so far: of a GPU, or else of this process."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return int(torch.cuda.max_memory_allocated(device))
     import resource  # Windows has none
 
     scale = 1 if sys.platform == "darwin" else 1024
