@@ -399,4 +399,4 @@ def _peak(device: torch.device) -> int:
     import resource  # Windows has none
 
     scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * scale
