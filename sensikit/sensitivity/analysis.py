@@ -365,7 +365,8 @@ def estimate(
     """Return what `analyze` would take, after running a few batches to measure it; nothing is written."""
     plan = make_plan(model, settings, groups)
     job = _job(model, plan, settings, memory or MemorySettings())
-    width = functools.partial(_padded, plan, settings.split)
+    sizes = {key: plan.task.sizes(key, settings.split).tolist() for key in plan.measured}
+    width = functools.partial(_padded, sizes)
     every = [batch for batches in plan.sets.values() for batch in batches]
     widest = max(every, key=lambda batch: max(map(width, batch.micro_batches)))
     probe = [widest, *plan.sets[plan.measured[0]][: PROBED - 1]]
@@ -387,9 +388,9 @@ def estimate(
     return Cost(peak, others, disk_of(largest([plan.parameters]), plan), seconds * batches, batches)
 
 
-def _padded(plan: Plan, split: str, items: Sequence[tuple[str, int]]) -> int:
+def _padded(sizes: dict[str, list[list[int]]], items: Sequence[tuple[str, int]]) -> int:
     """Return how many tokens a micro-batch takes, padding included."""
-    return len(items) * sum(max(plan.task.sizes(key, split)[row, side] for key, row in items) for side in (0, 1))
+    return len(items) * sum(max(sizes[key][row][side] for key, row in items) for side in (0, 1))
 
 
 def _peak(device: torch.device) -> int:
