@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sensikit.settings import RELEASED, AnalysisSettings, Options, option
+from sensikit.settings import RELEASED, AnalysisSettings, MemorySettings, Options, option
 
 from . import options
 
@@ -40,34 +41,45 @@ def analyze(
     out: Annotated[Path, typer.Option(help="The run directory to write.")],
     opening: options.Opening,
     analyses: Analyses,
+    memory: MemorySettings,
     split: Annotated[str, typer.Option(help="Whose sentences the batches are made of.")] = "train",
     resume: options.Resume = False,
+    share: options.Shared = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, and stop.")] = False,
 ) -> None:
     """Measure S(θ,B_l), D(θ,l) and the correlations of a model, per group."""
     from sensikit.backends.base import task_of
+    from sensikit.distributed import Share
     from sensikit.run import Run
+    from sensikit.sensitivity.analysis import PROBED, estimate
     from sensikit.sensitivity.analysis import analyze as run_analysis
-    from sensikit.sensitivity.analysis import estimate
 
     analyses.each("mt", split)  # a setting that does not exist is refused before anything is opened
-    if not dry_run:
+    process = Share.given(share)
+    if not dry_run and process.leads:
         Run.stands(out, resume)
     model = opening.open(checkpoint, data)
     wanted = analyses.each(model.tasks[0], split)
     for settings in wanted:
         task_of(model, settings.task)  # refuses a task that the model lacks before another is begun
     if dry_run:
-        first, *others = (estimate(model, settings, opening.groups) for settings in wanted)
+        if not process.leads:
+            return
+        first, *others = (estimate(model, settings, opening.groups, memory) for settings in wanted)
         cost = sum(others, first)
         typer.echo(
             f"{cost.batches} batches, about {cost.seconds / 60:.1f} minutes on {model.device}; "
-            f"{cost.memory / 1e9:.2f} GB of memory for the vectors, beside the activations of one micro-batch; "
+            f"{cost.memory / 1e9:.2f} GB of memory at the most, measured on {PROBED} batches, the largest among them; "
             f"{cost.disk / 1e9:.2f} GB of disk"
         )
+        for given, size in cost.others.items():
+            typer.echo(f"  {given}: {size / 1e9:.2f} GB of memory")
         return
+    analyzed = partial(run_analysis, model, out, groups=opening.groups, share=process, memory=memory)
     for settings in wanted:
-        run = run_analysis(model, out, settings, groups=opening.groups, resume=resume, command=options.command_line())
-        typer.echo(run.analysis(settings.task)["signature"])
+        run = analyzed(settings, resume=resume, command=options.command_line())
         resume = True
-    typer.echo(str(out))
+        if process.leads:
+            typer.echo(run.analysis(settings.task)["signature"])
+    if process.leads:
+        typer.echo(str(out))

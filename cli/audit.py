@@ -17,12 +17,14 @@ def audit(
     parameters: Annotated[int, typer.Option(max=1_000_000, help="Ablated for each group.")] = 200,
     batches: Annotated[int, typer.Option(max=100_000, help="Of each group, at most; time grows with them.")] = 1,
     task: options.Task = None,
+    share: options.Shared = None,
 ) -> None:
     """Ablate a sample of parameters exactly (Eq. 1), in float64, and compare with the Taylor estimate."""
+    from sensikit.distributed import Share
     from sensikit.run import Run
     from sensikit.sensitivity.ablation import audit as run_audit
 
-    found = Run.open(run)
+    process, found = Share.given(share), Run.open(run)
     table = run_audit(
         found,
         origin.open(found),
@@ -31,7 +33,10 @@ def audit(
         batches=batches,
         task=task or found.tasks[0],
         command=options.command_line(),
+        share=process,
     )
+    if not process.leads:
+        return
     for code, rows in table.groupby("group", sort=False):
         shown = (
             f"{row.statistic} {row.value:.3f} ({row.value_low:.3f} to {row.value_high:.3f})"

@@ -37,14 +37,19 @@ def evaluate(
         typer.Option(help="mt, denoise or lm: whose sentences are scored; by default that of the first model."),
     ] = None,
     resume: options.Resume = False,
+    share: options.Shared = None,
 ) -> None:
     """Score the test sets with each model, translated where the metric needs it, and test the differences."""
     from sensikit.backends import first_task
+    from sensikit.distributed import Share
     from sensikit.evaluation.systems import evaluate_systems, labels_of
     from sensikit.evaluation.tables import text
 
     if resume and out is None:
         raise OptionError("--resume", "goes on with an --out, and there is none", "give the one that was begun")
+    process = Share.given(share)
+    if process.size > 1 and out is None:
+        raise OptionError("--out", "is where several processes find each other, and there is none", "give one")
     names = labels_of(checkpoints, label or ())
     with contextlib.ExitStack() as stack:
         found = evaluate_systems(
@@ -55,5 +60,7 @@ def evaluate(
             baseline=baseline,
             resume=resume,
             command=options.command_line(),
+            share=process,
         )
-    typer.echo(text(found.manifest, found.tables))
+    if process.leads:
+        typer.echo(text(found.manifest, found.tables))

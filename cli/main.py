@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from inspect import signature
@@ -15,6 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 
+from sensikit.progress import say
 from sensikit.version import __version__
 
 from .analyze import analyze
@@ -85,6 +87,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    # what a scheduler ends, or a launcher because another process failed, says how to go on
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         "".join(sys.argv[1:]).encode()  # names that are not UTF-8 could not be noted in what is written
         code = app(prog_name="sensikit", standalone_mode=False) or 0
@@ -95,7 +99,7 @@ def main() -> None:
             raise
         code = told(error)
     if code == INTERRUPTED:
-        print(f"sensikit: interrupted; {_remedy(sys.argv[1:])}", file=sys.stderr)
+        say(f"sensikit: interrupted; {_remedy(sys.argv[1:])}")
     sys.exit(code)
 
 

@@ -34,6 +34,15 @@ Data = Annotated[
 Task = Annotated[
     str | None, typer.Option(help="mt, denoise or lm: whose sentences; by default the first that there is.")
 ]
+Shared = Annotated[
+    str | None,
+    typer.Option(
+        "--share",
+        metavar="<i/n>",
+        help="3/16: this is the third of sixteen processes, all called alike on one shared file system. "
+        "torchrun needs no --share.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call left.")]
 
 
@@ -146,5 +155,7 @@ class Origin(Options):
 
 
 def command_line() -> str:
-    """Return the command as it was typed, without the path of the program."""
-    return shlex.join(["sensikit", *sys.argv[1:]])
+    """Return the command as it was typed, without the path of the program, and without the --share of this process."""
+    typed = iter(sys.argv[1:])
+    words = [word for word in typed if not (word == "--share" and next(typed, "")) and not word.startswith("--share=")]
+    return shlex.join(["sensikit", *words])

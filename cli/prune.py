@@ -33,12 +33,15 @@ def prune(
     origin: options.Origin,
     task: options.Task = None,
     resume: options.Resume = False,
+    share: options.Shared = None,
 ) -> None:
     """Prune an analysed model in several orders, and score every step."""
+    from sensikit.distributed import Share
     from sensikit.pruning.sweep import check_asked, parse_ratios
     from sensikit.pruning.sweep import prune as run_sweep
     from sensikit.run import Run
 
+    process = Share.given(share)
     found, ratios, seeds = Run.open(run), parse_ratios(curves.ratios), range(1, curves.seeds + 1)
     settings = replace(curves.settings, task=task or found.tasks[0])
     check_asked(ratios, curves.order, seeds, settings)  # before the model is opened
@@ -53,6 +56,8 @@ def prune(
         cross=curves.cross,
         resume=resume,
         command=options.command_line(),
+        share=process,
     )
-    mean = table.pivot_table(values="value", index=["order", "ratio"], columns="metric")
-    typer.echo(mean.round(3).to_string())
+    if process.leads:
+        mean = table.pivot_table(values="value", index=["order", "ratio"], columns="metric")
+        typer.echo(mean.round(3).to_string())

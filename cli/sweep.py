@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sensikit.errors import OptionError
+from sensikit.settings import MemorySettings
 
 from . import options
 from .analyze import Analyses, analyze
@@ -23,8 +24,10 @@ def sweep(
     out: Annotated[Path, typer.Option(help="A folder: one run directory below it for each model.")],
     opening: options.Opening,
     analyses: Analyses,
+    memory: MemorySettings,
     curves: Curves = BESIDE_RANDOM,
     train_split: Annotated[str, typer.Option(help="Whose sentences the batches of analyze are made of.")] = "train",
+    share: options.Shared = None,
 ) -> None:
     """Run analyze and prune on each model; call it again to go on where it stopped.
 
@@ -43,5 +46,5 @@ def sweep(
     origin = options.Origin(device=opening.device)
     for checkpoint, name in zip(checkpoints, names, strict=True):
         typer.echo(f"{checkpoint} → {out / name}", err=True)
-        analyze(checkpoint, data, out / name, opening, analyses, train_split, resume=True)
-        prune(out / name, curves, options.Groups(opening.groups), origin, resume=True)
+        analyze(checkpoint, data, out / name, opening, analyses, memory, train_split, resume=True, share=share)
+        prune(out / name, curves, options.Groups(opening.groups), origin, resume=True, share=share)

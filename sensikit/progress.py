@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,8 +22,13 @@ class Bar(Protocol):
 
 
 def say(text: str) -> None:
-    """Print one line to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Print one line to standard error; of processes that a launcher started, the first speaks for all."""
+    if _speaks():
+        print(text, file=sys.stderr, flush=True)
+
+
+def _speaks() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextlib.contextmanager
@@ -34,7 +40,7 @@ def progress(total: float | None, what: str, unit: str = "batches") -> Iterator[
         what: a few words, shown before the bar.
         unit: what is counted, in the plural.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not _speaks():
         log = _Log(total, what, unit)
         yield log
         log.close()

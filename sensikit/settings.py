@@ -169,6 +169,23 @@ class AnalysisSettings(Options):
     skip_nonfinite: bool = option(False, "Leave out, and count, batches whose gradient is not finite.")
 
 
+@dataclass(frozen=True)
+class MemorySettings(Options):
+    """How an analysis fits into memory. None of it moves a number."""
+
+    parameter_passes: int = option(
+        1, "Passes over the batches, each for a part of the parameters, whose sums alone are in memory.", least=1
+    )
+    sums: str = option(
+        "auto",
+        "of gradients: as there is room; on the GPU; those of all blocks on the CPU; or all there, which is slower.",
+        choices=("auto", "device", "split", "cpu"),
+    )
+    memory: float | None = option(
+        None, "GB of a GPU that the sums and gradients may take; by default .6 of what is free.", above=0
+    )
+
+
 RELEASED: dict[str, Any] = {"loss": "train", "reduction": "sum", "mode": "train"}
 """`--preset released`: the loss and the mode of the authors' code (dropout on, label smoothing, summed over tokens)."""
 

@@ -10,7 +10,8 @@ import grimp
 import pytest
 
 GROUND = [
-    "tables", "folder", "settings", "parameters", "languages", "signature", "progress", "files", "errors", "version"
+    "tables", "folder", "settings", "parameters", "languages", "signature", "distributed", "progress", "files",
+    "errors", "version",
 ]  # fmt: skip
 # top to bottom: a file imports files of its own layer and of those below it
 LAYERS = [

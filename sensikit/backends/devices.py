@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import torch
@@ -10,14 +11,16 @@ from sensikit.errors import OptionError
 
 
 def pick_device(device: str) -> torch.device:
-    """Return the device that is asked for; "auto" is the first GPU where there is one.
+    """Return the device that is asked for; "auto" is a GPU where there is one: of a launcher's processes, each its own.
 
     Raises:
         OptionError: if it does not exist.
     """
     gpu = torch.cuda.is_available()
     if device == "auto":
-        return torch.device("cuda" if gpu else "cpu")
+        local = os.environ.get("LOCAL_RANK")
+        own = f"cuda:{int(local) % torch.cuda.device_count()}" if local and gpu else "cuda"
+        return torch.device(own if gpu else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise OptionError("--device", f"{device!r} is unknown", "give auto, cpu, cuda or cuda:N")
     if device.startswith("cuda") and (not gpu or (torch.device(device).index or 0) >= torch.cuda.device_count()):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sensikit.backends.base import Model, is_file, task_of, translation_of
+from sensikit.backends.base import Model, is_file, task_of
+from sensikit.distributed import Share, Work, dealt
 from sensikit.errors import DataError, OptionError, RunError
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.folder import KIND, Translated
-from sensikit.evaluation.metrics import Metric, check_scored, chosen, losses, of_losses, of_references
+from sensikit.evaluation.metrics import Metric, check_scored, chosen, of_losses, of_references
 from sensikit.evaluation.resampling import Float
 from sensikit.evaluation.scoring import (
     BY_TIER,
@@ -24,6 +26,7 @@ from sensikit.evaluation.scoring import (
     significance_table,
     tiers_table,
 )
+from sensikit.evaluation.shared import Made
 from sensikit.files import write_text
 from sensikit.languages import chosen_groups
 from sensikit.progress import progress
@@ -32,6 +35,9 @@ from sensikit.signature import signature
 from sensikit.version import __version__
 
 Opener = Callable[[], Model]
+
+Unit = tuple[str, bool, str]
+"""The label of a system, whether it is translated or its loss taken, and the key of a group."""
 
 SEED = 1
 """Of the noise that is denoised: every system sees the same."""
@@ -54,6 +60,7 @@ def evaluate_systems(
     baseline: str | None = None,
     resume: bool = False,
     command: str = "",
+    share: Share | None = None,
 ) -> Evaluation:
     """Translate what is not translated yet, score all; write and return evaluation.csv, tiers.csv, significance.csv.
 
@@ -74,6 +81,8 @@ def evaluate_systems(
         baseline: the label that the others are tested against; the first by default.
         resume: go on with what stands at `out`, or add systems, groups and metrics to it.
         command: as it was typed, for the record.
+        share: which of several processes this is, all called alike. The first one writes the directory, and returns the
+            tables; the others return none.
 
     Raises:
         OptionError: for labels, a baseline, groups, metrics or a task that do not exist.
@@ -88,9 +97,13 @@ def evaluate_systems(
     for metric in chosen(settings.scored):
         _signed(metric, settings)  # a tokenizer that does not exist is refused before the work begins
     facts = {"kind": KIND, **_facts(systems, settings, groups), "baseline": baseline, "command": command, "files": {}}
+    work = _work(out, share or Share(), facts, settings)
+    if not work.share.leads:
+        _give(Translated(out, facts), systems, settings, work)
+        return Evaluation(facts, {})
     with Translated.begun(out, facts, resume) as folder:
         folder.save()
-        _measure(folder, systems, settings)
+        _measure(folder, systems, settings, work)
         scores = _scored(folder, settings)
         tables = {EVALUATION.name: evaluation_table(scores), BY_TIER.name: tiers_table(scores)}
         if len(systems) > 1:
@@ -185,27 +198,79 @@ def _check_alike(model: Model, first: Model, task: str, before: Mapping[str, Map
         raise DataError(where, f"goes with other data than {other}", "evaluate them apart")
 
 
-def _measure(folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings) -> None:
+def _measure(folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings, work: Work) -> None:
     """Translate every test set with every system, or take its loss, as far as it is needed and not there."""
-    groups, metrics, most = folder.manifest["groups"], chosen(settings.scored), settings.decoding.max_sentences
-    has = {True: folder.has, False: folder.has_losses}
-    kinds = [kind for kind in has if kind in {metric.decodes for metric in metrics}]
-    todo = {label: [(kind, key) for key in groups for kind in kinds if not has[kind](label, key)] for label in systems}
-    sizes = [groups[key]["sizes"].get(settings.split) or 0 for each in todo.values() for _, key in each]
-    with progress(sum(min(size, most or size) for size in sizes) or None, "decoding", "sentences") as bar:
-        for label in (label for label in systems if todo[label]):
-            model = systems[label]()
-            if model.provenance.checkpoint_sha256 != folder.manifest["systems"][label]["sha256"]:
-                raise RunError(model.provenance.checkpoint, "is being written", "evaluate a copy of it")
-            for decodes, key in todo[label]:
-                if decodes:
-                    found = translation_of(model, settings.task).translate(key, settings.split, settings.decoding)
-                    folder.keep(label, key, found)
-                    bar.advance(len(found.hypotheses))
-                else:
-                    sums = losses(task_of(model, settings.task, SEED), key, settings.split, settings.decoding)
-                    folder.keep_losses(label, key, sums)
-                    bar.advance(len(sums))
+    units, most = _units(folder.manifest, settings), settings.decoding.max_sentences
+    todo = [number for number, unit in enumerate(units) if not _has(folder, unit)]
+    make = _maker(folder, systems, settings)
+    sizes = [_size(folder.manifest, units[number], settings) for number in todo]
+    with work, progress(sum(min(size, most or size) for size in sizes) or None, "decoding", "sentences") as bar:
+        for number in todo:
+            label, _, key = units[number]
+            part = work.take(number)
+            made = make(units[number]) if part is None else Made.of(part)
+            if made.translations:
+                folder.keep(label, key, made.translations)
+                bar.advance(len(made.translations.hypotheses))
+            if made.losses is not None:
+                folder.keep_losses(label, key, made.losses)
+                bar.advance(len(made.losses))
+
+
+def _maker(folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings) -> Callable[[Unit], Made]:
+    """Return what makes a unit; the model of the last one is kept."""
+
+    @functools.lru_cache(maxsize=1)
+    def opened(label: str) -> Model:
+        model = systems[label]()
+        if model.provenance.checkpoint_sha256 != folder.manifest["systems"][label]["sha256"]:
+            raise RunError(model.provenance.checkpoint, "is being written", "evaluate a copy of it")
+        return model
+
+    def make(unit: Unit) -> Made:
+        label, decodes, key = unit
+        return Made.by(opened(label), settings, key, translated=decodes, lost=not decodes, seed=SEED)
+
+    return make
+
+
+# several processes: the unit is a test set of a system, translated or its loss taken
+
+
+def _units(facts: Mapping[str, Any], settings: EvaluationSettings) -> list[Unit]:
+    kinds = sorted({metric.decodes for metric in chosen(settings.scored)}, reverse=True)
+    return [(label, kind, key) for label in facts["systems"] for key in facts["groups"] for kind in kinds]
+
+
+def _size(facts: Mapping[str, Any], unit: Unit, settings: EvaluationSettings) -> int:
+    """Return the sentences of a test set; 0 where nobody knows."""
+    return facts["groups"][unit[2]]["sizes"].get(settings.split) or 0
+
+
+def _has(folder: Translated, unit: Unit) -> bool:
+    label, decodes, key = unit
+    return folder.has(label, key) if decodes else folder.has_losses(label, key)
+
+
+def _work(out: Path, share: Share, facts: Mapping[str, Any], settings: EvaluationSettings) -> Work:
+    units = _units(facts, settings)
+    scope = {name: facts[name] for name in ("direction", "settings")} | {"data": facts["data"]["sha256"]}
+    scope |= {"units": units, "systems": [system["sha256"] for system in facts["systems"].values()]}
+    return Work(out, share, scope, dealt((_size(facts, unit, settings) or 1 for unit in units), share.size))
+
+
+def _give(folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings, work: Work) -> None:
+    """Measure this process's units for the first one, which writes the folder."""
+    units, make = _units(folder.manifest, settings), _maker(folder, systems, settings)
+
+    def left(mine: Collection[int]) -> list[int]:
+        try:
+            now = Translated.open(folder.path)
+        except RunError:  # the first process has not begun it
+            return [*mine]
+        return [number for number in mine if not _has(now, units[number])]
+
+    work.give(lambda number: make(units[number]).part(), left)
 
 
 def _scored(folder: Translated, settings: EvaluationSettings) -> Scores:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from sensikit.backends.base import Model, task_of, translation_of
+from sensikit.backends.base import Model, task_of
+from sensikit.distributed import Part, Share, Work, dealt
 from sensikit.errors import OptionError
 from sensikit.evaluation.metrics import (
     Metric,
@@ -18,15 +19,15 @@ from sensikit.evaluation.metrics import (
     check_scored,
     chosen,
     length_ratio,
-    losses,
     of_losses,
     of_references,
 )  # fmt: skip
 from sensikit.evaluation.resampling import Float, save_sums
+from sensikit.evaluation.shared import Made
 from sensikit.languages import chosen_groups
 from sensikit.progress import progress
 from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED, Cell, Ledger, Line, cells, record
-from sensikit.pruning.masks import Order, check_ratios, pruned, pruning_plan
+from sensikit.pruning.masks import Order, Plan, check_ratios, pruned, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of
 from sensikit.sensitivity.planning import check_source
@@ -46,6 +47,7 @@ def prune(
     cross: bool = False,
     resume: bool = False,
     command: str = "",
+    share: Share | None = None,
 ) -> pd.DataFrame:
     """Prune, translate where a metric needs it, and score every cell; return (and write as pruning.csv) the tidy table.
 
@@ -70,6 +72,7 @@ def prune(
         cross: score every group with what is left by each one's order, for pruning-cross.csv.
         resume: go on with, or add to, what the ledger holds.
         command: the command line, noted beside the ledger.
+        share: which of several processes this is, all called alike; the first one writes the run.
 
     Raises:
         OptionError: for a ratio, an order, a group or a metric that does not exist.
@@ -83,6 +86,9 @@ def prune(
     noted = _noted(settings, metrics)  # a tokenizer that does not exist is refused before the work begins
     check_scored(settings.scored, model, settings.task, settings.split)
     wanted = cells(keys, ratios, orders, seeds, cross)
+    work = _work(run, share or Share(), wanted, settings, noted)
+    if not work.share.leads:
+        return _give(run, model, wanted, settings, work)
     with run.locked(), Ledger.begun(run.path / "pruning", noted, resume) as ledger:
         todo = [cell for cell in wanted if ledger.missing(cell, settings.scored)]
         run.check(settings.task, [name for key in keys for name in (key, rest_of(key))] if todo else [])
@@ -90,10 +96,14 @@ def prune(
         measure_missing(run, model, [(cell.order, cell.group) for cell in todo], settings.task)
         ledger.save()
         record(ledger.path, command)
-        with progress(len(todo), "pruning", "cells") as bar:
-            for cell, count in _pruned(run, model, todo, settings):
-                lacking = ledger.missing(cell, settings.scored)
-                ledger.add(cell, _lines(run, model, cell, count, settings, chosen(lacking)))
+        number = {cell: unit for unit, cell in enumerate(wanted)}
+        with work, _Pruner(run, model, todo, settings) as pruner, progress(len(todo), "pruning", "cells") as bar:
+            for cell in todo:
+                lacking = chosen(ledger.missing(cell, settings.scored))
+                part = work.take(number[cell])
+                count = pruner.prune(cell) if part is None else part.facts["count"]
+                made = _made(run, model, cell, settings, lacking) if part is None else Made.of(part)
+                ledger.add(cell, _lines(run, model, cell, count, settings, lacking, made))
                 bar.advance()
         table, crossed = ledger.table(), ledger.cross_table()
         run.write_table(PRUNING, table)
@@ -151,31 +161,95 @@ def _noted(settings: SweepSettings, metrics: Sequence[Metric]) -> dict[str, Any]
     return noted
 
 
-def _pruned(run: Run, model: Model, todo: Sequence[Cell], settings: SweepSettings) -> Iterator[tuple[Cell, int]]:
-    """Yield each cell, and how many parameters are pruned, while the model is pruned accordingly.
+class _Pruner(contextlib.ExitStack):
+    """Prunes a model as one cell after another says, and puts every bit back at the end.
 
     The plan of an order is made once for all its ratios, and the model pruned once for all groups that it is scored on.
     """
-    for (name, seed, group), of_order in itertools.groupby(todo, lambda cell: (cell.order, cell.seed, cell.group)):
-        those = list(of_order)
-        order = Order(name, group, seed, settings.protect, settings.task)
-        plan = None if name == UNPRUNED else pruning_plan(run, model.module, order, [cell.ratio for cell in those])
-        for ratio, same in itertools.groupby(those, lambda cell: cell.ratio):
-            with pruned(run, model.module, plan, ratio) if plan else contextlib.nullcontext(0) as count:
-                for cell in same:
-                    model.module.eval()
-                    yield cell, count
+
+    def __init__(self, run: Run, model: Model, todo: Sequence[Cell], settings: SweepSettings) -> None:
+        super().__init__()
+        self.run, self.model, self.todo, self.settings = run, model, todo, settings
+        self.plan: Plan | None = None
+        self.of: tuple[Any, ...] = ()
+        self.ratio: float | None = None
+        self.count = 0
+
+    def prune(self, cell: Cell) -> int:
+        """Prune the model accordingly; return how many parameters that are."""
+        run, module = self.run, self.model.module
+        if _order(cell) != self.of:
+            self.close()
+            order = Order(cell.order, cell.group, cell.seed, self.settings.protect, self.settings.task)
+            ratios = list(dict.fromkeys(each.ratio for each in self.todo if _order(each) == _order(cell)))
+            self.plan = None if cell.order == UNPRUNED else pruning_plan(run, module, order, ratios)
+            self.of, self.ratio = _order(cell), None
+        if cell.ratio != self.ratio:
+            self.close()
+            zeroed = pruned(run, module, self.plan, cell.ratio) if self.plan else contextlib.nullcontext(0)
+            self.count, self.ratio = self.enter_context(zeroed), cell.ratio
+        self.model.module.eval()
+        return self.count
+
+
+def _order(cell: Cell) -> tuple[str, int | None, str]:
+    return cell.order, cell.seed, cell.group
+
+
+# several processes: the unit is a cell, and those of one order, seed and group are of one process
+
+
+def _work(run: Run, share: Share, wanted: Sequence[Cell], settings: SweepSettings, noted: dict[str, Any]) -> Work:
+    sizes = [len(list(same)) for _, same in itertools.groupby(wanted, _order)]
+    owners = [owner for owner, size in zip(dealt(sizes, share.size), sizes, strict=True) for _ in range(size)]
+    scope = {"cells": [asdict(cell) for cell in wanted], "metrics": settings.scored, "settings": noted}
+    scope |= {"sensitivities": run.analysis(settings.task)["signature"], "provenance": run.manifest["provenance"]}
+    return Work(run.path, share, scope, owners)
+
+
+def _give(run: Run, model: Model, wanted: Sequence[Cell], settings: SweepSettings, work: Work) -> pd.DataFrame:
+    """Measure this process's cells for the first one; return the table that it ends with."""
+
+    def ledger() -> Ledger:
+        path = run.path / "pruning"
+        return Ledger.open(path) if (path / Ledger.NOTE).exists() else Ledger(path, {})
+
+    def left(mine: Collection[int]) -> list[int]:
+        found = ledger()
+        return [unit for unit in mine if found.missing(wanted[unit], settings.scored)]
+
+    def make(unit: int) -> Part:
+        cell, lacking = wanted[unit], ledger().missing(wanted[unit], settings.scored)
+        count = pruner.prune(cell)
+        bar.advance()
+        return _made(run, model, cell, settings, chosen(lacking)).part(count=count)
+
+    with _Pruner(run, model, wanted, settings) as pruner, progress(None, "pruning, a share", "cells") as bar:
+        work.give(make, left)
+    return ledger().table()
+
+
+def _made(run: Run, model: Model, cell: Cell, settings: SweepSettings, metrics: Sequence[Metric]) -> Made:
+    """Return what the pruned model makes of a test set."""
+    kinds = {metric.decodes for metric in metrics}
+    seed = _seed(run, settings)
+    return Made.by(model, settings, cell.evaluated, translated=True in kinds, lost=False in kinds, seed=seed)
 
 
 def _lines(
-    run: Run, model: Model, cell: Cell, count: int, settings: SweepSettings, metrics: Sequence[Metric]
+    run: Run,
+    model: Model,
+    cell: Cell,
+    count: int,
+    settings: SweepSettings,
+    metrics: Sequence[Metric],
+    made: Made,
 ) -> list[Line]:
-    """Score one cell; store its translations and sums, and return a line of the ledger for each metric."""
+    """Store what was made of a cell, score it, and return a line of the ledger for each metric."""
     rows: dict[Metric, Float] = {}
     facts: dict[bool, Line] = {}
     of_texts = [metric for metric in metrics if metric.decodes]
-    if of_texts:
-        found = translation_of(model, settings.task).translate(cell.evaluated, settings.split, settings.decoding)
+    if found := made.translations:
         texts = found.hypotheses, found.references
         rows |= {metric: metric.sums(*texts, settings.tokenizer, settings.spm_model) for metric in of_texts}
         facts[True] = {
@@ -188,7 +262,8 @@ def _lines(
         }
     for metric in (metric for metric in metrics if not metric.decodes):
         task = task_of(model, settings.task, _seed(run, settings))
-        rows[metric] = losses(task, cell.evaluated, settings.split, settings.decoding)
+        assert made.losses is not None
+        rows[metric] = made.losses
         facts[False] = {
             "truncated": 0,
             **dict.fromkeys(("mean_length_ratio", "hypotheses", "sha256")),

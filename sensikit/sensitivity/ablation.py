@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 from sensikit.backends.base import Model
+from sensikit.distributed import Part, Share, Work
 from sensikit.errors import NonFiniteError, OptionError
 from sensikit.languages import chosen_groups
+from sensikit.parameters import Parameter
 from sensikit.progress import progress
 from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch
@@ -63,6 +65,7 @@ def audit(
     batches: int = BATCHES,
     task: str = "mt",
     command: str = "",
+    share: Share | None = None,
 ) -> pd.DataFrame:
     """Return (and write as audit-summary.csv, beside audit.csv) how far the Taylor estimate agrees with Eq. 1.
 
@@ -82,6 +85,8 @@ def audit(
         batches: of each language, at most.
         task: whose loss.
         command: the command line, noted in the summary.
+        share: which of several processes this is, all called alike; the first one writes the run, and alone returns
+            rows.
 
     Raises:
         OptionError: for a group that was not measured, or too few batches or parameters.
@@ -98,17 +103,35 @@ def audit(
     used = {code: plan.sets[code][:batches] for code in chosen}
     rows: list[pd.DataFrame] = []
     summary: list[dict[str, Any]] = []
+    # several processes: each ablates its part of every sample, and no value depends on which others are with it
+    share = share or Share()
+    shared = [(code, rank) for code in chosen for rank in range(share.size)]
+    signatures = {code: audit_signature(run, settings, parameters, len(used[code])) for code in chosen}
+    work = Work(run.path, share, {"size": share.size, **signatures}, [rank for _, rank in shared])
+
+    def measured(unit: int) -> Part:
+        code, rank = shared[unit]
+        edges = [len(samples[code].places) * i // share.size for i in (rank, rank + 1)]
+        return Part({}, _measured(model, plan, settings, samples[code].places[slice(*edges)], used[code], bar.advance))
+
     steps = sum(len(samples[code].places) * len(used[code]) for code in chosen)
-    with run.locked(), progress(steps, "audit", "ablations") as bar:
+    if not share.leads:
+        with progress(None, "audit, a share", "ablations") as bar:
+            work.give(measured, lambda mine: mine)
+        return SUMMARY.frame([])
+    with run.locked(), work, progress(steps, "audit", "ablations") as bar:
+        work.forget()  # an audit is made anew: no table says what of it there is
+        found = [[*(work.take(unit) or measured(unit)).arrays] for unit in range(len(shared))]
         others = {schema: _of_other_tasks(run, schema, task) for schema in (AUDIT, SUMMARY)}
         for code in chosen:
-            taylor, exact = _measured(model, plan, settings, samples[code], used[code], bar.advance)
+            own = [arrays for arrays, (other, _) in zip(found, shared, strict=True) if other == code]
+            taylor, exact = (np.concatenate(values) for values in zip(*own, strict=True))
             rows.append(_rows(task, code, samples[code], taylor, exact))
-            facts = {"sampled": len(taylor), "batches": len(used[code])}
-            signed = audit_signature(run, settings, parameters, len(used[code]))
+            facts: dict[str, Any] = {"sampled": len(taylor), "batches": len(used[code])}
+            facts |= {"signature": signatures[code], "command": command}
             for name, (value, low, high) in intervals(taylor, exact, samples[code], settings.seed).items():
-                found = {"statistic": name, "value": value, "value_low": low, "value_high": high}
-                summary.append({"task": task, "group": code, **found, **facts, "signature": signed, "command": command})
+                statistic = {"statistic": name, "value": value, "value_low": low, "value_high": high}
+                summary.append({"task": task, "group": code, **statistic, **facts})
         table = SUMMARY.frame(summary)
         for schema, parts in ((AUDIT, rows), (SUMMARY, [table])):
             run.write_table(schema, pd.concat([*others[schema], *parts], ignore_index=True))
@@ -148,11 +171,11 @@ def _measured(
     model: Model,
     plan: Plan,
     settings: AnalysisSettings,
-    drawn: Sample,
+    places: Sequence[tuple[Parameter, int]],
     batches: Sequence[Batch],
     advance: Callable[[], None],
 ) -> tuple[Float, Float]:
-    """Return (taylor, exact) of a sample in float64, with the loss and the mode of the run."""
+    """Return (taylor, exact) of some parameters in float64, with the loss and the mode of the run."""
     module = model.module
     named = dict(module.named_parameters())
     module.train(settings.mode == "train")
@@ -160,7 +183,7 @@ def _measured(
         with in_float64(module):
             return ablate(
                 module,
-                [(named[parameter.name], index) for parameter, index in drawn.places],
+                [(named[parameter.name], index) for parameter, index in places],
                 batches,
                 lambda items: plan.task.collate(items, settings.split),
                 lambda micro_batch: plan.task.loss(micro_batch, settings.loss),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import platform
 import shutil
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +18,28 @@ import numpy as np
 import torch
 
 from sensikit.backends.base import Model
-from sensikit.errors import NonFiniteError, SensikitError
+from sensikit.distributed import Part, Share, Work, dealt
+from sensikit.errors import NonFiniteError, OptionError, RunError, SensikitError
 from sensikit.files import sha256_of
-from sensikit.parameters import memory_of, sample_of
+from sensikit.parameters import Parameter, sample_of
 from sensikit.progress import progress, say
 from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
 from sensikit.sensitivity.batches import Batch, fingerprint
-from sensikit.sensitivity.planning import Plan, disk_of, held_gradient, make_plan, purpose_of, run_signature
-from sensikit.sensitivity.taylor import Sensitivity, Tensors, measure
-from sensikit.settings import AnalysisSettings
+from sensikit.sensitivity.planning import (
+    Plan,
+    device_memory,
+    disk_of,
+    held_gradient,
+    largest,
+    make_plan,
+    passes_of,
+    place_of,
+    purpose_of,
+    run_signature,
+    width_of,
+)  # fmt: skip
+from sensikit.sensitivity.taylor import Blocks, Sensitivity, Sums, Tensors, blocks_of, joined, measure
+from sensikit.settings import AnalysisSettings, MemorySettings
 from sensikit.statistics.results import write_results
 from sensikit.statistics.specificity import sigma_for
 from sensikit.tables import Schema
@@ -46,6 +63,8 @@ def analyze(
     groups: Sequence[str] | None = None,
     resume: bool = False,
     command: str = "",
+    share: Share | None = None,
+    memory: MemorySettings | None = None,
 ) -> Run:
     """Measure S(θ,B_l), S(θ,B_-l) and S(θ,B) of one task, write the tables, and return the run.
 
@@ -66,9 +85,11 @@ def analyze(
         groups: those to measure, by key; all that there are data of by default. B_-l are the others of these.
         resume: go on with what stands at `out`, or add a task to it.
         command: the command line, noted in the manifest.
+        share: which of several processes this is, all called alike; the first one writes the run.
+        memory: how it fits into memory.
 
     Raises:
-        OptionError: for a task that the model was not trained on.
+        OptionError: for a task that the model was not trained on, or for passes beside `skip_nonfinite`.
         RunError: if `out` exists (without `resume`), or was made with other settings or of something else (with it).
     """
     settings = settings or AnalysisSettings()
@@ -82,6 +103,12 @@ def analyze(
     }
     facts = {**_facts(model, plan), "analyses": {settings.task: analysis}, "sets": {}}
     facts["parameters"] = [asdict(parameter) for parameter in plan.parameters]
+    share = share or Share()
+    job = _job(model, plan, settings, memory or MemorySettings())
+    work = _work(out, share, facts, job)
+    if not share.leads:
+        _give(out, job, work)
+        return Run.open(out)
     for note in plan.notes:
         say(note)
     with Run.begun(out, facts, resume) as run:
@@ -89,7 +116,7 @@ def analyze(
         run.manifest["analyses"].setdefault(settings.task, analysis)
         run.save()
         try:
-            _measure_all(model, run, plan, settings)
+            _measure_all(run, job, work)
         finally:
             model.module.eval()
         layout = plan.task.layout(plan.measured, settings.split)
@@ -123,44 +150,139 @@ def _check_disk(run: Run, task: str, wanted: int) -> None:
 # measuring
 
 
-def _measure_all(model: Model, run: Run, plan: Plan, settings: AnalysisSettings) -> None:
+@dataclass(frozen=True)
+class _Job:
+    """What is measured: in which passes over the parameters, and where their sums are."""
+
+    model: Model
+    plan: Plan
+    settings: AnalysisSettings
+    passes: list[list[Parameter]]
+    sums: str
+
+    def how(self, batches: Sequence[Batch], number: int = 0, name: str = "") -> dict[str, Any]:
+        """Return what `measure` is told of a pass over some batches; of a set, by its name, its dropout's seed too."""
+        plan, settings = self.plan, self.settings
+        # in train mode each set has its own, reproducible noise, whichever was measured before it
+        seed = int(sha256_of(str(settings.seed), purpose_of(name))[:15], 16) if name else None
+        return {
+            "module": self.model.module,
+            "parameters": self.passes[number],
+            "batches": batches,
+            "collate": lambda items: plan.task.collate(items, settings.split),
+            "loss": lambda micro_batch: plan.task.loss(micro_batch, settings.loss),
+            "per_token": settings.reduction == "token",
+            "skip_nonfinite": settings.skip_nonfinite,
+            "seed": seed,
+            "sums": self.sums,
+        }
+
+    def vectors(self) -> int:
+        """Return the bytes of the device that the sums and a held gradient take."""
+        return device_memory(self.sums, largest(self.passes), width_of(self.model), held_gradient(self.settings))
+
+    def units(self) -> list[tuple[str, int, int]]:
+        """Return (set, pass, block) of all there is to sum: what processes share."""
+        sizes = {name: len(blocks_of(len(batches))) for name, batches in self.plan.sets.items()}
+        return [
+            (name, number, block)
+            for name in sizes
+            for number in range(len(self.passes))
+            for block in range(sizes[name])
+        ]
+
+
+def _job(model: Model, plan: Plan, settings: AnalysisSettings, memory: MemorySettings) -> _Job:
+    if settings.skip_nonfinite and memory.parameter_passes > 1:
+        problem = "goes with one pass alone: another might skip other batches"
+        raise OptionError("--skip-nonfinite", problem, "leave out --parameter-passes")
+    passes = passes_of(plan.parameters, memory.parameter_passes)
+    where = place_of(memory, model.device, largest(passes), width_of(model), held_gradient(settings))
+    return _Job(model, plan, settings, passes, where)
+
+
+def _measure_all(run: Run, job: _Job, work: Work) -> None:
+    plan, settings = job.plan, job.settings
     sample = sample_of(plan.parameters)
-    model.module.train(settings.mode == "train")
-    for name, batches in plan.sets.items():
-        if run.has(settings.task, name):
-            say(f"{name}: already measured")
-            continue
-        # dropout in train mode: each set has its own, reproducible noise, whichever was measured before it
-        torch.manual_seed(int(sha256_of(str(settings.seed), purpose_of(name))[:15], 16))
-        label = "S(θ,B)" if settings.task == "mt" else f"S(θ,B) {settings.task}"
-        with progress(len(batches), f"{label} {name}") as bar:
-            try:
-                own = {"sample": sample} if name in plan.measured else {}
-                found = _measured(model, plan, batches, settings, advance=bar.advance, **own)
-            except torch.OutOfMemoryError as error:
-                raise SensikitError(
-                    "--tokens", "the device ran out of memory", "raise --micro-batches or lower --tokens"
-                ) from error
-        run.write_set(settings.task, name, _vectors(found, name in plan.measured), _noted(found, batches, settings))
+    units = {unit: number for number, unit in enumerate(job.units())}
+    job.model.module.train(settings.mode == "train")
+    with work:
+        for name, batches in plan.sets.items():
+            if run.has(settings.task, name):
+                say(f"{name}: already measured")
+                continue
+
+            def elsewhere(number: int, block: int, name: str = name) -> Sums | None:
+                part = work.take(units[name, number, block])
+                return None if part is None else Sums.of(part)
+
+            parts = []
+            with progress(len(batches) * len(job.passes), f"{_label(settings)} {name}") as bar, _memory():
+                for number, parameters in enumerate(job.passes):
+                    own = {p.name: sample[p.name] for p in parameters if name in plan.measured and p.name in sample}
+                    how = job.how(batches, number, name) | {"elsewhere": functools.partial(elsewhere, number)}
+                    parts.append(measure(**how, sample=own, advance=bar.advance))
+            found = joined(parts)
+            vectors = _vectors(found, name in plan.measured)
+            run.write_set(settings.task, name, vectors, _noted(found, batches, settings))
     if settings.rest == "pooled":
         for name in plan.measured:
             if not run.has(settings.task, rest_of(name)):
                 _pool(run, settings, name, [other for other in plan.measured if other != name])
 
 
-def _measured(
-    model: Model, plan: Plan, batches: Sequence[Batch], settings: AnalysisSettings, **options: Any
-) -> Sensitivity:
-    return measure(
-        model.module,
-        plan.parameters,
-        batches,
-        lambda items: plan.task.collate(items, settings.split),
-        lambda micro_batch: plan.task.loss(micro_batch, settings.loss),
-        per_token=settings.reduction == "token",
-        skip_nonfinite=settings.skip_nonfinite,
-        **options,
-    )
+def _label(settings: AnalysisSettings) -> str:
+    return "S(θ,B)" if settings.task == "mt" else f"S(θ,B) {settings.task}"
+
+
+@contextlib.contextmanager
+def _memory() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        problem = "the device ran out of memory"
+        raise SensikitError("--tokens", problem, "raise --micro-batches or lower --tokens") from error
+
+
+# several processes: the unit is a block of a set, in one pass
+
+
+def _work(out: Path, share: Share, facts: dict[str, Any], job: _Job) -> Work:
+    """Return the work of an analysis: of each process, two blocks at most wait on the disk."""
+    analysis, origin = facts["analyses"][job.settings.task], facts["provenance"]
+    scope = {name: analysis[name] for name in ("signature", "settings")} | {"passes": len(job.passes)}
+    scope |= {name: origin[name] for name in ("checkpoint_sha256", "data_sha256")}
+    sizes = {name: blocks_of(len(batches)) for name, batches in job.plan.sets.items()}
+    owners = dealt((sizes[name][block] for name, _, block in job.units()), share.size)
+    return Work(out, share, scope, owners, ahead=2 * share.size)
+
+
+def _give(out: Path, job: _Job, work: Work) -> None:
+    """Sum this process's blocks for the first one."""
+    units, settings = job.units(), job.settings
+
+    @functools.lru_cache(maxsize=1)
+    def blocks(name: str, number: int) -> Blocks:
+        return Blocks(**job.how(job.plan.sets[name], number, name))
+
+    def left(mine: Collection[int]) -> list[int]:
+        try:
+            run = Run.open(out)
+        except RunError:  # the first process has not begun it
+            return [*mine]
+        held = {name for name in {units[unit][0] for unit in mine} if run.has(settings.task, name)}
+        return [unit for unit in mine if units[unit][0] not in held]
+
+    def make(unit: int) -> Part:
+        name, number, block = units[unit]
+        return blocks(name, number).sums(block, bar.advance).part()
+
+    job.model.module.train(settings.mode == "train")
+    try:
+        with progress(None, f"{_label(settings)}, a share") as bar, _memory():
+            work.give(make, left)
+    finally:
+        job.model.module.eval()
 
 
 def _vectors(found: Sensitivity, whole: bool) -> dict[str, Tensors]:
@@ -210,33 +332,72 @@ def _pool(run: Run, settings: AnalysisSettings, name: str, others: Sequence[str]
 
 @dataclass(frozen=True)
 class Cost:
-    """What an analysis takes: bytes of memory and disk, seconds, and batches in all."""
+    """What an analysis takes: bytes of memory and of disk, seconds, and batches in all.
+
+    `memory` is what was in use at the most while a few batches were measured, the largest among them: of a GPU, or else
+    of this process. `others` is the same for other options, which were not tried.
+    """
 
     memory: int
+    others: dict[str, int]
     disk: int
     seconds: float
     batches: int
 
     def __add__(self, other: Cost) -> Cost:
         """Return the cost of one after the other."""
-        memory = max(self.memory, other.memory)
-        return Cost(memory, self.disk + other.disk, self.seconds + other.seconds, self.batches + other.batches)
+        memory, others = max(self.memory, other.memory), {**self.others}
+        for name, value in other.others.items():
+            others[name] = max(value, others.get(name, 0))
+        return Cost(memory, others, self.disk + other.disk, self.seconds + other.seconds, self.batches + other.batches)
 
 
-def estimate(model: Model, settings: AnalysisSettings, groups: Sequence[str] | None = None) -> Cost:
-    """Return what `analyze` would take, after running a few batches to time them; nothing is written."""
+PROBED = 5
+"""Batches that are measured to tell what all of them will take."""
+
+
+def estimate(
+    model: Model,
+    settings: AnalysisSettings,
+    groups: Sequence[str] | None = None,
+    memory: MemorySettings | None = None,
+) -> Cost:
+    """Return what `analyze` would take, after running a few batches to measure it; nothing is written."""
     plan = make_plan(model, settings, groups)
-    count = sum(parameter.numel for parameter in plan.parameters)
+    job = _job(model, plan, settings, memory or MemorySettings())
+    sizes = {key: plan.task.sizes(key, settings.split).tolist() for key in plan.measured}
+    width = functools.partial(_padded, sizes)
+    every = [batch for batches in plan.sets.values() for batch in batches]
+    widest = max(every, key=lambda batch: max(map(width, batch.micro_batches)))
+    probe = [widest, *plan.sets[plan.measured[0]][: PROBED - 1]]
     done: list[float] = []
     try:
-        probe = plan.sets[plan.measured[0]][:5]
-        _measured(model, plan, probe, settings, advance=lambda: done.append(time.monotonic()))
+        # the first one also pays for what is loaded and allocated once
+        measure(**job.how(probe), advance=lambda: done.append(time.monotonic()))
     except NonFiniteError:
         if not settings.skip_nonfinite:
             raise
-    # the first one also pays for what is loaded and allocated once
     seconds = (done[-1] - done[0]) / max(len(done) - 1, 1)
-    batches = sum(len(batches) for batches in plan.sets.values())
-    width = max(tensor.element_size() for tensor in model.module.parameters())
-    memory = memory_of(count, held_gradient(settings), width)
-    return Cost(memory, disk_of(count, plan), seconds * batches, batches)
+    batches, peak = len(every) * len(job.passes), _peak(model.device)
+    others = {}
+    for passes, where in itertools.product((1, 2, 4, 8), ("device", "split", "cpu")):
+        if model.device.type == "cuda" or where == "device":
+            name = f"--parameter-passes {passes}" + f" --sums {where}" * (model.device.type == "cuda")
+            other = replace(job, passes=passes_of(plan.parameters, passes), sums=where)
+            others[name] = peak - job.vectors() + other.vectors()
+    return Cost(peak, others, disk_of(largest([plan.parameters]), plan), seconds * batches, batches)
+
+
+def _padded(sizes: dict[str, list[list[int]]], items: Sequence[tuple[str, int]]) -> int:
+    """Return how many tokens a micro-batch takes, padding included."""
+    return len(items) * sum(max(sizes[key][row][side] for key, row in items) for side in (0, 1))
+
+
+def _peak(device: torch.device) -> int:
+    """Return the most bytes that were in use so far: of a GPU, or else of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource  # Windows has none
+
+    scale = 1 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * scale

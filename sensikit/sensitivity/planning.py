@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from sensikit.backends.base import Model, Task, task_of
 from sensikit.errors import DataError, OptionError, RunError
 from sensikit.languages import chosen_groups
@@ -13,7 +15,7 @@ from sensikit.parameters import FLOAT, SAMPLED, Parameter, disk_per_group, regis
 from sensikit.run import MIXED, Run, rest_of
 from sensikit.sensitivity.batches import MINIMUM_BATCHES, Batch, common_tokens, draw, fingerprint, pack
 from sensikit.sensitivity.taylor import blocks_of
-from sensikit.settings import AnalysisSettings
+from sensikit.settings import AnalysisSettings, MemorySettings
 from sensikit.signature import signature
 from sensikit.statistics.specificity import sigma_for
 
@@ -139,6 +141,63 @@ def run_signature(model: Model, settings: AnalysisSettings, plan: Plan) -> str:
         ckpt=model.provenance.checkpoint_sha256[:8],
         data=model.provenance.data_sha256[:8],
     )
+
+
+def passes_of(parameters: Sequence[Parameter], count: int) -> list[list[Parameter]]:
+    """Return the parameters in at most `count` runs of the flat order, the largest as small as it can be.
+
+    A tensor is never cut: the embedding of a small model may be the larger part of it.
+    """
+    low, high = max(parameter.numel for parameter in parameters), sum(parameter.numel for parameter in parameters)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_runs(parameters, middle)) <= count else (middle + 1, high)
+    return _runs(parameters, low)
+
+
+def largest(passes: Sequence[Sequence[Parameter]]) -> int:
+    """Return the scalars of the largest pass."""
+    return max(sum(parameter.numel for parameter in each) for each in passes)
+
+
+def width_of(model: Model) -> int:
+    """Return the bytes of a weight, and of its gradient."""
+    return max(tensor.element_size() for tensor in model.module.parameters())
+
+
+def _runs(parameters: Sequence[Parameter], most: int) -> list[list[Parameter]]:
+    runs: list[list[Parameter]] = [[]]
+    held = 0
+    for parameter in parameters:
+        if held and held + parameter.numel > most:
+            runs.append([])
+            held = 0
+        runs[-1].append(parameter)
+        held += parameter.numel
+    return runs
+
+
+def device_memory(where: str, count: int, width: int, held: bool) -> int:
+    """Return the bytes of a device that the sums and the gradient of `count` parameters take, beside the weights.
+
+    Args:
+        where: the sums are; see `MemorySettings`.
+        count: scalars of one pass.
+        width: bytes of a gradient.
+        held: a whole gradient is held.
+    """
+    return count * (FLOAT * {"device": 2, "split": 1, "cpu": 0}[where] + width * held)
+
+
+def place_of(memory: MemorySettings, device: torch.device, count: int, width: int, held: bool) -> str:
+    """Return where the sums go: as much of them as there is room for stays on the device."""
+    if memory.sums != "auto":
+        return memory.sums
+    if device.type != "cuda":
+        return "device"
+    room = memory.memory * 1e9 if memory.memory else 0.6 * torch.cuda.mem_get_info(device)[0]
+    fitting = (where for where in ("device", "split") if device_memory(where, count, width, held) <= room)
+    return next(fitting, "cpu")
 
 
 def held_gradient(settings: AnalysisSettings) -> bool:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import nn
 
 from sensikit.backends.base import Item
+from sensikit.distributed import Part
 from sensikit.errors import NonFiniteError
 from sensikit.parameters import Parameter, tensors
 from sensikit.sensitivity.batches import Batch
@@ -49,6 +50,30 @@ class Sensitivity:
     skipped: list[int] = field(default_factory=list)
 
 
+@dataclass
+class Sums:
+    """What the batches of one block add up to: Σ|∇L| of each parameter, in order, float32 or wider; and what they were.
+
+    `totals` are read once, and are those of the next block as soon as that is begun.
+    """
+
+    totals: Iterable[torch.Tensor]
+    batches: int = 0
+    tokens: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
+
+    def part(self) -> Part:
+        """Return them as another process reads them."""
+        facts = {name: value for name, value in vars(self).items() if name != "totals"}
+        return Part(facts, (total.cpu().numpy() for total in self.totals))
+
+    @classmethod
+    def of(cls, part: Part) -> Self:
+        """Return what another process has summed."""
+        return cls(map(torch.from_numpy, part.arrays), **part.facts)
+
+
 def blocks_of(batches: int, blocks: int = BLOCKS) -> list[int]:
     """Return how many batches fall in each block, in order; an even number of blocks, as halves are made of them."""
     count = min(blocks, batches - batches % 2)
@@ -67,8 +92,14 @@ def measure(
     sample: Mapping[str, np.ndarray] | None = None,
     skip_nonfinite: bool = False,
     advance: Callable[[], None] = lambda: None,
+    seed: int | None = None,
+    elsewhere: Callable[[int], Sums | None] = lambda _: None,
+    sums: str = "device",
 ) -> Sensitivity:
     """Return S(θ, B) = |θ| · (1/|B|) Σ_b |∇L(θ, b)| (Eq. 3), the absolute value taken per batch.
+
+    |∇L| is summed within each block, and the blocks are added in order: float32 sums of many terms stay accurate, and
+    are the same to the last bit whoever sums a block.
 
     The gradient of a batch is summed over its micro-batches before the absolute value. With a single one no full
     gradient is ever held; with several, or with `skip_nonfinite`, one is. Nothing of `module` is changed: neither
@@ -87,7 +118,7 @@ def measure(
 
     Args:
         module: in the mode (eval or train) that is to be measured.
-        parameters: what to measure.
+        parameters: what to measure; no gradient of another is kept longer than it takes to complete.
         batches: of about equal numbers of target tokens.
         collate: the sentences of one micro-batch → what `loss` takes.
         loss: → the *summed* loss (scalar tensor, nats) and the number of its target tokens; with K terms, (K,) of
@@ -96,39 +127,41 @@ def measure(
         sample: parameter name → flat indices (int64) whose block means are kept.
         skip_nonfinite: leave out and count batches with an infinite or undefined gradient instead of refusing them.
         advance: called after each batch.
+        seed: of torch's random state at the start of the first block, one more at each other; as it is, by default.
+        elsewhere: number of a block → its sums, where another process made them.
+        sums: "device", where the parameters are; "split", those of all blocks on the CPU; or "cpu", all of them.
 
     Raises:
         NonFiniteError: naming the first such batch, unless they are skipped.
     """
-    accumulator = _Accumulator(dict(tensors(module, parameters)), sample or {}, hold=skip_nonfinite)
+    blocks = Blocks(module, parameters, batches, collate, loss, per_token, skip_nonfinite, seed, sums)
+    total = _Total(module, parameters, sample or {}, sums)
     result = Sensitivity()
-    layout = blocks_of(len(batches))
     rows: list[np.ndarray] = []
-    upcoming = enumerate(batches)
-    with accumulator.hooks(module):
-        for block, size in enumerate(layout):
+    for number, size in enumerate(blocks.sizes):
+        found = elsewhere(number)
+        if found is None:
+            found = blocks.sums(number, advance)
+        else:
             for _ in range(size):
-                number, batch = next(upcoming)
-                value = _backward(accumulator, batch, collate, loss, per_token)
-                if accumulator.commit(math.isfinite(value)):
-                    result.losses.append(value)
-                    result.tokens.append(batch.tokens)
-                elif skip_nonfinite:
-                    result.skipped.append(number)
-                else:
-                    names = "+".join(sorted({language for language, _ in batch.items}))
-                    raise NonFiniteError(
-                        f"batch {number} of {names}",
-                        f"its gradient is not finite (loss {value:g})",
-                        "--skip-nonfinite leaves such batches out and counts them",
-                    )
                 advance()
-            result.block_batches.append(accumulator.open_batches)
-            rows.append(accumulator.close_block())
-            if block + 1 == len(layout) // 2:
-                result.half, result.half_batches = accumulator.mean(), accumulator.batches
-    result.mean, result.batches, result.blocks = accumulator.mean(), accumulator.batches, np.stack(rows)
+        result.losses += found.losses
+        result.tokens += found.tokens
+        result.skipped += found.skipped
+        result.block_batches.append(found.batches)
+        rows.append(total.add(found))
+        if number + 1 == len(blocks.sizes) // 2:
+            result.half, result.half_batches = total.mean(), total.batches
+    result.mean, result.batches, result.blocks = total.mean(), total.batches, np.stack(rows)
     return result
+
+
+def joined(parts: Sequence[Sensitivity]) -> Sensitivity:
+    """Return S of all parameters, of passes over the same batches, each for some of them, in their order."""
+    mean, half = (
+        {name: each for part in parts for name, each in getattr(part, kind).items()} for kind in ("mean", "half")
+    )
+    return replace(parts[0], mean=mean, half=half, blocks=np.concatenate([part.blocks for part in parts], axis=1))
 
 
 def added(terms: torch.Tensor, batch: Batch, per_token: bool) -> torch.Tensor:
@@ -138,46 +171,95 @@ def added(terms: torch.Tensor, batch: Batch, per_token: bool) -> torch.Tensor:
     return torch.stack([term / max(1, tokens if per_token else 1) for term, tokens in shares]).sum()
 
 
-def _backward(
-    accumulator: _Accumulator,
-    batch: Batch,
-    collate: Callable[[Sequence[Item]], Any],
-    loss: Callable[[Any], tuple[torch.Tensor, int | tuple[int, ...]]],
-    per_token: bool,
-) -> float:
-    """Run one batch forward and backward; return its loss."""
-    total, counted = 0.0, np.zeros(len(batch.counts), dtype=np.int64)
-    for number, items in enumerate(batch.micro_batches):
-        accumulator.complete = number + 1 == len(batch.micro_batches)
-        terms, count = loss(collate(items))
-        value = added(terms, batch, per_token)
-        value.backward()  # type: ignore[no-untyped-call]
-        total += float(value.detach())
-        counted += count
-    if tuple(counted) != batch.counts:
-        wanted, found = (", ".join(map(str, each)) for each in (batch.counts, counted))
-        raise AssertionError(f"a batch packed to {wanted} target tokens was counted as {found} by the loss")
-    return total
+class Blocks:
+    """The batches of a set, block by block, and the sums of |∇L| over each; see `measure` for what it takes."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: Sequence[Parameter],
+        batches: Sequence[Batch],
+        collate: Callable[[Sequence[Item]], Any],
+        loss: Callable[[Any], tuple[torch.Tensor, int | tuple[int, ...]]],
+        per_token: bool = True,
+        skip_nonfinite: bool = False,
+        seed: int | None = None,
+        sums: str = "device",
+    ) -> None:
+        self.module, self.batches, self.collate, self.loss = module, batches, collate, loss
+        self.per_token, self.skip_nonfinite, self.seed = per_token, skip_nonfinite, seed
+        self.sizes = blocks_of(len(batches))
+        self.accumulator = _Accumulator(dict(tensors(module, parameters)), skip_nonfinite, sums == "cpu")
+
+    def sums(self, block: int, advance: Callable[[], None] = lambda: None) -> Sums:
+        """Return the sums over one block.
+
+        Raises:
+            NonFiniteError: naming the first batch that is not finite, unless they are skipped.
+        """
+        accumulator = self.accumulator
+        found = Sums(accumulator.totals())
+        if self.seed is not None:
+            torch.manual_seed(self.seed + block)
+        first = sum(self.sizes[:block])
+        with accumulator.hooks(self.module):
+            for number, batch in enumerate(self.batches[first : first + self.sizes[block]], start=first):
+                value = self._backward(batch)
+                if accumulator.commit(math.isfinite(value)):
+                    found.batches += 1
+                    found.losses.append(value)
+                    found.tokens.append(batch.tokens)
+                elif self.skip_nonfinite:
+                    found.skipped.append(number)
+                else:
+                    names = "+".join(sorted({language for language, _ in batch.items}))
+                    raise NonFiniteError(
+                        f"batch {number} of {names}",
+                        f"its gradient is not finite (loss {value:g})",
+                        "--skip-nonfinite leaves such batches out and counts them",
+                    )
+                advance()
+        return found
+
+    def _backward(self, batch: Batch) -> float:
+        """Run one batch forward and backward; return its loss."""
+        total, counted = 0.0, np.zeros(len(batch.counts), dtype=np.int64)
+        for number, items in enumerate(batch.micro_batches):
+            self.accumulator.complete = number + 1 == len(batch.micro_batches)
+            terms, count = self.loss(self.collate(items))
+            value = added(terms, batch, self.per_token)
+            value.backward()  # type: ignore[no-untyped-call]
+            total += float(value.detach())
+            counted += count
+        if tuple(counted) != batch.counts:
+            wanted, found = (", ".join(map(str, each)) for each in (batch.counts, counted))
+            raise AssertionError(f"a batch packed to {wanted} target tokens was counted as {found} by the loss")
+        return total
 
 
 class _Accumulator:
-    """Sums of |∇| over the open block and over all closed ones: two levels keep float32 sums of many terms accurate."""
+    """Sums of |∇| over one block."""
 
-    def __init__(self, named: dict[Parameter, nn.Parameter], sample: Mapping[str, np.ndarray], hold: bool) -> None:
+    def __init__(self, named: dict[Parameter, nn.Parameter], hold: bool, aside: bool) -> None:
         self.named = {parameter.name: tensor for parameter, tensor in named.items()}
-        self.open = {name: _zeros(tensor) for name, tensor in self.named.items()}
-        self.closed = {name: _zeros(tensor) for name, tensor in self.named.items()}
-        self.sample = {
-            name: torch.as_tensor(indices, device=self.named[name].device) for name, indices in sample.items()
-        }
-        self.hold = hold
+        self.sums: Tensors = {}
+        self.hold, self.aside = hold, aside
         self.complete = False
-        self.open_batches = self.batches = 0
         self.size = {tensor.device: torch.zeros((), device=tensor.device) for tensor in self.named.values()}
+
+    def totals(self) -> Iterable[torch.Tensor]:
+        """Return the sums, of zero; they are there until this is called again."""
+        self.sums = self.sums or {name: _zeros(tensor, self.aside) for name, tensor in self.named.items()}
+        for total in self.sums.values():
+            total.zero_()
+        return self.sums.values()
 
     @contextlib.contextmanager
     def hooks(self, module: nn.Module) -> Iterator[None]:
         """Take each gradient as soon as the last micro-batch of a batch has completed it; leave none behind."""
+
+        def drop(tensor: torch.Tensor) -> None:
+            tensor.grad = None
 
         def hook_of(name: str) -> Callable[[torch.Tensor], None]:
             def hook(_: torch.Tensor) -> None:
@@ -190,6 +272,12 @@ class _Accumulator:
         handles = [
             tensor.register_post_accumulate_grad_hook(hook_of(name))  # type: ignore[no-untyped-call]
             for name, tensor in self.named.items()
+        ]
+        own = {id(tensor) for tensor in self.named.values()}
+        handles += [
+            tensor.register_post_accumulate_grad_hook(drop)  # type: ignore[no-untyped-call]
+            for tensor in module.parameters()
+            if id(tensor) not in own and tensor.requires_grad
         ]
         try:
             yield
@@ -216,51 +304,69 @@ class _Accumulator:
         if self.hold:
             for name in left:
                 if finite:
-                    self.open[name].add_(_dense(self.named[name]).abs())
+                    self._add(name, _dense(self.named[name]).abs())
                 self.named[name].grad = None
-        self.open_batches += finite
         return finite
-
-    def close_block(self) -> np.ndarray:
-        """Add the open block to the closed ones; return its mean at the sampled parameters, (M,) float32."""
-        if not self.open_batches:
-            raise NonFiniteError(
-                "--skip-nonfinite", "left a block of batches empty", "this model does not give finite gradients here"
-            )
-        rows = [np.empty(0, dtype=np.float32)]
-        for name, total in self.open.items():
-            if name in self.sample:
-                weight = self.named[name].detach().flatten()[self.sample[name]].abs()
-                value = total.flatten()[self.sample[name]] / self.open_batches * weight
-                rows.append(value.to("cpu", torch.float32).numpy())
-            self.closed[name].add_(total)
-            total.zero_()
-        self.batches += self.open_batches
-        self.open_batches = 0
-        return np.concatenate(rows)
-
-    def mean(self) -> Tensors:
-        """Return |θ| · mean |∇| over the closed blocks, on the CPU, float32."""
-        return {
-            name: (total / self.batches * self.named[name].detach().abs()).to("cpu", torch.float32).contiguous()
-            for name, total in self.closed.items()
-        }
 
     def _take(self, name: str) -> None:
         tensor = self.named[name]
         gradient = _dense(tensor).abs_()
         tensor.grad = None
         self._weigh(tensor.device, gradient)
-        self.open[name].add_(gradient)
+        self._add(name, gradient)
+
+    def _add(self, name: str, gradient: torch.Tensor) -> None:
+        total = self.sums[name]
+        total.add_(gradient.to(total.device))
 
     def _weigh(self, device: torch.device, gradient: torch.Tensor) -> None:
         # one number per device tells at the end whether anything in the batch was infinite or undefined
         self.size[device].add_(gradient.sum(dtype=torch.float32))
 
 
-def _zeros(tensor: torch.Tensor) -> torch.Tensor:
+class _Total:
+    """Sums of |∇| over blocks."""
+
+    def __init__(
+        self, module: nn.Module, parameters: Sequence[Parameter], sample: Mapping[str, np.ndarray], sums: str
+    ) -> None:
+        self.named = {parameter.name: tensor for parameter, tensor in tensors(module, parameters)}
+        self.sums = {name: _zeros(tensor, sums != "device") for name, tensor in self.named.items()}
+        self.sample = {
+            name: torch.as_tensor(indices, device=self.named[name].device) for name, indices in sample.items()
+        }
+        self.batches = 0
+
+    def add(self, sums: Sums) -> np.ndarray:
+        """Add a block; return its mean at the sampled parameters, (M,) float32."""
+        if not sums.batches:
+            raise NonFiniteError(
+                "--skip-nonfinite", "left a block of batches empty", "this model does not give finite gradients here"
+            )
+        rows = [np.empty(0, dtype=np.float32)]
+        for (name, closed), found in zip(self.sums.items(), sums.totals, strict=True):
+            if name in self.sample:
+                weight, index = self.named[name].detach().flatten(), self.sample[name]
+                value = found.flatten()[index.to(found.device)].to(weight.device) / sums.batches * weight[index].abs()
+                rows.append(value.to("cpu", torch.float32).numpy())
+            closed.add_(found.to(closed.device))
+        self.batches += sums.batches
+        return np.concatenate(rows)
+
+    def mean(self) -> Tensors:
+        """Return |θ| · mean |∇| over the blocks so far, on the CPU, float32."""
+        found = {}
+        for name, total in self.sums.items():
+            # on the device of θ: it divides in another way than the CPU
+            weight = self.named[name].detach().abs()
+            found[name] = (total.to(weight.device) / self.batches * weight).to("cpu", torch.float32).contiguous()
+        return found
+
+
+def _zeros(tensor: torch.Tensor, aside: bool) -> torch.Tensor:
+    """Return zeros for sums of a tensor's gradients, on its device or `aside`, on the CPU."""
     wide = torch.promote_types(tensor.dtype, torch.float32)
-    return torch.zeros_like(tensor, dtype=wide, requires_grad=False, memory_format=torch.contiguous_format)
+    return torch.zeros(tensor.shape, dtype=wide, device="cpu" if aside else tensor.device)
 
 
 def _dense(tensor: nn.Parameter) -> torch.Tensor:

@@ -13,6 +13,7 @@ import pytest
 from sensikit.errors import DataError, OptionError, RunError, SensikitError
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze, estimate
+from sensikit.settings import MemorySettings
 from tests.support.watched import CHANGES, QUICK, SIZES, Both, Watched, breaks_at, snapshot, undisturbed
 
 
@@ -88,6 +89,13 @@ def test_a_run_killed_before_its_first_manifest_was_whole_can_begin_again(tmp_pa
         (tmp_path / name / ".manifest.json.4711.partial").write_text("{")
         analyze(Watched(), tmp_path / name, QUICK, resume=resume, command="sensikit analyze")
         assert snapshot(tmp_path / name) == snapshot(straight)
+
+
+@pytest.mark.parametrize("sums", ["device", "split", "cpu"])
+def test_passes_and_the_place_of_the_sums_move_no_byte(tmp_path: Path, straight: Path, sums: str) -> None:
+    backend, memory = Watched(), MemorySettings(parameter_passes=3, sums=sums)
+    analyze(backend, tmp_path / "run", QUICK, memory=memory, command="sensikit analyze")
+    assert snapshot(tmp_path / "run") == snapshot(straight)
 
 
 # what is refused
