@@ -73,8 +73,10 @@ def correlation(languages: dict[str, dict[str, Any]], seed: int = 0, drop: float
                 value[a, b] = pcc
                 ceiling = float(np.sqrt(reliable[a] * reliable[b]))
                 half = 0.0 if a == b else spread * 0.06
-                bounds = (pcc - half, pcc + half, ceiling, pcc / ceiling)
-                rows.append(("mt", subset, a, b, pcc, *bounds, reliable[a], reliable[b], parameters))
+                true = (np.nan,) * 3 if a == b else tuple((pcc + step) / ceiling for step in (0, -half, half))
+                observed = (pcc, pcc - half, pcc + half, ceiling, reliable[a], reliable[b])
+                beside = (pcc - 0.1, pcc - 0.05, parameters, parameters // 1000, parameters)
+                rows.append(("mt", subset, a, b, *true, *observed, *beside))
     return CORRELATION.frame(rows)
 
 
