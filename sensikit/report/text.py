@@ -65,7 +65,8 @@ def changes(inputs: Inputs) -> list[str]:
     for each in inputs.comparisons:
         for _, mean in mean_changes(each.table).iterrows() if each.table is not None else ():
             if mean["subset"] in ("high", "low"):
-                what = f"Mean PCC, {subset_names(each.table)[mean['subset']]}, {TASKS.get(each.task, each.task)}"
+                name = subset_names(each.table)[mean["subset"]]
+                what = f"Mean PCC corrected for noise, {name}, {TASKS.get(each.task, each.task)}"
                 found.append(_changed(what, each.second.label, each.first.label, mean, ".3f"))
     for evaluation in inputs.evaluations:
         if SIGNIFICANCE.name in evaluation.tables:

@@ -13,7 +13,7 @@ from sensikit.parameters import FLOAT, SAMPLED, Parameter, disk_per_group, regis
 from sensikit.run import MIXED, Run, rest_of
 from sensikit.sensitivity.batches import MINIMUM_BATCHES, Batch, common_tokens, draw, fingerprint, pack
 from sensikit.sensitivity.taylor import blocks_of
-from sensikit.settings import HIGH, AnalysisSettings
+from sensikit.settings import AnalysisSettings
 from sensikit.signature import signature
 from sensikit.statistics.specificity import sigma_for
 
@@ -131,7 +131,7 @@ def run_signature(model: Model, settings: AnalysisSettings, plan: Plan) -> str:
         tokens=plan.tokens,
         rest=f"{settings.rest}/T{settings.rest_temperature:g}",
         sigma=sigma_for(settings.reduction == "token", plan.tokens, settings.sigma),
-        high=settings.high if settings.high != HIGH else None,
+        high=settings.high,
         seed=settings.seed,
         nonfinite="skipped" if settings.skip_nonfinite else None,
         # each micro-batch draws its own dropout

@@ -39,7 +39,7 @@ EVERY = (
 ORDERS = ("specificity", "reverse", "sensitivity", "magnitude")
 SIGNATURE = (
     "S|task:mt|dir:xxx-eng|groups:15|split:train|loss:nll/token|mode:eval|abs:batch|batches:500|tokens:{tokens}|"
-    "rest:mixed/T1|sigma:2.4e-12|seed:1|dtype:fp32|ckpt:5e1fca5e|data:0ddba115|v:0.2.0"
+    "rest:mixed/T1|sigma:2.4e-12|high:0.1|seed:1|dtype:fp32|ckpt:5e1fca5e|data:0ddba115|v:0.2.0"
 )
 COMMAND = "sensikit analyze synthetic/checkpoint_best.pt --data synthetic/data --out synthetic/run"
 
