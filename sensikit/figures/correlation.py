@@ -350,7 +350,7 @@ def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL)
         ax.set_xlabel("PCC between the tasks")
         ruled(ax, "x")
         listed(ax, keys)
-    axes[0].set_xlim(right=max(1.0, frame[["corrected", "corrected_high"]].max(axis=None)))
+    axes[0].set_xlim(right=max(1.0, *frame[["corrected", "corrected_high"]].max().dropna().tolist()))
     legend_below(figure, axes)
     tasks = " and ".join(TASKS.get(task, task) for task in frame[["task_a", "task_b"]].iloc[0])
     text = (

@@ -34,7 +34,7 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> Table:
         for label, _, subset, cells in _by_subset(of_task(tables[CORRELATION.name])):
             if subset != "all":
                 once = pairs(cells)
-                means = {
+                means: dict[str, Any] = {
                     f"PCC, {subset} subset": once["corrected"].mean(),
                     f"of these batches, {subset}": once["pcc"].mean(),
                 }

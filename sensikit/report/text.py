@@ -63,7 +63,9 @@ def changes(inputs: Inputs) -> list[str]:
     """
     found = []
     for each in inputs.comparisons:
-        for _, mean in mean_changes(each.table).iterrows() if each.table is not None else ():
+        if each.table is None:
+            continue
+        for _, mean in mean_changes(each.table).iterrows():
             if mean["subset"] in ("high", "low"):
                 name = subset_names(each.table)[mean["subset"]]
                 what = f"Mean PCC corrected for noise, {name}, {TASKS.get(each.task, each.task)}"
@@ -122,15 +124,10 @@ def _correlation(frame: pd.DataFrame) -> Iterator[str]:
         if at["corrected"].notna().any():
             text += f": {at['corrected'].mean():.3f} over {len(at)} pairs, corrected for noise ({observed})"
         else:
-            text += f": {observed}, over {len(at)} pairs; noise leaves nothing to correct"
+            text += f": {observed}, over {len(at)} pairs; there is too much noise to correct it"
         decided = at["at_ceiling"].dropna()
         if len(decided):
-            one = decided.sum() == 1
-            text += (
-                f"; of {int(decided.sum()) or 'none'} of the pairs it may be 1"
-                if not one
-                else "; of one pair it may be 1"
-            )
+            text += f"; {int(decided.sum()) or 'none'} of the pairs may be 1, by the 95% interval"
         yield text + "."
     yield from _contrast(found.groupby("subset")[list(CORRELATIONS)].mean())
     own = of_task(frame).drop_duplicates(["subset", "group_a"])
@@ -148,15 +145,17 @@ def _contrast(means: pd.DataFrame) -> Iterator[str]:
     """
     if not {"high", "low"} <= set(means.index):
         return
-    ahead = means.loc["high"] - means.loc["low"]
+    values = means.loc[["high", "low"], list(CORRELATIONS)].to_numpy(dtype=float)
+    high, low = (dict(zip(CORRELATIONS, row.tolist(), strict=True)) for row in values)
+    ahead = {name: high[name] - low[name] for name in high}
     turned = [name for name in ("spearman", "log_pcc") if ahead[name] * ahead["corrected"] < 0]
     if turned:
-        shown = {name: f"{means.at['high', name]:.3f} against {means.at['low', name]:.3f}" for name in means}
-        named = joined(f"{VALUES[name]} ({shown[name]})" for name in turned)
+        shown = {name: f"{high[name]:.3f} against {low[name]:.3f}" for name in high}
+        others = joined(f"{VALUES[name]} ({shown[name]})" for name in turned)
         more = "more" if ahead["corrected"] > 0 else "less"
         yield (
             f"By the PCC languages are {more} alike in the high subset than in the low one ({shown['corrected']}); by "
-            f"{named} it is the other way about: the contrast hangs on the measure."
+            f"{others} it is the other way about: the contrast hangs on the measure."
         )
 
 

@@ -69,7 +69,7 @@ def in_halves(
     for of_run, of in zip(totals, np.split(batches, edges), strict=True):
         of_run["all"] = _added(of_run["high"], of_run["low"])
         shape = -1, 2, len(of), len(of)
-        found.append({subset: _corrected(*sums, halves, of).reshape(shape) for subset, sums in of_run.items()})
+        found.append({subset: _corrected(sums, halves, of).reshape(shape) for subset, sums in of_run.items()})
     return found
 
 
@@ -113,10 +113,9 @@ def _sums(block: Float, halves: Float, members: Float) -> list[Float]:
     return [members.sum(axis=1), counted.sum(axis=2), counted @ sums.transpose(0, 2, 1), *of_blocks]
 
 
-def _corrected(
-    n: Float, first: Float, second: Float, one: Float, square: Float, halves: Float, batches: Float
-) -> Float:
+def _corrected(sums: list[Float], halves: Float, batches: Float) -> Float:
     """Return the corrected PCC in each of H halves of the blocks, (H, N, N): see `_sums`; batches are (N, G)."""
+    n, first, second, one, square = sums
     with np.errstate(divide="ignore", invalid="ignore"):
         whole = second - first[:, :, None] * first[:, None, :] / n[:, None, None]
         own = np.einsum("hg,ngh->hn", halves, square - one**2 / n)
