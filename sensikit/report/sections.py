@@ -120,8 +120,8 @@ def correlation(inputs: Inputs) -> Iterator[Entry]:
             "Mean PCC over the pairs of languages, corrected for noise, in the second run minus that in the first, "
             "with a 95% interval over batches, and how many of the pairs moved down or up by more than theirs; one "
             "border between the subsets for all runs of one shape. In simulation such intervals hold the true "
-            "difference in 94 to 98% of cases with 200 batches a language, in 95 to 99% with 40. It speaks of these "
-            "two trained models; other training seeds would give others."
+            "difference in 94 to 98% of cases, with 40 and with 200 batches a language. It speaks of these two trained "
+            "models; other training seeds would give others."
         )
         table = tables.differences(pd.concat(compared, ignore_index=True))
         yield Entry("difference", "What the second run changed", CORRELATION.name, table, caption)
