@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sensikit.settings import ReportSettings
+
 from . import options
 
 
@@ -15,6 +17,7 @@ def report(
         list[Path],
         typer.Argument(metavar="PATH...", help="What analyze and evaluate wrote; several runs stand side by side."),
     ],
+    settings: ReportSettings,
     out: Annotated[
         Path | None, typer.Option(help="Where figures/, tables/ and report.html go; by default the one PATH.")
     ] = None,
@@ -25,5 +28,5 @@ def report(
     """Draw the figures and tables that runs and evaluations support, and write one page that holds them all."""
     from sensikit.report.page import report as write_report
 
-    page = write_report(paths, out, labels=label or (), command=options.command_line())
+    page = write_report(paths, out, labels=label or (), settings=settings, command=options.command_line())
     typer.echo(str(page))

@@ -21,11 +21,17 @@ TASKS = ("mt", "denoise", "lm")
 SIGMA = 1e-8
 """σ of the paper (its footnote 3), which belongs to a loss summed over the tokens of a batch."""
 
+HIGH = 0.1
+"""The share of the parameters in the high subset (section 3.2 of the paper)."""
+
 PROTECT = 0.1
 """The share of the prunable parameters that is never pruned: those with the highest S(θ, B_l)."""
 
 SEEDS = 2**32 - 1
 """The largest seed that all generators take."""
+
+CORRELATIONS = ("corrected", "pcc", "spearman", "log_pcc")
+"""How alike two groups are, as columns of correlation.csv: see `sensikit.statistics.correlation`."""
 
 BOOTSTRAP = 1000
 """Resamples of the test sentences behind an interval, sacreBLEU's own number."""
@@ -159,6 +165,7 @@ class AnalysisSettings(Options):
     )
     rest_temperature: float = option(1.0, "Of the mix: 1 = in proportion to the data.", least=0.01, most=1000)
     sigma: float = option(SIGMA, "σ of D, on the scale of a summed loss.", least=1e-20, most=1e6)
+    high: float = option(HIGH, "Share of the parameters in the high subset: the largest S.", above=0, below=1)
     seed: int = option(1, "Of every random choice: sentences, and the noise that is denoised.", least=0, most=SEEDS)
     micro_batches: int = option(
         4,
@@ -256,3 +263,14 @@ class SweepSettings(EvaluationSettings):
     """What decides the numbers of a pruning sweep; a ledger holds cells of one of these alone, in any metrics."""
 
     protect: float = option(PROTECT, "Share with the highest S(θ,B_l) that is never pruned.", least=0, below=1)
+
+
+@dataclass(frozen=True)
+class ReportSettings(Options):
+    """What a report shows."""
+
+    correlation: str = option(
+        "corrected",
+        "in heat maps and the tree: PCC of endless batches, of these batches, of ranks, or of log S.",
+        choices=CORRELATIONS,
+    )

@@ -52,7 +52,8 @@ def test_each_table_is_declared_once_and_its_key_and_its_groups_are_among_its_co
 
 def test_the_columns_that_readers_of_the_files_rely_on() -> None:
     shown = (
-        "task subset group_a group_b pcc pcc_low pcc_high ceiling disattenuated reliability_a reliability_b parameters"
+        "task subset group_a group_b corrected corrected_low corrected_high pcc pcc_low pcc_high ceiling reliability_a "
+        "reliability_b spearman log_pcc positive half_variance_a parameters"
     )
     assert CORRELATION.columns == shown.split()
     shown = (

@@ -1,4 +1,4 @@
-"""Correlation between sensitivities: of groups, with its noise ceiling (Figures 2, 6, 8), and of two tasks (Figure 7).
+"""Correlation between sensitivities: of groups, corrected for noise (Figures 2, 6, 8), and of two tasks (Figure 7).
 
 Two runs stand side by side, and beside them what the second one changed.
 """
@@ -19,9 +19,15 @@ from sensikit.figures.frames import Groups, blank, families, of_run, of_task, or
 from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, corners, dark, dots, framed, group_map, places
 from sensikit.figures.panels import beside, canvas, legend_below, listed, panels, rounded_up, ruled
 from sensikit.figures.style import FULL, MUTED, Drawn, run_line, styled
-from sensikit.figures.words import SUBSETS, TASKS, joined
+from sensikit.figures.words import SUBSETS, TASKS, joined, subset_names
 
-VALUES = {"pcc": "PCC", "disattenuated": "PCC ÷ ceiling"}
+VALUES = {
+    "corrected": "PCC of endless batches",
+    "pcc": "PCC of these batches",
+    "spearman": "Spearman correlation",
+    "log_pcc": "PCC of log S",
+}
+MAY_BE_1 = ("corrected", "pcc")  # values of which a dot says that all that is missing may be noise
 BAR = 0.75  # inches beside a row of panels for its colour scale
 STEP = 0.05  # the ends of a colour scale are multiples of it
 CHANGE = ["difference", "difference_low", "difference_high"]
@@ -30,12 +36,11 @@ CHANGE = ["difference", "difference_low", "difference_high"]
 def marked(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `frame` with one column more, `at_ceiling`.
 
-    A pair is at its ceiling when the 95% interval of its PCC reaches √(r_l·r_l′): what separates the two groups
-    may then be noise. It is not decided (NA) where the interval or the ceiling is missing, nor of a group with
-    itself.
+    A pair is at its ceiling when the 95% interval of its corrected PCC reaches 1: what separates the two groups may
+    then be noise. It is not decided (NA) where there is no interval, nor of a group with itself.
     """
-    known = frame["pcc_high"].notna() & frame["ceiling"].notna() & (frame["group_a"] != frame["group_b"])
-    return frame.assign(at_ceiling=(frame["pcc_high"] >= frame["ceiling"]).astype("boolean").where(known))
+    known = frame["corrected_high"].notna() & (frame["group_a"] != frame["group_b"])
+    return frame.assign(at_ceiling=(frame["corrected_high"] >= 1).astype("boolean").where(known))
 
 
 def pairs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -48,10 +53,10 @@ def measured(frame: pd.DataFrame, groups: Groups) -> Groups:
     return {key: groups[key] for key in present(groups, frame["group_a"], frame["group_b"])}
 
 
-def matrix(frame: pd.DataFrame, keys: list[str], column: str = "pcc") -> pd.DataFrame:
+def matrix(frame: pd.DataFrame, keys: list[str], column: str = "corrected") -> pd.DataFrame:
     """Return (n, n) of `column` in the order of `keys`, NaN where there is no such pair.
 
-    On the diagonal of `pcc` is the reliability of each group, the PCC between the halves of its own batches: the
+    On the diagonal of `pcc` is the reliability of each group, the share of the variance of its S that is not noise: the
     trivial 1 of a group with itself says nothing, while a pair cannot be expected to exceed the reliabilities
     around it. Other columns have an empty diagonal.
     """
@@ -62,17 +67,17 @@ def matrix(frame: pd.DataFrame, keys: list[str], column: str = "pcc") -> pd.Data
     return pd.DataFrame(values, index=keys, columns=keys)
 
 
-def colour_range(frame: pd.DataFrame, column: str = "pcc") -> tuple[float, float]:
+def colour_range(frame: pd.DataFrame, column: str = "corrected") -> tuple[float, float]:
     """Return the ends of the colour scale of a row of panels: all that is in it, rounded outwards to 0.05."""
     values = _shown(frame, column)
     if values.empty:
         return 0.0, 1.0
     low, high = 0.0 - rounded_up(-values.min(), STEP), rounded_up(values.max(), STEP)  # no -0.0
-    high = min(1.0, high) if column == "pcc" else high
+    high = high if column == "corrected" else min(1.0, high)
     return (low, high) if low < high else (round(low - STEP, 2), high)
 
 
-def _shown(frame: pd.DataFrame, column: str = "pcc") -> pd.Series[Any]:
+def _shown(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
     """Return every number of a row of panels: those of pairs, and with PCC the reliability of groups."""
     own = frame["group_a"] == frame["group_b"]
     return frame[column].where(~own, frame["ceiling"] if column == "pcc" else np.nan).dropna()
@@ -85,15 +90,15 @@ def correlation_heatmaps(
     subsets: Sequence[str] = tuple(SUBSETS),
     *,
     task: str = "",
-    value: str = "pcc",
+    value: str = "corrected",
     difference: pd.DataFrame | None = None,
     width: float = FULL,
 ) -> Drawn:
-    """Return the heat maps of PCC between groups: a row for each subset and a column for each run (Figure 2).
+    """Return the heat maps of how alike groups are: a row for each subset and a column for each run (Figure 2).
 
     All panels of a subset share one colour scale; the subsets, whose ranges differ widely, have one each. A single
-    run has its subsets side by side. On the diagonal, framed, stands the reliability of each group, the noise
-    ceiling of what is around it; a dot marks a pair that is at its ceiling. The data are the rows of the task, with
+    run has its subsets side by side. A dot marks a pair whose corrected PCC may be 1 (see `marked`). On the diagonal of
+    the PCC of these batches, framed, stands the reliability of each group. The data are the rows of the task, with
     `at_ceiling`, and with the difference in the rows of the second run.
 
     Args:
@@ -101,10 +106,10 @@ def correlation_heatmaps(
         groups: key → {family, tier, sizes}, which give the order and the lines between families.
         subsets: which of high, low and all, in this order.
         task: by default the first of the table.
-        value: pcc, or disattenuated: the PCC divided by its ceiling.
-        difference: the second run minus the first, for each pair (task, subset, group_a, group_b, difference,
-            difference_low, difference_high): one column of panels more, where a turned corner marks a pair whose
-            interval excludes 0.
+        value: corrected (the PCC of endless batches), pcc (of these batches), spearman or log_pcc.
+        difference: the corrected PCC in the second run minus that in the first, for each pair (task, subset, group_a,
+            group_b, difference, difference_low, difference_high): one column of panels more, where a turned corner
+            marks a pair whose interval excludes 0.
         width: of the figure, in inches.
 
     Raises:
@@ -146,7 +151,7 @@ def _by_run(
         for ax, label in zip(axes, labels, strict=True):
             _panel(ax, of_run(of_subset, label), groups, limits, side, _digits(of_subset, value), value)
             ax.set_title(label if row == 0 else "", pad=4)
-        name = SUBSETS.get(subset, subset)
+        name = subset_names(frame)[subset]
         if side < 1.7:  # inches: the name is longer than the panel is high
             name = name.replace(" parameters", "\nparameters")
         axes[0].set_ylabel(name, fontsize=7.5, labelpad=4)
@@ -167,7 +172,7 @@ def _side_by_side(frame: pd.DataFrame, groups: Groups, subsets: Sequence[str], v
         of_subset = frame[frame["subset"] == subset]
         limits = colour_range(of_subset, value)
         _panel(ax, of_subset, groups, limits, side, _digits(of_subset, value), value)
-        ax.set_title(SUBSETS.get(subset, subset), pad=4)
+        ax.set_title(subset_names(frame)[subset], pad=4)
         colour_bar(figure, [ax], limits, "horizontal", VALUES[value])
     return figure
 
@@ -177,13 +182,13 @@ def _digits(frame: pd.DataFrame, column: str) -> int:
 
     A reliability of 0.999 and a pair at 0.99 are far apart, measured by what is missing to 1.
     """
-    return 3 if column == "pcc" and _shown(frame).max() >= 0.995 else 2
+    return 3 if _shown(frame, column).between(0.995, 1, inclusive="left").any() else 2
 
 
 def _panel(
     ax: Axes, frame: pd.DataFrame, groups: Groups, limits: tuple[float, float], side: float, decimals: int, value: str
 ) -> None:
-    """Draw the PCC of one subset in one run: `side` is the room for it in inches."""
+    """Draw the values of one subset in one run: `side` is the room for it in inches."""
     keys = order(groups)
     values = matrix(frame, keys, value)
     short = len(keys) > 10 or decimals > 2
@@ -191,7 +196,7 @@ def _panel(
     if value == "pcc":
         framed(ax, len(keys))
     reached = pairs(frame)
-    reached = reached[reached["at_ceiling"].fillna(False)]
+    reached = reached[reached["at_ceiling"].fillna(False) & (value in MAY_BE_1)]
     dots(ax, places(reached, keys), dark(reached[value], limits, SEQUENTIAL).tolist(), size, "at-ceiling")
 
 
@@ -203,34 +208,43 @@ def number(value: float, decimals: int, short: bool) -> str:
     return text.replace("0.", ".", 1) if short else text
 
 
+MEANINGS = {
+    "corrected": (
+        "PCC between the lists of parameter sensitivity of every two languages, corrected for the noise of finite "
+        "batches: that of endless batches, an estimate that may exceed 1"
+    ),
+    "pcc": "PCC between the lists of parameter sensitivity of every two languages, of these batches with their noise",
+    "spearman": "Correlation of the ranks of the parameters by sensitivity, of every two languages, of these batches",
+    "log_pcc": (
+        "PCC between the logarithms of sensitivity of every two languages, of these batches, over the parameters where "
+        "both are above 0"
+    ),
+}
+
+
 def _caption(frame: pd.DataFrame, groups: Groups, subsets: Sequence[str], value: str) -> str:
+    names = subset_names(frame)
     ranges = [
-        f"{low:.2f} to {high:.2f} for {SUBSETS.get(subset, subset)}"
+        f"{low:.2f} to {high:.2f} for {names[subset]}"
         for subset in subsets
         for low, high in [colour_range(frame[frame["subset"] == subset], value)]
     ]
     text = (
-        "PCC between the lists of parameter sensitivity of every two languages; lower means that the two disagree more "
-        "on which parameters matter. "
-    )
-    if value == "disattenuated":
-        text = (
-            "PCC between two languages divided by its noise ceiling √(r·r′): what it would be without the noise of "
-            "finite batches, as far as can be estimated; it may exceed 1. "
-        )
-    text += (
-        f"Colour runs from {'; '.join(ranges)}{', the same for all runs' if len(runs(frame)) > 1 else ''}: do not "
-        "compare colours between subsets. "
+        f"{MEANINGS[value]}; lower means that the two disagree more on which parameters matter. Colour runs from "
+        f"{'; '.join(ranges)}{', the same for all runs' if len(runs(frame)) > 1 else ''}: do not compare colours "
+        "between subsets. "
     )
     if value == "pcc" and frame["ceiling"].notna().any():
         text += (
-            "Framed, on the diagonal: the reliability r of each language, the correlation between two halves of its "
-            "own batches (Spearman–Brown corrected); √(r·r′) is the noise ceiling of a pair. "
+            "Framed, on the diagonal: the reliability r of each language, the share of the variance of its S that is "
+            "not noise; √(r·r′) is the noise ceiling of a pair. "
         )
     elif value == "pcc":
         text += "No noise ceiling was measured: the diagonal is left empty. "
-    if pairs(frame)["at_ceiling"].notna().any():
-        text += "A dot marks a pair whose 95% interval reaches its ceiling: the distance to it may be noise. "
+    if value in MAY_BE_1 and pairs(frame)["at_ceiling"].notna().any():
+        text += (
+            "A dot marks a pair whose corrected PCC may be 1, by its 95% interval: the distance to it may be noise. "
+        )
     kin = [f"{family} ({', '.join(members)})" for family, members in families(groups)]
     return text + f"Languages by family: {joined(kin)}."
 
@@ -285,7 +299,10 @@ def signed(value: float, decimals: int) -> str:
 def _differences_caption(frame: pd.DataFrame) -> str:
     once = changed_pairs(frame)
     once = once[once["group_a"] < once["group_b"]]
-    text = "Right: the second run minus the first, on a scale of its own around 0. "
+    text = (
+        "Right: the corrected PCC of the second run minus that of the first, with one border between the subsets for "
+        "all runs of one shape, on a scale of its own around 0. "
+    )
     if not once["difference_low"].notna().any():
         return text + "No interval was measured. "
     counts = [
@@ -306,7 +323,8 @@ def _differences_caption(frame: pd.DataFrame) -> str:
 def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL) -> Drawn:
     """Return the PCC between two tasks for each group: a panel for each subset, a mark for each run (Figure 7).
 
-    A bar is the 95% interval over batches, a short grey line the noise ceiling. All panels share one scale.
+    The PCC is corrected for noise; a bar is its 95% interval, a short grey line the PCC of these batches. All panels
+    share one scale.
 
     Args:
         frame: the rows of similarity.csv, with a column `run` where there are several runs.
@@ -322,20 +340,23 @@ def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL)
             rows = of_run(frame[frame["subset"] == subset], label).set_index("group").reindex(keys)
             line, half = run_line(index, label), 0.3 / len(labels)
             at = beside(len(keys), index, len(labels))
-            for place, ceiling in zip(at, rows["ceiling"], strict=True):
-                ax.plot([ceiling, ceiling], [place - half, place + half], color=MUTED, linewidth=1.0)
-            ax.hlines(at, rows["pcc_low"], rows["pcc_high"], color=line.colour, linewidth=1.1)
-            ax.plot(rows["pcc"], at, linestyle="", marker=line.marker, color=line.colour, label=label, markersize=3.6)
-        ax.set_title(SUBSETS[subset])
+            for place, observed in zip(at, rows["pcc"], strict=True):
+                ax.plot([observed, observed], [place - half, place + half], color=MUTED, linewidth=1.0)
+            ax.hlines(at, rows["corrected_low"], rows["corrected_high"], color=line.colour, linewidth=1.1)
+            ax.plot(
+                rows["corrected"], at, linestyle="", marker=line.marker, color=line.colour, label=label, markersize=3.6
+            )
+        ax.set_title(subset_names(frame)[subset])
         ax.set_xlabel("PCC between the tasks")
         ruled(ax, "x")
         listed(ax, keys)
-    axes[0].set_xlim(right=1.0)
+    axes[0].set_xlim(right=max(1.0, *frame[["corrected", "corrected_high"]].max().dropna().tolist()))
     legend_below(figure, axes)
     tasks = " and ".join(TASKS.get(task, task) for task in frame[["task_a", "task_b"]].iloc[0])
-    text = f"PCC between the sensitivities for {tasks} of the same language; higher means that they share parameters. "
-    if frame["pcc_low"].notna().any():
+    text = (
+        f"PCC between the sensitivities for {tasks} of the same language, corrected for the noise of finite batches; "
+        "higher means that they share parameters. "
+    )
+    if frame["corrected_low"].notna().any():
         text += "Bars are 95% intervals over batches. "
-    if frame["ceiling"].notna().any():
-        text += "The short grey line is the noise ceiling: no PCC can be expected beyond it."
-    return Drawn(figure, frame, text.strip())
+    return Drawn(figure, frame, text + "The short grey line is the PCC of these batches, with their noise.")

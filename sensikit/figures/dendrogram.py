@@ -10,32 +10,39 @@ from matplotlib.axes import Axes
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from sensikit.figures.correlation import matrix, measured
+from sensikit.figures.correlation import VALUES, matrix, measured
 from sensikit.figures.frames import Groups, families, of_run, of_task, order, runs
 from sensikit.figures.panels import canvas, panels
 from sensikit.figures.style import COLOURS, FULL, INK, MUTED, Drawn, styled
-from sensikit.figures.words import SUBSETS
+from sensikit.figures.words import subset_names
 
 
 @styled
 def dendrogram(
-    frame: pd.DataFrame, groups: Groups, *, subset: str = "low", task: str = "", width: float | None = None
+    frame: pd.DataFrame,
+    groups: Groups,
+    *,
+    subset: str = "low",
+    task: str = "",
+    value: str = "corrected",
+    width: float | None = None,
 ) -> Drawn:
-    """Return the dendrogram of the groups from their PCC, a panel for each run, on one scale.
+    """Return the dendrogram of the groups from how alike they are, a panel for each run, on one scale.
 
-    The data are the steps in which clusters join: which two, at which distance 1 − PCC (average linkage). A run in
-    which a pair has no PCC has none.
+    The data are the steps in which clusters join: which two, at which distance 1 − the corrected PCC, or another value
+    (average linkage). A run in which a pair has none has no tree.
 
     Args:
         frame: the rows of correlation.csv, with a column `run` where there are several runs.
         groups: key → {name, family, tier, sizes}; a family has one colour.
         subset: high, low or all.
         task: by default the first of the table.
+        value: see `correlation_heatmaps`.
         width: of the figure, in inches; by default the page, or two thirds of it for a single run.
     """
     frame, labels = of_task(frame, task), runs(frame)
-    rows = frame[frame["subset"] == subset]
-    linkages = {label: _linkage(of_run(rows, label), groups) for label in labels}
+    rows, name = frame[frame["subset"] == subset], subset_names(frame)[subset]
+    linkages = {label: _linkage(of_run(rows, label), groups, value) for label in labels}
     columns = min(3, len(labels))
     deepest = max(len(keys) for keys, _ in linkages.values())
     width = width or (FULL if len(labels) > 1 else FULL * 2 / 3)
@@ -45,13 +52,13 @@ def dendrogram(
     for ax, (label, (keys, linkage)) in zip(axes, linkages.items(), strict=True):
         _draw(ax, keys, linkage, groups, initials)
         ax.set_title(label)
-        ax.set_xlabel(f"1 − PCC, {SUBSETS[subset]}")
+        ax.set_xlabel(f"1 − {VALUES[value]}, {name}")
     axes[0].set_xlim(left=0)
     kin = ", ".join(f"{letters} {family}" for family, letters in initials.items())
+    noise = "" if value == "corrected" else " Noise moves small languages out to the root."
     caption = (
-        f"Languages clustered by how alike their sensitivities are ({SUBSETS[subset]}): average linkage of 1 − PCC; "
-        "two branches meet at the mean distance of their languages. Noise moves small languages out to the root: read "
-        f"it beside the ceilings of the heat maps. Families, with a colour each: {kin}."
+        f"Languages clustered by how alike their sensitivities are ({name}): average linkage of 1 − {VALUES[value]}; "
+        f"two branches meet at the mean distance of their languages.{noise} Families, with a colour each: {kin}."
     )
     merges = [
         {"run": label, "subset": subset, "step": step, "first": first, "second": second, "distance": distance}
@@ -62,10 +69,10 @@ def dendrogram(
     return Drawn(figure, pd.DataFrame(merges, columns=columns_), caption)
 
 
-def _linkage(rows: pd.DataFrame, groups: Groups) -> tuple[list[str], np.ndarray]:
-    """Return the groups and the linkage (n − 1, 4) of one run, as scipy has it; empty where a PCC is missing."""
+def _linkage(rows: pd.DataFrame, groups: Groups, value: str) -> tuple[list[str], np.ndarray]:
+    """Return the groups and the linkage (n − 1, 4) of one run, as scipy has it; empty where a pair has no value."""
     keys = order(measured(rows, groups))
-    distances = 1 - matrix(rows, keys).to_numpy()
+    distances = 1 - matrix(rows, keys, value).to_numpy()
     np.fill_diagonal(distances, 0)
     if len(keys) < 2 or np.isnan(distances).any():
         return keys, np.empty((0, 4))

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pandas as pd
+
 from sensikit.evaluation.metrics import METRICS
 from sensikit.languages import ALONE
 
 TASKS = {"mt": "translation", "denoise": "denoising", "lm": "language modelling"}
 
-SUBSETS = {
-    "high": "10% high-sensitive parameters",
-    "low": "90% low-sensitive parameters",
-    "all": "all parameters",
-}
+SUBSETS = {"high": "high-sensitive parameters", "low": "low-sensitive parameters", "all": "all parameters"}
+
+
+def subset_names(frame: pd.DataFrame) -> dict[str, str]:
+    """Return what the subsets are called: with their shares, where a table says how many parameters they have.
+
+    Args:
+        frame: with a column `subset`; `parameters` tell the shares, if they are the same in every run.
+    """
+    if "parameters" not in frame or not {"high", "all"} <= set(frame["subset"]):
+        return SUBSETS
+    run = frame["run"] if "run" in frame else pd.Series("", index=frame.index)
+    sizes = frame.groupby([run, "subset"])["parameters"].max().unstack("subset")
+    shares = {float(f"{100 * share:.3g}") for share in sizes["high"] / sizes["all"]}
+    if len(shares) > 1:
+        return SUBSETS
+    (high,) = shares
+    return {**SUBSETS, "high": f"{high:g}% {SUBSETS['high']}", "low": f"{100 - high:g}% {SUBSETS['low']}"}
 
 
 def scale_of(metric: str, starts: bool = False) -> str:

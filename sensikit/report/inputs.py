@@ -20,7 +20,8 @@ from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED, recorded
 from sensikit.run import MIXED, Run
 from sensikit.sensitivity.ablation import AUDIT, SUMMARY
 from sensikit.sensitivity.analysis import LAYOUT
-from sensikit.statistics.comparison import correlation_difference
+from sensikit.settings import ReportSettings
+from sensikit.statistics.comparison import check_comparable, correlation_difference
 from sensikit.statistics.results import BY_TASK, OF_BOTH_TASKS
 from sensikit.tables import Schema, printable
 
@@ -90,6 +91,7 @@ class Inputs:
     evaluations: list[Evaluated] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     curves: Curves = field(default_factory=lambda: Curves())
+    settings: ReportSettings = field(default_factory=ReportSettings)
 
     @property
     def labels(self) -> list[str]:
@@ -135,17 +137,30 @@ def _comparisons(subjects: Sequence[Subject]) -> list[Comparison]:
     found: list[Comparison] = []
     if not todo:
         return found
+
+    comparable = {task: [each.run for each in subjects[1:] if _comparable(subjects[0].run, each.run, task)]
+                  for task in subjects[0].run.tasks}  # fmt: skip
     with progress(len(todo), "comparison", "pairs of runs") as bar:
         for first, second, task in todo:
             try:
                 for subject in (first, second):
                     _check_batches(subject.run, task)
-                table = correlation_difference(first.run, second.run, task)
+                table = correlation_difference(first.run, second.run, task, comparable[task])
                 found.append(Comparison(first, second, task, table))
             except SensikitError as error:
                 found.append(Comparison(first, second, task, None, printable(f"{error.where} {error.problem}")))
             bar.advance()
     return found
+
+
+def _comparable(first: Run, other: Run, task: str) -> bool:
+    """Return whether the border between the subsets is drawn from a run too: what it is of, and its vectors there."""
+    try:
+        check_comparable(first, other, task)
+        _check_batches(other, task)
+    except SensikitError:
+        return False
+    return all(other.vector(task, key, kind).is_file() for key in other.groups(task) for kind in ("", "half", "blocks"))
 
 
 def _check_batches(run: Run, task: str) -> None:

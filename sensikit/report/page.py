@@ -6,6 +6,7 @@ import base64
 import importlib.resources
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,18 @@ from sensikit.report.inputs import TABLES, Inputs, Subject, gather
 from sensikit.report.missing import missing, prune_command
 from sensikit.report.sections import MANIFEST, SECTIONS, Entry
 from sensikit.report.tables import headline
+from sensikit.settings import ReportSettings
 from sensikit.tables import Table, printable
 from sensikit.version import __version__
 
 
 def report(
-    paths: Sequence[str | Path], out: str | Path | None = None, *, labels: Sequence[str] = (), command: str = ""
+    paths: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    labels: Sequence[str] = (),
+    settings: ReportSettings | None = None,
+    command: str = "",
 ) -> Path:
     """Write figures/, tables/ and report.html of some runs and evaluations, and return the path of the page.
 
@@ -43,6 +50,7 @@ def report(
         paths: run directories and evaluation directories; several runs are shown side by side.
         out: where to write; by default the one directory that is given.
         labels: what to call them; by default the names of their directories.
+        settings: what is shown.
         command: the command line, shown at the end of the page.
 
     Raises:
@@ -58,7 +66,7 @@ def report(
     place = Path(out) if out is not None else given[0]
     if place.exists() and not place.is_dir():
         raise OptionError(f"--out {place}", "is not a directory", "choose another place")
-    inputs = gather(given, labels, compare=True)
+    inputs = replace(gather(given, labels, compare=True), settings=settings or ReportSettings())
     sections = []
     with progress(len(SECTIONS), "report", "sections") as bar:
         for title, make in SECTIONS:

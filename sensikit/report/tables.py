@@ -14,7 +14,7 @@ from sensikit.figures.data import sizes
 from sensikit.figures.frames import Groups, metrics_of, of_metric, of_run, of_task, present, runs
 from sensikit.figures.spread import placed, shown, wide
 from sensikit.figures.style import TIERS
-from sensikit.figures.words import SUBSETS, percent
+from sensikit.figures.words import SUBSETS, percent, subset_names
 from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.statistics.correlation import CORRELATION
 from sensikit.tables import Table
@@ -27,16 +27,19 @@ def _tidied(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def headline(tables: Mapping[str, pd.DataFrame]) -> Table:
-    """Return a row for each run: mean PCC of the subsets and its ceiling, quality unpruned and at the largest ratio."""
+    """Return a row for each run: mean PCC of the subsets, quality unpruned and at the largest ratio."""
     rows: dict[str, dict[str, Any]] = {}
     formats: dict[str, str] = {}
     if CORRELATION.name in tables:
-        frame = correlation(of_task(tables[CORRELATION.name])).frame
-        for _, row in frame[frame["Subset"] != SUBSETS["all"]].iterrows():
-            name = "high" if row["Subset"] == SUBSETS["high"] else "low"
-            means = {f"PCC, {name} subset": row["PCC"], f"ceiling, {name}": row["Ceiling"]}
-            rows.setdefault(row.get("Run", ""), {}).update(means)
-            formats |= dict.fromkeys(means, ".3f")
+        for label, _, subset, cells in _by_subset(of_task(tables[CORRELATION.name])):
+            if subset != "all":
+                once = pairs(cells)
+                means: dict[str, Any] = {
+                    f"PCC, {subset} subset": once["corrected"].mean(),
+                    f"of these batches, {subset}": once["pcc"].mean(),
+                }
+                rows.setdefault(label, {}).update(means)
+                formats |= dict.fromkeys(means, ".3f")
     if PRUNING.name in tables:
         scores = of_metric(tables[PRUNING.name])
         metric = METRICS[scores["metric"].iloc[0]].label
@@ -120,22 +123,24 @@ def pruning(frame: pd.DataFrame, metric: str = "") -> Table:
 
 
 def correlation(frame: pd.DataFrame) -> Table:
-    """Return the mean PCC over pairs of different groups by subset, with the mean of the pairs' noise ceilings."""
-    rows = []
+    """Return how alike different groups are by subset, means over pairs: the corrected PCC and what is beside it."""
+    names, rows = subset_names(frame), []
     for label, task, subset, cells in _by_subset(frame):
         once = pairs(cells)
         once = once[once["group_a"] < once["group_b"]]  # every pair stands there in both orders
         decided = once["at_ceiling"].dropna()
         rows.append(
             {
-                "Run": label, "Task": task, "Subset": SUBSETS[subset], "Pairs": len(once),
-                "PCC": once["pcc"].mean(), "Least": once["pcc"].min(), "Most": once["pcc"].max(),
-                "Ceiling": once["ceiling"].mean(),
-                "At ceiling": int(decided.sum()) if len(decided) else None,
+                "Run": label, "Task": task, "Subset": names[subset], "Pairs": len(once),
+                "PCC": once["corrected"].mean(), "Least": once["corrected"].min(), "Most": once["corrected"].max(),
+                "May be 1": int(decided.sum()) if len(decided) else None, "These batches": once["pcc"].mean(),
+                "Ceiling": once["ceiling"].mean(), "Spearman": once["spearman"].mean(),
+                "PCC of log S": once["log_pcc"].mean(), "Half of variance": cells["half_variance_a"].median(),
             }
         )  # fmt: skip
-    formats = {**dict.fromkeys(("PCC", "Least", "Most", "Ceiling"), ".3f"), "At ceiling": ".0f"}
-    return Table(_tidied(rows).astype({"At ceiling": "Int64"}), formats)
+    values = ("PCC", "Least", "Most", "These batches", "Ceiling", "Spearman", "PCC of log S")
+    formats = {**dict.fromkeys(values, ".3f"), "May be 1": ".0f", "Half of variance": ",.0f"}
+    return Table(_tidied(rows).astype({"May be 1": "Int64"}), formats)
 
 
 def _by_subset(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
@@ -180,19 +185,19 @@ def balance(frame: pd.DataFrame, known: Groups) -> Table:
 
 
 def differences(frame: pd.DataFrame) -> Table:
-    """Return the mean change in PCC between two runs by subset, with its interval, and how many pairs moved by more.
+    """Return the mean change in corrected PCC of two runs by subset, with its interval, and how many pairs moved.
 
     Args:
         frame: rows of `comparison.correlation_difference`, with a column `run` that names the two.
     """
-    rows = []
+    names, rows = subset_names(frame), []
     for label, task, subset, cells in _by_subset(frame):
         mean, once = mean_changes(cells).iloc[0], changed_pairs(cells)
         once = once[once["group_a"] < once["group_b"]]
         rows.append(
             {
-                "Run": label, "Task": task, "Subset": SUBSETS[subset], "First": mean["pcc_a"],
-                "Second": mean["pcc_b"], "Change": mean["difference"], "95% from": mean["difference_low"],
+                "Run": label, "Task": task, "Subset": names[subset], "First": mean["corrected_a"],
+                "Second": mean["corrected_b"], "Change": mean["difference"], "95% from": mean["difference_low"],
                 "to": mean["difference_high"], "Pairs": len(once),
                 "Down": int((once["difference_high"] < 0).sum()),
                 "Up": int((once["difference_low"] > 0).sum()),

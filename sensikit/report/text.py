@@ -10,22 +10,38 @@ import pandas as pd
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL, SIGNIFICANCE
-from sensikit.figures.correlation import mean_changes, pairs
+from sensikit.figures.correlation import VALUES, mean_changes, pairs
 from sensikit.figures.curves import CHOSEN, curve
 from sensikit.figures.frames import of_metric, of_task
 from sensikit.figures.quality import gains
-from sensikit.figures.words import SUBSETS, TASKS, arrow, joined, percent, span
+from sensikit.figures.words import SUBSETS, TASKS, arrow, joined, percent, span, subset_names
 from sensikit.languages import ALONE
 from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.report.inputs import Inputs, Subject
 from sensikit.sensitivity.ablation import SUMMARY
+from sensikit.settings import CORRELATIONS
 from sensikit.statistics.convergence import CONVERGENCE, needed
 from sensikit.statistics.correlation import CORRELATION, SIMILARITY
 
 MATTERS = {
     # fields of the signature of S that make two runs measure different things; the number of batches, the seed and
     # σ (which follows from T) do not, and the checkpoint is what is compared
-    "S": ("task", "noise", "mono", "dir", "groups", "split", "loss", "mode", "abs", "tokens", "rest", "dtype", "data"),
+    "S": (
+        "task",
+        "noise",
+        "mono",
+        "dir",
+        "groups",
+        "split",
+        "loss",
+        "mode",
+        "abs",
+        "tokens",
+        "rest",
+        "dtype",
+        "data",
+        "high",
+    ),
     "P": ("task", "protect", "scope", "dir", "split", "beam", "lenpen", "maxlen", "sents", "refs"),
 }
 
@@ -47,9 +63,12 @@ def changes(inputs: Inputs) -> list[str]:
     """
     found = []
     for each in inputs.comparisons:
-        for _, mean in mean_changes(each.table).iterrows() if each.table is not None else ():
+        if each.table is None:
+            continue
+        for _, mean in mean_changes(each.table).iterrows():
             if mean["subset"] in ("high", "low"):
-                what = f"Mean PCC, {SUBSETS[mean['subset']]}, {TASKS.get(each.task, each.task)}"
+                name = subset_names(each.table)[mean["subset"]]
+                what = f"Mean PCC corrected for noise, {name}, {TASKS.get(each.task, each.task)}"
                 found.append(_changed(what, each.second.label, each.first.label, mean, ".3f"))
     for evaluation in inputs.evaluations:
         if SIGNIFICANCE.name in evaluation.tables:
@@ -95,21 +114,49 @@ def _scope(manifest: dict[str, Any]) -> str:
 
 
 def _correlation(frame: pd.DataFrame) -> Iterator[str]:
-    once = pairs(of_task(frame))
-    once = once[once["group_a"] < once["group_b"]]
+    names, found = subset_names(of_task(frame)), pairs(of_task(frame))
     for subset in ("high", "low"):
-        at = once[once["subset"] == subset]
+        at = found[(found["subset"] == subset) & (found["group_a"] < found["group_b"])]
         if not at["pcc"].notna().any():
             continue
-        text = f"Mean PCC between two languages, {SUBSETS[subset]}: {at['pcc'].mean():.3f} over {len(at)} pairs"
-        if at["ceiling"].notna().any():
-            text += f", with a noise ceiling of {at['ceiling'].mean():.3f}"
+        observed = f"{at['pcc'].mean():.3f} of these batches, whose noise ceiling is {at['ceiling'].mean():.3f}"
+        text = f"Mean PCC between two languages, {names[subset]}"
+        if at["corrected"].notna().any():
+            text += f": {at['corrected'].mean():.3f} over {len(at)} pairs, corrected for noise ({observed})"
+        else:
+            text += f": {observed}, over {len(at)} pairs; there is too much noise to correct it"
         decided = at["at_ceiling"].dropna()
         if len(decided):
-            text += (
-                f"; {int(decided.sum()) or 'none'} of the pairs {'is' if decided.sum() == 1 else 'are'} at the ceiling"
-            )
+            text += f"; {int(decided.sum()) or 'none'} of the pairs may be 1, by the 95% interval"
         yield text + "."
+    yield from _contrast(found.groupby("subset")[list(CORRELATIONS)].mean())
+    own = of_task(frame).drop_duplicates(["subset", "group_a"])
+    few = [f"{span(at['half_variance_a'], ',.0f')} of {at['parameters'].max():,.0f} ({names[subset]})"
+           for subset in ("high", "all") for at in [own[own["subset"] == subset]] if len(at)]  # fmt: skip
+    if few:
+        yield f"Half of the variance of S over the parameters, which decides a PCC, is that of {joined(few)}."
+
+
+def _contrast(means: pd.DataFrame) -> Iterator[str]:
+    """Say which measures have the low subset more alike than the high one where the corrected PCC has it less, or so.
+
+    Args:
+        means: over pairs, a row for each subset and a column for each measure.
+    """
+    if not {"high", "low"} <= set(means.index):
+        return
+    values = means.loc[["high", "low"], list(CORRELATIONS)].to_numpy(dtype=float)
+    high, low = (dict(zip(CORRELATIONS, row.tolist(), strict=True)) for row in values)
+    ahead = {name: high[name] - low[name] for name in high}
+    turned = [name for name in ("spearman", "log_pcc") if ahead[name] * ahead["corrected"] < 0]
+    if turned:
+        shown = {name: f"{high[name]:.3f} against {low[name]:.3f}" for name in high}
+        others = joined(f"{VALUES[name]} ({shown[name]})" for name in turned)
+        more = "more" if ahead["corrected"] > 0 else "less"
+        yield (
+            f"By the PCC languages are {more} alike in the high subset than in the low one ({shown['corrected']}); by "
+            f"{others} it is the other way about: the contrast hangs on the measure."
+        )
 
 
 NEAR_0 = 1.0
@@ -138,10 +185,10 @@ def _pruning(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _similarity(frame: pd.DataFrame) -> Iterator[str]:
-    at = frame[frame["subset"] == "all"]["pcc"].dropna()
+    at = frame[frame["subset"] == "all"]["corrected"].dropna()
     if len(at):
-        spread = span(at, ".3f")
-        yield f"PCC between translating and denoising the same language, all parameters: {at.mean():.3f} ({spread})."
+        what = "PCC between translating and denoising the same language, all parameters, corrected for noise"
+        yield f"{what}: {at.mean():.3f} ({span(at, '.3f')})."
 
 
 def _enough(frame: pd.DataFrame) -> Iterator[str]:

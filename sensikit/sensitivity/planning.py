@@ -133,6 +133,7 @@ def run_signature(model: Model, settings: AnalysisSettings, plan: Plan) -> str:
         tokens=plan.tokens,
         rest=f"{settings.rest}/T{settings.rest_temperature:g}",
         sigma=sigma_for(settings.reduction == "token", plan.tokens, settings.sigma),
+        high=settings.high,
         seed=settings.seed,
         nonfinite="skipped" if settings.skip_nonfinite else None,
         # each micro-batch draws its own dropout

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sensikit.run import Run
-from sensikit.statistics.correlation import HIGH, SUBSETS, high_subset, in_sample
+from sensikit.statistics.correlation import SUBSETS, high_subset, in_sample
 from sensikit.statistics.noise import block_batches, block_moments, fisher, half_width
 from sensikit.statistics.streaming import Float, Moments
 from sensikit.tables import Schema
@@ -24,7 +24,7 @@ ENOUGH = (0.95, 0.99)
 """Reliabilities of S that the number of batches is given for."""
 
 
-def convergence_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.DataFrame:
+def convergence_table(run: Run, task: str = "mt", high: float | None = None) -> pd.DataFrame:
     """Return convergence.csv: the PCC between S of two disjoint sets of n batches, for each group, subset and n.
 
     The sets are of 1, 2, … blocks, up to half of them. `reliability` stands for every way to draw two such sets: it is
@@ -35,12 +35,12 @@ def convergence_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.Data
     Args:
         run: with S and the blocks of its groups.
         task: mt, denoise or lm.
-        high: the share of the parameters in the high subset.
+        high: the share of the parameters in the high subset; by default as the run was analysed.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
-    is_high = in_sample(run, high_subset(run, task, high)())
+    is_high = in_sample(run, high_subset([run], task, high)())
     rows = []
     for group in run.groups(task):
         blocks = block_batches(run, (task, group))

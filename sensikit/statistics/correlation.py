@@ -1,12 +1,13 @@
-"""Pearson correlation of sensitivities between groups, for the most sensitive 10 % of the parameters and the rest.
+"""Correlation of sensitivities between groups, for the most sensitive 10 % of the parameters, the rest, and all.
 
-Each correlation comes with its noise ceiling, from two halves of the batches that share no sentence, and its interval
-over batches, from the stored block means. Neither reads the data again.
+What a reader means by the PCC of two groups is that of endless batches. The PCC of the n batches that were measured
+is lower, for each S has noise of its own; the corrected PCC stands beside it, both with intervals. The estimates are of
+all parameters, the widths of the intervals of the stored block means. Nothing reads the data again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -14,36 +15,35 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sensikit.errors import RunError
 from sensikit.parameters import sample_of
 from sensikit.run import Run
-from sensikit.statistics.noise import Set, interval, left_out
+from sensikit.settings import HIGH
+from sensikit.statistics.measures import Masks, measures
+from sensikit.statistics.noise import Leaves, Set, corrected, half_width, interval, left_out, reliability
 from sensikit.statistics.streaming import Float, Keys, Moments, keys, selected, smallest
 from sensikit.tables import PAIR, Schema
 
-HIGH = 0.1
-"""The share of the parameters in the high subset (section 3.2 of the paper)."""
-
 SUBSETS = ("all", "high", "low")
 
-_NOISY = ("pcc", "pcc_low", "pcc_high", "ceiling", "disattenuated", "reliability_a", "reliability_b")
+_ESTIMATES = ("corrected", "corrected_low", "corrected_high", "pcc", "pcc_low", "pcc_high", "ceiling")
+
+_EMPTY = (*_ESTIMATES, "reliability_a", "reliability_b", "spearman", "log_pcc")
 
 CORRELATION = Schema(
     "correlation.csv", "Correlation between groups", "analyze",
     key=("task", "subset", *PAIR),
-    numbers=(*_NOISY, "parameters"),
-    empty=_NOISY,  # not defined for sensitivities that do not vary, or of too few batches
+    numbers=(*_EMPTY, "positive", "half_variance_a", "parameters"),
+    empty=_EMPTY,  # not defined for sensitivities that do not vary, or of too few batches
     groups=PAIR,
 )  # fmt: skip
 
 SIMILARITY = Schema(
     "similarity.csv", "Similarity of the two tasks", "denoise",
     key=("task_a", "task_b", "subset", "group"),
-    numbers=("pcc", "pcc_low", "pcc_high", "ceiling"),
-    empty=("pcc", "pcc_low", "pcc_high", "ceiling"),
+    numbers=(*_ESTIMATES, "parameters"),
+    empty=_ESTIMATES,
 )  # fmt: skip
-
-Masks = Callable[[], Iterator[NDArray[np.bool_]]]
-"""A stream of masks over the parameters, chunk by chunk as `Run.stream` yields them."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,8 @@ class Correlation:
     """The correlations between N sets over one subset of the parameters.
 
     Attributes:
-        pcc: (N, N) float64.
-        reliability: of each set, (N,) float64: the PCC between its two halves, stepped up to its full number of batches
-            by Spearman and Brown, 2r / (1 + r).
+        pcc: of these batches, (N, N) float64.
+        reliability: of each set, (N,) float64: c / var(S), c the covariance of the two halves of its batches.
         parameters: in the subset.
     """
 
@@ -68,17 +67,37 @@ class Correlation:
         return np.outer(root, root)
 
     @property
-    def disattenuated(self) -> Float:
-        """The PCC divided by its ceiling, (N, N); NaN where the ceiling is 0."""
-        return np.divide(self.pcc, self.ceiling, out=np.full_like(self.pcc, np.nan), where=self.ceiling > 0)
+    def corrected(self) -> Float:
+        """The PCC of endless batches, cov_ab / √(c_a·c_b), (N, N): the PCC over its ceiling; NaN where that is 0."""
+        return corrected(self.pcc, self.reliability)
+
+    def estimates(self, a: int, b: int, leaves: Leaves) -> tuple[float, ...]:
+        """Return the columns `_ESTIMATES` of a pair, `leaves` being of the same N sets."""
+        if a == b:  # over the same batches: there is nothing to bound or to correct
+            return (np.nan, np.nan, np.nan, self.pcc[a, b], np.nan, np.nan, self.ceiling[a, b])
+        low, high = interval(self.pcc[a, b], leaves.pcc[:, a, b])
+        found, width = self.corrected[a, b], half_width(leaves.corrected[:, a, b])
+        return (found, found - width, found + width, self.pcc[a, b], float(low), float(high), self.ceiling[a, b])
 
 
-def correlation_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.DataFrame:
-    """Return correlation.csv: the PCC between S(θ,B_a) and S(θ,B_b) of every ordered pair of groups in each subset.
+def correlation_table(run: Run, task: str = "mt", high: float | None = None) -> pd.DataFrame:
+    """Return correlation.csv: how S(θ,B_a) and S(θ,B_b) correlate, for every ordered pair of groups in each subset.
 
-    `pcc_low` and `pcc_high` bound the PCC at 95 % over batches (see `sensikit.statistics.noise`). `reliability_a` and
-    `reliability_b` are how well each S agrees with itself, `ceiling` is √(r_a·r_b) of the two (see `Correlation`), and
-    `disattenuated` is pcc / ceiling: the estimate of the PCC of infinitely many batches, which may come out above 1.
+    `pcc` is the Pearson correlation of S of these n batches, and `reliability_a` and `reliability_b` the share of the
+    variance of each S that is not noise: c / var(S), c the covariance of two halves of its batches, which share no
+    sentence. `ceiling` is √(r_a·r_b), what the PCC would be of two groups that differ in nothing but their batches.
+
+    `corrected` = pcc / ceiling = cov_ab / √(c_a·c_b) estimates the PCC of endless batches. It is of all parameters, and
+    not cut at ±1: an estimate of 1 must be free to exceed it. NaN where an S does not agree with itself (c ≤ 0).
+
+    The bounds are at 95 % over batches, delete-one jackknives over the stored blocks of a sample of at most a million
+    parameters, around the estimate of all: of Fisher's z for `pcc`; for `corrected` of the ratio itself, with c the
+    mean covariance of all pairs of blocks. In simulation (280 measurements of 14 models of 10,000 parameters) those of
+    `corrected` hold the PCC of endless batches over all, high and low in .95, .94 and .95 of cases with 200 batches and
+    in .96, .95 and .95 with 40. Those of `pcc` say what as many other batches would give (.95 to .98); they hold the
+    PCC of endless batches in .23, .25 and .49 with 200, and never with 40.
+
+    Beside them stand `spearman`, `log_pcc`, `positive` and `half_variance_a` (see `measures`), of these n batches.
 
     >>> table = correlation_table(run)
     >>> len(table), table.groupby("subset")["parameters"].first().to_dict()
@@ -87,24 +106,23 @@ def correlation_table(run: Run, task: str = "mt", high: float = HIGH) -> pd.Data
     Args:
         run: with S, the halves and the blocks of its groups.
         task: mt, denoise or lm.
-        high: the share of the parameters in the high subset (see `high_subset`).
+        high: the share of the parameters in the high subset (see `high_subset`); by default as the run was analysed.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
     groups = run.groups(task)
     sets = [(task, group) for group in groups]
-    masks = high_subset(run, task, high)
+    masks = high_subset([run], task, high)
     without = left_out(run, sets, in_sample(run, masks()))
+    others = measures(run, sets, masks)
     rows = []
     for subset, found in correlations(run, sets, masks()).items():
-        low, upper = interval(found.pcc, without[subset])
+        other = others[subset]
         for (a, first), (b, second) in product(enumerate(groups), repeat=2):
-            noise = (low[a, b], upper[a, b], found.ceiling[a, b], found.disattenuated[a, b])
-            if a == b:  # over the same batches: there is nothing to bound or to correct
-                noise = (np.nan, np.nan, found.ceiling[a, b], np.nan)
-            pair = (found.reliability[a], found.reliability[b])
-            rows.append((task, subset, first, second, found.pcc[a, b], *noise, *pair, found.parameters))
+            pair = (found.reliability[a], found.reliability[b], other.spearman[a, b], other.log_pcc[a, b])
+            counts = (other.positive[a, b], other.half_variance[a], found.parameters)
+            rows.append((task, subset, first, second, *found.estimates(a, b, without[subset]), *pair, *counts))
     return CORRELATION.frame(rows)
 
 
@@ -117,47 +135,66 @@ def correlations(run: Run, sets: Sequence[Set], masks: Iterable[NDArray[np.bool_
         masks: which parameters are in the high subset, chunk by chunk, as `high_subset` yields them.
     """
     count = len(sets)
-    full = [run.vector(*each) for each in sets]
-    half = [run.vector(*each, "half") for each in sets]
+    vectors = [run.vector(*each, kind) for kind in ("", "half") for each in sets]
     entries = [run.manifest["sets"]["/".join(each)] for each in sets]
     n = np.array([entry["batches"] for entry in entries], dtype=float)
     n1 = np.array([entry["half_batches"] for entry in entries], dtype=float)
     moments = {subset: Moments.zero(2 * count) for subset in SUBSETS}
-    for block, is_high in zip(run.stream(full + half), masks, strict=True):
-        own, first = block[:count].astype(np.float64), block[count:].astype(np.float64)
-        second = (n[:, None] * own - n1[:, None] * first) / (n - n1)[:, None]
-        halves = np.concatenate([first, second])
+    for block, is_high in zip(run.stream(vectors), masks, strict=True):
+        whole, first = n[:, None] * block[:count], n1[:, None] * block[count:]
+        halves = np.concatenate([first, whole - first])
         moments["high"].add(halves[:, is_high])
         moments["low"].add(halves[:, ~is_high])
     moments["all"].merge(moments["high"])
     moments["all"].merge(moments["low"])
-    # S over all batches is the mean of the halves, each as often as it has batches
-    whole = np.hstack([np.diag(n1 / n), np.diag(1 - n1 / n)])
-    return {
-        subset: Correlation(of.combined(whole).pearson(), _spearman_brown(np.diag(of.pearson(), count)), of.count)
-        for subset, of in moments.items()
-    }
+    return {subset: _of_halves(of, np.stack([n1, n - n1], axis=1)) for subset, of in moments.items()}
 
 
-def high_subset(run: Run, task: str, high: float = HIGH) -> Masks:
+def _of_halves(sums: Moments, batches: Float) -> Correlation:
+    """Return the correlations between N sets from the sums over the first halves of their batches, then the second."""
+    eye = np.eye(len(batches))
+    whole, own = sums.combined(np.hstack([eye, eye])), np.diag(sums.products).reshape(2, -1).sum(axis=0)
+    pcc = whole.pearson()
+    found = np.where(np.isnan(np.diag(pcc)), np.nan, reliability(np.diag(whole.products), own, batches))
+    return Correlation(pcc, found, sums.count)
+
+
+def high_subset(runs: Sequence[Run], task: str, high: float | None = None) -> Masks:
     """Return a stream of masks over the parameters: which are in the high subset of a task.
 
     It holds the ⌊high·P⌋ parameters with the largest mean over groups of S(θ,B_l) scaled to sum one, ties by index:
-    one subset for every pair of groups.
+    one subset for every pair of groups, and for all runs where there are several.
+
+    Args:
+        runs: of models of one shape.
+        task: mt, denoise or lm.
+        high: the share of the parameters; by default that with which the first run was analysed.
     """
-    vectors = [run.vector(task, group) for group in run.groups(task)]
-    sums = np.zeros((len(vectors), 1))
-    for block in run.stream(vectors):
+    vectors = [[run.vector(task, group) for group in run.groups(task)] for run in runs]
+    sums = np.zeros((sum(map(len, vectors)), 1))
+
+    def stream() -> Iterator[np.ndarray]:
+        return map(np.concatenate, zip(*(run.stream(of) for run, of in zip(runs, vectors, strict=True)), strict=True))
+
+    for block in stream():
         sums += block.sum(axis=1, keepdims=True, dtype=np.float64)
     sums[sums == 0] = 1
 
     def scores() -> Iterator[Keys]:
         # the largest mean is the smallest key
-        return (keys(-(block / sums).mean(axis=0)) for block in run.stream(vectors))
+        return (keys(-(block / sums).mean(axis=0)) for block in stream())
 
-    count = sum(parameter.numel for parameter in run.parameters)
-    (cut,) = smallest(scores, [int(high * count)])
+    count = sum(parameter.numel for parameter in runs[0].parameters)
+    (cut,) = smallest(scores, [int((high_share(runs[0], task) if high is None else high) * count)])
     return lambda: selected(scores(), cut)
+
+
+def high_share(run: Run, task: str) -> float:
+    """Return the share of the parameters in the high subset with which a task was analysed (`--high`)."""
+    share = run.analysis(task)["settings"].get("high", HIGH)
+    if not isinstance(share, float) or not 0 < share < 1:
+        raise RunError(run.path, f"was analysed with {share!r} for the share of the high subset", "analyze again")
+    return share
 
 
 def in_sample(run: Run, masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
@@ -172,25 +209,19 @@ def in_sample(run: Run, masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]
     return np.concatenate(found)
 
 
-def _spearman_brown(r: Float) -> Float:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(r > -1, 2 * r / (1 + r), np.nan)
-
-
 TASKS = ("mt", "denoise")
 """The tasks whose similarity is measured."""
 
 
-def similarity_table(run: Run, high: float = HIGH) -> pd.DataFrame:
+def similarity_table(run: Run, high: float | None = None) -> pd.DataFrame:
     """Return similarity.csv: the PCC between S of the two tasks for each group that has both; no rows where none has.
 
-    The high subset is that of translation, over all its groups, as in correlation.csv. `ceiling` is √(r_mt·r_denoise),
-    r the reliability of each task's S (see `Correlation`); `pcc_low` and `pcc_high` bound the PCC at 95 % over batches
-    (see `sensikit.statistics.noise`).
+    The high subset is that of translation, over all its groups, and the columns are those of `correlation_table`:
+    `ceiling` is √(r_mt·r_denoise), r the reliability of each task's S.
 
     Args:
         run: with S, the halves and the blocks of both tasks.
-        high: the share of the parameters in the high subset.
+        high: the share of the parameters in the high subset; by default as translation was analysed.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
@@ -199,14 +230,12 @@ def similarity_table(run: Run, high: float = HIGH) -> pd.DataFrame:
     groups = [group for group in run.groups(first) if group in run.groups(second)]
     if not groups:
         return SIMILARITY.frame([])
-    masks = high_subset(run, first, high)
+    masks = high_subset([run], first, high)
     is_high = in_sample(run, masks())
-    found = correlations(run, [(task, group) for task in TASKS for group in groups], masks())
     rows = []
-    for a, group in enumerate(groups):
-        b = a + len(groups)
-        without = left_out(run, [(first, group), (second, group)], is_high)
-        for subset, of in found.items():
-            low, upper = interval(of.pcc[a, b], without[subset][:, 0, 1])
-            rows.append((first, second, subset, group, of.pcc[a, b], float(low), float(upper), of.ceiling[a, b]))
+    for group in groups:
+        pair = [(first, group), (second, group)]
+        without = left_out(run, pair, is_high)
+        for subset, of in correlations(run, pair, masks()).items():
+            rows.append((first, second, subset, group, *of.estimates(0, 1, without[subset]), of.parameters))
     return SIMILARITY.frame(rows)

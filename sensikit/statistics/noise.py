@@ -6,6 +6,7 @@ Everything here reads the block means that `analyze` keeps of a sample of the pa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -23,8 +24,15 @@ Set = tuple[str, str]
 """Task and name of a set of batches, such as ("mt", "cat")."""
 
 
-def left_out(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Float]:
-    """Return the PCC between N sets without each of the G blocks, by subset of the parameters: (G, N, N) float64.
+class Leaves(NamedTuple):
+    """The correlations without each of G blocks, (G, N, N) float64: the PCC, and corrected for noise."""
+
+    pcc: Float
+    corrected: Float
+
+
+def left_out(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Leaves]:
+    """Return what the correlations between N sets are without each of the G blocks, by subset of the parameters.
 
     Block g is left out of every set at once, which keeps what paired blocks share. Where the sets differ in their
     number of blocks, neighbours are joined until all have as many as the one with the fewest.
@@ -35,16 +43,66 @@ def left_out(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Fl
         is_high: (M,) bool, which of the parameters are in the high subset; the rest are the low subset.
     """
     count = min(len(block_batches(run, each)) for each in sets)
-    moments = block_moments(run, sets, is_high, count)
-    # S is a mean, but the sum of the blocks that are left will do: a correlation does not see the scale
-    weights = [np.asarray(np.kron(np.eye(len(sets)), kept[None]), dtype=float) for kept in 1 - np.eye(count)]
-    return {subset: np.stack([of.combined(w).pearson() for w in weights]) for subset, of in moments.items()}
+    batches = np.stack([joined(block_batches(run, each), count) for each in sets])
+    found = {}
+    for subset, moments in block_moments(run, sets, is_high, count).items():
+        own = np.diag(moments.products).reshape(len(sets), count)
+        each = [_of_blocks(moments, own, batches, kept) for kept in 1.0 - np.eye(count)]
+        found[subset] = Leaves(*(np.stack(side) for side in zip(*each, strict=True)))
+    return found
+
+
+def _of_blocks(moments: Moments, own: Float, batches: Float, kept: Float) -> tuple[Float, Float]:
+    """Return the PCC and the corrected PCC of the blocks that are kept, (N, N) each.
+
+    Args:
+        moments: of the block sums of N sets, G of each.
+        own: Σ (x − x̄)² of each, (N, G).
+        batches: in each, (N, G).
+        kept: 1 for these blocks and 0 for the others, (G,).
+    """
+    # S is a mean, but the sum of the blocks will do: a correlation does not see the scale
+    whole = moments.combined(np.asarray(np.kron(np.eye(len(own)), kept[None]), dtype=float))
+    pcc = whole.pearson()
+    return pcc, corrected(pcc, reliability(np.diag(whole.products), own @ kept, batches * kept))
+
+
+def reliability(whole: Float, own: Float, batches: Float) -> Float:
+    """Return c / var(S) of S over some blocks, c the mean covariance of two different blocks, (...) float64.
+
+    c is the variance over the parameters that S of endless batches has; var(S) has the noise of these batches too.
+
+    >>> float(reliability(np.array(3.2), np.array(2.0), np.array([1, 1])).round(3))  # two blocks that correlate at .6
+    0.75
+
+    Args:
+        whole: Σ (x − x̄)² over the parameters of x, the sum over all batches.
+        own: the same of the sum over each block, added up over the blocks.
+        batches: of each block, (..., G).
+    """
+    total = batches.sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((whole - own) / (1 - (batches**2).sum(axis=-1) / total**2) / whole)
+
+
+def corrected(pcc: Float, reliability: Float) -> Float:
+    """Return the PCC of endless batches, (..., N, N): the PCC over √(r_a·r_b); NaN where a reliability is not positive.
+
+    >>> float(corrected(np.full((2, 2), 0.6), np.array([0.9, 0.4]))[0, 1].round(3))
+    1.0
+
+    Args:
+        pcc: of these batches, (..., N, N).
+        reliability: of each set, (..., N).
+    """
+    root = np.sqrt(np.where(reliability > 0, reliability, np.nan))
+    return np.asarray(pcc / (root[..., :, None] * root[..., None, :]))
 
 
 def block_moments(run: Run, sets: Sequence[Set], is_high: np.ndarray, count: int) -> dict[str, Moments]:
     """Return the moments of the block sums of N sets, each in `count` blocks, by subset: of N·count vectors."""
     moments = {subset: Moments.zero(len(sets) * count) for subset in ("all", "high", "low")}
-    for start, sums in _block_sums(run, sets, len(is_high), count):
+    for start, sums in block_sums([(run, each) for each in sets], len(is_high), count):
         inside = is_high[start : start + sums.shape[1]]
         moments["high"].add(sums[:, inside])
         moments["low"].add(sums[:, ~inside])
@@ -96,17 +154,17 @@ def fisher(pcc: Float) -> Float:
         return np.asarray(np.arctanh(pcc))
 
 
-def _block_sums(run: Run, sets: Sequence[Set], size: int, count: int) -> Iterator[tuple[int, Float]]:
-    """Yield (start, (N·count, m)): the sums over the batches of each block at sampled parameters start … start + m."""
-    readers = [(run.block_reader(*each), block_batches(run, each)[:, None]) for each in sets]
-    step = max(LEAST, HELD // (len(sets) * count))
+def block_sums(sources: Sequence[tuple[Run, Set]], size: int, count: int) -> Iterator[tuple[int, Float]]:
+    """Yield (start, (V·count, m)): the sums over the batches of each block at sampled parameters start … start + m."""
+    readers = [(run.block_reader(*each), block_batches(run, each)[:, None]) for run, each in sources]
+    step = max(LEAST, HELD // (len(sources) * count))
     for start in range(0, size, step):
         stop = min(start + step, size)
-        yield start, np.concatenate([_joined(read(start, stop) * batches, count) for read, batches in readers])
+        yield start, np.concatenate([joined(read(start, stop) * batches, count) for read, batches in readers])
 
 
-def _joined(blocks: Float, count: int) -> Float:
-    """Return the sums of neighbouring blocks, `count` of them."""
+def joined(blocks: np.ndarray, count: int) -> np.ndarray:
+    """Return the sums of neighbouring blocks, `count` of them, (G, ...) → (count, ...)."""
     if count == len(blocks):
         return blocks
     return np.asarray(np.add.reduceat(blocks, np.arange(count) * len(blocks) // count, axis=0))

@@ -58,7 +58,7 @@ def test_analyze_prints_its_signature_and_where_it_wrote(tmp_path: Path) -> None
 def test_every_option_of_analyze_reaches_the_settings(tmp_path: Path) -> None:
     options = {
         "--batches": 5, "--tokens": 50, "--rest": "pooled", "--rest-temperature": 2.0, "--loss": "train",
-        "--sigma": 3e-8, "--seed": 4, "--micro-batches": 2, "--reduction": "sum", "--mode": "train",
+        "--sigma": 3e-8, "--high": 0.2, "--seed": 4, "--micro-batches": 2, "--reduction": "sum", "--mode": "train",
     }  # fmt: skip
     typed = [part for pair in options.items() for part in pair]
     assert analyze(tmp_path, *typed, "--skip-nonfinite").code == 0

@@ -12,7 +12,7 @@ from sensikit import figures
 from sensikit.errors import SensikitError
 from sensikit.figures import correlation, grids, words
 from tests.support import synthetic_run, synthetic_tables
-from tests.support.drawn import LANGUAGES, ORDER, cells, maps, numbers, two
+from tests.support.drawn import LANGUAGES, ORDER, cells, maps, numbers, texts, two
 
 
 def test_languages_stand_by_family_then_tier_then_size() -> None:
@@ -23,7 +23,7 @@ def test_languages_stand_by_family_then_tier_then_size() -> None:
 
 def test_heat_map_cells_are_the_pcc_of_the_frame_with_the_reliability_on_the_diagonal() -> None:
     frame = synthetic_run.correlation(LANGUAGES).sample(frac=1, random_state=3)  # the order of rows does not matter
-    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("high", "low")).figure
+    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("high", "low"), value="pcc").figure
     for ax, subset in zip(maps(figure), ("high", "low"), strict=True):
         at = frame[frame["subset"] == subset].set_index(["group_a", "group_b"])
         wanted = [[at.loc[(a, b), "pcc" if a != b else "reliability_a"] for b in ORDER] for a in ORDER]
@@ -41,10 +41,10 @@ def test_heat_maps_of_runs_share_one_scale_in_each_group_and_not_between_groups(
     assert scales[0] != scales[2]
     for (low, high), subset in zip(scales[0::2], words.SUBSETS, strict=True):
         at = frame[frame["subset"] == subset]
-        shown = at["pcc"].where(at["group_a"] != at["group_b"], at["ceiling"])
+        shown = at["corrected"]
         assert low <= shown.min() < low + 0.05
         assert high - 0.05 < shown.max() <= high
-        assert f"{low:.2f} to {high:.2f} for {words.SUBSETS[subset]}" in caption
+        assert f"{low:.2f} to {high:.2f} for {words.subset_names(frame)[subset]}" in caption
 
 
 def test_runs_keep_their_order_and_stand_above_their_column() -> None:
@@ -55,20 +55,22 @@ def test_runs_keep_their_order_and_stand_above_their_column() -> None:
     np.testing.assert_allclose(cells(maps(figure)[0]), of_first)
 
 
-def test_dots_mark_the_pairs_whose_interval_reaches_the_ceiling_and_no_others() -> None:
+@pytest.mark.parametrize("value", ["corrected", "pcc", "spearman"])
+def test_dots_mark_the_pairs_whose_corrected_pcc_may_be_1_and_no_others(value: str) -> None:
     frame = synthetic_run.correlation(LANGUAGES).query("subset == 'low'").copy()
-    frame["pcc_high"] = frame["ceiling"] - 0.01
+    frame["corrected_high"] = 0.99
     reached = frame["group_a"].isin(["cat", "nso"]) & frame["group_b"].isin(["cat", "nso"])
-    frame.loc[reached, "pcc_high"] = frame["ceiling"]
-    figure, _, caption = figures.correlation_heatmaps(frame, LANGUAGES)
+    frame.loc[reached, "corrected_high"] = 1.0
+    figure, _, caption = figures.correlation_heatmaps(frame, LANGUAGES, value=value)
     (dots,) = (each for each in maps(figure)[0].collections if isinstance(each, PathCollection))
     places = {(ORDER[int(y)], ORDER[int(x)]) for x, y in dots.get_offsets()}
-    assert places == {("cat", "nso"), ("nso", "cat")}
-    assert "dot marks" in caption
+    told = value != "spearman"  # of which no noise is known
+    assert places == ({("cat", "nso"), ("nso", "cat")} if told else set())
+    assert ("dot marks" in caption) == told
 
 
 def test_without_intervals_nothing_is_said_to_be_at_the_ceiling() -> None:
-    frame = synthetic_run.correlation(LANGUAGES).assign(pcc_low=np.nan, pcc_high=np.nan)
+    frame = synthetic_run.correlation(LANGUAGES).assign(corrected_low=np.nan, corrected_high=np.nan)
     figure = figures.correlation_heatmaps(frame, LANGUAGES).figure
     assert all(not len(each.get_offsets()) for each in figure.findobj(PathCollection))
     assert correlation.pairs(frame)["at_ceiling"].isna().all()
@@ -77,9 +79,9 @@ def test_without_intervals_nothing_is_said_to_be_at_the_ceiling() -> None:
 
 def test_without_a_ceiling_the_diagonal_is_empty_and_not_one() -> None:
     frame = synthetic_run.correlation(LANGUAGES).assign(ceiling=np.nan)
-    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",)).figure
-    assert np.isnan(np.diag(cells(maps(figure)[0]))).all()
-    assert "No noise ceiling" in figures.correlation_heatmaps(frame, LANGUAGES).caption
+    drawn = figures.correlation_heatmaps(frame, LANGUAGES, ("low",), value="pcc")
+    assert np.isnan(np.diag(cells(maps(drawn.figure)[0]))).all()
+    assert "No noise ceiling" in drawn.caption
 
 
 @pytest.mark.parametrize(
@@ -94,15 +96,15 @@ def test_a_correlation_is_never_rounded_up_to_one(value: float, decimals: int, s
 def test_values_near_one_get_a_third_digit() -> None:
     frame = synthetic_run.correlation(LANGUAGES).query("subset == 'high'").copy()
     frame["ceiling"], frame["pcc"] = 0.9912, 0.9942
-    assert numbers(figures.correlation_heatmaps(frame, LANGUAGES).figure).count("0.99") == 8 * 8
+    assert numbers(figures.correlation_heatmaps(frame, LANGUAGES, value="pcc").figure).count("0.99") == 8 * 8
     frame["ceiling"], frame["pcc"] = 0.9988, 0.9881  # two digits would show a pair at its ceiling that is far below it
-    found = numbers(figures.correlation_heatmaps(frame, LANGUAGES).figure)
+    found = numbers(figures.correlation_heatmaps(frame, LANGUAGES, value="pcc").figure)
     assert (found.count(".999"), found.count(".988")) == (8, 8 * 7)
 
 
 def test_many_languages_get_short_numbers_that_fit_their_cells() -> None:
     many = synthetic_run.more_languages(24)
-    figure = figures.correlation_heatmaps(synthetic_run.correlation(many), many).figure
+    figure = figures.correlation_heatmaps(synthetic_run.correlation(many), many, value="pcc").figure
     renderer = matplotlib.backends.backend_agg.FigureCanvasAgg(figure).get_renderer()
     for ax in maps(figure):
         width = ax.get_window_extent(renderer).width / 24
@@ -114,7 +116,7 @@ def test_many_languages_get_short_numbers_that_fit_their_cells() -> None:
 def test_a_pair_that_was_not_measured_is_an_empty_cell() -> None:
     frame = synthetic_run.correlation(LANGUAGES)
     frame = frame[~((frame["group_a"] == "cat") & (frame["group_b"] == "fao"))]
-    values = cells(maps(figures.correlation_heatmaps(frame, LANGUAGES, ("all",)).figure)[0])
+    values = cells(maps(figures.correlation_heatmaps(frame, LANGUAGES, ("all",), value="pcc").figure)[0])
     assert np.argwhere(np.isnan(values)).tolist() == [[ORDER.index("cat"), ORDER.index("fao")]]
 
 
@@ -170,7 +172,7 @@ def compared(half: float = 0.02) -> tuple[pd.DataFrame, pd.DataFrame]:
     second = first.copy()
     fell = (first["group_a"] != first["group_b"]) & (first["subset"] == "low")
     spared = first["group_a"].isin(["cat", "fao"]) & first["group_b"].isin(["cat", "fao"])
-    second["pcc"] -= 0.05 * (fell & ~spared) + 0.01 * (fell & spared)
+    second["corrected"] -= 0.05 * (fell & ~spared) + 0.01 * (fell & spared)
     return two(lambda place: (first, second)[place]), synthetic_tables.comparison(first, second, half)
 
 
@@ -205,7 +207,7 @@ def test_the_data_hold_the_difference_beside_the_rows_of_the_second_run() -> Non
     assert len(data) == len(frame)
     first, second = (data[data["run"] == label].reset_index(drop=True) for label in ("regular", "distilled"))
     assert first["difference"].isna().all()
-    changes = second["pcc"] - first["pcc"]
+    changes = second["corrected"] - first["corrected"]
     other = second["group_a"] != second["group_b"]
     np.testing.assert_allclose(second.loc[other, "difference"], changes[other])
 
@@ -239,14 +241,37 @@ def test_a_difference_has_its_sign_and_nothing_has_none(value: float, decimals: 
 # corrected for noise
 
 
-def test_the_disattenuated_correlation_may_exceed_one_and_has_no_diagonal() -> None:
+def test_the_corrected_correlation_may_exceed_one_and_has_no_diagonal() -> None:
     frame = synthetic_run.correlation(LANGUAGES)
     frame.loc[(frame["subset"] == "low") & (frame["group_a"] == "nso") & (frame["group_b"] == "fao"),
-              "disattenuated"] = 1.07  # fmt: skip
-    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",), value="disattenuated").figure
+              "corrected"] = 1.07  # fmt: skip
+    figure = figures.correlation_heatmaps(frame, LANGUAGES, ("low",)).figure
     (ax,) = maps(figure)
-    at = frame[frame["subset"] == "low"].set_index(["group_a", "group_b"])["disattenuated"]
+    at = frame[frame["subset"] == "low"].set_index(["group_a", "group_b"])["corrected"]
     wanted = np.array([[np.nan if a == b else at[a, b] for b in ORDER] for a in ORDER])
     np.testing.assert_allclose(cells(ax), wanted)
     assert "1.07" in numbers(figure)
     assert ax.collections[0].get_clim()[1] == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize("value", list(correlation.VALUES))
+def test_each_measure_has_its_column_its_scale_and_its_meaning(value: str) -> None:
+    frame = synthetic_run.correlation(LANGUAGES)
+    drawn = figures.correlation_heatmaps(frame, LANGUAGES, ("low",), value=value)
+    (ax,) = maps(drawn.figure)
+    at = frame[frame["subset"] == "low"].set_index(["group_a", "group_b"])[value]
+    assert cells(ax)[0, 1] == pytest.approx(at[ORDER[0], ORDER[1]])
+    assert correlation.VALUES[value] in texts(drawn.figure)
+    assert drawn.caption.startswith(correlation.MEANINGS[value])
+    assert figures.dendrogram(frame, LANGUAGES, value=value).data["distance"].iloc[0] == pytest.approx(
+        1 - at[at.index.get_level_values(0) != at.index.get_level_values(1)].max()
+    )
+
+
+def test_subsets_are_called_by_their_share_where_every_run_has_the_same() -> None:
+    frame = synthetic_run.correlation(LANGUAGES)
+    assert words.subset_names(frame)["low"] == "90% low-sensitive parameters"
+    other = frame.assign(run="b", parameters=frame["parameters"].where(frame["subset"] != "high", 200_000))
+    assert words.subset_names(other)["high"] == "20% high-sensitive parameters"
+    for unknown in (pd.concat([frame.assign(run="a"), other]), frame[frame["subset"] == "low"]):
+        assert words.subset_names(unknown) == words.SUBSETS

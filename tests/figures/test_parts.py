@@ -95,7 +95,7 @@ def correlations(pcc: dict[tuple[str, str], float]) -> pd.DataFrame:
     both = {**pcc, **{(b, a): value for (a, b), value in pcc.items()}}
     frame = synthetic_run.correlation(FEW).query("subset == 'low'").set_index(["group_a", "group_b"])
     for pair, value in both.items():
-        frame.loc[pair, "pcc"] = value
+        frame.loc[pair, "corrected"] = value
     return frame.reset_index()
 
 
@@ -186,12 +186,10 @@ def test_similarity_of_the_tasks_has_a_mark_for_each_run_on_one_scale() -> None:
         for label in ("regular", "distilled"):
             (marks,) = (line for line in ax.lines if line.get_label() == label)
             at = frame[(frame["run"] == label) & (frame["subset"] == subset)].set_index("group")
-            np.testing.assert_allclose(marks.get_xdata(), at["pcc"].reindex(ORDER))
+            np.testing.assert_allclose(marks.get_xdata(), at["corrected"].reindex(ORDER))
     assert "translation and denoising" in caption
 
 
-def test_a_similarity_without_a_ceiling_says_nothing_of_one() -> None:
-    frame = synthetic_tables.similarity(LANGUAGES).assign(ceiling=np.nan, pcc_low=np.nan, pcc_high=np.nan)
-    caption = figures.task_similarity(frame, LANGUAGES).caption
-    assert "ceiling" not in caption
-    assert "interval" not in caption
+def test_a_similarity_without_intervals_says_nothing_of_them() -> None:
+    frame = synthetic_tables.similarity(LANGUAGES).assign(corrected_low=np.nan, corrected_high=np.nan)
+    assert "interval" not in figures.task_similarity(frame, LANGUAGES).caption

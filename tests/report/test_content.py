@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from sensikit.figures import correlation
 from sensikit.figures import curves as curve_points
 from sensikit.files import read_json, write_json, write_text
 from sensikit.report import inputs, sections, tables
 from sensikit.report import text as summary
 from sensikit.report.page import report
+from sensikit.settings import ReportSettings
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.page import FEW, Page
 
 FIGURES = {
-    "correlation-mt", "correlation-mt-disattenuated", "dendrogram-mt", "similarity", "specificity-mt", "components-mt",
+    "correlation-mt", "correlation-mt-observed", "dendrogram-mt", "similarity", "specificity-mt", "components-mt",
     "components-by-group-mt", "components-correlation-mt", "overlap-mt", "pruning", "pruning-change",
     "pruning-by-group", "pruning-cross-specificity", "distribution-mt", "balance-mt", "convergence-mt", "audit-mt",
     "groups", "layout",
@@ -40,8 +42,10 @@ def test_the_headline_numbers_are_those_of_the_tables(reported: Path) -> None:
     frame = pd.read_csv(reported / "correlation.csv")
     for subset, words in (("high", "10% high-sensitive"), ("low", "90% low-sensitive")):
         at = frame[(frame["subset"] == subset) & (frame["group_a"] != frame["group_b"])]
-        assert f"{words} parameters: {at['pcc'].mean():.3f} over 6 pairs" in text
-        assert f"with a noise ceiling of {at['ceiling'].mean():.3f}" in text
+        assert f"{words} parameters: {at['corrected'].mean():.3f} over 6 pairs, corrected for noise" in text
+        assert f"({at['pcc'].mean():.3f} of these batches, whose noise ceiling is {at['ceiling'].mean():.3f})" in text
+    assert "which decides a PCC, is that of 100 of 100,000 (10% high-sensitive parameters) and 1,000 of" in text
+    assert "hangs on the measure" not in text
     pruning = pd.read_csv(reported / "pruning.csv")
     pruning = pruning[pruning["metric"] == "bleu"]
     start = pruning.loc[pruning["order"] == "none", "value"].mean()
@@ -108,6 +112,26 @@ def test_the_numbers_in_the_page_are_those_on_disk(reported: Path) -> None:
         inside = base64.b64decode(attributes["href"].removeprefix("data:text/csv;base64,"))
         places = [reported / folder / attributes["download"] for folder in ("figures", "tables")]
         assert inside in [place.read_bytes() for place in places if place.exists()]
+
+
+def test_it_is_said_when_the_contrast_of_the_subsets_hangs_on_the_measure() -> None:
+    frame = synthetic_run.correlation(FEW)
+    frame.loc[frame["subset"] == "high", "spearman"] = 0.25
+    frame.loc[frame["subset"] == "low", "spearman"] = 0.75
+    (told,) = (sentence for sentence in summary._correlation(frame) if "hangs" in sentence)
+    assert "more alike in the high subset than in the low one" in told
+    assert "by Spearman correlation (0.250 against 0.750) it is the other way about" in told
+
+
+def test_another_measure_of_the_heat_maps_stands_beside_the_pcc_of_these_batches(
+    tmp_path: Path, vectors_alone: None
+) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", FEW, only=["correlation"])
+    for value, stems in (("spearman", {"correlation-mt", "correlation-mt-observed"}), ("pcc", {"correlation-mt"})):
+        report([run], tmp_path / value, settings=ReportSettings(correlation=value))
+        drawn = {path.stem for path in (tmp_path / value / "figures").glob("correlation*.svg")}
+        assert drawn == stems
+        assert correlation.MEANINGS[value] in Page(tmp_path / value / "report.html").text
 
 
 # traps
@@ -219,7 +243,7 @@ def test_the_summary_says_whether_there_were_enough_batches_and_whether_the_esti
     assert f"S would correlate with itself at {2 * half / (1 + half):.3f} (fao, 20 batches) to" in text
     assert "0.95 takes more batches than there are of fao." in text
     assert "ablation of 60 parameters a language: Spearman 0.970; of the top 10%, 91% are the same." in text
-    assert "PCC between translating and denoising the same language, all parameters: 0.9" in text
+    assert "PCC between translating and denoising the same language, all parameters, corrected for noise: 0.9" in text
 
 
 # metrics

@@ -128,7 +128,7 @@ def test_the_headline_table_holds_both_runs(reported_pair: Path) -> None:
             "subset == 'low' and group_a != group_b"
         )
         assert re.search(
-            rf"{label} ?0\.\d+ ?0\.\d+ ?{frame['pcc'].mean():.3f}", text.replace("BLEU, 90% pruned", "")
+            rf"{label} ?0\.\d+ ?0\.\d+ ?{frame['corrected'].mean():.3f}", text.replace("BLEU, 90% pruned", "")
         ), label
 
 
@@ -245,7 +245,7 @@ def compared(difference: float, half: float) -> inputs.Inputs:
 
 
 def test_a_change_that_noise_may_have_made_is_said_to_be_none_that_can_be_told() -> None:
-    what = "Mean PCC, 90% low-sensitive parameters, translation: b minus a is"
+    what = "Mean PCC corrected for noise, low-sensitive parameters, translation: b minus a is"
     assert summary.changes(compared(-0.05, 0.01)) == [f"{what} −0.050 (−0.060 to −0.040)."]
     unsure = f"{what} −0.050 (−0.110 to +0.010), which cannot be told from no change."
     assert summary.changes(compared(-0.05, 0.06)) == [unsure]

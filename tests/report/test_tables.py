@@ -74,15 +74,15 @@ def test_the_table_of_systems_says_what_each_is_and_leaves_out_what_none_has() -
 
 def test_the_mean_change_stands_with_its_interval_and_the_pairs_that_moved_by_more_than_theirs() -> None:
     first = synthetic_run.correlation(FEW).query("subset == 'low'")
-    second = first.assign(pcc=first["pcc"] - 0.05)
-    second.loc[(second["group_a"] == "cat") & (second["group_b"] == "fao"), "pcc"] += 0.15
+    second = first.assign(corrected=first["corrected"] - 0.05)
+    second.loc[(second["group_a"] == "cat") & (second["group_b"] == "fao"), "corrected"] += 0.15
     frame = synthetic_tables.comparison(first, second)
-    mean = {"task": "mt", "subset": "low", "pcc_a": 0.7, "pcc_b": 0.65, "difference": -0.05, "difference_low": -0.07,
-            "difference_high": -0.03, "paired": True}  # fmt: skip
+    mean = {"task": "mt", "subset": "low", "corrected_a": 0.7, "corrected_b": 0.65, "difference": -0.05,
+            "difference_low": -0.07, "difference_high": -0.03, "paired": True}  # fmt: skip
     frame = pd.concat([frame, pd.DataFrame([mean])], ignore_index=True).assign(run="b − a")
     (row,) = tables.differences(frame).shown().to_dict("records")
     assert row == {
-        "Subset": "90% low-sensitive parameters", "First": "0.700", "Second": "0.650", "Change": "-0.050",
+        "Subset": "low-sensitive parameters", "First": "0.700", "Second": "0.650", "Change": "-0.050",
         "95% from": "-0.070", "to": "-0.030", "Pairs": "6", "Down": "5", "Up": "1",
     }  # fmt: skip
 

@@ -131,7 +131,7 @@ def test_signature_is_written_out_in_full() -> None:
     checkpoint, data = backend.provenance.checkpoint_sha256[:8], backend.provenance.data_sha256[:8]
     assert signature_of(backend, replace(QUICK, mode="train", skip_nonfinite=True)) == (
         "S|task:mt|dir:xxx-eng|groups:3|split:train|loss:nll/token|mode:train|abs:batch|batches:6|tokens:40|"
-        "rest:mixed/T1|sigma:2.5e-10|seed:1|nonfinite:skipped|micro_batches:4|dtype:fp32|"
+        "rest:mixed/T1|sigma:2.5e-10|high:0.1|seed:1|nonfinite:skipped|micro_batches:4|dtype:fp32|"
         f"ckpt:{checkpoint}|data:{data}|v:{__version__}"
     )
 

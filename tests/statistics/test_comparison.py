@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from sensikit.parameters import sample_of
 from sensikit.run import Run
 from sensikit.sensitivity.taylor import blocks_of
 from sensikit.statistics.comparison import check_comparable, correlation_difference, paired
-from sensikit.statistics.correlation import correlation_table
+from sensikit.statistics.halves import DESIGNS, balanced
+from tests.statistics.test_noise import obvious_corrected
 from tests.support import handmade
 from tests.support.batched import CODES, SHAPES, batches, groups_of
 
@@ -27,64 +28,98 @@ def two(path: Path) -> tuple[Run, Run, list[dict[str, np.ndarray]]]:
     return runs[0], runs[1], drawn
 
 
-def left(drawn: dict[str, np.ndarray], a: str, b: str, inside: np.ndarray) -> np.ndarray:
-    """The PCC of two languages without each of twenty blocks of batches, computed anew each time."""
-    found = []
-    for block in range(20):
-        kept = []
-        for code in (a, b):
-            edges = np.cumsum([0, *blocks_of(len(drawn[code]))])
-            rows = np.delete(drawn[code], np.s_[edges[block] : edges[block + 1]], axis=0)
-            kept.append(rows.mean(axis=0)[inside])
-        found.append(np.corrcoef(*kept)[0, 1])
-    return np.array(found)
+def in_halves(drawn: Sequence[dict[str, np.ndarray]], borders: Sequence[Sequence[int]]) -> np.ndarray:
+    """The corrected PCC of each pair in both halves of 19 splits, computed anew: (19, 2, subsets, runs, pairs).
+
+    `borders` are the runs that share one.
+    """
+    found = np.empty((19, 2, 3, len(drawn), 3))
+    for split, first in enumerate(balanced(20)):
+        for half, kept in enumerate((first, ~first)):
+            stored = []
+            for rows in drawn:
+                for code in CODES:
+                    layout = blocks_of(len(rows[code]))
+                    edges = np.cumsum([0, *layout])
+                    parts = [rows[code][edges[g] : edges[g + 1]].mean(axis=0) for g in np.flatnonzero(kept)]
+                    stored.append((np.array(parts), np.array(layout)[kept]))
+            means = [np.average(parts, axis=0, weights=layout) for parts, layout in stored]
+            for sharing in borders:
+                members = groups_of([means[3 * run + i] for run in sharing for i in range(3)])
+                for run, (at, inside) in itertools.product(sharing, enumerate(members.values())):
+                    for pair, sides in enumerate(itertools.combinations(range(3), 2)):
+                        chosen = [stored[3 * run + i] for i in sides]
+                        found[split, half, at, run, pair] = obvious_corrected(
+                            [parts[:, inside] for parts, _ in chosen], [layout for _, layout in chosen]
+                        )
+    return found
 
 
-def error(without: np.ndarray) -> float:
-    return float(np.sqrt(19 / 20 * ((without - without.mean()) ** 2).sum()))
+def widths(found: np.ndarray) -> np.ndarray:
+    """Half widths of the difference between two runs, (subsets, pairs + 1); the last is of the mean."""
+    changes = found[:, :, :, 1] - found[:, :, :, 0]
+    changes = np.concatenate([changes, changes.mean(axis=-1, keepdims=True)], axis=-1)
+    return stats.t.ppf(0.975, 19) * np.sqrt(((changes[:, 0] - changes[:, 1]) ** 2 / 4).mean(axis=0))
 
 
-def test_difference_is_b_minus_a_of_what_each_run_says_itself(tmp_path: Path) -> None:
+def test_difference_is_of_the_corrected_pcc_with_one_border_for_all_runs(tmp_path: Path) -> None:
     a, b, _ = two(tmp_path)
-    found = correlation_difference(a, b).set_index(KEY)
-    tables = [correlation_table(run).set_index(KEY)["pcc"] for run in (a, b)]
-    for key in itertools.product(("all", "high", "low"), CODES, CODES):
-        if key[1] != key[2]:
-            assert found.at[key, "pcc_a"] == tables[0][key]
-            assert found.at[key, "pcc_b"] == tables[1][key]
-            assert found.at[key, "difference"] == tables[1][key] - tables[0][key]
+    third = handmade.run_of_batches(tmp_path / "c", batches(3), shapes=SHAPES)
+    for runs, beside in (((a, b), ()), ((a, b, third), (b, third))):
+        found = correlation_difference(a, b, beside=beside).set_index(KEY)
+        members = groups_of([handmade.flat(run, code) for run in runs for code in CODES])
+        for (subset, inside), pair in itertools.product(members.items(), itertools.permutations(CODES, 2)):
+            values = []
+            for run in (a, b):
+                stored = {
+                    code: (handmade.flat(run, code)[inside], handmade.flat(run, code, "half")[inside]) for code in pair
+                }
+                shared = []
+                for code, (whole, first) in stored.items():
+                    noted = run.manifest["sets"][f"mt/{code}"]
+                    n, n1 = noted["batches"], noted["half_batches"]
+                    shared.append(np.cov(first, (n * whole - n1 * first) / (n - n1))[0, 1])
+                values.append(np.cov(*(whole for whole, _ in stored.values()))[0, 1] / np.sqrt(np.prod(shared)))
+            row = found.loc[(subset, *pair)]
+            assert [row["corrected_a"], row["corrected_b"]] == pytest.approx(values, rel=1e-4)
+            assert row["difference"] == row["corrected_b"] - row["corrected_a"]
+            assert row["parameters"] == inside.sum()
     assert len(found) == 3 * (6 + 1)
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_interval_is_that_of_the_difference_without_each_block(tmp_path: Path, together: bool) -> None:
+@pytest.mark.parametrize("third", [False, True])
+def test_interval_is_of_both_halves_of_the_batches_each_with_its_border(tmp_path: Path, third: bool) -> None:
     a, b, drawn = two(tmp_path)
-    if not together:
-        b.manifest["sets"]["mt/cat"]["drawn"] = "other sentences"
-    found = correlation_difference(a, b).set_index(KEY)
-    assert (found["paired"] == together).all()
-    subsets = [groups_of([handmade.flat(run, code) for code in CODES]) for run in (a, b)]
-    for subset, first, second in itertools.product(("all", "high", "low"), CODES, CODES):
-        if first == second:
-            continue
-        sides = [left(each, first, second, of[subset]) for each, of in zip(drawn, subsets, strict=True)]
-        spread = error(sides[1] - sides[0]) if together else np.hypot(error(sides[0]), error(sides[1]))
-        row = found.loc[(subset, first, second)]
-        width = stats.t.ppf(0.975, 19) * spread
-        assert row["difference_high"] - row["difference"] == pytest.approx(width, rel=1e-4)
-        assert row["difference"] - row["difference_low"] == pytest.approx(width, rel=1e-4)
-
-
-def test_the_mean_over_pairs_has_an_interval_of_its_own(tmp_path: Path) -> None:
-    a, b, drawn = two(tmp_path)
-    found = correlation_difference(a, b).set_index(KEY)
-    pairs = list(itertools.combinations(CODES, 2))
-    everything = np.ones(71, dtype=bool)
-    sides = [np.mean([left(each, *pair, everything) for pair in pairs], axis=0) for each in drawn]
+    drawn += [batches(3)] * third
+    beside = [handmade.run_of_batches(tmp_path / "c", drawn[2], shapes=SHAPES)] if third else []
+    found = correlation_difference(a, b, beside=beside).set_index(KEY)
+    expected = widths(in_halves(drawn, [range(len(drawn))]))
+    for at, subset in enumerate(("all", "high", "low")):
+        for pair, sides in enumerate([*itertools.combinations(CODES, 2), ("", "")]):
+            row = found.loc[(subset, *sides)]
+            assert row["difference_high"] - row["difference"] == pytest.approx(expected[at, pair], rel=1e-3)
+            assert row["difference"] - row["difference_low"] == pytest.approx(expected[at, pair], rel=1e-3)
     mean = found.loc[("all", "", "")]
-    assert mean["difference"] == pytest.approx(np.mean([found.at[("all", *pair), "difference"] for pair in pairs]))
-    width = stats.t.ppf(0.975, 19) * error(sides[1] - sides[0])
-    assert mean["difference_high"] - mean["difference"] == pytest.approx(width, rel=1e-4)
+    sides = list(itertools.combinations(CODES, 2))
+    assert mean["difference"] == pytest.approx(np.mean([found.at[("all", *pair), "difference"] for pair in sides]))
+
+
+@pytest.mark.parametrize("count", DESIGNS)
+def test_splits_into_halves_are_even_and_balanced(count: int) -> None:
+    signs = np.where(balanced(count), 1, -1)
+    assert not signs.sum(axis=1).any()
+    assert np.array_equal(signs @ signs.T, count * np.eye(count - 1))
+    # so that of a mean they give its variance, exactly
+    values = np.random.default_rng(0).normal(size=count)
+    assert ((signs @ values / count) ** 2).mean() == pytest.approx(values.var(ddof=1) / count)
+
+
+def test_a_language_of_too_few_blocks_has_differences_without_intervals(tmp_path: Path) -> None:
+    drawn = [batches(seed, counts=(40, 2, 30)) for seed in (1, 2)]
+    a, b = (handmade.run_of_batches(tmp_path / name, each) for name, each in zip("ab", drawn, strict=True))
+    found = correlation_difference(a, b)
+    assert found["difference_low"].isna().all()
+    assert found["difference"].notna().any()
 
 
 def test_a_run_against_itself_differs_by_nothing_without_doubt(tmp_path: Path) -> None:
@@ -94,18 +129,15 @@ def test_a_run_against_itself_differs_by_nothing_without_doubt(tmp_path: Path) -
 
 
 def test_what_makes_a_block_unusual_for_both_models_cancels(tmp_path: Path) -> None:
-    drawn = batches(3)
-    much = {code: rows * np.linspace(1, 1.2, rows.shape[1]) for code, rows in drawn.items()}
-    a, b = (handmade.run_of_batches(tmp_path / name, rows) for name, rows in (("a", drawn), ("b", much)))
-    together = correlation_difference(a, b)
-    b.manifest["provenance"]["data_sha256"] = "2" * 64
-    apart = correlation_difference(a, b)
+    drawn, other = batches(3), batches(3)
+    much, apart = ({code: rows * np.linspace(1, 1.2, rows.shape[1]) for code, rows in each.items()}
+                   for each in (drawn, {code: np.roll(rows, 7, axis=0) for code, rows in other.items()}))  # fmt: skip
+    runs = [handmade.run_of_batches(tmp_path / str(i), rows) for i, rows in enumerate((drawn, much, apart))]
 
     def width(found: pd.DataFrame) -> pd.Series:
         return found["difference_high"] - found["difference_low"]
 
-    assert (width(together) < width(apart) / 2).all()
-    assert not apart["paired"].any()
+    assert (width(correlation_difference(*runs[:2])) < width(correlation_difference(runs[0], runs[2])) / 2).all()
 
 
 def changed(field: str, value: object) -> Callable[[Run], None]:
@@ -133,6 +165,7 @@ def one_group_less(run: Run) -> None:
         (changed("mode", "train"), "the mode is train here"),
         (changed("split", "valid"), "the split is valid here"),
         (changed("reduction", "sum"), "the reduction is sum here"),
+        (changed("high", 0.2), "the high is 0.2 here"),
         (one_more_batch, "the batches are 43, 26, 40 here and 43, 25, 40 there"),
         (one_group_less, "the groups are cat, nob here and cat, fur, nob there"),
     ],

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sensikit.errors import RunError
 from sensikit.sensitivity.taylor import blocks_of
 from sensikit.statistics.correlation import correlation_table
 from tests.support import handmade
@@ -78,6 +79,8 @@ def test_scaling_the_loss_leaves_every_number_as_it_was(tmp_path: Path) -> None:
     drawn = batches(5)
     one = table(handmade.run_of_batches(tmp_path / "one", drawn, shapes=SHAPES))
     two = table(handmade.run_of_batches(tmp_path / "two", {c: 64 * rows for c, rows in drawn.items()}, shapes=SHAPES))
+    logs = [each.pop("log_pcc") for each in (one, two)]  # log 64 is no number that a float has
+    pd.testing.assert_series_equal(*logs, rtol=1e-9)
     pd.testing.assert_frame_equal(one, two, check_exact=True)
 
 
@@ -93,16 +96,16 @@ def test_a_constant_language_has_no_correlation_and_does_not_crash(tmp_path: Pat
     rows = batches(7)["cat"]
     constant = np.ones_like(rows)
     found = table(handmade.run_of_batches(tmp_path / "run", {"cat": rows, "nob": constant}, shapes=SHAPES))
-    assert found.loc[("all", "cat", "nob"), ["pcc", "pcc_low", "ceiling"]].isna().all()
+    assert found.loc[("all", "cat", "nob"), ["pcc", "pcc_low", "ceiling", "corrected", "spearman"]].isna().all()
     assert found.at[("all", "cat", "cat"), "pcc"] == 1
 
 
 # the noise ceiling
 
 
-def test_ceiling_by_hand_is_spearman_brown_of_two_halves(tmp_path: Path) -> None:
-    # cat: halves (1,2,3,4) and (2,1,4,3) correlate at 0.6, so two of them at 2·0.6/1.6 = 0.75
-    # nob: halves (1,2,3,4) and (1,3,2,4) correlate at 0.8, so 1.6/1.8
+def test_ceiling_by_hand_is_what_two_halves_share(tmp_path: Path) -> None:
+    # cat: halves (1,2,3,4) and (2,1,4,3) have the covariance 0.6 of their variance, and their mean 0.8: 0.75 of it
+    # nob: halves (1,2,3,4) and (1,3,2,4) 0.8, and their mean 0.9: 1.6/1.8
     first = {"cat": [1.0, 2, 3, 4], "nob": [1.0, 2, 3, 4]}
     whole = {"cat": [1.5, 1.5, 3.5, 3.5], "nob": [1.0, 2.5, 2.5, 4]}
     found = table(handmade.run(tmp_path / "run", whole, halves=first)).loc["all"]
@@ -115,13 +118,14 @@ def test_ceiling_by_hand_is_spearman_brown_of_two_halves(tmp_path: Path) -> None
 
 
 def test_second_half_is_rebuilt_from_the_whole_by_batch_counts(tmp_path: Path) -> None:
-    # one batch of three in the first half: whole = (first + 2·second)/3; taking whole − first instead gives another r
+    # one batch of three in the first half: whole = (first + 2·second)/3, whose variance is (1 + 4 + 4·0.6)/9 of that of
+    # a half; taking whole − first instead gives another covariance than 0.6
     first, second = np.array([1.0, 2, 3, 4]), np.array([2.0, 1, 4, 3])
     whole = {"cat": (first + 2 * second) / 3, "nob": (first + 2 * first) / 3}
     counts = {code: (3, 1, [1, 2]) for code in whole}
     blocks = {code: np.stack([first, second]) for code in whole}
     run = handmade.run(tmp_path / "run", whole, halves={"cat": first, "nob": first}, counts=counts, blocks=blocks)
-    assert table(run).at[("all", "cat", "nob"), "reliability_a"] == pytest.approx(0.75, rel=1e-6)
+    assert table(run).at[("all", "cat", "nob"), "reliability_a"] == pytest.approx(0.6 * 9 / 7.4, rel=1e-6)
 
 
 def test_ceiling_of_every_group_is_that_of_its_own_parameters(tmp_path: Path) -> None:
@@ -133,8 +137,8 @@ def test_ceiling_of_every_group_is_that_of_its_own_parameters(tmp_path: Path) ->
         middle = int(np.cumsum(blocks_of(len(rows)))[9]) if len(rows) >= 20 else len(rows) // 2
         first, second = rows[:middle].mean(axis=0), rows[middle:].mean(axis=0)
         for subset, inside in members.items():
-            r = np.corrcoef(first[inside], second[inside])[0, 1]
-            assert found.at[(subset, code, code), "reliability_a"] == pytest.approx(2 * r / (1 + r), abs=1e-5)
+            shared = np.cov(first[inside], second[inside])[0, 1] / np.var(rows.mean(axis=0)[inside], ddof=1)
+            assert found.at[(subset, code, code), "reliability_a"] == pytest.approx(shared, abs=1e-5)
 
 
 def test_ceiling_of_a_language_that_does_not_agree_with_itself_is_zero_not_imaginary(tmp_path: Path) -> None:
@@ -148,23 +152,33 @@ def test_ceiling_of_a_language_that_does_not_agree_with_itself_is_zero_not_imagi
 # the correlation without the noise
 
 
-def test_disattenuated_is_the_pcc_over_its_ceiling_and_may_exceed_one(tmp_path: Path) -> None:
+def test_the_corrected_pcc_by_hand_may_exceed_one(tmp_path: Path) -> None:
     # reliabilities 0.75 and 1.6/1.8 as above; the PCC of (1.5, 1.5, 3.5, 3.5) and (1, 2.5, 2.5, 4) is 3/√18
     first = {"cat": [1.0, 2, 3, 4], "nob": [1.0, 2, 3, 4]}
     whole = {"cat": [1.5, 1.5, 3.5, 3.5], "nob": [1.0, 2.5, 2.5, 4]}
     found = table(handmade.run(tmp_path / "run", whole, halves=first)).loc["all"]
     assert found.at[("cat", "nob"), "pcc"] == pytest.approx(3 / np.sqrt(18), rel=1e-12)
-    assert found.at[("cat", "nob"), "disattenuated"] == pytest.approx(3 / np.sqrt(18 * 0.75 * 1.6 / 1.8), rel=1e-12)
+    assert found.at[("cat", "nob"), "corrected"] == pytest.approx(3 / np.sqrt(18 * 0.75 * 1.6 / 1.8), rel=1e-12)
     # the same numbers under another name: no noise between the two, for all that there is in each
     whole["fur"], first["fur"] = whole["nob"], first["nob"]
     again = table(handmade.run(tmp_path / "alike", whole, halves=first)).loc["all"]
-    assert again.at[("fur", "nob"), "disattenuated"] == pytest.approx(1.8 / 1.6, rel=1e-12)
+    assert again.at[("fur", "nob"), "corrected"] == pytest.approx(1.8 / 1.6, rel=1e-12)
 
 
-def test_of_a_language_with_itself_or_without_a_ceiling_nothing_is_disattenuated(tmp_path: Path) -> None:
+def test_of_a_language_with_itself_or_without_a_ceiling_nothing_is_corrected(tmp_path: Path) -> None:
     halves = {"cat": [2.0, 1, 3, 4], "nob": [1.0, 2, 3, 4]}
     whole = {"cat": [2.5, 2, 2.5, 3], "nob": [1.0, 2, 3, 4]}  # cat does not agree with itself: the ceiling is 0
     found = table(handmade.run(tmp_path / "run", whole, halves=halves)).loc["all"]
     assert found["ceiling"].notna().all()
-    assert found["disattenuated"].isna().all()
+    assert found[["corrected", "corrected_low", "corrected_high"]].isna().all(axis=None)
     assert not np.isnan(found.at[("cat", "nob"), "pcc"])
+
+
+def test_the_share_of_the_high_group_is_that_of_the_analysis_unless_another_is_asked_for(tmp_path: Path) -> None:
+    run = handmade.run_of_batches(tmp_path / "run", batches(1), shapes=SHAPES)
+    run.analysis()["settings"]["high"] = 0.3
+    assert set(table(run)["parameters"]["high"]) == {21}
+    assert set(table(run, high=0.2)["parameters"]["high"]) == {14}
+    run.analysis()["settings"]["high"] = "much"
+    with pytest.raises(RunError, match="was analysed with 'much'"):
+        table(run)

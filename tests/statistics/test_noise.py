@@ -84,6 +84,54 @@ def test_interval_of_a_sample_stands_around_the_pcc_of_all_parameters(
         assert row["pcc_high"] == pytest.approx(high, abs=1e-5)
 
 
+def obvious_corrected(drawn: Sequence[np.ndarray], layouts: Sequence[Sequence[int]]) -> float:
+    """cov_ab/√(c_a·c_b) of two sets from block means (G, P) and batches by block; c over all pairs of two blocks."""
+    shared = []
+    for blocks, counts in zip(drawn, layouts, strict=True):
+        weights = np.outer(counts, counts) * (1 - np.eye(len(counts)))
+        shared.append(np.average(np.cov(blocks), weights=weights))
+    means = [np.average(blocks, axis=0, weights=counts) for blocks, counts in zip(drawn, layouts, strict=True)]
+    return float(np.cov(*means)[0, 1] / np.sqrt(shared[0] * shared[1]))
+
+
+def test_the_corrected_pcc_and_its_interval_by_hand(tmp_path: Path) -> None:
+    # three blocks of one batch over four parameters: Σ (x − x̄)(y − ȳ) of cat's blocks are 3 (first and second), 4 and
+    # 4, with nob's 5, 3 and 4; nob's blocks are all the same, 5
+    cat, nob = np.array([[1.0, 2, 3, 4], [2.0, 1, 4, 3], [1.0, 2, 4, 3]]), np.array([[1.0, 2, 3, 4]] * 3)
+    blocks, counts = {"cat": cat, "nob": nob}, {code: (3, 1, [1, 1, 1]) for code in ("cat", "nob")}
+    whole, halves = ({code: of(rows) for code, rows in blocks.items()} for of in (lambda x: x.mean(0), lambda x: x[0]))
+    row = table(handmade.run(tmp_path / "run", whole, halves=halves, blocks=blocks, counts=counts)).loc[
+        ("all", "cat", "nob")
+    ]
+    # the first batch against the two others is c of cat: (3 + 4)/2
+    assert row["corrected"] == pytest.approx(4 / np.sqrt(3.5 * 5), rel=1e-6)
+    # without the first, second and third block; t on two degrees of freedom
+    left = np.array([3.5 / np.sqrt(4 * 5), 4.5 / np.sqrt(4 * 5), 4 / np.sqrt(3 * 5)])
+    width = 4.302652729911275 * np.sqrt(2 / 3 * ((left - left.mean()) ** 2).sum())
+    assert row["corrected_high"] - row["corrected"] == pytest.approx(width, rel=1e-6)
+    assert row["corrected"] - row["corrected_low"] == pytest.approx(width, rel=1e-6)
+
+
+def test_the_interval_of_the_corrected_pcc_is_the_obvious_jackknife(tmp_path: Path) -> None:
+    drawn = batches(9)
+    run = handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES)
+    found, layouts = table(run), [blocks_of(len(drawn[code])) for code in CODES]
+    stored = [run.block_reader("mt", code)(0, SIZE).astype(np.float64) for code in CODES]
+    for subset, inside in groups_of([handmade.flat(run, code) for code in CODES]).items():
+        for a, b in itertools.combinations(range(3), 2):
+            left = [
+                obvious_corrected(
+                    [np.delete(stored[i][:, inside], g, axis=0) for i in (a, b)],
+                    [np.delete(layouts[i], g) for i in (a, b)],
+                )
+                for g in range(20)
+            ]
+            width = stats.t.ppf(0.975, 19) * np.sqrt(19 / 20 * ((left - np.mean(left)) ** 2).sum())
+            row = found.loc[(subset, CODES[a], CODES[b])]
+            assert row["corrected_high"] - row["corrected"] == pytest.approx(width, rel=1e-4)
+            assert row["corrected"] - row["corrected_low"] == pytest.approx(width, rel=1e-4)
+
+
 def test_a_language_with_fewer_batches_than_blocks_has_intervals_too(tmp_path: Path) -> None:
     # 12 batches make 12 blocks; the 20 blocks of the others are joined to 12, for blocks are left out in pairs
     drawn = batches(11, CODES, (60, 12, 200))
@@ -109,9 +157,10 @@ def test_without_one_block_by_hand(tmp_path: Path) -> None:
     counts = {code: (2, 1, [1, 1]) for code in blocks}
     run = handmade.run(tmp_path / "run", whole, blocks=blocks, counts=counts)
     found = left_out(run, [("mt", "cat"), ("mt", "nob")], np.array([True, True, False, False]))
-    assert found["all"][:, 0, 1] == pytest.approx([0.6, 1.0], rel=1e-12)
-    assert found["high"][:, 0, 1] == pytest.approx([-1, 1], rel=1e-12)
-    assert found["low"][:, 0, 1] == pytest.approx([-1, 1], rel=1e-12)
+    assert found["all"].pcc[:, 0, 1] == pytest.approx([0.6, 1.0], rel=1e-12)
+    assert found["high"].pcc[:, 0, 1] == pytest.approx([-1, 1], rel=1e-12)
+    assert found["low"].pcc[:, 0, 1] == pytest.approx([-1, 1], rel=1e-12)
+    assert np.isnan(found["all"].corrected).all()  # of one block, nothing tells S from noise
 
 
 def test_blocks_weigh_as_many_batches_as_they_hold(tmp_path: Path) -> None:
@@ -120,7 +169,7 @@ def test_blocks_weigh_as_many_batches_as_they_hold(tmp_path: Path) -> None:
     whole = {code: np.average(table, axis=0, weights=[1, 1, 2]) for code, table in blocks.items()}
     counts = {code: (4, 1, [1, 1, 2]) for code in blocks}
     run = handmade.run(tmp_path / "run", whole, blocks=blocks, counts=counts)
-    found = left_out(run, [("mt", "cat"), ("mt", "nob")], np.zeros(3, dtype=bool))["all"]
+    found = left_out(run, [("mt", "cat"), ("mt", "nob")], np.zeros(3, dtype=bool))["all"].pcc
     assert found[1, 0, 1] == pytest.approx(np.corrcoef([2, 2, 1], [2, 1, 0])[0, 1], rel=1e-6)
 
 
@@ -128,7 +177,7 @@ def test_intervals_are_symmetric_in_the_two_languages(tmp_path: Path) -> None:
     run = handmade.run_of_batches(tmp_path / "run", batches(12), shapes=SHAPES)
     is_high = high_of([handmade.flat(run, c) for c in CODES])
     for without in left_out(run, [("mt", code) for code in CODES], is_high).values():
-        assert np.array_equal(without, without.transpose(0, 2, 1))
+        assert all(np.array_equal(each, each.transpose(0, 2, 1)) for each in without)
 
 
 def test_a_perfect_correlation_has_no_interval_and_does_not_crash() -> None:

@@ -39,7 +39,7 @@ EVERY = (
 ORDERS = ("specificity", "reverse", "sensitivity", "magnitude")
 SIGNATURE = (
     "S|task:mt|dir:xxx-eng|groups:15|split:train|loss:nll/token|mode:eval|abs:batch|batches:500|tokens:{tokens}|"
-    "rest:mixed/T1|sigma:2.4e-12|seed:1|dtype:fp32|ckpt:5e1fca5e|data:0ddba115|v:0.2.0"
+    "rest:mixed/T1|sigma:2.4e-12|high:0.1|seed:1|dtype:fp32|ckpt:5e1fca5e|data:0ddba115|v:0.2.0"
 )
 COMMAND = "sensikit analyze synthetic/checkpoint_best.pt --data synthetic/data --out synthetic/run"
 
@@ -73,8 +73,10 @@ def correlation(languages: dict[str, dict[str, Any]], seed: int = 0, drop: float
                 value[a, b] = pcc
                 ceiling = float(np.sqrt(reliable[a] * reliable[b]))
                 half = 0.0 if a == b else spread * 0.06
-                bounds = (pcc - half, pcc + half, ceiling, pcc / ceiling)
-                rows.append(("mt", subset, a, b, pcc, *bounds, reliable[a], reliable[b], parameters))
+                true = (np.nan,) * 3 if a == b else tuple((pcc + step) / ceiling for step in (0, -half, half))
+                observed = (pcc, pcc - half, pcc + half, ceiling, reliable[a], reliable[b])
+                beside = (pcc - 0.1, pcc - 0.05, parameters, parameters // 1000, parameters)
+                rows.append(("mt", subset, a, b, *true, *observed, *beside))
     return CORRELATION.frame(rows)
 
 

@@ -98,8 +98,8 @@ def scores(bleu: float, half: float, metrics: Sequence[str]) -> list[dict[str, A
 def comparison(first: pd.DataFrame, second: pd.DataFrame, half: float = 0.02) -> pd.DataFrame:
     """Return the comparison of two correlation.csv: second minus first, `half` the width of each interval."""
     key = ["task", "subset", "group_a", "group_b"]
-    both = first[[*key, "pcc"]].merge(second[[*key, "pcc"]], on=key, suffixes=("_a", "_b"))
-    both["difference"] = both["pcc_b"] - both["pcc_a"]
+    both = first[[*key, "corrected", "parameters"]].merge(second[[*key, "corrected"]], on=key, suffixes=("_a", "_b"))
+    both["difference"] = both["corrected_b"] - both["corrected_a"]
     own = both["group_a"] == both["group_b"]
     both["difference_low"] = (both["difference"] - half).mask(own)
     both["difference_high"] = (both["difference"] + half).mask(own)
@@ -113,7 +113,9 @@ def similarity(languages: Languages, seed: int = 0) -> pd.DataFrame:
     for subset, centre in (("all", 0.9), ("high", 0.88), ("low", 0.6)):
         for code in languages:
             pcc = centre + rng.normal(0, 0.02) + seed / 20
-            rows.append(("mt", "denoise", subset, code, pcc, pcc - 0.01, pcc + 0.01, 0.98))
+            true = ((pcc + step) / 0.98 for step in (0, -0.01, 0.01))
+            size = {"all": 1000, "high": 100, "low": 900}[subset]
+            rows.append(("mt", "denoise", subset, code, *true, pcc, pcc - 0.01, pcc + 0.01, 0.98, size))
     return SIMILARITY.frame(rows)
 
 

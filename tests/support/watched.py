@@ -96,6 +96,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "rest": {"rest": "pooled"},
     "rest_temperature": {"rest_temperature": 2.0},
     "sigma": {"sigma": 2e-8},
+    "high": {"high": 0.2},
     "seed": {"seed": 2},
     "skip_nonfinite": {"skip_nonfinite": True},
 }
