@@ -34,7 +34,8 @@ def audit(
     )
     for code, rows in table.groupby("group", sort=False):
         shown = (
-            f"{row.statistic} {row.value:.3f} ({row.value_low:.3f} to {row.value_high:.3f})"
+            f"{row.statistic} {row.value:.3f}"
+            + (f" ({row.value_low:.3f} to {row.value_high:.3f})" if row.value_low == row.value_low else "")
             for row in rows.itertuples()
         )
         typer.echo(f"{code}  {'  '.join(shown)}")

@@ -22,7 +22,7 @@ from sensikit.progress import progress
 from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.planning import Plan, check_source, redrawn
-from sensikit.sensitivity.strata import LEVELS, RESAMPLES, STATISTICS, Sample, intervals, sample
+from sensikit.sensitivity.strata import LEVELS, STATISTICS, Sample, intervals, sample
 from sensikit.sensitivity.taylor import added
 from sensikit.settings import AnalysisSettings
 from sensikit.signature import signature
@@ -106,7 +106,7 @@ def audit(
             rows.append(_rows(task, code, samples[code], taylor, exact))
             facts = {"sampled": len(taylor), "batches": len(used[code])}
             signed = audit_signature(run, settings, parameters, len(used[code]))
-            for name, (value, low, high) in intervals(taylor, exact, samples[code], settings.seed).items():
+            for name, (value, low, high) in intervals(taylor, exact, samples[code]).items():
                 found = {"statistic": name, "value": value, "value_low": low, "value_high": high}
                 summary.append({"task": task, "group": code, **found, **facts, "signature": signed, "command": command})
         table = SUMMARY.frame(summary)
@@ -136,7 +136,7 @@ def audit_signature(run: Run, settings: AnalysisSettings, parameters: int, batch
         tokens=run.analysis(settings.task)["tokens"],
         params=parameters,
         strata=f"component*S@{'/'.join(map(str, LEVELS))}",
-        ci=f"bootstrap/{RESAMPLES}",
+        ci="jackknife",
         seed=settings.seed,
         dtype="fp64",
         ckpt=run.manifest["provenance"]["checkpoint_sha256"][:8],
