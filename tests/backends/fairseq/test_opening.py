@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from sensikit.backends.fairseq.opening import FairseqModel, open_checkpoint
 from sensikit.backends.fairseq.settings import trained
 from sensikit.errors import CheckpointError, DataError, OptionError
 from sensikit.parameters import registry
-from sensikit.settings import Decoding
+from sensikit.settings import Decoding, Tiers
 from tests.conftest import HELD_OUT, LANGUAGES, write_corpus
 from tests.support.checkpoints import MIXED, content_of, edited, translation, values
 
@@ -50,6 +51,22 @@ def test_a_tied_embedding_is_one_parameter(tiny_backend: FairseqModel) -> None:
     assert first.name == "encoder.embed_tokens.weight"
     assert set(first.aliases) == {"decoder.embed_tokens.weight", "decoder.output_projection.weight"}
     assert len({parameter.name for parameter in parameters}) == len(parameters) == 89
+
+
+def test_tiers_that_are_given_come_before_those_of_the_data_and_monolingual_text_is_counted(
+    tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
+    manifest["languages"]["fao"]["mono"] = 5000
+    (data / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    # cat, nob, fao: 240, 200, 160 pairs; high and low begin at 220 and 180 in the data
+    given = Tiers(tiers=f"{LANGUAGES['nob']},{LANGUAGES['nob']}", tier=("cat=very-low",))
+    groups = open_checkpoint(tiny_checkpoint, data, device="cpu", tiers=given).task("mt").groups
+    assert {key: group.tier for key, group in groups.items()} == {"cat": "Very Low", "nob": "High", "fao": "Very Low"}
+    assert {key: group.mono for key, group in groups.items()} == {"cat": None, "nob": None, "fao": 5000}
+    with pytest.raises(OptionError, match="--tier: isl is no group here; choose among cat, nob, fao"):
+        open_checkpoint(tiny_checkpoint, data, device="cpu", tiers=Tiers(tier=("isl=high",)))
 
 
 def test_bare_data_directory(tiny_checkpoint: Path, tiny_data: Path) -> None:
