@@ -10,6 +10,7 @@ import pandas as pd
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL, SIGNIFICANCE
+from sensikit.evaluation.tables import DECODED, decoded
 from sensikit.figures.correlation import mean_changes, pairs
 from sensikit.figures.curves import CHOSEN, curve
 from sensikit.figures.frames import of_metric, of_task
@@ -130,6 +131,8 @@ def _pruning(frame: pd.DataFrame) -> Iterator[str]:
             f"{last['value']:{shown}}"
         )
     yield text + "."
+    if METRICS[metric].decodes and frame["signature"].dropna().map(decoded).any():
+        yield DECODED
     if METRICS[metric].higher and start["value"].mean() < NEAR_0:
         yield f"{name} is near 0 before anything is pruned: its pruning curves, and the shares of it kept, say nothing."
     if "truncated" in frame and (start["truncated"] > 0).any():

@@ -69,11 +69,23 @@ def test_tiers_that_are_given_come_before_those_of_the_data_and_monolingual_text
         open_checkpoint(tiny_checkpoint, data, device="cpu", tiers=Tiers(tier=("isl=high",)))
 
 
-def test_bare_data_directory(tiny_checkpoint: Path, tiny_data: Path) -> None:
-    found = open_checkpoint(tiny_checkpoint, tiny_data / "bin", device="cpu")
+def test_bare_data_directory(tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(tiny_data / "bin", tmp_path / "bare"))
+    found = open_checkpoint(tiny_checkpoint, bare, device="cpu")
     catalan = found.task("mt").groups["cat"]
     assert (catalan.name, catalan.tier, catalan.sizes["train"]) == ("Catalan", "Very Low", LANGUAGES["cat"])
     assert translation(found).translate("cat", "test", TEST).references_from == "binarised"
+
+
+def test_the_binaries_that_corpus_made_have_the_raw_references_of_their_directory(
+    tiny_checkpoint: Path, tiny_data: Path
+) -> None:
+    found, whole = (open_checkpoint(tiny_checkpoint, path, device="cpu") for path in (tiny_data / "bin", tiny_data))
+    assert found.task("mt").groups == whole.task("mt").groups
+    assert found.provenance.data_sha256 == whole.provenance.data_sha256
+    translations = translation(found).translate("cat", "test", TEST)
+    assert translations.references_from == "text"
+    assert translations.references == (tiny_data / "text/test.cat-eng.eng").read_text(encoding="utf-8").splitlines()
 
 
 def test_half_precision_weights_are_loaded_as_single(tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path) -> None:
