@@ -46,9 +46,7 @@ def digest(path: Path, root: Path, manifest: Mapping[str, Any]) -> str:
     return found
 
 
-def group_of(
-    key: str, pair: Pair | None, sizes: Mapping[str, int], manifest: Mapping[str, Any], tiers: Tiers
-) -> Group:
+def group_of(key: str, pair: Pair | None, sizes: Mapping[str, int], manifest: Mapping[str, Any], tiers: Tiers) -> Group:
     """Return the group of a pair, or of a language alone, with what a manifest knows of its languages and tiers.
 
     Args:

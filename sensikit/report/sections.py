@@ -126,7 +126,9 @@ def correlation(inputs: Inputs) -> Iterator[Entry]:
         table = tables.correlation(inputs.tables[CORRELATION.name])
         yield Entry("correlation", "Correlation by subset", CORRELATION.name, table, caption)
     compared = [
-        each.table.assign(run=f"{each.second.label} − {each.first.label}")
+        each.table.assign(
+            run=f"{each.second.label} − {each.first.label}", first=each.first.label, second=each.second.label
+        )
         for each in inputs.comparisons
         if each.table is not None
     ]

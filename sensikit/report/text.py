@@ -158,7 +158,8 @@ def _enough(frame: pd.DataFrame) -> Iterator[str]:
             f"{SUBSETS['low']}, {TASKS.get(task, task)}"
         )
         short = at[at["0.95"] > at["batches"]]["group"]
-        yield f"{text}; 0.95 takes more batches than there are of {joined(short)}." if len(short) else f"{text}."
+        lacking = "any language" if len(short) == len(at) > 1 else joined(short) if len(short) else ""
+        yield f"{text}; 0.95 takes more batches than there are of {lacking}." if lacking else f"{text}."
 
 
 def _audit(frame: pd.DataFrame) -> Iterator[str]:

@@ -193,10 +193,10 @@ def intervals(one: Float, other: Float, sample: Sample) -> dict[str, tuple[float
     The variance is that of a jackknife: each parameter is left out in turn, and the others of its stratum take its
     weight. Of Spearman's it is that of Fisher's z, and the interval reaches from the value to the value without the
     bias that the jackknife finds, and beyond both: where a parameter stands for many, one swap of two ranks weighs too
-    much. The interval of the agreement is Wilson's (1927), of as many parameters as would vary so much, but no more than those of
-    the top count for (Kish, 1965), so that a sample without a disagreement does not exclude one. A sample of fewer
-    than `FEWEST` has NaN for ends, and so has Pearson's: a few parameters decide it, and a sample may have none of
-    them. Where every parameter was taken, nothing varies.
+    much. The interval of the agreement is Wilson's (1927), of as many parameters as would vary so much, but no more
+    than those of the top count for (Kish, 1965), so that a sample without a disagreement does not exclude one. A
+    sample of fewer than `FEWEST` has NaN for ends, and so has Pearson's: a few parameters decide it, and a sample may
+    have none of them. Where every parameter was taken, nothing varies.
 
     By simulation (200 samples each, of the sensitivities and errors of the demo's model) intervals of 100 and of 200
     parameters cover the value of all parameters .89 to .93 and .93 to .95 (Spearman), .99 and .97 to .98 (agreement).

@@ -285,7 +285,9 @@ def test_references_that_are_decoded_from_binaries_are_told_of_at_every_number(t
         assert len(said) == 8
         assert not any(said) if raw else all(said)
         for name in ("pruning.csv", "pruning-cross.csv"):
-            write_text(run / name, (run / name).read_text(encoding="utf-8").replace("P|protect", "P|refs:binarised|protect"))
+            write_text(
+                run / name, (run / name).read_text(encoding="utf-8").replace("P|protect", "P|refs:binarised|protect")
+            )
     scores = synthetic_tables.write_evaluation(tmp_path / "scores", FEW)
     write_json(scores / "manifest.json", {**read_json(scores / "manifest.json"), "signature": "E|refs:binarised|v:1"})
     quality = [each for each in sections.quality(inputs.gather([scores])) if each.source == "tiers.csv"]
