@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -57,9 +58,9 @@ def data_statistics(groups: Groups, *, width: float = COLUMN) -> Drawn:
             mec="black",
             label="monolingual sentences",
         )
-    known = table[["train", "mono"]].stack()
+    known = table[["train", "mono"]].astype(float).to_numpy()
     ax.set_yscale("log")
-    ax.set_ylim(known.min() / 1.5, known.max() * 1.5)
+    ax.set_ylim(float(np.nanmin(known)) / 1.5, float(np.nanmax(known)) * 1.5)
     log_ticks(ax.yaxis)
     ax.set_xticks(table.index, table["group"])
     ax.set_xlim(-0.6, len(table) - 0.4)

@@ -54,8 +54,7 @@ def test_a_reliability_that_is_not_positive_or_not_defined_is_not_drawn() -> Non
 
 def test_runs_have_a_row_of_panels_each() -> None:
     frame = two(lambda seed: synthetic_tables.convergence({"cat": LANGUAGES["cat"]}, seed))
-    figure, _, caption = figures.convergence_curves(frame, LANGUAGES)
-    axes = figure.axes
+    axes = figures.convergence_curves(frame, LANGUAGES).figure.axes
     assert [ax.get_title() for ax in axes] == [
         "10% high-sensitive parameters", "90% low-sensitive parameters", "all parameters", "", "", "",
     ]  # fmt: skip
