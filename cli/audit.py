@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -34,9 +35,9 @@ def audit(
     )
     for code, rows in table.groupby("group", sort=False):
         shown = (
-            f"{row.statistic} {row.value:.3f}"
-            + (f" ({row.value_low:.3f} to {row.value_high:.3f})" if row.value_low == row.value_low else "")
-            for row in rows.itertuples()
+            f"{row['statistic']} {row['value']:.3f}"
+            + ("" if math.isnan(row["value_low"]) else f" ({row['value_low']:.3f} to {row['value_high']:.3f})")
+            for row in rows.to_dict("records")
         )
         typer.echo(f"{code}  {'  '.join(shown)}")
     typer.echo(table["signature"].iloc[0])

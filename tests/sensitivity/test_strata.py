@@ -10,6 +10,7 @@ from scipy import stats
 from sensikit.errors import OptionError
 from sensikit.parameters import Parameter
 from sensikit.run import Run
+from sensikit.sensitivity import strata
 from sensikit.sensitivity.strata import (
     CLASSES,
     FEWEST,
@@ -286,9 +287,13 @@ def covered(run: Run, noise: float, count: int, repeats: int) -> tuple[dict[str,
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.3])
-def test_an_interval_of_the_audit_never_excludes_its_own_estimate_and_covers_the_truth(run: Run, noise: float) -> None:
+def test_an_interval_of_the_audit_never_excludes_its_own_estimate_and_covers_the_truth(
+    run: Run, noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held, own_held = covered(run, noise, FEWEST, 25)
     assert own_held
+    monkeypatch.setattr(strata, "FEWEST", 0)
+    assert covered(run, noise, 46, 25)[1]  # as few as no interval is given for
     assert all(share >= 0.76 for share in held.values()), held  # of .9, 1 in 50 draws of 25 has less
 
 
