@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +40,9 @@ def audit(
         return
     for code, rows in table.groupby("group", sort=False):
         shown = (
-            f"{row.statistic} {row.value:.3f} ({row.value_low:.3f} to {row.value_high:.3f})"
-            for row in rows.itertuples()
+            f"{row['statistic']} {row['value']:.3f}"
+            + ("" if math.isnan(row["value_low"]) else f" ({row['value_low']:.3f} to {row['value_high']:.3f})")
+            for row in rows.to_dict("records")
         )
         typer.echo(f"{code}  {'  '.join(shown)}")
     typer.echo(table["signature"].iloc[0])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from sensikit.settings import Loading, Options, names_of, option
+from sensikit.settings import Loading, Options, Tiers, names_of, option
 
 if TYPE_CHECKING:
     from sensikit.backends.base import Model
@@ -130,12 +130,13 @@ class Opening(Groups):
     pairs: tuple[str, ...] | None = option(None, "In place of a direction: cat-fra,spa-fra.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     loading: Loading = field(default_factory=Loading)
+    levels: Tiers = field(default_factory=Tiers)
 
     def open(self, checkpoint: Path, data: Path) -> Model:
         """Return a model with its data."""
         from sensikit.backends import open_model
 
-        return open_model(checkpoint, data, self.direction, self.device, self.pairs, self.loading)
+        return open_model(checkpoint, data, self.direction, self.device, self.pairs, self.loading, self.levels)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ class Folder:
         """Refuse the groups of a note where one lacks its name, family, tier or sizes, each a number."""
         for key, group in groups.items():
             cls.hold(group, {"name": str, "family": str, "tier": str, "sizes": dict}, where, f"{key}'s ")
-            if any(type(size) is not int for size in group["sizes"].values()):
+            mono = group.get("mono")
+            if any(type(size) is not int for size in (*group["sizes"].values(), 0 if mono is None else mono)):
                 raise cls.lacks(f"{key}'s sizes", where)
 
     @classmethod

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ENGLISH = "eng"
 TIERS = HIGH, LOW, VERY_LOW = "High", "Low", "Very Low"
+_LEVELS = {each.lower(): each for each in TIERS}
 UNKNOWN = "Unknown"
 ALONE = "xxx"
 """The direction of groups that are languages alone."""
@@ -200,6 +201,19 @@ def read_tiers(text: str) -> tuple[int, int]:
     return high, low
 
 
+def read_level(text: str, option: str = "--tier") -> tuple[str, str]:
+    """Return (key of a group, tier) of an option such as cat=high or fao=very-low.
+
+    Raises:
+        OptionError: if it does not have that form, or the tier is none of the three.
+    """
+    key, _, level = text.partition("=")
+    found = _LEVELS.get(level.strip().lower().replace("-", " "))
+    if not key.strip() or not found:
+        raise OptionError(option, f"{text!r} is not GROUP=high, =low or =very-low", "as in cat=high,fao=very-low")
+    return standard(key.strip()), found
+
+
 def read_name(text: str) -> tuple[str, tuple[str, str, str]]:
     """Return (code, (name, family, tier)) of an option such as cat=Catalan:Western Romance; empty means as usual.
 
@@ -208,7 +222,7 @@ def read_name(text: str) -> tuple[str, tuple[str, str, str]]:
     """
     code, equals, rest = text.partition("=")
     name, family, level, *more = [*rest.split(":"), "", ""]
-    tiers = {each.lower(): each for each in (HIGH, LOW, VERY_LOW, "")}
+    tiers = {**_LEVELS, "": ""}
     if not (code and equals and rest) or any(more) or level.lower() not in tiers or canonical(code) is None:
         raise OptionError(
             "--name", f"{text!r} is not CODE=NAME:FAMILY or CODE=NAME:FAMILY:TIER", "as in cat=Catalan:Romance"
@@ -228,6 +242,7 @@ class Group:
         family: of the language that tells it from the others; of the source, where both do.
         tier: High, Low or Very Low; Unknown without a training set.
         sizes: examples by split.
+        mono: sentences of text in the language alone, beside its pairs; None where nothing says how many.
     """
 
     key: str
@@ -237,6 +252,7 @@ class Group:
     family: str
     tier: str
     sizes: dict[str, int] = field(default_factory=dict)
+    mono: int | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return what a manifest says of the group under its key."""

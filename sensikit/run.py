@@ -6,7 +6,7 @@ its flat order is that of the registry in the manifest, which holds:
 format, version, versions  of the run, of sensikit, and of Python, torch and numpy
 direction                  what finds the groups again: "xxx-eng", "eng-xxx", or pairs joined by +
 provenance                 framework, checkpoint and data, with their SHA-256, and how the checkpoint was loaded
-groups                     those measured, by key, in order: source, target, name, family, tier, sizes by split
+groups                     those measured, by key, in order: source, target, name, family, tier, sizes by split, mono
 parameters                 the registry, in flat order; parameter_count and prunable_count are scalars in it
 analyses                   by task: signature, settings, tokens (T), notes, command
 sets                       by task/name: counts, σ, the SHA-256 of each file

@@ -12,6 +12,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
 from sensikit.errors import OptionError
+from sensikit.languages import read_level, read_tiers, standard
 
 T = TypeVar("T")
 
@@ -136,6 +137,40 @@ class Loading(Options):
         """Return what is not as usual."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {each.name: values[each.name] for each in fields(self) if values[each.name] != each.default}
+
+
+@dataclass(frozen=True)
+class Tiers(Options):
+    """The resource levels of groups, in place of those that are kept with the data or follow from their sizes."""
+
+    tiers: str | None = option(
+        None, "HIGH,LOW: fewest training examples of a High and of a Low group; by default as kept with the data."
+    )
+    tier: tuple[str, ...] | None = option(None, "Of single groups: cat=high,isl=low,fao=very-low.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.thresholds, self.levels  # what cannot be read is refused as it is given
+
+    @property
+    def thresholds(self) -> tuple[int, int] | None:
+        """The two thresholds, where they are given."""
+        return None if self.tiers is None else read_tiers(self.tiers)
+
+    @property
+    def levels(self) -> dict[str, str]:
+        """The tiers of single groups, by key."""
+        return dict(map(read_level, self.tier or ()))
+
+    def check(self, groups: Sequence[str]) -> None:
+        """Refuse the tier of a group that is none of these.
+
+        Raises:
+            OptionError: naming it.
+        """
+        for key in self.levels:
+            if key not in map(standard, groups):
+                raise OptionError("--tier", f"{key} is no group here", f"choose among {', '.join(groups)}")
 
 
 @dataclass(frozen=True)

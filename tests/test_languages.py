@@ -2,6 +2,7 @@ import pytest
 
 from sensikit.errors import OptionError
 from sensikit.languages import FAMILIES, canonical, described, family_of, name_of, read_name, read_tiers, tier
+from sensikit.settings import Tiers
 
 M15 = ["nso", "run", "ssw", "ind", "msa", "tgl", "nob", "isl", "fao", "slv", "ltz", "lim", "cat", "glg", "fur"]
 M8 = ["fuv", "kmb", "lug", "nya", "swh", "umb", "wol", "zul"]
@@ -122,6 +123,17 @@ def test_tiers_are_read_from_an_option() -> None:
 def test_other_tiers_are_refused(text: str) -> None:
     with pytest.raises(OptionError, match="--tiers"):
         read_tiers(text)
+
+
+def test_the_tier_of_a_group_is_read_from_an_option() -> None:
+    found = Tiers(tier=("ca=high", "isl=Very Low", "cat-fra=very-low")).levels
+    assert found == {"cat": "High", "isl": "Very Low", "cat-fra": "Very Low"}
+
+
+@pytest.mark.parametrize("text", ["cat", "cat=", "=high", "cat=middle", "cat=unknown"])
+def test_other_tiers_of_groups_are_refused(text: str) -> None:
+    with pytest.raises(OptionError, match=r"--tier: .*; as in cat=high"):
+        Tiers(tier=(text,))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sensikit.backends.base import Model, is_file
 from sensikit.errors import OptionError
-from sensikit.settings import Loading
+from sensikit.settings import Loading, Tiers
 
 if TYPE_CHECKING:
     from sensikit.backends.inspection import Contents
@@ -21,6 +21,7 @@ def open_model(
     device: str = "auto",
     pairs: Sequence[str] | None = None,
     loading: Loading | None = None,
+    tiers: Tiers | None = None,
 ) -> Model:
     """Return a model with its data; nothing inside the checkpoint is run.
 
@@ -36,6 +37,7 @@ def open_model(
         device: "auto", "cpu", "cuda" or "cuda:N".
         pairs: instead of a direction, such as ["cat-fra", "spa-fra"].
         loading: of Hugging Face's models alone.
+        tiers: of the groups, in place of those of the data.
 
     Raises:
         CheckpointError, DataError, OptionError, MissingDependencyError: in one line, what is wrong and what to do.
@@ -44,12 +46,12 @@ def open_model(
     if not is_file(checkpoint):
         from sensikit.backends.huggingface.opening import open_directory
 
-        return open_directory(checkpoint, data, direction, device, pairs, loading)
+        return open_directory(checkpoint, data, direction, device, pairs, loading, tiers)
     from sensikit.backends.fairseq.opening import open_checkpoint
 
     for name in loading.given():
         raise OptionError(f"--{name}", f"is of Hugging Face's models, and {checkpoint} is fairseq's", "leave it out")
-    return open_checkpoint(checkpoint, data, direction, device, pairs)
+    return open_checkpoint(checkpoint, data, direction, device, pairs, tiers)
 
 
 def first_task(checkpoint: Path, revision: str | None = None) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sensikit.errors import DataError
 from sensikit.files import read_json, sha256, unreadable
-from sensikit.languages import THRESHOLDS, Group, Pair, grouped
+from sensikit.languages import THRESHOLDS, Group, Pair, grouped, standard
+from sensikit.settings import Tiers
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
@@ -44,7 +46,7 @@ def digest(path: Path, root: Path, manifest: Mapping[str, Any]) -> str:
     return found
 
 
-def group_of(key: str, pair: Pair | None, sizes: Mapping[str, int], manifest: Mapping[str, Any]) -> Group:
+def group_of(key: str, pair: Pair | None, sizes: Mapping[str, int], manifest: Mapping[str, Any], tiers: Tiers) -> Group:
     """Return the group of a pair, or of a language alone, with what a manifest knows of its languages and tiers.
 
     Args:
@@ -52,13 +54,16 @@ def group_of(key: str, pair: Pair | None, sizes: Mapping[str, int], manifest: Ma
         pair: (source, target); None of a language alone.
         sizes: examples by split.
         manifest: empty where there is none.
+        tiers: what is given in place of what it knows of them.
     """
-    tiers = manifest.get("tiers")
-    high, low = (tiers.get(name) if isinstance(tiers, dict) else None for name in ("high", "low"))
-    thresholds = (high, low) if isinstance(high, int) and isinstance(low, int) else THRESHOLDS
-    noted = {
-        code: {name: str(entry[name]) for name in ("name", "family", "tier") if entry.get(name)}
-        for code, entry in manifest.get("languages", {}).items()
-        if isinstance(entry, dict)
-    }
-    return grouped(key, pair, sizes, noted, thresholds)
+    kept = manifest.get("tiers")
+    high, low = (kept.get(name) if isinstance(kept, dict) else None for name in ("high", "low"))
+    thresholds = tiers.thresholds or ((high, low) if isinstance(high, int) and isinstance(low, int) else THRESHOLDS)
+    languages = {code: entry for code, entry in manifest.get("languages", {}).items() if isinstance(entry, dict)}
+    names = ("name", "family") if tiers.thresholds else ("name", "family", "tier")
+    noted = {code: {name: str(entry[name]) for name in names if entry.get(name)} for code, entry in languages.items()}
+    group = grouped(key, pair, sizes, noted, thresholds)
+    mono = languages.get(key, {}).get("mono") if pair else None
+    return replace(
+        group, tier=tiers.levels.get(standard(key), group.tier), mono=mono if type(mono) is int and mono > 0 else None
+    )

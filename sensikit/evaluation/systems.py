@@ -322,7 +322,8 @@ def _signature(folder: Translated, settings: EvaluationSettings) -> str:
 
 
 def _notes(folder: Translated, settings: EvaluationSettings) -> list[str]:
-    return [
+    first = [quality_tables.DECODED] if quality_tables.decoded(_signature(folder, settings)) else []
+    return first + [
         f"{system}, {group}: {count} sources longer than the model takes, translated in part"
         for system, group in _translated(folder, settings)
         if (count := folder.noted(system, group)["truncated"])

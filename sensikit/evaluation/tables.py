@@ -5,6 +5,7 @@ Frames are those of evaluation.csv, tiers.csv and significance.csv, of one direc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,17 @@ from sensikit.languages import TIERS
 from sensikit.tables import Table
 
 MARK = "*"
+
+DECODED = (
+    "The references are decoded from the binarised text, for no raw text stands beside it (text/SPLIT.SRC-TGT.LANG in "
+    "the data directory): these scores are not comparable with those against raw references (one model's translations "
+    "had BLEU 16.12 and 15.86)."
+)
+
+
+def decoded(signature: str) -> bool:
+    """Return whether a signature says that references were decoded from the binarised text."""
+    return re.search(r"\|refs:[^|]*binarised", signature) is not None
 
 
 def by_tier(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Table:

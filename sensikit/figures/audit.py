@@ -10,7 +10,8 @@ from sensikit.figures.frames import Groups, of_run, of_task, runs
 from sensikit.figures.panels import canvas, panels, power_of_ten
 from sensikit.figures.spread import placed
 from sensikit.figures.style import COLOURS, FULL, MUTED, Drawn, styled
-from sensikit.figures.words import span
+from sensikit.figures.words import joined, span
+from sensikit.sensitivity.strata import FEWEST
 
 STATISTICS = {"spearman": "Spearman", "pearson": "Pearson", "top10_agreement": "top 10%"}
 MANY = 2000  # points of a panel beyond which a vector file would be too large
@@ -98,8 +99,13 @@ def _caption(frame: pd.DataFrame, summary: pd.DataFrame) -> str:
         "Each point is a parameter: the sensitivity that its gradient estimates (Eq. 2) against the change of the loss "
         "when it is set to zero (Eq. 1), mean of the absolute values over the same batches, in double precision; on "
         f"the line the two are equal. Of each language, {span(sampled, ',d')} parameters were sampled; batches: "
-        f"{span(batches, ',d')}. The statistics weight each stratum by its size, intervals are 95%. "
+        f"{span(batches, ',d')}. The statistics weight each stratum by its size; "
     )
+    ends = summary[summary["value_low"].notna()]["statistic"].map(STATISTICS).unique()
+    text += f"intervals are 95%, of {joined(ends)}" if len(ends) else "none has an interval"
+    if "Pearson" not in ends:
+        text += f": of fewer than {FEWEST} parameters none would hold, nor one of Pearson's, which a few of them decide"
+    text += ". "
     zero = int(((frame["taylor"] <= 0) | (frame["exact"] <= 0)).sum())
     text += f"Not drawn: {zero} with a value of 0. " if zero else ""
     least = summary[summary["statistic"] == "spearman"]["value"]

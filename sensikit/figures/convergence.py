@@ -10,14 +10,13 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from scipy.special import expit, logit
 
 from sensikit.figures.frames import Groups, of_run, of_task, present, runs
-from sensikit.figures.panels import canvas, plain, ruled
-from sensikit.figures.style import COLOURS, FULL, Drawn, styled
+from sensikit.figures.panels import canvas, legend_below, plain, ruled
+from sensikit.figures.style import FULL, NO_TIER, TIERS, Drawn, styled
 from sensikit.figures.words import SUBSETS
 from sensikit.statistics.convergence import answer
 
 TICKS = (0.01, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 COUNTS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
-TIER_LINES = {"High": (COLOURS[0], "-"), "Low": (COLOURS[4], (0, (4, 1.5))), "Very Low": (COLOURS[3], (0, (1, 1)))}
 
 
 @styled
@@ -47,6 +46,7 @@ def convergence_curves(frame: pd.DataFrame, groups: Groups, *, task: str = "", w
     _scales(grid[0][0], frame)
     for ax in grid.ravel():  # once the scale that they share is known
         _names(ax)
+    legend_below(figure, list(grid.ravel()), list(TIERS))
     answers = [
         f"{label}: {answer(of_run(frame, label), str(frame['task'].iloc[0]))}".removeprefix(": ") for label in labels
     ]
@@ -73,10 +73,13 @@ def _scales(ax: Axes, frame: pd.DataFrame) -> None:
 def _lines(ax: Axes, frame: pd.DataFrame, groups: Groups) -> None:
     for key in present(groups, frame["group"]):
         points = frame[frame["group"] == key].sort_values("batches")
-        colour, dashes = TIER_LINES.get(groups[key]["tier"], ("#7d7d7d", "-"))
-        ax.plot(points["batches"], points["reliability"], color=colour, linestyle=dashes, linewidth=1.0, gid=key)
+        look = TIERS.get(groups[key]["tier"], NO_TIER)
+        ax.plot(
+            points["batches"], points["reliability"], color=look.colour, linestyle=look.dashes, linewidth=1.0, gid=key,
+            label=look.name,
+        )  # fmt: skip
         bounds = points["reliability_low"], points["reliability_high"]
-        ax.fill_between(points["batches"], *bounds, color=colour, alpha=0.10, linewidth=0)
+        ax.fill_between(points["batches"], *bounds, color=look.colour, alpha=0.10, linewidth=0)
 
 
 def _names(ax: Axes) -> None:
@@ -105,7 +108,5 @@ def _caption(frame: pd.DataFrame, groups: Groups) -> str:
         "batches in each, which is half of what there are at the end of a line. On these axes reliability that grows "
         "as with independent batches (Spearman–Brown) is a straight line. "
     )
-    tiers = [tier for tier in TIER_LINES if any(of["tier"] == tier for of in groups.values())]
-    looks = {"High": "solid", "Low": "dashed", "Very Low": "dotted"}
-    text += f"Lines by resource level: {', '.join(f'{looks[tier]} {tier}' for tier in tiers)}. " if tiers else ""
+    text += "Lines by resource level. " if any(of["tier"] in TIERS for of in groups.values()) else ""
     return text + ("Bands are 95% intervals." if frame["reliability_low"].notna().any() else "").strip()

@@ -1,4 +1,4 @@
-"""Quality against the share of parameters pruned (Figures 3 and 9)."""
+"""Quality against the share of the prunable parameters that is pruned (Figures 3 and 9)."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ def _finish(axes: Sequence[Axes], points: pd.DataFrame, change: bool = False) ->
     if not change and METRICS[metric].higher:
         axes[0].set_ylim(bottom=0)
     for ax in axes:
-        ax.set_xlabel("parameters pruned")
+        ax.set_xlabel("prunable parameters pruned")
         ax.set_ylabel(f"change in {scale_of(metric)}" if change else scale_of(metric))
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
         if change or not METRICS[metric].higher:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from sensikit.figures.frames import Groups, examples_of
-from sensikit.figures.panels import canvas, log_ticks, ruled
-from sensikit.figures.style import COLUMN, FULL, INK, MUTED, RULE, TIERS, Drawn, styled
+from sensikit.figures.panels import canvas, legend_below, log_ticks, ruled
+from sensikit.figures.style import COLUMN, FULL, INK, MUTED, NO_TIER, RULE, TIERS, Drawn, styled
 
 
 def sizes(groups: Groups) -> pd.DataFrame:
@@ -30,7 +30,9 @@ def sizes(groups: Groups) -> pd.DataFrame:
 
 @styled
 def data_statistics(groups: Groups, *, width: float = COLUMN) -> Drawn:
-    """Return bars of the training examples of each group on a logarithmic scale, in descending order, by tier.
+    """Return the training examples of each group on a logarithmic scale, in descending order, with a mark by tier.
+
+    Points, not bars: a logarithmic scale has no 0 for a bar to stand on.
 
     Args:
         groups: key → {name, family, tier, sizes}, and mono (sentences) where it is known.
@@ -39,22 +41,39 @@ def data_statistics(groups: Groups, *, width: float = COLUMN) -> Drawn:
     table = sizes(groups)
     figure = canvas(width, width * 0.6)
     ax = figure.subplots()
-    ax.bar(table["group"], table["train"], color=[TIERS.get(tier, MUTED) for tier in table["tier"]], width=0.7)
-    handles: list[Artist] = [Patch(color=TIERS[tier], label=tier) for tier in TIERS if tier in set(table["tier"])]
+    for line in (*TIERS.values(), NO_TIER):
+        at = table["tier"] == line.name if line is not NO_TIER else ~table["tier"].isin(list(TIERS))
+        if at.any():
+            ax.plot(
+                table.index[at], table["train"][at], linestyle="", marker=line.marker, color=line.colour, markersize=5,
+                label=line.name,
+            )  # fmt: skip
     if table["mono"].notna().any():
-        ax.plot(table["group"], table["mono"], linestyle="", marker="D", mfc="white", mec="black", label="monolingual")
-        handles += ax.get_legend_handles_labels()[0]
+        ax.plot(
+            table.index,
+            table["mono"],
+            linestyle="",
+            marker="D",
+            mfc="white",
+            mec="black",
+            label="monolingual sentences",
+        )
+    known = table[["train", "mono"]].astype(float).to_numpy()
     ax.set_yscale("log")
-    ax.set_ylim(bottom=10 ** (len(str(int(max(1, table["train"].min())))) - 1) / 2)
+    ax.set_ylim(float(np.nanmin(known)) / 1.5, float(np.nanmax(known)) * 1.5)
     log_ticks(ax.yaxis)
+    ax.set_xticks(table.index, table["group"])
+    ax.set_xlim(-0.6, len(table) - 0.4)
     examples = f"{examples_of(groups)} for training"
     ax.set_ylabel(examples)
     ax.tick_params(axis="x", length=0, rotation=0 if len(table) <= 10 else 90)
     ruled(ax, "y")
-    ax.legend(handles=handles, loc="upper right", ncols=1)
+    legend_below(figure, [ax])
     tiers = [f"{(table['tier'] == tier).sum()} {tier}" for tier in TIERS if (table["tier"] == tier).any()]
     levels = f"; resource levels: {', '.join(tiers)}" if tiers else ""
     caption = f"{examples.capitalize()} of {len(table)} languages, on a logarithmic scale{levels}."
+    if table["mono"].notna().any():
+        caption += f" Diamonds: sentences of monolingual text, of {table['mono'].notna().sum()} of them."
     return Drawn(figure, table, caption)
 
 

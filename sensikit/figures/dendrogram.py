@@ -13,7 +13,7 @@ from scipy.spatial.distance import squareform
 from sensikit.figures.correlation import VALUES, matrix, measured
 from sensikit.figures.frames import Groups, families, of_run, of_task, order, runs
 from sensikit.figures.panels import canvas, panels
-from sensikit.figures.style import COLOURS, FULL, INK, MUTED, Drawn, styled
+from sensikit.figures.style import FULL, INK, MUTED, Drawn, styled
 from sensikit.figures.words import subset_names
 
 
@@ -34,7 +34,7 @@ def dendrogram(
 
     Args:
         frame: the rows of correlation.csv, with a column `run` where there are several runs.
-        groups: key → {name, family, tier, sizes}; a family has one colour.
+        groups: key → {name, family, tier, sizes}.
         subset: high, low or all.
         task: by default the first of the table.
         value: see `correlation_heatmaps`.
@@ -58,7 +58,7 @@ def dendrogram(
     noise = "" if value == "corrected" else " Noise moves small languages out to the root."
     caption = (
         f"Languages clustered by how alike their sensitivities are ({name}): average linkage of 1 − {VALUES[value]}; "
-        f"two branches meet at the mean distance of their languages.{noise} Families, with a colour each: {kin}."
+        f"two branches meet at the mean distance of their languages.{noise} Families: {kin}."
     )
     merges = [
         {"run": label, "subset": subset, "step": step, "first": first, "second": second, "distance": distance}
@@ -103,7 +103,4 @@ def _draw(ax: Axes, keys: list[str], linkage: np.ndarray, groups: Groups, initia
     kin = [groups[key]["family"] for key in leaves]
     names = [f"{key} · {initials[family]}" for key, family in zip(leaves, kin, strict=True)]
     ax.set_yticks([5 + 10 * place for place in range(len(leaves))], names)
-    colours = {family: COLOURS[at % len(COLOURS)] for at, family in enumerate(initials)}
-    for tick, family in zip(ax.get_yticklabels(), kin, strict=True):
-        tick.set_color(colours[family])
     ax.set_ylim(10 * len(leaves), 0)

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from sensikit.figures.frames import Groups, families
-from sensikit.figures.style import INK, MUTED
+from sensikit.figures.style import INK, MUTED, contrast
 
 SEQUENTIAL = "YlGnBu"  # one hue direction, dark for much: readable in grey print and with any colour blindness
 DIVERGING = "RdBu_r"  # blue below, red above: told apart with any of the common colour blindnesses
@@ -42,7 +43,10 @@ def heat_map(
         annot=written.to_numpy() if size >= SMALLEST else False, fmt="", annot_kws={"size": size},
         linewidths=0.4, linecolor="white", xticklabels=True, yticklabels=True,
     )  # fmt: skip
-    for text in ax.texts:
+    shown = values.to_numpy(dtype=float)
+    pale = light_on(shown[~np.isnan(shown)], limits, palette)
+    for text, light in zip(ax.texts, pale, strict=bool(ax.texts)):
+        text.set_color("white" if light else "black")  # one of the two has a contrast of 4.5 with any colour
         text.set_in_layout(False)  # they stand inside the panel, and there are many
     ax.set_facecolor(UNMEASURED)
     ax.tick_params(length=0, pad=1.5, labelsize=min(6.5, max(cell * 0.62, SMALLEST)))
@@ -87,10 +91,16 @@ def places(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[int, int]]:
     return [(place[b], place[a]) for a, b in zip(frame["group_a"], frame["group_b"], strict=True)]
 
 
+def light_on(values: Any, limits: tuple[float, float], palette: str) -> Any:
+    """Return of which values (n,) the cell is so dark that white stands out from it more than black does."""
+    place = (np.asarray(values, dtype=float) - limits[0]) / (limits[1] - limits[0])
+    colours = colormaps[palette](np.clip(place, 0, 1))
+    return contrast(colours, "white") > contrast(colours, "black")
+
+
 def dark(values: pd.Series[Any], limits: tuple[float, float], palette: str) -> pd.Series[Any]:
     """Return which values have a dark cell, where a mark must be light."""
-    place = (values - limits[0]) / (limits[1] - limits[0])
-    return place > 0.55 if palette == SEQUENTIAL else (place - 0.5).abs() > 0.35
+    return pd.Series(light_on(values, limits, palette), index=values.index)
 
 
 def dots(ax: Axes, places: Sequence[tuple[int, int]], light: Sequence[bool], size: float, gid: str) -> None:

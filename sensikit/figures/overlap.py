@@ -40,9 +40,9 @@ def overlap_heatmaps(frame: pd.DataFrame, groups: Groups, *, task: str = "", wid
     for ax, (share, label) in zip(axes, shown, strict=True):
         of_panel = of_run(frame[frame["share"] == share], label)
         values = matrix(of_panel, keys)
-        small = float(values.to_numpy(dtype=float, na_value=0.0).max()) < 0.1
-        group_map(ax, values, values.map(lambda each, small=small: written(each, small)), limits, groups, side)
-        expected = f"top {percent(share)} by D (by chance {of_panel['expected'].mean():.2f})"
+        chance = float(of_panel["expected"].mean())
+        group_map(ax, values, values.map(lambda each, chance=chance: written(each, chance)), limits, groups, side)
+        expected = f"top {percent(share)} by D (by chance {written(chance, chance)})"
         ax.set_title(f"{label} · {expected}" if label else expected, pad=4)
     colour_bar(figure, axes, limits, "vertical", "Jaccard overlap")
     caption = (
@@ -63,6 +63,14 @@ def matrix(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return pd.DataFrame(values, index=keys, columns=keys)
 
 
-def written(value: float, small: bool) -> str:
-    """Return an overlap as text: with three digits where all of a panel are small."""
-    return "" if math.isnan(value) else f"{value:.3f}"[1:] if small else f"{value:.2f}"
+def written(value: float, chance: float) -> str:
+    """Return an overlap as text, with as many decimals as give the one by chance two digits: .0003 where that is .0050.
+
+    One that is smaller still is less than the last decimal; none at all is 0.
+    """
+    if math.isnan(value):
+        return ""
+    decimals = 1 - math.floor(math.log10(chance)) if 0 < chance < 1 else 2
+    if 0 < value < 0.5 * 10**-decimals:
+        return f"<{10**-decimals:.{decimals}f}".replace("0.", ".", 1)
+    return f"{value:.{decimals}f}".replace("0.", ".", 1) if value else "0"

@@ -43,9 +43,10 @@ def beside(count: int, index: int, of: int) -> list[float]:
     return [place - 0.35 + 0.7 / of * (index + 0.5) for place in range(count)]
 
 
-def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Put one legend for all panels under them, where there is more than one line to tell apart."""
+def legend_below(figure: Figure, axes: Sequence[Axes], first: Sequence[str] = ()) -> None:
+    """Put one legend for all panels under them, where there is more than one line to tell apart; `first` come first."""
     lines = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    lines = {text: lines[text] for text in dict.fromkeys([*first, *lines]) if text in lines}
     if len(lines) > 1:
         columns = min(len(lines), max(1, int(figure.get_figwidth() / 1.3)))
         figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=columns)

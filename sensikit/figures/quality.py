@@ -16,8 +16,7 @@ from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, TIERS, Dra
 from sensikit.figures.words import scale_of
 
 LOOKS = {
-    ALL: (INK, "o", "-", 1.6), "High": (COLOURS[0], "s", (0, (4, 1.5)), 1.0),
-    "Low": (COLOURS[1], "^", (0, (5, 1, 1, 1)), 1.0), "Very Low": (COLOURS[2], "v", (0, (1, 1)), 1.0),
+    ALL: (INK, "o", "-", 1.6), **{tier: (line.colour, line.marker, line.dashes, 1.0) for tier, line in TIERS.items()},
 }  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def balance(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float
         "Right: the share of a language's total sensitivity that its top 10% of parameters hold; less is more even."
     )
     if "cv" in table:
-        caption += f" Standard deviation over mean: {table['cv'].min():.2f} to {table['cv'].max():.2f}."
+        caption += f" Standard deviation ÷ mean of all parameters: {span(table['cv'], '.2f')}."
     return Drawn(figure, table, caption)
 
 
@@ -182,7 +182,7 @@ def sensitivity_violins(
         )  # fmt: skip
     upper.set_ylabel(f"sensitivity, {power_of_ten(unit)} nats")
     second.set_ylabel(f"standard deviation\n(open marks), {power_of_ten(unit)} nats")
-    lower.set_ylabel("standard deviation\n÷ mean")
+    lower.set_ylabel("standard deviation\n÷ mean, without\nthe top 1%")
     lower.set_xticks(range(len(keys)), list(map(shown, keys)))
     ruled(lower, "y")
     upper.set_ylim(bottom=0)
@@ -245,5 +245,5 @@ def _violins_caption(table: pd.DataFrame) -> str:
     return (
         "Distribution of the sensitivities S(θ,B_l) over the parameters, the top 1% removed; all violins have the same "
         f"area{left}. Open marks: standard deviation, on the right axis. It moves with the scale of the loss, so below "
-        f"it stands its ratio to the mean, where lower means more balanced: {', '.join(spans)}."
+        f"it stands its ratio to the mean, both without the top 1%; lower means more balanced: {', '.join(spans)}."
     )

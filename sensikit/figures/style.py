@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec
 
 import matplotlib
+import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from sensikit.files import replacing, write_text
@@ -27,7 +29,6 @@ COLUMN, FULL = 3.3, 6.9
 INK, MUTED, RULE = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 # Okabe and Ito (2008), told apart with every common colour blindness
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-TIERS = {"High": "#1b4f72", "Low": "#5b9bc8", "Very Low": "#b9d6ea"}
 
 RC: Any = {
     "font.family": "sans-serif",
@@ -76,6 +77,32 @@ class Line:
     dashes: Any
     marker: str
     width: float = 1.0
+
+
+TIERS = {
+    # dark to bright, none of them a colour of a run; each can be read as text on white
+    "High": Line("High", "#2d1160", "-", "s"),
+    "Low": Line("Low", "#8c2981", (0, (4, 1.5)), "^"),
+    "Very Low": Line("Very Low", "#c92f5c", (0, (1, 1)), "v"),
+}
+NO_TIER = Line("no level", MUTED, "-", "o")
+"""Where it is not known how much text a group has."""
+
+
+def contrast(one: Any, other: Any) -> Any:
+    """Return the contrast ratio of two colours (or of arrays of RGB, (..., 3)), 1 to 21, as WCAG 2.1 defines it.
+
+    >>> float(contrast("white", "black"))
+    21.0
+    """
+    levels = [_luminance(colour) + 0.05 for colour in (one, other)]
+    return np.maximum(*levels) / np.minimum(*levels)
+
+
+def _luminance(colour: Any) -> Any:
+    parts = np.asarray(to_rgb(colour) if isinstance(colour, str) else colour)[..., :3]
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
 
 
 def run_line(index: int, label: str) -> Line:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -65,16 +65,35 @@ def quality(inputs: Inputs) -> Iterator[Entry]:
         yield from _evaluation(each, name, title)
     frame = inputs.tables.get(PRUNING.name)
     if frame is not None and not inputs.evaluations:
-        caption = "Mean over the languages of each resource level, and over all languages; nothing pruned."
-        table = tables.quality_by_tier(frame, inputs.groups)
-        yield Entry("quality", "Quality by resource level", PRUNING.name, table, caption)
-        caption = "Nothing pruned; the interval is a 95% bootstrap over the test sentences."
-        table = tables.quality_by_group(frame, inputs.groups)
-        yield Entry("quality-by-group", "Quality by language", PRUNING.name, table, caption)
+        yield from _told(_unpruned(frame, inputs), frame, metrics_of(frame)[0])
+
+
+def _unpruned(frame: pd.DataFrame, inputs: Inputs) -> Iterator[Entry]:
+    caption = "Mean over the languages of each resource level, and over all languages; nothing pruned."
+    table = tables.quality_by_tier(frame, inputs.groups)
+    yield Entry("quality", "Quality by resource level", PRUNING.name, table, caption)
+    caption = "Nothing pruned; the interval is a 95% bootstrap over the test sentences."
+    table = tables.quality_by_group(frame, inputs.groups)
+    yield Entry("quality-by-group", "Quality by language", PRUNING.name, table, caption)
+
+
+def _told(entries: Iterable[Entry], frame: pd.DataFrame, metric: str) -> Iterator[Entry]:
+    """Yield entries whose captions say it where the references of a sweep's translations are not raw text."""
+    if not METRICS[metric].decodes or not frame["signature"].dropna().map(quality_tables.decoded).any():
+        yield from entries
+        return
+    for each in entries:
+        if isinstance(each.content, Drawn):
+            drawn = each.content._replace(caption=f"{each.content.caption} {quality_tables.DECODED}")
+            yield replace(each, content=drawn)
+        else:
+            yield replace(each, caption=f"{each.caption} {quality_tables.DECODED}")
 
 
 def _evaluation(each: Evaluated, name: str, title: str) -> Iterator[Entry]:
     notes = " ".join(quality_tables.notes(each.manifest, each.tables)[:2])
+    if quality_tables.decoded(each.manifest["signature"]):
+        notes += f" {quality_tables.DECODED}"
     for stem, (what, table) in quality_tables.tables(each.tables).items():
         yield Entry(f"{stem}-{name}", f"{what}, {title}", BY_TIER.name, table, notes, evaluation=each)
     systems = each.manifest["systems"]
@@ -111,7 +130,9 @@ def correlation(inputs: Inputs) -> Iterator[Entry]:
         table = tables.correlation(inputs.tables[CORRELATION.name])
         yield Entry("correlation", "Correlation by subset", CORRELATION.name, table, caption)
     compared = [
-        each.table.assign(run=f"{each.second.label} − {each.first.label}")
+        each.table.assign(
+            run=f"{each.second.label} − {each.first.label}", first=each.first.label, second=each.second.label
+        )
         for each in inputs.comparisons
         if each.table is not None
     ]
@@ -190,12 +211,16 @@ def specificity(inputs: Inputs) -> Iterator[Entry]:
 def pruning(inputs: Inputs) -> Iterator[Entry]:
     """What happens when parameters are removed (Figures 3 and 9)? Curves, in numbers, tests, the cross matrix."""
     for frame, metric, suffix, of in _swept(inputs, PRUNING):
-        yield from _curves(inputs, frame, metric, suffix, of)
+        yield from _told(_curves(inputs, frame, metric, suffix, of), frame, metric)
     for frame, metric, suffix, of in _swept(inputs, CROSS):
-        for name in (name for name in dict.fromkeys(frame["order"]) if name != UNPRUNED):
-            drawn = figures.cross_matrix(frame, inputs.groups, metric, name=name)
-            title = f"Pruned for one language, evaluated on all: {line_of(name).name}{of}"
-            yield Entry(f"pruning-cross-{name}{suffix}", title, CROSS.name, drawn)
+        yield from _told(_crossed(inputs, frame, metric, suffix, of), frame, metric)
+
+
+def _crossed(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: str) -> Iterator[Entry]:
+    for name in (name for name in dict.fromkeys(frame["order"]) if name != UNPRUNED):
+        drawn = figures.cross_matrix(frame, inputs.groups, metric, name=name)
+        title = f"Pruned for one language, evaluated on all: {line_of(name).name}{of}"
+        yield Entry(f"pruning-cross-{name}{suffix}", title, CROSS.name, drawn)
 
 
 def _swept(inputs: Inputs, schema: Schema) -> Iterator[tuple[pd.DataFrame, str, str, str]]:

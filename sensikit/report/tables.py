@@ -178,7 +178,8 @@ def specificity(frame: pd.DataFrame, known: Groups) -> Table:
 def balance(frame: pd.DataFrame, known: Groups) -> Table:
     """Return how evenly S is spread over the parameters: its mean, deviation, and what the top 10% hold."""
     columns = {
-        "mean": ("Mean S", "#.3g"), "median": ("Median S", "#.3g"), "cv": ("Std / mean", ".2f"),
+        "mean": ("Mean S", "#.3g"), "median": ("Median S", "#.3g"), "cv": ("Std / mean, all", ".2f"),
+        "cv_below_top1": ("without top 1%", ".2f"),
         "share_top10": ("Held by top 10%", ".1%"), "zero_share": ("S = 0", ".2%"),
     }  # fmt: skip
     return _statistics(frame, known, columns)
@@ -188,24 +189,32 @@ def differences(frame: pd.DataFrame) -> Table:
     """Return the mean change in corrected PCC of two runs by subset, with its interval, and how many pairs moved.
 
     Args:
-        frame: rows of `comparison.correlation_difference`, with a column `run` that names the two.
+        frame: rows of `comparison.correlation_difference`, with a column `run` that names the two, `first` and
+            `second` that name each.
     """
     names, rows = subset_names(frame), []
+    of = {side: frame[side].iloc[0] if frame[side].nunique() == 1 else f"{side} run" for side in SIDES_OF}
     for label, task, subset, cells in _by_subset(frame):
         mean, once = mean_changes(cells).iloc[0], changed_pairs(cells)
         once = once[once["group_a"] < once["group_b"]]
         rows.append(
             {
-                "Run": label, "Task": task, "Subset": names[subset], "First": mean["corrected_a"],
-                "Second": mean["corrected_b"], "Change": mean["difference"], "95% from": mean["difference_low"],
-                "to": mean["difference_high"], "Pairs": len(once),
+                "Run": label, "Task": task, "Subset": names[subset], f"PCC, {of['first']}": mean["corrected_a"],
+                f"PCC, {of['second']}": mean["corrected_b"], "Change": mean["difference"],
+                "95% from": mean["difference_low"], "to": mean["difference_high"], "Pairs": len(once),
                 "Down": int((once["difference_high"] < 0).sum()),
                 "Up": int((once["difference_low"] > 0).sum()),
             }
         )  # fmt: skip
-    formats = {**dict.fromkeys(("First", "Second"), ".3f"), **dict.fromkeys(("Change", "95% from", "to"), "+.3f")}
+    formats = {
+        **dict.fromkeys((f"PCC, {name}" for name in of.values()), ".3f"),
+        **dict.fromkeys(("Change", "95% from", "to"), "+.3f"),
+    }
     return Table(_tidied(rows), formats)
 
+
+SIDES_OF = ("first", "second")
+"""The columns of two runs that are compared."""
 
 SIDES = {"cd": ("e", "d"), "mlm": ("e",), "dae": ("d",), "mass": ("d",)}
 """The losses of an objective, as the paper calls them: of the encoder and of the decoder."""
@@ -262,7 +271,7 @@ def curve_tests(tests: pd.DataFrame) -> Table:
     frame = pd.DataFrame(
         [
             {
-                "First": curve_of(row, "a"), "Second": curve_of(row, "b"), "Pruned": percent(row["ratio"]),
+                "First curve": curve_of(row, "a"), "Second curve": curve_of(row, "b"), "Pruned": percent(row["ratio"]),
                 "Difference": row["difference"], "95% from": row["difference_low"], "to": row["difference_high"],
                 "p": row["p"],
                 **({"Change": row["change"], "p of change": row["change_p"]} if several else {}),

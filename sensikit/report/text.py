@@ -10,6 +10,7 @@ import pandas as pd
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL, SIGNIFICANCE
+from sensikit.evaluation.tables import DECODED, decoded
 from sensikit.figures.correlation import VALUES, mean_changes, pairs
 from sensikit.figures.curves import CHOSEN, curve
 from sensikit.figures.frames import of_metric, of_task
@@ -177,6 +178,8 @@ def _pruning(frame: pd.DataFrame) -> Iterator[str]:
             f"{last['value']:{shown}}"
         )
     yield text + "."
+    if METRICS[metric].decodes and frame["signature"].dropna().map(decoded).any():
+        yield DECODED
     if METRICS[metric].higher and start["value"].mean() < NEAR_0:
         yield f"{name} is near 0 before anything is pruned: its pruning curves, and the shares of it kept, say nothing."
     if "truncated" in frame and (start["truncated"] > 0).any():
@@ -202,7 +205,8 @@ def _enough(frame: pd.DataFrame) -> Iterator[str]:
             f"{SUBSETS['low']}, {TASKS.get(task, task)}"
         )
         short = at[at["0.95"] > at["batches"]]["group"]
-        yield f"{text}; 0.95 takes more batches than there are of {joined(short)}." if len(short) else f"{text}."
+        lacking = "any language" if len(short) == len(at) > 1 else joined(short) if len(short) else ""
+        yield f"{text}; 0.95 takes more batches than there are of {lacking}." if lacking else f"{text}."
 
 
 def _audit(frame: pd.DataFrame) -> Iterator[str]:

@@ -24,7 +24,7 @@ from sensikit.progress import progress
 from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.planning import Plan, check_source, redrawn
-from sensikit.sensitivity.strata import LEVELS, RESAMPLES, STATISTICS, Sample, intervals, sample
+from sensikit.sensitivity.strata import LEVELS, STATISTICS, Sample, intervals, sample
 from sensikit.sensitivity.taylor import added
 from sensikit.settings import AnalysisSettings
 from sensikit.signature import signature
@@ -129,7 +129,7 @@ def audit(
             rows.append(_rows(task, code, samples[code], taylor, exact))
             facts: dict[str, Any] = {"sampled": len(taylor), "batches": len(used[code])}
             facts |= {"signature": signatures[code], "command": command}
-            for name, (value, low, high) in intervals(taylor, exact, samples[code], settings.seed).items():
+            for name, (value, low, high) in intervals(taylor, exact, samples[code]).items():
                 statistic = {"statistic": name, "value": value, "value_low": low, "value_high": high}
                 summary.append({"task": task, "group": code, **statistic, **facts})
         table = SUMMARY.frame(summary)
@@ -159,7 +159,7 @@ def audit_signature(run: Run, settings: AnalysisSettings, parameters: int, batch
         tokens=run.analysis(settings.task)["tokens"],
         params=parameters,
         strata=f"component*S@{'/'.join(map(str, LEVELS))}",
-        ci=f"bootstrap/{RESAMPLES}",
+        ci="jackknife",
         seed=settings.seed,
         dtype="fp64",
         ckpt=run.manifest["provenance"]["checkpoint_sha256"][:8],

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from sensikit.errors import OptionError
 from sensikit.parameters import Parameter
 from sensikit.run import Run
 from sensikit.signature import rng
+from sensikit.statistics.noise import fisher
 from sensikit.statistics.streaming import Float, order_statistics
 
 LEVELS = (0.5, 0.8, 0.9, 0.99, 0.999)
@@ -28,7 +30,8 @@ CLASSES = tuple(f"{100 * low:g}-{100 * high:g}%" for low, high in itertools.pair
 LEAST = 2
 """Drawn of a stratum that is not taken whole: a single one says nothing of how much they differ."""
 
-RESAMPLES = 1000
+FEWEST = 100
+"""Parameters of a sample that has intervals: of fewer, most strata hold two, and they miss the truth too often."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +160,14 @@ def top_agreement(one: Float, other: Float, weights: Float, share: float = 0.1) 
     >>> top_agreement(np.array([4.0, 3.0, 2.0, 1.0]), np.array([4.0, 1.0, 3.0, 2.0]), np.ones(4), share=0.5)
     0.5
     """
-    size = int(share * round(float(weights.sum())) + 1e-9)
+    size = _top(weights, share)
     both = np.minimum(_members(one, weights, size), _members(other, weights, size))
     return float(weights @ both / size) if size else float("nan")
+
+
+def _top(weights: Float, share: float = 0.1) -> int:
+    """Return how many parameters of the population the highest `share` of it are."""
+    return int(share * round(float(weights.sum())) + 1e-9)
 
 
 def _members(values: Float, weights: Float, size: int) -> Float:
@@ -179,34 +187,86 @@ STATISTICS: dict[str, Callable[[Float, Float, Float], float]] = {
 """Functions of (values, other values, weights), each (M,)."""
 
 
-def intervals(
-    one: Float, other: Float, sample: Sample, seed: int, resamples: int = RESAMPLES
-) -> dict[str, tuple[float, float, float]]:
-    """Return (value, low, high) of each of `STATISTICS`, with a 95 % percentile interval by bootstrap over parameters.
+def intervals(one: Float, other: Float, sample: Sample) -> dict[str, tuple[float, float, float]]:
+    """Return (value, low, high) of each of `STATISTICS`, with a 95 % interval that always holds the value.
 
-    Of the n parameters of a stratum, n − 1 are drawn again with replacement and weighted by n / (n − 1) (Rao and Wu,
-    1988): a plain resample of so few would make the interval too narrow. A stratum that was taken whole does not vary.
+    The variance is that of a jackknife: each parameter is left out in turn, and the others of its stratum take its
+    weight. Of Spearman's it is that of Fisher's z, and the interval reaches from the value to the value without the
+    bias that the jackknife finds, and beyond both: where a parameter stands for many, one swap of two ranks weighs too
+    much. The interval of the agreement is Wilson's (1927), of as many parameters as would vary so much, but no more
+    than are in the top of the sample, so that one without a disagreement does not exclude any. A sample of fewer than
+    `FEWEST` has NaN for ends, and so has Pearson's: a few parameters decide it, and a sample may have none of them.
+    Where every parameter was taken, nothing varies.
+
+    By simulation (200 samples each, of the sensitivities and errors of the demo's model) intervals of 100 and of 200
+    parameters cover the value of all parameters .89 to .93 and .93 to .95 (Spearman), .97 to .99 and .95 to .99
+    (agreement, whose jackknife is wide: one parameter that stands for many moves the border of the top).
 
     Args:
         one: a value of each parameter of the sample, (M,) float64.
         other: another value, (M,) float64.
         sample: the parameters.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
     """
-    generator = np.random.default_rng(seed)
+    found = {name: of(one, other, sample.weights) for name, of in STATISTICS.items()}
     strata = [np.flatnonzero(sample.strata == name) for name in np.unique(sample.strata)]
     strata = [members for members in strata if sample.weights[members[0]] > 1]
-    resampled: dict[str, list[float]] = {name: [] for name in STATISTICS}
-    for _ in range(resamples):
-        weights = sample.weights.copy()
-        for members in strata:
-            drawn = np.bincount(generator.integers(len(members), size=len(members) - 1), minlength=len(members))
-            weights[members] *= drawn * len(members) / (len(members) - 1)
-        for name, of in STATISTICS.items():
-            resampled[name].append(of(one, other, weights))
-    found = {}
-    for name, of in STATISTICS.items():
-        low, high = np.quantile(resampled[name], [0.025, 0.975])
-        found[name] = of(one, other, sample.weights), float(low), float(high)
-    return found
+    if not strata:
+        return {name: (value, value, value) for name, value in found.items()}
+    ends = dict.fromkeys(found, (float("nan"), float("nan")))
+    if len(sample.weights) >= FEWEST:
+        quantile = float(student.ppf(0.975, sum(map(len, strata)) - len(strata)))
+        ends["spearman"] = _around(one, other, sample, strata, quantile)
+        ends["top10_agreement"] = _wilson(one, other, sample, strata, quantile)
+    return {name: (value, *ends[name]) for name, value in found.items()}
+
+
+Strata = list[NDArray[np.int64]]
+"""The members of each stratum of a sample that was not taken whole."""
+
+
+def _around(one: Float, other: Float, sample: Sample, strata: Strata, quantile: float) -> tuple[float, float]:
+    """Return the ends of the interval of Spearman's."""
+
+    def z(weights: Float) -> float:
+        return float(fisher(np.clip(spearman(one, other, weights), -NEAR_1, NEAR_1)))
+
+    value = z(sample.weights)
+    bias, variance = _jackknife(z, value, sample, strata)
+    low, high = sorted((value, value - bias))
+    half = quantile * np.sqrt(variance)
+    return float(np.tanh(low - half)), max(float(np.tanh(high + half)), spearman(one, other, sample.weights))
+
+
+NEAR_1 = 1 - 1e-12
+"""A correlation whose z is still finite."""
+
+
+def _wilson(one: Float, other: Float, sample: Sample, strata: Strata, quantile: float) -> tuple[float, float]:
+    """Return the ends of the interval of the agreement of the top."""
+    value = top_agreement(one, other, sample.weights)
+    _, variance = _jackknife(lambda weights: top_agreement(one, other, weights), value, sample, strata)
+    count = float((_members(one, sample.weights, _top(sample.weights)) > 0).sum())
+    spread = value * (1 - value)
+    if variance > 0 < spread:
+        count = min(count, spread / variance)
+    extra = quantile**2 / count
+    centre = (value + extra / 2) / (1 + extra)
+    half = np.sqrt(extra * max(spread, 0) + extra**2 / 4) / (1 + extra)
+    return min(value, float(centre - half)), max(value, float(min(centre + half, 1)))
+
+
+def _jackknife(of: Callable[[Float], float], value: float, sample: Sample, strata: Strata) -> tuple[float, float]:
+    """Return the bias and the variance of `value`, a function of the weights of a sample."""
+    bias = variance = 0.0
+    for members in strata:
+        count = len(members)
+        without = np.empty(count)
+        for place, left_out in enumerate(members):
+            weights = sample.weights.copy()
+            weights[members] *= count / (count - 1)
+            weights[left_out] = 0
+            without[place] = of(weights)
+        left = 1 - 1 / sample.weights[members[0]]  # the share of the stratum that was not drawn
+        bias += left * (count - 1) * float(without.mean() - value)
+        variance += left * (count - 1) * float(without.var())
+    return bias, variance

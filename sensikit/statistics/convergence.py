@@ -116,8 +116,18 @@ def answer(frame: pd.DataFrame, task: str = "mt", subset: str = "low") -> str:
         f"({least['group']}, {least['batches']:.0f} batches) to {most['reliability']:.3f} ({most['group']}, "
         f"{most['batches']:.0f} batches) over the {subset} subset"
     )
-    for level in map(str, ENOUGH):
-        short = found[found[level] > found["batches"]]
-        lacking = ", ".join(f"{row['group']} (which needs {row[level]:,.0f})" for _, row in short.iterrows())
-        text += f"; for {level} they are enough for " + (f"all but {lacking}" if lacking else "every group")
-    return f"{text}."
+    return "; ".join([text, *(f"for {level} they are {_enough(found, str(level))}" for level in ENOUGH)]) + "."
+
+
+def _enough(found: pd.DataFrame, level: str) -> str:
+    """Return for which groups there are enough batches; where they are too few for more than half, for which not."""
+    short = found[found[level] > found["batches"]].sort_values(level, kind="stable")
+    if short.empty:
+        return "enough for every group"
+    needs = [f"{row['group']} {row[level]:,.0f}" for _, row in short.iloc[[0, -1]].iterrows()]
+    if len(short) == len(found):
+        return f"too few for every group (needed: {' to '.join(dict.fromkeys(needs))})"
+    if 2 * len(short) > len(found):
+        enough = ", ".join(found.loc[~found.index.isin(short.index), "group"])
+        return f"enough for {enough} alone (needed by the others: {' to '.join(dict.fromkeys(needs))})"
+    return "too few for " + ", ".join(f"{row['group']} (needed: {row[level]:,.0f})" for _, row in short.iterrows())

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from sensikit.evaluation.metrics import evaluate
+from sensikit.evaluation.tables import DECODED
 from tests.cli.test_bad_input import refused, snapshot
 from tests.support.command import call
 
@@ -95,7 +96,11 @@ def test_a_language_without_a_test_set_is_named_before_anything_is_decoded(
     out = tmp_path / "e"
     refused(call("evaluate", tiny_checkpoint, "--data", data, "--out", out, *QUICK), str(data), "test", "nob-eng")
     assert not out.exists()
-    assert call("evaluate", tiny_checkpoint, "--data", data, "--out", out, *QUICK, "--languages", "cat").code == 0
+    found = call("evaluate", tiny_checkpoint, "--data", data, "--out", out, *QUICK, "--languages", "cat")
+    assert found.code == 0
+    # no text stands beside the binaries
+    assert DECODED in found.output.splitlines()
+    assert DECODED in (out / "tables" / "bleu-tiers.txt").read_text(encoding="utf-8")
 
 
 def test_a_checkpoint_of_other_data_is_named(

@@ -131,7 +131,7 @@ def test_manifest_tells_of_what_and_how(straight: Path) -> None:
     assert manifest["systems"]["two"]["sha256"] == untrained().provenance.checkpoint_sha256
     assert manifest["groups"]["nso"] == {
         "source": "nso", "target": "eng", "name": "Northern Sotho", "family": "Bantu", "tier": "Very Low",
-        "sizes": {"train": 150, "valid": 30, "test": 24},
+        "sizes": {"train": 150, "valid": 30, "test": 24}, "mono": None,
     }  # fmt: skip
     assert manifest["signature"].startswith(
         "E|task:mt|dir:xxx-eng|split:test|beam:5|lenpen:1|maxlen:1.2x+10/4096|sents:all|"

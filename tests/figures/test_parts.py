@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from sensikit import figures
-from sensikit.figures import components, cross, overlap
+from sensikit.figures import components, cross, grids, overlap, style
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.drawn import LANGUAGES, ORDER, cells, maps, numbers, texts, two
 
@@ -77,15 +78,31 @@ def test_overlap_is_drawn_both_ways_round_on_one_scale_with_what_chance_gives() 
               ("nob", "fao", "cat")]  # fmt: skip
     np.testing.assert_allclose(cells(second), wanted)
     assert first.collections[0].get_clim() == second.collections[0].get_clim()
-    assert second.get_title() == "top 10% by D (by chance 0.05)"
+    assert second.get_title() == "top 10% by D (by chance .053)"
 
 
-def test_small_overlaps_keep_three_digits() -> None:
+def test_an_overlap_has_as_many_decimals_as_that_by_chance_needs() -> None:
     frame = synthetic_tables.overlap(FEW, shares=(0.01,))
-    text = numbers(figures.overlap_heatmaps(frame, FEW).figure)
+    figure = figures.overlap_heatmaps(frame, FEW).figure
     at = frame.set_index(["group_a", "group_b"])["jaccard"]
-    assert f"{at['nob', 'fao']:.3f}"[1:] in text
-    assert overlap.written(np.nan, True) == ""
+    assert f"{at['nob', 'fao']:.4f}"[1:] in numbers(figure)
+    assert maps(figure)[0].get_title().endswith("(by chance .0050)")
+    shown = [overlap.written(value, 0.005025) for value in (np.nan, 0, 0.00002, 0.0003, 0.5)]
+    assert shown == ["", "0", "<.0001", ".0003", ".5000"]
+    assert overlap.written(0.2, 1 / 3) == ".20"
+
+
+def test_every_number_in_a_heat_map_stands_out_from_its_cell() -> None:
+    values = pd.DataFrame(np.linspace(-1, 1, 60).reshape(6, 10))
+    values.iloc[2, 3] = np.nan
+    for palette in (grids.SEQUENTIAL, grids.DIVERGING):
+        ax = Figure().subplots()
+        grids.heat_map(ax, values, values.map("{:+.1f}".format), (-1, 1), 30, palette)
+        colours = ax.collections[0].get_facecolors()[~values.isna().to_numpy().ravel()]
+        assert len(ax.texts) == len(colours) == 59
+        for text, colour in zip(ax.texts, colours, strict=True):
+            assert style.contrast(text.get_color(), colour) >= 4.5
+    assert all(style.contrast(line.colour, "white") >= 4.5 for line in (*style.TIERS.values(), style.NO_TIER))
 
 
 # the tree of languages
@@ -107,8 +124,6 @@ def test_languages_join_at_the_mean_distance_of_their_members() -> None:
     (ax,) = figure.axes
     assert [label.get_text()[:3] for label in ax.get_yticklabels()] == ["cat", "nob", "fao"]
     assert max(max(line.get_xdata()) for line in ax.lines) == pytest.approx(0.45)
-    colours = {label.get_text()[:3]: label.get_color() for label in ax.get_yticklabels()}
-    assert colours["nob"] == colours["fao"] != colours["cat"]
 
 
 def test_a_run_with_a_pair_that_has_no_correlation_has_no_tree() -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,19 +46,23 @@ def test_sensitivities_of_zero_do_not_break_the_logarithmic_axis() -> None:
     assert 1e-4 < low < high < 1e3
 
 
-def test_bars_are_training_pairs_in_descending_order_coloured_by_tier() -> None:
+def test_training_pairs_are_points_in_descending_order_coloured_by_tier() -> None:
     (ax,) = figures.data_statistics(LANGUAGES).figure.axes
-    heights = [bar.get_height() for bar in ax.patches]
-    assert heights == sorted((each["sizes"]["train"] for each in LANGUAGES.values()), reverse=True)
+    assert not ax.patches  # a logarithmic axis has no 0 for a bar to stand on
     codes = [label.get_text() for label in ax.get_xticklabels()]
     assert codes == data.sizes(LANGUAGES)["group"].tolist()
     assert ax.get_yscale() == "log"
-    for bar, code in zip(ax.patches, codes, strict=True):
-        assert matplotlib.colors.to_hex(bar.get_facecolor()) == style.TIERS[LANGUAGES[code]["tier"]]
+    found = {codes[int(x)]: (y, line.get_color()) for line in ax.lines for x, y in line.get_xydata()}
+    assert found == {
+        code: (of["sizes"]["train"], style.TIERS[of["tier"]].colour) for code, of in LANGUAGES.items()
+    }  # fmt: skip
+    assert sorted(found.values(), reverse=True) == [found[code] for code in codes]
+    (unknown,) = figures.data_statistics({"cat": {**LANGUAGES["cat"], "tier": "Unknown"}}).figure.axes[0].lines
+    assert unknown.get_color() == style.MUTED
 
 
 @pytest.mark.parametrize(
-    ("sizes", "labels"), [((1056, 1900, 2200), {"500", "1K", "2K"}), ((120, 9000, 2_000_000), {"100", "10K", "1M"})]
+    ("sizes", "labels"), [((1056, 1900, 2200), {"1K", "2K"}), ((120, 9000, 2_000_000), {"100", "10K", "1M"})]
 )
 def test_small_corpora_have_their_sizes_in_plain_numbers(sizes: tuple[int, ...], labels: set[str]) -> None:
     few = {code: {**LANGUAGES[code], "sizes": {"train": size}} for code, size in zip(LANGUAGES, sizes, strict=False)}
@@ -72,11 +75,12 @@ def test_small_corpora_have_their_sizes_in_plain_numbers(sizes: tuple[int, ...],
 
 def test_monolingual_text_is_drawn_where_it_is_known() -> None:
     mono = {code: {**language, "mono": 5000 if code == "cat" else 0} for code, language in LANGUAGES.items()}
-    (line,) = figures.data_statistics(mono).figure.axes[0].lines
+    line = figures.data_statistics(mono).figure.axes[0].lines[-1]
+    assert line.get_label() == "monolingual sentences"
     assert np.asarray(line.get_ydata(), dtype=float)[~np.isnan(np.asarray(line.get_ydata(), dtype=float))].tolist() == [
         5000
     ]
-    assert not figures.data_statistics(LANGUAGES).figure.axes[0].lines
+    assert {line.get_label() for line in figures.data_statistics(LANGUAGES).figure.axes[0].lines} <= {*style.TIERS}
 
 
 # violins

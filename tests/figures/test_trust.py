@@ -8,7 +8,7 @@ from matplotlib.text import Annotation
 from scipy.special import logit
 
 from sensikit import figures
-from sensikit.figures import audit
+from sensikit.figures import audit, style
 from tests.support import synthetic_tables
 from tests.support.drawn import LANGUAGES, ORDER, two
 
@@ -20,6 +20,8 @@ def test_growth_as_of_independent_batches_is_a_straight_line() -> None:
     figure = figures.convergence_curves(frame, LANGUAGES).figure
     assert len({(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes}) == 1
     assert len(figure.axes) == 3
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(style.TIERS)
     for line in figure.axes[1].lines:
         x, y = np.log(np.asarray(line.get_xdata())), logit(np.asarray(line.get_ydata()))
         np.testing.assert_allclose(np.diff(y) / np.diff(x), 1.0)
@@ -52,13 +54,11 @@ def test_a_reliability_that_is_not_positive_or_not_defined_is_not_drawn() -> Non
 
 def test_runs_have_a_row_of_panels_each() -> None:
     frame = two(lambda seed: synthetic_tables.convergence({"cat": LANGUAGES["cat"]}, seed))
-    figure, _, caption = figures.convergence_curves(frame, LANGUAGES)
-    axes = figure.axes
+    axes = figures.convergence_curves(frame, LANGUAGES).figure.axes
     assert [ax.get_title() for ax in axes] == [
         "10% high-sensitive parameters", "90% low-sensitive parameters", "all parameters", "", "", "",
     ]  # fmt: skip
     assert [ax.get_ylabel().split("\n")[0] for ax in axes] == ["regular", "", "", "distilled", "", ""]
-    assert "solid High" in caption
 
 
 # audit
@@ -95,8 +95,12 @@ def test_a_value_of_zero_has_no_place_on_a_logarithmic_axis_and_is_told_of() -> 
 
 def test_agreement_that_is_not_defined_is_left_without_bounds() -> None:
     summary = synthetic_tables.audit_summary(FEW).assign(value_low=np.nan, value_high=np.nan)
-    figure = figures.audit_scatter(synthetic_tables.audit(FEW), summary, FEW).figure
+    figure, _, caption = figures.audit_scatter(synthetic_tables.audit(FEW), summary, FEW)
     assert figure.axes[0].texts[0].get_text().splitlines()[0] == "Spearman .970"
+    assert "none has an interval: of fewer than 100 parameters none would hold" in caption
+    summary.loc[summary["statistic"] == "spearman", ["value_low", "value_high"]] = 0.9
+    caption = figures.audit_scatter(synthetic_tables.audit(FEW), summary, FEW).caption
+    assert "intervals are 95%, of Spearman: of fewer" in caption
 
 
 @pytest.mark.parametrize("count", [audit.MANY, audit.MANY + 1])

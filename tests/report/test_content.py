@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from sensikit.evaluation.tables import DECODED
 from sensikit.figures import correlation
 from sensikit.figures import curves as curve_points
+from sensikit.figures.style import Drawn
 from sensikit.files import read_json, write_json, write_text
 from sensikit.report import inputs, sections, tables
 from sensikit.report import text as summary
@@ -291,6 +293,29 @@ def test_a_run_of_languages_alone_speaks_of_no_pairs_and_no_translation(tmp_path
     assert "Sentences for training of 4 languages, on a logarithmic scale." in text
     assert "--out EVALUATION --task lm --metric loss,bpb" in text
     assert list(pd.read_csv(run / "tables" / "quality.csv")) == ["Score", "All"]
+
+
+def test_references_that_are_decoded_from_binaries_are_told_of_at_every_number(tmp_path: Path) -> None:
+    run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning", "pruning-cross"])
+    for raw in (True, False):
+        found = inputs.gather([run])
+        captions = [
+            each.content.caption if isinstance(each.content, Drawn) else each.caption
+            for section in (sections.quality, sections.pruning)
+            for each in section(found)
+            if "loss" not in each.stem
+        ]
+        said = [DECODED in text for text in (*captions, " ".join(summary.sentences(found.subjects[0])))]
+        assert len(said) == 8
+        assert not any(said) if raw else all(said)
+        for name in ("pruning.csv", "pruning-cross.csv"):
+            write_text(
+                run / name, (run / name).read_text(encoding="utf-8").replace("P|protect", "P|refs:binarised|protect")
+            )
+    scores = synthetic_tables.write_evaluation(tmp_path / "scores", FEW)
+    write_json(scores / "manifest.json", {**read_json(scores / "manifest.json"), "signature": "E|refs:binarised|v:1"})
+    quality = [each for each in sections.quality(inputs.gather([scores])) if each.source == "tiers.csv"]
+    assert all(DECODED in each.caption for each in quality if each.stem.startswith("bleu"))
 
 
 def test_a_model_that_translates_nothing_still_has_a_report_that_says_so(tmp_path: Path, vectors_alone: None) -> None:

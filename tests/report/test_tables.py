@@ -79,10 +79,10 @@ def test_the_mean_change_stands_with_its_interval_and_the_pairs_that_moved_by_mo
     frame = synthetic_tables.comparison(first, second)
     mean = {"task": "mt", "subset": "low", "corrected_a": 0.7, "corrected_b": 0.65, "difference": -0.05,
             "difference_low": -0.07, "difference_high": -0.03, "paired": True}  # fmt: skip
-    frame = pd.concat([frame, pd.DataFrame([mean])], ignore_index=True).assign(run="b − a")
+    frame = pd.concat([frame, pd.DataFrame([mean])], ignore_index=True).assign(run="b − a", first="a", second="b")
     (row,) = tables.differences(frame).shown().to_dict("records")
     assert row == {
-        "Subset": "low-sensitive parameters", "First": "0.700", "Second": "0.650", "Change": "-0.050",
+        "Subset": "low-sensitive parameters", "PCC, a": "0.700", "PCC, b": "0.650", "Change": "-0.050",
         "95% from": "-0.070", "to": "-0.030", "Pairs": "6", "Down": "5", "Up": "1",
     }  # fmt: skip
 

@@ -71,6 +71,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "with a rest without σ": (lambda m: m["sets"].update({"mt/cat.rest": {"files": {}}}), "lacks mt/cat.rest's sigma"),
     "with no group": (lambda m: m.update(groups={}), "lacks any groups"),
     "with a group that is none": (lambda m: m["groups"].update(cat="Catalan"), "lacks cat's name"),
+    "with a size of monolingual text in words": (lambda m: m["groups"]["cat"].update(mono="many"), "lacks cat's sizes"),
     "with a size in words": (lambda m: m["groups"]["cat"]["sizes"].update(test="many"), "lacks cat's sizes"),
     "with no analysis": (lambda m: m.update(analyses={}), "lacks any analyses"),
     "with an analysis that is none": (lambda m: m.update(analyses={"mt": "S"}), "lacks the mt analysis's signature"),

@@ -291,13 +291,12 @@ def test_an_audit_writes_both_tables_with_the_signature_of_each_choice(run: Run)
     assert set(summary["sampled"]) == {60}
     assert set(summary["batches"]) == {2}
     assert set(summary["command"]) == {"sensikit audit run"}
-    assert (summary["value_low"] <= summary["value"]).all()
-    assert (summary["value"] <= summary["value_high"]).all()
+    assert summary[["value_low", "value_high"]].isna().all(axis=None)  # too few parameters
     (signature,) = set(summary["signature"])
     noted = run.manifest["provenance"]
     for part in (
         "A", "task:mt", "dir:xxx-eng", "loss:nll/token", "mode:eval", "batches:2", "tokens:64", "params:60",
-        "strata:component*S@0.5/0.8/0.9/0.99/0.999", "ci:bootstrap/1000", "seed:1", "dtype:fp64",
+        "strata:component*S@0.5/0.8/0.9/0.99/0.999", "ci:jackknife", "seed:1", "dtype:fp64",
         f"ckpt:{noted['checkpoint_sha256'][:8]}", f"data:{noted['data_sha256'][:8]}",
     ):  # fmt: skip
         assert part in signature.split("|"), part

@@ -57,7 +57,7 @@ def test_manifest_says_what_was_measured_of_what_and_how(straight: Path) -> None
     assert list(found["groups"]) == list(SIZES)
     assert found["groups"]["cat"] == {
         "source": "cat", "target": "eng", "name": "Cat", "family": "Romance", "tier": "Low",
-        "sizes": {"train": 60, "test": 5},
+        "sizes": {"train": 60, "test": 5}, "mono": None,
     }  # fmt: skip
     parameters = registry(backend.module, backend.ghosts)
     assert [(p["name"], tuple(p["shape"]), p["prunable"]) for p in found["parameters"]] == [

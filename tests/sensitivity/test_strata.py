@@ -13,9 +13,11 @@ from sensikit.run import Run
 from sensikit.sensitivity import strata
 from sensikit.sensitivity.strata import (
     CLASSES,
+    FEWEST,
     LEAST,
     STATISTICS,
     Sample,
+    _jackknife,
     allocation,
     intervals,
     pearson,
@@ -236,47 +238,78 @@ def fake(strata_: list[str], weights: list[float]) -> Sample:
     return Sample([], np.array(strata_), np.array(weights))
 
 
-def test_the_variance_of_the_bootstrap_is_the_unbiased_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    # of a mean of n, s²/n with s² over n − 1; a plain bootstrap falls short by (n − 1)/n, by half for two
-    monkeypatch.setattr(strata, "STATISTICS", {"mean": lambda one, _, weights: float(weights @ one / weights.sum())})
-    seen: list[float] = []
-    monkeypatch.setattr(np, "quantile", lambda values, _: seen.extend(values) or (0.0, 0.0))
+def test_the_variance_of_the_jackknife_is_that_of_a_stratified_sample() -> None:
+    # of a mean of n of N, s²/n·(1 − n/N) with s² over n − 1; a mean has no bias
     values = np.array([0.0, 1.0, 10.0, 14.0, 15.0])
-    intervals(values, values, fake(["a"] * 2 + ["b"] * 3, [50.0] * 2 + [20.0] * 3), seed=1, resamples=20_000)
-    expected = (100 / 160) ** 2 * 0.5 / 2 + (60 / 160) ** 2 * np.var([10, 14, 15], ddof=1) / 3
-    assert np.var(seen) == pytest.approx(expected, rel=0.05)
+    drawn = fake(["a"] * 2 + ["b"] * 3, [50.0] * 2 + [20.0] * 3)
+    strata = [np.array([0, 1]), np.array([2, 3, 4])]
+    bias, variance = _jackknife(
+        lambda weights: float(weights @ values / weights.sum()),
+        float(drawn.weights @ values / drawn.weights.sum()), drawn, strata,
+    )  # fmt: skip
+    expected = (100 / 160) ** 2 * 0.5 / 2 * (1 - 2 / 100)
+    expected += (60 / 160) ** 2 * np.var([10, 14, 15], ddof=1) / 3 * (1 - 3 / 60)
+    assert (bias, variance) == (pytest.approx(0, abs=1e-12), pytest.approx(expected, rel=1e-12))
 
 
-def test_a_census_has_no_interval_to_speak_of(run: Run) -> None:
+def test_a_census_has_no_interval_to_speak_of() -> None:
     own = population()[:300].astype(float)
     exact = own * np.random.default_rng(6).lognormal(0, 1, 300)
-    for value, low, high in intervals(
-        own, exact, fake(["a"] * 100 + ["b"] * 200, [1.0] * 300), seed=1, resamples=20
-    ).values():
+    for value, low, high in intervals(own, exact, fake(["a"] * 100 + ["b"] * 200, [1.0] * 300)).values():
         assert value == low == high
 
 
 def test_a_stratum_that_is_taken_whole_does_not_vary_beside_one_that_is_not() -> None:
     rng = np.random.default_rng(7)
-    one, other = rng.random(40), rng.random(40)
-    both = fake(["a"] * 20 + ["b"] * 20, [1.0] * 20 + [30.0] * 20)
-    narrow = intervals(one, other, fake(["a"] * 20 + ["b"] * 20, [30.0] * 20 + [1.0] * 20), 1)["pearson"]
-    assert narrow != intervals(one, other, both, 1)["pearson"]
-    assert intervals(one, other, both, 1) == intervals(one, other, both, 1)
-    assert intervals(one, other, both, 1)["pearson"][1:] != intervals(one, other, both, 2)["pearson"][1:]
+    one, other = rng.random(120), rng.random(120)
+    widths = []
+    for weights in ([30.0] * 60 + [1.0] * 60, [30.0] * 60 + [1.0 + 1e-9] * 60):
+        _, low, high = intervals(one, other, fake(["a"] * 60 + ["b"] * 60, weights))["spearman"]
+        widths.append(high - low)
+    # hardly anything was left out of the second stratum: it moves the degrees of freedom alone, 2.002 to 1.980
+    assert widths[0] == pytest.approx(widths[1], rel=0.02)
+
+
+def covered(run: Run, noise: float, count: int, repeats: int) -> tuple[dict[str, float], bool]:
+    """How often intervals hold the truth, and whether each holds its own value."""
+    own = population().astype(float)
+    exact = own * np.random.default_rng(8).lognormal(0, noise, SIZE)
+    held, own_held = {"spearman": 0.0, "top10_agreement": 0.0}, True
+    for seed in range(repeats):
+        found = sample(run, "cat", count, seed)
+        places = flat_of(found)
+        of = intervals(own[places], exact[places], found)
+        for name in held:
+            value, low, high = of[name]
+            held[name] += (low <= STATISTICS[name](own, exact, np.ones(SIZE)) <= high) / repeats
+            own_held &= low <= value <= high
+    return held, own_held
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.3])
+def test_an_interval_of_the_audit_never_excludes_its_own_estimate_and_covers_the_truth(
+    run: Run, noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, own_held = covered(run, noise, FEWEST, 25)
+    assert own_held
+    monkeypatch.setattr(strata, "FEWEST", 0)
+    assert covered(run, noise, 46, 25)[1]  # as few as no interval is given for
+    assert all(share >= 0.76 for share in held.values()), held  # of .9, 1 in 50 draws of 25 has less
 
 
 @pytest.mark.slow
-def test_a_95_percent_interval_covers_about_95_percent_of_the_time(run: Run) -> None:
+@pytest.mark.parametrize("noise", [0.05, 0.3, 1.2])
+def test_a_95_percent_interval_covers_about_95_percent_of_the_time(run: Run, noise: float) -> None:
+    held, own_held = covered(run, noise, 200, 300)
+    assert own_held
+    # 300 repeats tell shares apart to about 0.025
+    assert all(0.9 <= share <= 1 for share in held.values()), held
+
+
+def test_too_few_parameters_and_pearson_have_no_interval(run: Run) -> None:
     own = population().astype(float)
-    exact = own * np.random.default_rng(8).lognormal(0, 0.3, SIZE)
-    truth = {name: of(own, exact, np.ones(SIZE)) for name, of in STATISTICS.items()}
-    covered = dict.fromkeys(STATISTICS, 0)
-    for seed in range(400):
-        found = sample(run, "cat", 200, seed)
-        places = flat_of(found)
-        for name, (_, low, high) in intervals(own[places], exact[places], found, seed, resamples=200).items():
-            covered[name] += low <= truth[name] <= high
-    shares = {name: count / 400 for name, count in covered.items()}
-    # 400 repeats tell shares apart to about 0.02
-    assert all(0.88 <= share <= 1 for share in shares.values()), shares
+    for count, without in ((46, list(STATISTICS)), (FEWEST, ["pearson"])):
+        found = sample(run, "cat", count, seed=1)
+        of = intervals(own[flat_of(found)], own[flat_of(found)] ** 1.1, found)
+        assert [name for name, (_, *ends) in of.items() if np.isnan(ends).all()] == without
+        assert not any(math.isnan(value) for value, *_ in of.values())

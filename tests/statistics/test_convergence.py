@@ -148,6 +148,8 @@ def test_no_number_of_batches_helps_where_nothing_agrees() -> None:
 def test_answer_names_the_groups_that_need_more() -> None:
     text = answer(frame(cat=0.999, nob=0.96, fao=0.9))
     assert "0.947 (fao, 40 batches) to 0.999 (cat, 40 batches)" in text
-    assert "for 0.95 they are enough for all but fao (which needs 43)" in text
-    assert "for 0.99 they are enough for all but nob (which needs 83), fao (which needs 220)." in text
+    assert "for 0.95 they are too few for fao (needed: 43)" in text
+    assert text.endswith("for 0.99 they are enough for cat alone (needed by the others: nob 83 to fao 220).")
+    none = answer(frame(nob=0.96, fao=0.9, isl=0.9))  # and no list of them all
+    assert none.endswith("for 0.99 they are too few for every group (needed: nob 83 to isl 220).")
     assert answer(frame(cat=0.999)).endswith("for 0.99 they are enough for every group.")

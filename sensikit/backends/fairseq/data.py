@@ -138,7 +138,7 @@ def files_of(stem: str | Path) -> tuple[Path, Path]:
 
 
 def open_data(path: Path) -> DataBin:
-    """Return the data directory at `path`.
+    """Return the data directory at `path`; DATA/bin of what `sensikit corpus` wrote is DATA, with its text and names.
 
     Raises:
         DataError: if it is none, or holds text that is not binarised.
@@ -151,6 +151,8 @@ def open_data(path: Path) -> DataBin:
         if not (path / "bin").is_dir():
             raise DataError(path, "is text that is not binarised", "make the data again, without --no-binarise")
         return DataBin(path, path / "bin", manifest)
+    if path.name == "bin" and (path.parent / "manifest.json").is_file():
+        return open_data(path.parent)
     if not any(path.glob("dict.*.txt")):
         inside = any(path.glob("bin/dict.*.txt"))
         remedy = f"give {path / 'bin'}" if inside else "give what sensikit corpus or fairseq-preprocess wrote"

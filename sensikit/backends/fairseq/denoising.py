@@ -78,8 +78,8 @@ def _groups(opened: Opened, pairs: Mapping[str, Pair]) -> dict[str, Group]:
     """Return the groups of translation, where they are languages; the languages themselves, where they are pairs."""
     if list(pairs) == list(opened.groups):
         return dict(opened.groups)
-    data = opened.data
-    return {code: group_of(code, None, data.counts(*pair), data.manifest) for code, pair in pairs.items()}
+    data, tiers = opened.data, opened.tiers
+    return {code: group_of(code, None, data.counts(*pair), data.manifest, tiers) for code, pair in pairs.items()}
 
 
 class Denoising:

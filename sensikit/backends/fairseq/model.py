@@ -19,6 +19,7 @@ from sensikit.backends.fairseq.settings import ARCHITECTURES, OTHER_TASKS, Train
 from sensikit.errors import CheckpointError, DataError, OptionError
 from sensikit.files import lines
 from sensikit.languages import Group, Pair
+from sensikit.settings import Tiers
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Opened:
         data: its data.
         pairs: (source, target) by the key of its group.
         groups: by key.
+        tiers: what is given of the tiers of groups.
         direction: what the pairs have in common; see `sensikit.languages.direction_of`.
         device: where the module is.
         projection: (V, D) what the encoder predicts through; None where it is the decoder's.
@@ -45,6 +47,7 @@ class Opened:
     data: DataBin
     pairs: Mapping[str, Pair]
     groups: Mapping[str, Group]
+    tiers: Tiers
     direction: str
     device: torch.device
     projection: torch.Tensor | None = None

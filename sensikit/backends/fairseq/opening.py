@@ -22,6 +22,7 @@ from sensikit.backends.fairseq.translation import Translation
 from sensikit.backends.manifest import group_of
 from sensikit.errors import DataError
 from sensikit.languages import direction_of, keyed, select
+from sensikit.settings import Tiers
 
 
 class FairseqModel:
@@ -59,6 +60,7 @@ def open_checkpoint(
     direction: str | None = None,
     device: str = "auto",
     pairs: Sequence[str] | None = None,
+    tiers: Tiers | None = None,
 ) -> FairseqModel:
     """Return the model of `checkpoint` with its data; nothing inside the checkpoint is run.
 
@@ -70,6 +72,7 @@ def open_checkpoint(
         direction: see `sensikit.languages.select`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         pairs: see `sensikit.languages.select`.
+        tiers: of the groups, in place of those of the data.
 
     Raises:
         CheckpointError: if the checkpoint cannot be read safely, or is not one of these.
@@ -83,7 +86,11 @@ def open_checkpoint(
     settings = trained(file)
     selected = select(settings.pairs, direction, pairs)
     chosen = keyed(selected)
-    groups = {key: group_of(key, pair, directory.counts(*pair), directory.manifest) for key, pair in chosen.items()}
+    tiers = tiers or Tiers()
+    tiers.check(list(chosen))
+    groups = {
+        key: group_of(key, pair, directory.counts(*pair), directory.manifest, tiers) for key, pair in chosen.items()
+    }
     there = {key: group for key, group in groups.items() if group.sizes}
     if not there:
         shown = ", ".join(map("-".join, list(chosen.values())[:4]))
@@ -106,5 +113,5 @@ def open_checkpoint(
     own = encoder_projection(settings, file)
     projection = None if own is None else own.to(where)
     view = direction_of(selected, settings.pairs)
-    opened = Opened(module, task, parts, settings, directory, held, there, view, where, projection)
+    opened = Opened(module, task, parts, settings, directory, held, there, tiers, view, where, projection)
     return FairseqModel(opened, provenance, notes)

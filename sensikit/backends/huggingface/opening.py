@@ -25,7 +25,7 @@ from sensikit.backends.huggingface.writing import write_pruned
 from sensikit.backends.manifest import group_of
 from sensikit.errors import DataError, OptionError
 from sensikit.languages import ALONE, Pair, direction_of, keyed, select, standard
-from sensikit.settings import Loading
+from sensikit.settings import Loading, Tiers
 
 
 class Selected(NamedTuple):
@@ -65,6 +65,7 @@ def open_directory(
     device: str = "auto",
     pairs: Sequence[str] | None = None,
     loading: Loading | None = None,
+    tiers: Tiers | None = None,
 ) -> HuggingFaceModel:
     """Return the model of a directory, or of the hub, with text; nothing of its own code is run.
 
@@ -78,6 +79,7 @@ def open_directory(
         device: "auto", "cpu", "cuda" or "cuda:N".
         pairs: see `sensikit.languages.select`.
         loading: how it is loaded.
+        tiers: of the groups, in place of those of the data.
 
     Raises:
         CheckpointError: if the directory cannot be read safely, or makes no model of a kind that is known here.
@@ -85,7 +87,7 @@ def open_directory(
         OptionError: if a pair, the device or the prompt does not fit.
         MissingDependencyError: if transformers is not installed.
     """
-    loading = loading or Loading()
+    loading, tiers = loading or Loading(), tiers or Tiers()
     where, text = pick_device(device), open_text(Path(data))
     check_prompt(loading.prompt)
     directory = read_directory(name, loading.revision)
@@ -103,16 +105,17 @@ def open_directory(
     selected = _selected(text, tokens, direction, pairs, notes) if translates else None
     if not languages and selected is None:
         raise OptionError("--direction", "xxx is every language alone, and this model translates", "give xxx-LANG")
+    tiers.check([*languages, *(selected.pairs if selected else ())])
     # the weights come last: they take longest
     module: Any = build(directory, config, bare, loading.dtype)
     opened = Opened(directory, config, module.to(where), tokens, text, where, loading.prompt)
     tasks: dict[str, Task] = {}
     if languages:
-        alone = {key: group_of(key, None, text.counts(code), text.manifest) for key, code in languages.items()}
+        alone = {key: group_of(key, None, text.counts(code), text.manifest, tiers) for key, code in languages.items()}
         tasks["lm"] = LanguageModelling(opened, alone, ALONE, languages)
     if selected is not None:
         groups = {
-            key: group_of(key, selected.pairs[key], text.counts(*pair), text.manifest)
+            key: group_of(key, selected.pairs[key], text.counts(*pair), text.manifest, tiers)
             for key, pair in selected.spelled.items()
         }
         kind = PromptedTranslation if causal else EncoderDecoder

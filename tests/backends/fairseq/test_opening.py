@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from sensikit.backends.fairseq.opening import FairseqModel, open_checkpoint
 from sensikit.backends.fairseq.settings import trained
 from sensikit.errors import CheckpointError, DataError, OptionError
 from sensikit.parameters import registry
-from sensikit.settings import Decoding
+from sensikit.settings import Decoding, Tiers
 from tests.conftest import HELD_OUT, LANGUAGES, write_corpus
 from tests.support.checkpoints import MIXED, content_of, edited, translation, values
 
@@ -52,11 +53,39 @@ def test_a_tied_embedding_is_one_parameter(tiny_backend: FairseqModel) -> None:
     assert len({parameter.name for parameter in parameters}) == len(parameters) == 89
 
 
-def test_bare_data_directory(tiny_checkpoint: Path, tiny_data: Path) -> None:
-    found = open_checkpoint(tiny_checkpoint, tiny_data / "bin", device="cpu")
+def test_tiers_that_are_given_come_before_those_of_the_data_and_monolingual_text_is_counted(
+    tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
+    manifest["languages"]["fao"]["mono"] = 5000
+    (data / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    # cat, nob, fao: 240, 200, 160 pairs; high and low begin at 220 and 180 in the data
+    given = Tiers(tiers=f"{LANGUAGES['nob']},{LANGUAGES['nob']}", tier=("cat=very-low",))
+    groups = open_checkpoint(tiny_checkpoint, data, device="cpu", tiers=given).task("mt").groups
+    assert {key: group.tier for key, group in groups.items()} == {"cat": "Very Low", "nob": "High", "fao": "Very Low"}
+    assert {key: group.mono for key, group in groups.items()} == {"cat": None, "nob": None, "fao": 5000}
+    with pytest.raises(OptionError, match="--tier: isl is no group here; choose among cat, nob, fao"):
+        open_checkpoint(tiny_checkpoint, data, device="cpu", tiers=Tiers(tier=("isl=high",)))
+
+
+def test_bare_data_directory(tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(tiny_data / "bin", tmp_path / "bare"))
+    found = open_checkpoint(tiny_checkpoint, bare, device="cpu")
     catalan = found.task("mt").groups["cat"]
     assert (catalan.name, catalan.tier, catalan.sizes["train"]) == ("Catalan", "Very Low", LANGUAGES["cat"])
     assert translation(found).translate("cat", "test", TEST).references_from == "binarised"
+
+
+def test_the_binaries_that_corpus_made_have_the_raw_references_of_their_directory(
+    tiny_checkpoint: Path, tiny_data: Path
+) -> None:
+    found, whole = (open_checkpoint(tiny_checkpoint, path, device="cpu") for path in (tiny_data / "bin", tiny_data))
+    assert found.task("mt").groups == whole.task("mt").groups
+    assert found.provenance.data_sha256 == whole.provenance.data_sha256
+    translations = translation(found).translate("cat", "test", TEST)
+    assert translations.references_from == "text"
+    assert translations.references == (tiny_data / "text/test.cat-eng.eng").read_text(encoding="utf-8").splitlines()
 
 
 def test_half_precision_weights_are_loaded_as_single(tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path) -> None:

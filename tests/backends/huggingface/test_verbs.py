@@ -16,10 +16,12 @@ from safetensors.torch import load_file
 
 from sensikit.backends import open_model
 from sensikit.backends.base import Translation
+from sensikit.errors import OptionError
 from sensikit.figures import style
+from sensikit.report import tables
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
-from sensikit.settings import AnalysisSettings, Decoding, Loading
+from sensikit.settings import AnalysisSettings, Decoding, Loading, Tiers
 from tests.support import directories
 from tests.support.command import call, done
 
@@ -35,13 +37,15 @@ def test_every_verb(
     model, run = directory(family), tmp_path / "run"
     shown = json.loads(done("inspect", model, "--json"))
     direction = () if family == "llama" else ("--direction", "xxx-fra")
+    tiers = ("--tiers", "160,12", "--tier", "spa=very-low")
     assert "GB of memory" in done("analyze", model, "--data", text, "--out", run, *direction, *SMALL, "--dry-run")
-    signature = done("analyze", model, "--data", text, "--out", run, *direction, *SMALL)
+    signature = done("analyze", model, "--data", text, "--out", run, *direction, *SMALL, *tiers)
     manifest = Run.open(run).manifest
     assert (manifest["parameter_count"], manifest["prunable_count"]) == (shown["parameters"], shown["prunable"])
     assert shown["sha256"] == manifest["provenance"]["checkpoint_sha256"]
     groups = ["cat", "eng", "spa"] if family == "nllb" else ["cat", "eng", "fra", "spa"]
     assert list(manifest["groups"]) == groups
+    assert {manifest["groups"][key]["tier"] for key in ("cat", "spa")} == {"High", "Very Low"}
     assert signature.startswith("S|task:mt|dir:xxx-fra|" if family == "nllb" else "S|task:lm|bos:yes|dir:xxx|")
     done("audit", run, "--parameters", "60", "--groups", "cat")
     sweep = ("--ratios", "0,0.5", "--order", "specificity,magnitude,wanda,fisher", "--tokenizer", "13a")
@@ -56,8 +60,9 @@ def test_every_verb(
     assert pair["loss"] == pytest.approx(nats[:, 0].sum() / nats[:, 1].sum(), rel=1e-5)
     assert pair["bpb"] == pytest.approx(nats[:, 0].sum() / np.log(2) / size[:4].sum(), rel=1e-5)
     scored = ("--metric", metrics, "--tokenizer", "13a")
-    out = done("evaluate", model, "--data", text, *direction, *scored, "--out", tmp_path / "evaluation")
+    out = done("evaluate", model, "--data", text, *direction, *scored, *tiers, "--out", tmp_path / "evaluation")
     assert f"{family}: ckpt {shown['sha256'][:8]}" in out
+    assert {"High", "Very Low"} <= set(pd.read_csv(tmp_path / "evaluation" / "tiers.csv")["tier"])
     pruned, mask = tmp_path / "pruned", tmp_path / "mask.safetensors"
     done("export", run, "--group", "cat", "--ratio", "0.4", "--out", pruned, "--mask", mask)
     masks = load_file(mask)
@@ -91,6 +96,22 @@ def test_a_decoder_is_asked_to_translate_and_its_answer_alone_is_counted(directo
     assert "prompt" in task.choices()
     found = task.translate("cat", "test", Decoding(beam=2, max_sentences=3))
     assert len(found.hypotheses) == 3
+
+
+def test_monolingual_text_that_corpus_noted_is_known_of_the_groups(
+    directory: Directory, text: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(text, tmp_path / "data" / "text")
+    noted = {"languages": {"cat": {"mono": 70, "tier": "Low"}, "spa": {"mono": 0}}}
+    (tmp_path / "data" / "manifest.json").write_text(json.dumps(noted), encoding="utf-8")
+    groups = open_model(directory("nllb"), tmp_path / "data", "xxx-fra", "cpu").task("mt").groups
+    assert {key: (of.mono, of.tier) for key, of in groups.items()} == {
+        "cat": (70, "Low"), "eng": (None, "Very Low"), "spa": (None, "Very Low"),
+    }  # fmt: skip
+    table = tables.groups({key: of.facts() for key, of in groups.items()}).frame  # as a manifest has them
+    assert table.set_index("Language")["Monolingual"].dropna().to_dict() == {"cat": 70}
+    with pytest.raises(OptionError, match="--tier: fao is no group here; choose among cat, eng, spa"):
+        open_model(directory("nllb"), tmp_path / "data", "xxx-fra", "cpu", None, None, Tiers(tier=("fao=low",)))
 
 
 def test_left_padding_changes_no_answer(directory: Directory, text: Path) -> None:
