@@ -60,7 +60,7 @@ def analyze(
     if dry_run:
         first, *others = (estimate(model, settings, opening.groups) for settings in wanted)
         cost = sum(others, first)
-        typer.echo(
+        options.tell(
             f"{cost.batches} batches, about {cost.seconds / 60:.1f} minutes on {model.device}; "
             f"{cost.memory / 1e9:.2f} GB of memory for the vectors, beside the activations of one micro-batch; "
             f"{cost.disk / 1e9:.2f} GB of disk"
@@ -68,6 +68,6 @@ def analyze(
         return
     for settings in wanted:
         run = run_analysis(model, out, settings, groups=opening.groups, resume=resume, command=options.command_line())
-        typer.echo(run.analysis(settings.task)["signature"])
+        options.tell(run.analysis(settings.task)["signature"])
         resume = True
-    typer.echo(str(out))
+    options.tell(str(out))

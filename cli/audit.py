@@ -37,5 +37,5 @@ def audit(
             f"{row.statistic} {row.value:.3f} ({row.value_low:.3f} to {row.value_high:.3f})"
             for row in rows.itertuples()
         )
-        typer.echo(f"{code}  {'  '.join(shown)}")
-    typer.echo(table["signature"].iloc[0])
+        options.tell(f"{code}  {'  '.join(shown)}")
+    options.tell(table["signature"].iloc[0])

@@ -56,4 +56,4 @@ def evaluate(
             resume=resume,
             command=options.command_line(),
         )
-    typer.echo(text(found.manifest, found.tables))
+    options.tell(text(found.manifest, found.tables))

@@ -55,4 +55,4 @@ def prune(
         command=options.command_line(),
     )
     mean = table.pivot_table(values="value", index=["order", "ratio"], columns="metric")
-    typer.echo(mean.round(3).to_string())
+    options.tell(mean.round(3).to_string())

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
+from sensikit.errors import printable
+
 LOG_EVERY = 15.0
 """Seconds between two lines in a log."""
 
@@ -22,7 +24,7 @@ class Bar(Protocol):
 
 def say(text: str) -> None:
     """Print one line to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -34,6 +36,7 @@ def progress(total: float | None, what: str, unit: str = "batches") -> Iterator[
         what: a few words, shown before the bar.
         unit: what is counted, in the plural.
     """
+    what = printable(what)
     if not sys.stderr.isatty():
         log = _Log(total, what, unit)
         yield log
@@ -43,7 +46,7 @@ def progress(total: float | None, what: str, unit: str = "batches") -> Iterator[
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(f"{unit}  {{task.fields[rate]}}"),
