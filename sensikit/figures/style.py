@@ -112,9 +112,7 @@ def styled(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:
             drawn = draw(*args, **kwargs)
             drawn.figure.draw_without_rendering()  # ticks are made when first drawn: here, not under other settings
             drawn.figure.set_layout_engine("none")  # the layout stays, and is not computed again for each file
-            vars(drawn.figure)["_layout_engine"] = (
-                None  # with any engine, each file is drawn twice
-            )
+            vars(drawn.figure)["_layout_engine"] = None  # with any engine, each file is drawn twice
         return drawn
 
     return wrapped
