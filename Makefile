@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-full test test-all bench lint format clean
+.PHONY: demo demo-full test test-all bench fuzz lint format clean
 
 demo: $(STAMP)
 	$(BIN)/sensikit demo --out demo
@@ -23,6 +23,10 @@ test-all: lint
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
+
+# hostile and damaged inputs by the hundred; a small part of it is among the tests
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -67,19 +67,19 @@ def analyze(
             return
         first, *others = (estimate(model, settings, opening.groups, memory) for settings in wanted)
         cost = sum(others, first)
-        typer.echo(
+        options.tell(
             f"{cost.batches} batches, about {cost.seconds / 60:.1f} minutes on {model.device}; "
             f"{cost.memory / 1e9:.2f} GB of memory at the most, measured on {PROBED} batches, the largest among them; "
             f"{cost.disk / 1e9:.2f} GB of disk"
         )
         for given, size in cost.others.items():
-            typer.echo(f"  {given}: {size / 1e9:.2f} GB of memory")
+            options.tell(f"  {given}: {size / 1e9:.2f} GB of memory")
         return
     analyzed = partial(run_analysis, model, out, groups=opening.groups, share=process, memory=memory)
     for settings in wanted:
         run = analyzed(settings, resume=resume, command=options.command_line())
         resume = True
         if process.leads:
-            typer.echo(run.analysis(settings.task)["signature"])
+            options.tell(run.analysis(settings.task)["signature"])
     if process.leads:
-        typer.echo(str(out))
+        options.tell(str(out))

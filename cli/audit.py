@@ -44,5 +44,5 @@ def audit(
             + ("" if math.isnan(row["value_low"]) else f" ({row['value_low']:.3f} to {row['value_high']:.3f})")
             for row in rows.to_dict("records")
         )
-        typer.echo(f"{code}  {'  '.join(shown)}")
-    typer.echo(table["signature"].iloc[0])
+        options.tell(f"{code}  {'  '.join(shown)}")
+    options.tell(table["signature"].iloc[0])

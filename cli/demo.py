@@ -22,4 +22,4 @@ def demo(
     from sensikit.demo.full import demo_full
 
     run = demo_full if full else run_demo
-    typer.echo(str(run(out or Path("demo-full" if full else "demo"), command=options.command_line())))
+    options.tell(str(run(out or Path("demo-full" if full else "demo"), command=options.command_line())))

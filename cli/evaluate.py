@@ -63,4 +63,4 @@ def evaluate(
             share=process,
         )
     if process.leads:
-        typer.echo(text(found.manifest, found.tables))
+        options.tell(text(found.manifest, found.tables))

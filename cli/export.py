@@ -48,8 +48,8 @@ def export(
         if origin.data is None:
             raise OptionError("--data", "is needed to convert a checkpoint", "or give --group and --ratio of a run")
         signed = convert(options.Opening(device=origin.device).open(source, origin.data), out)
-        typer.echo(f"{out}: the whole model, for transformers")
-        typer.echo(signed)
+        options.tell(f"{out}: the whole model, for transformers")
+        options.tell(signed)
         return
     if group is None or ratio is None:
         missing = "--group" if group is None else "--ratio"
@@ -57,5 +57,5 @@ def export(
     found = Run.open(source)
     chosen = Order(what.order, group, what.seed if what.order == "random" else None, what.protect, found.tasks[0])
     done = run_export(found, origin.open(found), chosen, ratio, out, mask, form)
-    typer.echo(f"{out}: {done.pruned} of {done.prunable} prunable parameters are zero")
-    typer.echo(done.signature)
+    options.tell(f"{out}: {done.pruned} of {done.prunable} prunable parameters are zero")
+    options.tell(done.signature)

@@ -17,11 +17,10 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a model holds, without running anything inside it: languages, parameters, ties, memory needed."""
-    import json
     from dataclasses import asdict
 
     from sensikit.backends import inspect as look
     from sensikit.backends.inspection import describe
 
     contents = look(checkpoint, revision)
-    typer.echo(json.dumps(asdict(contents), indent=1, ensure_ascii=False) if as_json else describe(contents))
+    options.tell(options.json_of(asdict(contents)) if as_json else describe(contents))

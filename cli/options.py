@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from sensikit.errors import OptionError, printable
 from sensikit.settings import Loading, Options, Tiers, names_of, option
 
 if TYPE_CHECKING:
@@ -46,6 +49,49 @@ Shared = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call left.")]
 
 
+def tell(text: object, err: bool = False) -> None:
+    """Print lines that may hold names of unknown origin: no sign of them steers the terminal."""
+    typer.echo("\n".join(map(printable, str(text).split("\n"))), err=err)
+
+
+def json_of(value: Any) -> str:
+    """Return a value as JSON that can be shown: what no terminal should see is escaped, and nothing is lost."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return "".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text)
+
+
+OUTPUTS = ("out", "mask")
+"""Parameters of verbs that name what is written; every other path is read."""
+
+
+def check_apart(typed: Mapping[str, Any]) -> None:
+    """Refuse two outputs that are one file or lie in one another, and an output that is an input.
+
+    Args:
+        typed: values of a verb's parameters by their names; those that are paths count.
+
+    Raises:
+        OptionError: naming the options.
+    """
+    named = [(name, path) for name, value in typed.items() for path in (value if isinstance(value, list) else [value])]
+    paths = [(name, path) for name, path in named if isinstance(path, Path)]
+    outputs = [(name, path) for wanted in OUTPUTS for name, path in paths if name == wanted]
+    for (name, path), (other, beside) in itertools.combinations(outputs, 2):
+        one, two = path.resolve(), beside.resolve()
+        if same(one, two) or one in two.parents or two in one.parents:
+            problem = f"is, lies in or holds what --{name} names"
+            raise OptionError(f"--{other} {beside}", problem, "give each a place of its own")
+    for name, path in outputs:
+        for source in (source for read, source in paths if read not in OUTPUTS):
+            if path.is_file() and same(path.resolve(), source.resolve()):
+                raise OptionError(f"--{name} {path}", "is a file that is read", "choose another place")
+
+
+def same(one: Path, other: Path) -> bool:
+    """Return whether two resolved paths are one file, also by a hard link."""
+    return one == other or (one.exists() and other.exists() and one.samefile(other))
+
+
 def with_options(function: Callable[..., None]) -> Callable[..., None]:
     """Return `function` as typer takes it: a parameter that is a dataclass becomes an option for each of its fields.
 
@@ -63,6 +109,7 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
             parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name]))
 
     def verb(**typed: Any) -> None:
+        check_apart(typed)
         function(**{name: _built(default, typed) for name, default in defaults.items()}, **typed)
 
     verb.__name__, verb.__doc__ = function.__name__, function.__doc__

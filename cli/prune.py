@@ -60,4 +60,4 @@ def prune(
     )
     if process.leads:
         mean = table.pivot_table(values="value", index=["order", "ratio"], columns="metric")
-        typer.echo(mean.round(3).to_string())
+        options.tell(mean.round(3).to_string())

@@ -29,4 +29,4 @@ def report(
     from sensikit.report.page import report as write_report
 
     page = write_report(paths, out, labels=label or (), settings=settings, command=options.command_line())
-    typer.echo(str(page))
+    options.tell(str(page))

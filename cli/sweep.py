@@ -45,6 +45,6 @@ def sweep(
     check_asked(parse_ratios(curves.ratios), curves.order, range(curves.seeds), replace(curves.settings, task=task))
     origin = options.Origin(device=opening.device)
     for checkpoint, name in zip(checkpoints, names, strict=True):
-        typer.echo(f"{checkpoint} → {out / name}", err=True)
+        options.tell(f"{checkpoint} → {out / name}", err=True)
         analyze(checkpoint, data, out / name, opening, analyses, memory, train_split, resume=True, share=share)
         prune(out / name, curves, options.Groups(opening.groups), origin, resume=True, share=share)

@@ -47,4 +47,4 @@ def train(
     given += ["--max-update", str(system.updates)] if system.updates else []
     given += ["--seed", str(system.seed)] if system.seed is not None else []
     given += [] if torch.cuda.is_available() else ["--cpu"]
-    typer.echo(str(start(where, out, [*given, *(flags or [])], options.command_line(), resume)))
+    options.tell(str(start(where, out, [*given, *(flags or [])], options.command_line(), resume)))

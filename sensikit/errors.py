@@ -5,6 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def printable(text: str) -> str:
+    """Return text that may be shown and stored anywhere: plain spaces, no control or bidi signs, nothing but UTF-8.
+
+    >>> printable("one" + chr(9) + "two" + chr(7))
+    'one two�'
+    """
+    shown = (sign if sign.isprintable() else " " if sign.isspace() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    return "".join(shown)
+
+
 class SensikitError(Exception):
     """Bad input, told in one line: where it is, what is wrong with it, what to do about it.
 
@@ -21,7 +31,7 @@ class SensikitError(Exception):
     def __init__(self, where: str | Path, problem: str, remedy: str = "") -> None:
         self.where, self.problem, self.remedy = str(where), problem, remedy
         line = f"{where}: {problem}" + (f"; {remedy}" if remedy else "")
-        super().__init__(" ".join(line.split()))
+        super().__init__(" ".join(printable(line).split()))
 
 
 class CheckpointError(SensikitError):
@@ -38,6 +48,10 @@ class OptionError(SensikitError):
 
 class RunError(SensikitError):
     """A run directory that is damaged, or was made of something else."""
+
+
+class DamagedError(RunError):
+    """Something that sensikit wrote and that is missing, or is not as it was written."""
 
 
 class NonFiniteError(SensikitError):

@@ -8,17 +8,49 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sensikit.errors import DataError, SensikitError
 
 CHUNK = 1 << 20
 SPLITS = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
 """What the name of a file calls a split, and what it is called everywhere else."""
+
+
+_NO_NAME = re.compile(r"""[/\\:*?"<>|]|^[.~ ]""")
+"""What has a meaning of its own in the name of a file, on one system or another."""
+
+
+def safe_name(text: str) -> str:
+    """Return text of unknown origin as one part of a path: itself where it may be, else cleaned, with a hash of it.
+
+    >>> safe_name("cat-fra"), safe_name("../../notes")
+    ('cat-fra', '_._.._notes-df16d059')
+    """
+    cleaned = _NO_NAME.sub("_", "".join(sign if sign.isprintable() else "_" for sign in text))
+    if cleaned == text and 0 < len(text.encode()) <= 150:
+        return text
+    kept = cleaned.encode()[:100].decode(errors="ignore")
+    return f"{kept}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file for reading. A pipe, device or directory in its place is an OSError, and is not waited for."""
+
+    def opener(name: str, flags: int) -> int:
+        handle = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(errno.EINVAL, "it is not a file", name)
+        return handle
+
+    return path.open("rb") if os.name == "nt" else open(path, "rb", opener=opener)
 
 
 @contextlib.contextmanager
@@ -40,8 +72,10 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.replace(path)
         sync_directory(path.parent)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    except Exception as error:
+        if (refusal := _refusal(error)) is None:
+            raise
+        raise unwritable(path, refusal) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -63,10 +97,22 @@ def appearing(directory: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
         partial.rename(directory)
         sync_directory(directory.parent)
-    except OSError as error:
-        raise unwritable(directory, error) from error
+    except Exception as error:
+        if (refusal := _refusal(error)) is None:
+            raise
+        raise unwritable(directory, refusal) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _refusal(error: Exception) -> OSError | None:
+    """Return what the system said, if an error is of its making; torch hides it, and safetensors has it as text."""
+    if isinstance(error, OSError):
+        return error
+    if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+        return error.__context__
+    code = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return OSError(int(code[1]), os.strerror(int(code[1]))) if code else None
 
 
 def unwritable(path: Path, error: OSError) -> SensikitError:
@@ -109,7 +155,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, kind: type[SensikitError] = SensikitError) -> Any:
     """Return the value stored in `path`; `kind` is raised if it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            return json.loads(file.read().decode("utf-8"), parse_constant=_no_number)
     except FileNotFoundError as error:
         raise kind(path, "does not exist", "check the path") from error
     except OSError as error:
@@ -118,10 +165,19 @@ def read_json(path: Path, kind: type[SensikitError] = SensikitError) -> Any:
         raise kind(path, "is not valid JSON", "it is damaged; make it again") from error
 
 
+def _no_number(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity, which are no JSON
+
+
+def seal_of(value: Any) -> str:
+    """Return the SHA-256 of a JSON value, in which the order of its names counts."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of the bytes of `path`, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -143,8 +199,8 @@ def raw_lines(path: Path) -> Iterator[bytes]:
     """
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for line in file:
+        with open_file(path) as file:
+            for line in gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file:
                 number += 1
                 yield line.rstrip(b"\r\n")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -162,7 +218,10 @@ def lines(path: Path) -> list[str]:
         DataError: if it is not UTF-8.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        with open_file(path) as file:
+            text = file.read().decode("utf-8")
+    except OSError as error:
+        raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise DataError(path, "is not UTF-8 text", "make the data again") from error
     parts = text.split("\n")

@@ -1,7 +1,8 @@
 """A folder of resumable work: created, locked, resumed, and refused when it was made of something else.
 
 Runs, pruning sweeps, evaluations, training runs and demos are such folders. Each has a note, a JSON file that says of
-what and how it was made; a folder without one is not ours, and is left as it is.
+what and how it was made; a folder without one is not ours, and is left as it is. The note holds the hash of every file
+that is read again, and its own.
 """
 
 from __future__ import annotations
@@ -9,18 +10,23 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import pandas as pd
 from filelock import FileLock, Timeout
 
-from sensikit.errors import RunError
-from sensikit.files import read_json, replacing, sha256, unwritable, write_json
+from sensikit.errors import DamagedError, RunError
+from sensikit.files import read_json, replacing, seal_of, sha256, unwritable, write_json
+from sensikit.tables import Schema, csv_of, read_csv
 
 logging.getLogger("filelock").setLevel(logging.INFO)  # fairseq shows what others log for debugging
 
+SEAL = "seal"
+"""The field of a note with the hash of all others."""
 LOCK = ".lock"
 PATIENCE = 0.2
 """Seconds that a lock is tried for: one that another process removes as it ends is no lock, and tried again."""
@@ -64,8 +70,19 @@ class Folder:
         if not (path / cls.NOTE).is_file():
             raise RunError(path, f"is not {cls.KIND} (it has no {cls.NOTE})", f"give what {cls.VERB} wrote to --out")
         manifest = read_json(path / cls.NOTE, RunError)
-        cls.validate(manifest, path / cls.NOTE)
+        damaged = DamagedError(path / cls.NOTE, "is not as it was written", f"put it back, or {cls.VERB} again")
+        try:
+            cls.validate(manifest, path / cls.NOTE)
+            if manifest.pop(SEAL, None) != seal_of(manifest):
+                raise damaged
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            raise damaged from error  # a part of another type than `validate` thought of
         return cls(path, manifest)
+
+    @classmethod
+    def taken(cls, path: Path) -> Self:
+        """Return the folder at `path` to be gone on with, which may mend what `open` would refuse."""
+        return cls.open(path)
 
     @classmethod
     def validate(cls, manifest: Any, where: Path) -> None:
@@ -142,7 +159,7 @@ class Folder:
         facts = json.loads(json.dumps(facts))  # as it will be read again: tuples become lists
         with _locked(path):
             if cls.stands(path, resume):  # another process may have made it, or gone on with it, meanwhile
-                found = cls.open(path)
+                found = cls.taken(path)
                 found.take_up(facts)
             else:
                 found = cls(path, {"format": cls.FORMAT, **facts})
@@ -179,8 +196,8 @@ class Folder:
             yield
 
     def save(self) -> None:
-        """Write the note, in one step."""
-        write_json(self.path / self.NOTE, self.manifest)
+        """Write the note, in one step, with its hash."""
+        write_json(self.path / self.NOTE, {**self.manifest, SEAL: seal_of(self.manifest)})
 
     # files whose hash is noted
 
@@ -203,6 +220,61 @@ class Folder:
     def whole(self, name: str, noted: str | None) -> bool:
         """Return whether a file is there as it was written; `noted` is its SHA-256, or none where it never was."""
         return noted is not None and (self.path / name).is_file() and sha256(self.path / name) == noted
+
+    # tables
+
+    def write_table(self, table: Schema | str, frame: pd.DataFrame) -> Path:
+        """Write a tidy table as CSV in one step, and note its hash; return its path.
+
+        Both hashes are noted while the new table takes the place of the old one: whenever a kill comes, what stands
+        there is known.
+
+        Args:
+            table: its schema, which says which columns are written, or the name of its file.
+            frame: its rows.
+        """
+        name, frame = (table, frame) if isinstance(table, str) else (table.name, frame[table.columns])
+        tables = self.manifest.setdefault("tables", {})
+        with replacing(self.path / name) as partial:
+            partial.write_text(csv_of(frame), encoding="utf-8", newline="\n")
+            digest = sha256(partial)
+            if tables.get(name) != [digest]:
+                tables[name] = [*tables.get(name, []), digest]
+                self.save()
+        if tables[name] != [digest]:
+            tables[name] = [digest]
+            self.save()
+        return self.path / name
+
+    def read_table(self, table: Schema | str, groups: Collection[str] = ()) -> pd.DataFrame:
+        """Return a tidy table: by its schema, checked; by the name of its file, with its columns as they are.
+
+        Args:
+            table: its schema, or the name of its file.
+            groups: that it may name, where it is read by its schema.
+
+        Raises:
+            RunError: if it is not there, is not what its schema says, or not as it was written.
+        """
+        name = table if isinstance(table, str) else table.name
+        again = f"{self.VERB} --resume" if isinstance(table, str) else table.again
+        if not os.path.lexists(self.path / name):
+            raise DamagedError(self.path / name, "does not exist", f"make it with {again}")
+        frame = read_csv(self.path / name) if isinstance(table, str) else table.read(self.path / name, groups)
+        if sha256(self.path / name) not in self.manifest.get("tables", {}).get(name, []):
+            remedy = f"remove it and make it again with {again}"
+            raise DamagedError(self.path / name, "is not as it was written", remedy)
+        return frame
+
+    def tables(self, schemas: Iterable[Schema], groups: Collection[str]) -> dict[str, pd.DataFrame]:
+        """Return those of some tables that were made, by name, each read as `read_table` does.
+
+        Raises:
+            RunError: if one that was made is gone, or is not what it should be.
+        """
+        noted = self.manifest.get("tables", {})
+        there = [each for each in schemas if each.name in noted or os.path.lexists(self.path / each.name)]
+        return {each.name: self.read_table(each, groups) for each in there}
 
 
 def _difference(name: str, was: Any, now: Any) -> tuple[str, str]:
@@ -245,6 +317,8 @@ def _held(path: Path) -> Iterator[None]:
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):  # it would be emptied, or waited for
+            raise RunError(path, "is not a lock", "remove it")
         lock.acquire(timeout=PATIENCE)
     except Timeout as error:
         raise RunError(path.parent, "is being written by another process", "wait for it to end") from error

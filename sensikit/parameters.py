@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,6 +112,44 @@ def registry(module: nn.Module, ghosts: Collection[str] = ()) -> tuple[Parameter
     if not found:
         raise CheckpointError(type(module).__name__, "has no trainable parameter", "is everything frozen?")
     _refuse_overlap(tensors(module, found))
+    return tuple(found)
+
+
+def listed(entries: Sequence[Any]) -> tuple[Parameter, ...]:
+    """Return the parameters of a manifest's list of them, each as `dataclasses.asdict` made it.
+
+    Raises:
+        ValueError: saying what is wrong: a field, a place in the flat order, or a part of the model that is not what a
+            name says.
+    """
+    kinds = {
+        "name": str,
+        "shape": list,
+        "start": int,
+        "component": str,
+        "stack": str,
+        "prunable": bool,
+        "aliases": list,
+    }
+    found: list[Parameter] = []
+    for entry in entries:
+        if not isinstance(entry, dict) or {*entry} != {*kinds, "layer"}:
+            raise ValueError("a parameter has other fields")
+        wrong = [field for field, kind in kinds.items() if type(entry[field]) is not kind]
+        wrong += ["shape"] * any(type(size) is not int or size < 0 for size in entry["shape"])
+        wrong += ["aliases"] * any(type(name) is not str for name in entry["aliases"])
+        if wrong:
+            raise ValueError(f"{entry['name']} has no {wrong[0]}")
+        found.append(Parameter(**{**entry, "shape": tuple(entry["shape"]), "aliases": tuple(entry["aliases"])}))
+    if not found or len({each.name for each in found}) < len(found):
+        raise ValueError("none is listed" if not found else "one is listed twice")
+    sided = any(_SIDE.search(each.name) for each in found)
+    for each, start in zip(found, itertools.accumulate((each.numel for each in found), initial=0), strict=False):
+        stacks = {stack_of(each.name, each.aliases), *(() if sided else ("decoder",))}
+        if each.start != start:
+            raise ValueError(f"{each.name} does not start where the one before it ends")
+        if (each.component, each.layer) != (component_of(each.name), layer_of(each.name)) or each.stack not in stacks:
+            raise ValueError(f"{each.name} is in another part of the model")
     return tuple(found)
 
 

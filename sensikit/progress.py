@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
+from sensikit.errors import printable
+
 LOG_EVERY = 15.0
 """Seconds between two lines in a log."""
 
@@ -24,7 +26,7 @@ class Bar(Protocol):
 def say(text: str) -> None:
     """Print one line to standard error; of processes that a launcher started, the first speaks for all."""
     if _speaks():
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def _speaks() -> bool:
@@ -40,6 +42,7 @@ def progress(total: float | None, what: str, unit: str = "batches") -> Iterator[
         what: a few words, shown before the bar.
         unit: what is counted, in the plural.
     """
+    what = printable(what)
     if not sys.stderr.isatty() or not _speaks():
         log = _Log(total, what, unit)
         yield log
@@ -49,7 +52,7 @@ def progress(total: float | None, what: str, unit: str = "batches") -> Iterator[
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(f"{unit}  {{task.fields[rate]}}"),

@@ -10,20 +10,19 @@ groups                     those measured, by key, in order: source, target, nam
 parameters                 the registry, in flat order; parameter_count and prunable_count are scalars in it
 analyses                   by task: signature, settings, tokens (T), notes, command
 sets                       by task/name: counts, σ, the SHA-256 of each file
+tables                     by name: the SHA-256 of each; of two while one takes the place of the other
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,16 +30,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sensikit.errors import RunError
-from sensikit.files import write_text
+from sensikit.errors import DamagedError, RunError
+from sensikit.files import safe_name
 from sensikit.folder import Folder
-from sensikit.parameters import Parameter
+from sensikit.parameters import Parameter, listed
 from sensikit.settings import TASKS
 from sensikit.tables import Schema
 
 _FIELDS = {
     "version": str, "versions": dict, "direction": str, "provenance": dict, "groups": dict, "parameters": list,
-    "parameter_count": int, "prunable_count": int, "analyses": dict, "sets": dict,
+    "parameter_count": int, "prunable_count": int, "analyses": dict, "sets": dict, "tables": dict,
 }  # fmt: skip
 _ANALYSIS = {"signature": str, "settings": dict, "tokens": int, "notes": list, "command": str}
 _PROVENANCE = {
@@ -79,25 +78,14 @@ class Run(Folder):
         parameters: of the model, in flat order.
     """
 
-    KIND, VERB, FORMAT = "a run directory", "analyze", 3
+    KIND, VERB, FORMAT = "a run directory", "analyze", 4
     FIELDS = _FIELDS
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         super().__init__(path, manifest)
-        self.parameters = tuple(_parameter(entry) for entry in manifest["parameters"])
-
-    @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """Return the run at `path`.
-
-        Raises:
-            RunError: if it is not a run directory, damaged, or of a format that this version does not read.
-        """
-        try:
-            return super().open(path)
-        except (KeyError, TypeError, AttributeError) as error:
-            problem = f"has a damaged list of parameters ({error})"
-            raise RunError(Path(path) / cls.NOTE, problem, "analyze again") from error
+        self.manifest.setdefault("tables", {})
+        self.parameters = listed(manifest["parameters"])
+        self._verified: dict[str, tuple[int, int, int]] = {}
 
     @classmethod
     def validate(cls, manifest: Any, where: Path) -> None:
@@ -111,12 +99,23 @@ class Run(Folder):
         cls.hold_groups(manifest["groups"], where)
         for task, analysis in manifest["analyses"].items():
             cls.hold(analysis, _ANALYSIS, where, f"the {task} analysis's ")
-        for name, noted in manifest["sets"].items():
-            fields = {"files": dict, **({"sigma": float} if name.endswith(_REST) else {})}
-            cls.hold(noted, fields, where, f"{name}'s ")
         for field in ("groups", "analyses"):
             if not manifest[field]:
                 raise cls.lacks(f"any {field}", where)
+        for name, noted in manifest["sets"].items():
+            cls.hold(noted, {"files": dict, **({"sigma": float} if name.endswith(_REST) else {})}, where, f"{name}'s ")
+            task, _, of = name.partition("/")
+            wanted = {file_of(task, of, kind) for kind in kinds_of(task, of)}
+            if set(noted["files"]) != wanted:
+                raise cls.lacks(f"the hashes of {name}", where)
+            if task in TASKS and of not in (
+                MIXED,
+                *(each for key in manifest["groups"] for each in (key, rest_of(key))),
+            ):
+                raise RunError(where, f"has a set {name}, of no group", f"it is damaged; {cls.VERB} again")
+        problem = _counted(manifest)
+        if problem:
+            raise RunError(where, problem, f"it is damaged; {cls.VERB} again")
 
     def __repr__(self) -> str:
         return "".join([f"Run {self.path}", *(f"\n  {name}: {text}" for name, text in self._summary())])
@@ -174,8 +173,7 @@ class Run(Folder):
 
     def vector(self, task: str, name: str, kind: str = "") -> Path:
         """Return the path of a stored vector: sensitivity/mt/cat.half.safetensors, scores/fisher/cat.safetensors."""
-        folder = "sensitivity" if task in TASKS else "scores"
-        return self.path / folder / task / f"{name}{kind and '.'}{kind}.safetensors"
+        return self.path / file_of(task, name, kind)
 
     def write_set(
         self, task: str, name: str, tensors: Mapping[str, Mapping[str, torch.Tensor]], facts: dict[str, Any]
@@ -186,8 +184,9 @@ class Run(Folder):
         """
         files = {}
         for kind, vector in tensors.items():
-            file = self.vector(task, name, kind).relative_to(self.path).as_posix()
+            file = file_of(task, name, kind)
             files[file] = self.write(file, partial(save_vector, vector))
+            self._verified[file] = _state(self.path / file)
         self.manifest["sets"][f"{task}/{name}"] = {**facts, "files": files}
         self.save()
 
@@ -210,7 +209,7 @@ class Run(Folder):
             if f"{task}/{name}" not in self.manifest["sets"]:
                 raise RunError(self.path, f"holds no sensitivities of {task}/{name}", "finish it: analyze --resume")
             if not self.has(task, name):
-                raise RunError(self.vector(task, name), "is missing or damaged", "measure it again: analyze --resume")
+                raise _damaged(self.vector(task, name), task)
 
     def stream(self, vectors: Sequence[Path], parameters: Sequence[Parameter] | None = None) -> Iterator[np.ndarray]:
         """Yield the vectors side by side in flat order, (len(vectors), ≤ CHUNK) float32 at a time."""
@@ -227,7 +226,7 @@ class Run(Folder):
         """
         chosen = self.parameters if parameters is None else parameters
         with ExitStack() as stack:
-            files = [stack.enter_context(_open(path)) for path in vectors]
+            files = [stack.enter_context(self._open(path)) for path in vectors]
             for parameter in chosen:
                 slices = [_slice(file, path, parameter) for file, path in zip(files, vectors, strict=True)]
                 offset = 0
@@ -237,54 +236,90 @@ class Run(Folder):
                     offset += block.shape[1]
 
     def block_reader(self, task: str, name: str) -> Callable[[int, int], np.ndarray]:
-        """Return a function (start, stop) → block means of those sampled parameters, (G, stop - start) float32."""
+        """Return a function (start, stop) → block means of those sampled parameters, (G, stop - start) float32.
+
+        Raises:
+            RunError: if they are missing, damaged, or not of the blocks of the run.
+        """
         path = self.vector(task, name, "blocks")
-        with _open(path) as file:
+        with self._open(path) as file:
             blocks = _tensor(file, path, BLOCK_KEY)
+        if blocks.get_shape()[0] != len(self.manifest["sets"][f"{task}/{name}"]["block_batches"]):
+            raise RunError(path, "holds other blocks than its manifest says", "analyze again")
         return lambda start, stop: np.asarray(blocks[:, start:stop])
+
+    def _open(self, path: Path) -> Any:
+        """Open a stored vector, whose hash is checked the first time, and again where the file has changed."""
+        file = path.relative_to(self.path).as_posix()
+        task = path.parent.name
+        try:
+            if self._verified.get(file) != _state(path):
+                noted = next((of["files"][file] for of in self.manifest["sets"].values() if file in of["files"]), None)
+                if not self.whole(file, noted):
+                    raise _damaged(path, task)
+                self._verified[file] = _state(path)
+            return safe_open(path, framework="numpy")
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, task) from error
 
     # tables
 
-    def write_table(self, table: Schema | str, frame: pd.DataFrame) -> Path:
-        """Write a tidy table as CSV in one step, and return its path: of a schema, the columns that it declares."""
-        name, frame = (table, frame) if isinstance(table, str) else (table.name, frame[table.columns])
-        path = self.path / name
-        write_text(path, frame.to_csv(index=False))
-        return path
-
-    def read_table(self, table: Schema | str) -> pd.DataFrame:
-        """Return a tidy table of the run: by its schema, checked; by the name of its file, as it is.
+    def read_table(self, table: Schema | str, groups: Collection[str] = ()) -> pd.DataFrame:
+        """Return a tidy table of the run, which may name its groups, and the set of all.
 
         Raises:
-            RunError: if it is not there, or is not what its schema says.
+            RunError: if it is not there, is not what its schema says, or not as it was written.
         """
-        if not isinstance(table, str):
-            return table.read(self.path / table.name, {*self.manifest["groups"], MIXED})
-        path = self.path / table
-        if not path.is_file():
-            raise RunError(path, "does not exist", "run the step that writes it first")
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+        return super().read_table(table, groups or {*self.manifest["groups"], MIXED})
 
 
-def _parameter(entry: dict[str, Any]) -> Parameter:
-    return Parameter(**{**entry, "shape": tuple(entry["shape"]), "aliases": tuple(entry["aliases"])})
+def kinds_of(task: str, name: str) -> tuple[str, ...]:
+    """Return the kinds of vectors that a set has: of a group S, its first half and its blocks, of another one alone."""
+    return ("", "half", "blocks") if task in TASKS and name != MIXED and not name.endswith(_REST) else ("",)
 
 
-def _open(path: Path) -> Any:
+def file_of(task: str, name: str, kind: str = "") -> str:
+    """Return the path of a stored vector below its run; no name leads out of it."""
+    folder = "sensitivity" if task in TASKS else "scores"
+    return f"{folder}/{safe_name(task)}/{safe_name(name)}{kind and '.'}{kind}.safetensors"
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _damaged(path: Path, task: str) -> DamagedError:
+    verb = "analyze" if task in TASKS else "prune"
+    return DamagedError(path, "is missing or damaged", f"measure it again: {verb} --resume")
+
+
+def _counted(manifest: dict[str, Any]) -> str:
+    """Return which part of a manifest contradicts another; nothing where all agree."""
     try:
-        return safe_open(path, framework="numpy")
-    except (FileNotFoundError, SafetensorError, OSError) as error:
-        raise RunError(path, "is missing or damaged", "measure it again: analyze --resume") from error
+        parameters = listed(manifest["parameters"])
+    except (ValueError, OverflowError) as error:
+        return f"has a damaged list of parameters ({error})"
+    for field, those in (
+        ("parameter_count", parameters),
+        ("prunable_count", [each for each in parameters if each.prunable]),
+    ):
+        if manifest[field] != sum(each.numel for each in those):
+            return f"has another {field} than its parameters"
+    for name, of in manifest["sets"].items():
+        task = name.partition("/")[0]
+        if task not in TASKS:
+            continue
+        if task not in manifest["analyses"]:
+            return f"has {name} of no analysis"
+        if "block_batches" in of and sum(of["block_batches"]) != of.get("batches"):
+            return f"has other batches of {name} in its blocks than in all"
+    return ""
 
 
 def save_vector(vector: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors by name as safetensors; what the system refuses is an OSError, as with every other file."""
-    try:
-        save_file(dict(vector), path, metadata)
-    except SafetensorError as error:
-        # what the system said, such as that the disk is full, is only in the text
-        code = re.search(r"\(os error (\d+)\)", str(error))
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError(str(error)) from error
+    """Write tensors by name as safetensors."""
+    save_file(dict(vector), path, metadata)
 
 
 def _places(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:

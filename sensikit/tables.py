@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sensikit.errors import RunError
-from sensikit.files import write_text
+from sensikit.errors import RunError, printable
+from sensikit.files import open_file, write_text
 
 PAIR = ("group_a", "group_b")
 
@@ -79,15 +80,12 @@ class Schema:
         Raises:
             RunError: with the line or column at fault.
         """
-        if not path.exists():
-            raise RunError(path, "does not exist", f"make it with {self.again}")
         remedy = f"it is damaged; remove it and make it again with {self.again}"
         try:
             if not path.is_file():
                 raise RunError(path, "is not a file", remedy)
-            texts = dict.fromkeys(set(self.columns) - set(self.numbers), str)
-            frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=texts)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+            frame = read_csv(path, set(self.columns) - set(self.numbers))
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OSError) as error:
             raise RunError(path, "is not a table", remedy) from error
         missing = [column for column in self.columns if column not in frame]
         if missing:
@@ -134,14 +132,44 @@ def _lacking(frame: pd.DataFrame, statistics: Sequence[str]) -> str:
     return ""
 
 
-def printable(text: str) -> str:
-    """Return text that every file can hold: no control signs, nothing but plain spaces, no bytes that are not UTF-8.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
-    >>> printable("one" + chr(9) + "two" + chr(7))
-    'one two�'
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV. Text that a spreadsheet would take for a formula has a ' before it, as `read_csv` knows.
+
+    >>> print(csv_of(pd.DataFrame({"name": ["=1+1", "'tis", "-"], "change": [-0.5, 1.0, 2.0]})))
+    name,change
+    '=1+1,-0.5
+    'tis,1.0
+    '-,2.0
+    <BLANKLINE>
     """
-    shown = (sign if sign.isprintable() else " " if sign.isspace() else "\N{REPLACEMENT CHARACTER}" for sign in text)
-    return "".join(shown)
+
+    def kept(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+    return _mapped(frame, kept).rename(columns=kept).to_csv(index=False)
+
+
+def read_csv(path: Path, texts: Collection[str] = ()) -> pd.DataFrame:
+    """Return what `csv_of` wrote; `texts` are columns of text even where they look like numbers."""
+    with open_file(path) as file:
+        frame = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(texts, str))
+
+    def whole(value: Any) -> Any:
+        return value[1:] if isinstance(value, str) and value[0] == "'" and _FORMULA.match(value) else value
+
+    return _mapped(frame, whole)
+
+
+def _mapped(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    """Return a frame with every cell of its columns that are not numbers changed."""
+    frame = frame.copy()
+    for name, column in frame.items():
+        if not pd.api.types.is_numeric_dtype(column):
+            frame[name] = column.map(change, na_action="ignore")
+    return frame
 
 
 @dataclass(frozen=True)
@@ -189,7 +217,7 @@ class Table:
         alignment = "".join("r" if number else "l" for number in self.numeric())
         latex = shown.to_latex(index=False, escape=True, column_format=alignment)
         texts = {
-            "csv": self.frame.to_csv(index=False),
+            "csv": csv_of(self.frame),
             "txt": "\n".join([shown.to_string(index=False), "", *notes, ""]),
             "tex": "".join(f"% {note}\n" for note in notes) + latex,
         }

@@ -17,7 +17,7 @@ import pytest
 
 from sensikit import files
 from sensikit.errors import DataError, RunError, SensikitError
-from sensikit.files import read_json, replacing, sha256, sha256_of, write_json, write_text
+from sensikit.files import lines, raw_lines, read_json, replacing, safe_name, sha256, sha256_of, write_json, write_text
 
 
 def leftovers(directory: Path, *expected: str) -> list[str]:
@@ -215,3 +215,38 @@ def test_an_error_is_one_line_whatever_it_tells_of() -> None:
     error = SensikitError("a\nfile", "is\n  broken", "mend it")
     assert str(error) == "a file: is broken; mend it"
     assert str(SensikitError("x", "is wrong")) == "x: is wrong"
+
+
+NAMES = [
+    "../../notes", "x/../../../victim/notes", "/etc/passwd", "..", ".", "", "a\0b", "\ud800", "C:\\x", "~", "x" * 300,
+    "é" * 140, ".hidden", "a\nb", "\u202ex",
+]  # fmt: skip
+
+
+def test_no_text_leads_out_of_its_folder(tmp_path: Path) -> None:
+    made = [safe_name(name) for name in NAMES]
+    assert len({*made}) == len(NAMES)
+    for name in made:
+        path = tmp_path / f"{name}.csv"
+        path.write_text("x")
+        assert path.resolve().parent == tmp_path.resolve()
+    for name in ("cat", "zho_Hans", "cat-fra", "cd+id", "A model (big), 2"):
+        assert safe_name(name) == name
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero", "."):
+        for reading in (read_json, lines, lambda path: list(raw_lines(path))):
+            with pytest.raises(SensikitError, match=f"^{tmp_path / name}: "):
+                reading(tmp_path / name)
+        with pytest.raises(OSError, match="not a file"):
+            sha256(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}', "[" * 10**5, "1" * 10**4, '"\xff"', ""])
+def test_what_is_no_json_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text, encoding="latin-1")
+    with pytest.raises(SensikitError, match=r"a\.json: is not valid JSON; "):
+        read_json(tmp_path / "a.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pandas as pd
 import pytest
 
-from sensikit.errors import RunError
+from sensikit.errors import DamagedError, RunError
 from sensikit.files import sha256
 from sensikit.folder import Folder
 from tests.support.stored import everything
@@ -182,6 +184,33 @@ def test_a_note_that_is_damaged_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "w", r"manifest\.json: is not valid JSON", resume=True)
 
 
+def test_a_note_that_was_edited_is_refused(tmp_path: Path) -> None:
+    made(tmp_path / "w")
+    note = tmp_path / "w" / "manifest.json"
+    note.write_text(note.read_text().replace('"d"', '"e"'))
+    refused(tmp_path / "w", r"manifest\.json: is not as it was written; put it back, or toil again$", resume=True)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", ".lock"])
+@pytest.mark.parametrize("kind", ["pipe", "directory", "link"])
+def test_what_stands_in_the_place_of_a_note_or_a_lock_is_refused_at_once(tmp_path: Path, name: str, kind: str) -> None:
+    path, victim = made(tmp_path / "w").path / name, tmp_path / "victim"
+    path.unlink(missing_ok=True)
+    victim.write_text("years of work")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(victim)
+    with (
+        pytest.raises(RunError, match=r"is not (a work|a lock|valid JSON)"),
+        Work.begun(tmp_path / "w", FACTS, resume=True),
+    ):
+        pass
+    assert victim.read_text() == "years of work"
+
+
 def test_what_is_no_folder_is_not_opened(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RunError, match=f"^{path}: is not a work .*manifest.json.*; give what toil wrote to --out$"):
@@ -312,6 +341,52 @@ def test_what_a_killed_writer_left_is_cleared_away_and_nothing_else(tmp_path: Pa
     with folder.locked():
         assert not any(path.exists() for path in left)
     assert all(path.exists() for path in mine)
+
+
+# tables
+
+
+def test_a_table_is_what_was_written_or_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path / "w")
+    frame = pd.DataFrame({"name": ["=1+1", "a"], "value": [1.0, 2.0]})
+    path = folder.write_table("a.csv", frame)
+    again = Work.open(folder.path)
+    pd.testing.assert_frame_equal(again.read_table("a.csv"), frame)
+    path.write_text(path.read_text().replace("2.0", "3.0"))
+    with pytest.raises(DamagedError, match=r"a\.csv: is not as it was written; remove it and make it again with toil"):
+        again.read_table("a.csv")
+    path.unlink()
+    with pytest.raises(DamagedError, match=r"a\.csv: does not exist; make it with toil --resume"):
+        again.read_table("a.csv")
+
+
+@pytest.mark.parametrize("moment", ["before it is in its place", "before its hash is alone"])
+def test_a_kill_while_a_table_is_written_leaves_the_old_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    folder, calls = made(tmp_path / "w"), 0
+    old, new = pd.DataFrame({"value": [1.0]}), pd.DataFrame({"value": [2.0]})
+    folder.write_table("a.csv", old)
+    real = Work.save
+
+    def killed(self: Work) -> None:
+        nonlocal calls
+        calls += 1
+        if moment == "before its hash is alone" and calls == 2:
+            raise KeyboardInterrupt
+        real(self)
+        if moment == "before it is in its place":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Work, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.write_table("a.csv", new)
+    monkeypatch.undo()
+    found = Work.open(folder.path)
+    wanted = old if moment == "before it is in its place" else new
+    pd.testing.assert_frame_equal(found.read_table("a.csv"), wanted)
+    found.write_table("a.csv", new)
+    assert Work.open(folder.path).manifest["tables"] == {"a.csv": [sha256(folder.path / "a.csv")]}
 
 
 # files whose hash is noted

@@ -38,7 +38,7 @@ DESIGN = """
 class Demo(Folder):
     """The directory of a demo."""
 
-    KIND, VERB, FORMAT = "a demo", "demo", 2
+    KIND, VERB, FORMAT = "a demo", "demo", 3
     NOTE = "demo.json"
 
 

@@ -3,19 +3,20 @@
 manifest.json                   systems with their checkpoints' SHA-256, data, groups, settings, every text's SHA-256
 hypotheses/SYSTEM.GROUP.txt     references/GROUP.txt      a sentence each line
 losses/SYSTEM.GROUP.npy         nats and target tokens of each sentence
-evaluation.csv  tiers.csv  significance.csv  tables/      made of those, every time anew
+evaluation.csv  tiers.csv  significance.csv  tables/      made of those, every time anew; the first three are hashed
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sensikit.backends.base import Translations
-from sensikit.errors import DataError, RunError
+from sensikit.errors import DamagedError, DataError, RunError
+from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.resampling import Float, load_sums, save_sums
-from sensikit.files import lines
+from sensikit.files import lines, safe_name
 from sensikit.folder import Folder
 
 KIND = "evaluation"
@@ -24,9 +25,9 @@ KIND = "evaluation"
 class Translated(Folder):
     """An evaluation directory: its path and its manifest."""
 
-    KIND, VERB, FORMAT = "an evaluation", "evaluate", 2
+    KIND, VERB, FORMAT = "an evaluation", "evaluate", 3
     FIELDS: ClassVar[Mapping[str, type]] = {
-        **dict.fromkeys(("data", "settings", "groups", "systems", "files"), dict),
+        **dict.fromkeys(("data", "settings", "groups", "systems", "files", "tables"), dict),
         **dict.fromkeys(("version", "direction", "baseline", "command"), str),
     }
 
@@ -44,6 +45,10 @@ class Translated(Folder):
         cls.hold_groups(manifest["groups"], where)
         for system, facts in manifest["systems"].items():
             cls.hold(facts, {"checkpoint": str, "sha256": str}, where, f"{system}'s ")
+        for name, facts in manifest["files"].items():
+            text = {"from": str} if name.startswith("references/") else {"truncated": int}
+            more = {} if name.startswith("losses/") else text
+            cls.hold(facts, {"sha256": str, "sentences": int, **more}, where, f"{name}'s ")
 
     def take_up(self, facts: Mapping[str, Any]) -> None:
         """Go on with the same direction, data, settings and checkpoints; systems and groups may be added.
@@ -59,7 +64,8 @@ class Translated(Folder):
                 problem = f"holds {system} of another checkpoint ({noted['sha256'][:8]}, not {given['sha256'][:8]})"
                 raise RunError(self.path, problem, f"give this one another --label, or {self.ELSEWHERE}")
         super().take_up(facts)
-        self.manifest = {"format": self.FORMAT, **facts, "files": self.manifest["files"]}
+        kept = {name: self.manifest[name] for name in ("files", "tables")}
+        self.manifest = {"format": self.FORMAT, **facts, **kept}
 
     def compared(self, facts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         """Yield what must be the same in an evaluation that is resumed."""
@@ -115,6 +121,22 @@ class Translated(Folder):
         files = self.manifest["files"]
         return {"from": files[_references(group)]["from"], **files[_hypotheses(system, group)]}
 
+    def check(self, metrics: Iterable[str]) -> None:
+        """Verify every text and loss that some metrics are of.
+
+        Raises:
+            DamagedError: naming the first that is missing or not what was written.
+        """
+        decodes = {METRICS[name].decodes for name in metrics}
+        for system in self.manifest["systems"]:
+            for group in self.manifest["groups"]:
+                texts = (_hypotheses(system, group), _references(group)) if True in decodes else ()
+                for name in (*texts, *((_losses(system, group),) if False in decodes else ())):
+                    if not self._has(name):
+                        raise DamagedError(
+                            self.path / name, "is missing or damaged", "make it again: evaluate --resume"
+                        )
+
     def _has(self, name: str) -> bool:
         return self.whole(name, self.manifest["files"].get(name, {}).get("sha256"))
 
@@ -123,12 +145,12 @@ class Translated(Folder):
 
 
 def _hypotheses(system: str, group: str) -> str:
-    return f"hypotheses/{system}.{group}.txt"
+    return f"hypotheses/{safe_name(f'{system}.{group}')}.txt"
 
 
 def _losses(system: str, group: str) -> str:
-    return f"losses/{system}.{group}.npy"
+    return f"losses/{safe_name(f'{system}.{group}')}.npy"
 
 
 def _references(group: str) -> str:
-    return f"references/{group}.txt"
+    return f"references/{safe_name(group)}.txt"

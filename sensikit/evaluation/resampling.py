@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sensikit.errors import RunError
+from sensikit.errors import DamagedError
 from sensikit.files import replacing, sha256
 from sensikit.settings import BOOTSTRAP
 
@@ -129,10 +129,10 @@ def load_sums(path: Path, digest: str, remedy: str) -> Float:
     """Return the sums in `path`, (n, K) float64.
 
     Raises:
-        RunError: if the file is missing, or its SHA-256 is not `digest`.
+        DamagedError: if the file is missing, or its SHA-256 is not `digest`.
     """
     if not path.is_file() or sha256(path) != digest:
-        raise RunError(path, "is missing or damaged", remedy)
+        raise DamagedError(path, "is missing or damaged", remedy)
     found: Float = np.load(path).astype(np.float64)
     return found
 

@@ -27,7 +27,7 @@ from sensikit.evaluation.scoring import (
     tiers_table,
 )
 from sensikit.evaluation.shared import Made
-from sensikit.files import write_text
+from sensikit.files import safe_name
 from sensikit.languages import chosen_groups
 from sensikit.progress import progress
 from sensikit.settings import EvaluationSettings
@@ -96,7 +96,8 @@ def evaluate_systems(
         raise OptionError("--baseline", f"{baseline} is no label", f"choose among {', '.join(systems)}")
     for metric in chosen(settings.scored):
         _signed(metric, settings)  # a tokenizer that does not exist is refused before the work begins
-    facts = {"kind": KIND, **_facts(systems, settings, groups), "baseline": baseline, "command": command, "files": {}}
+    facts = {"kind": KIND, **_facts(systems, settings, groups), "baseline": baseline, "command": command}
+    facts |= {"files": {}, "tables": {}}
     work = _work(out, share or Share(), facts, settings)
     if not work.share.leads:
         _give(Translated(out, facts), systems, settings, work)
@@ -109,7 +110,7 @@ def evaluate_systems(
         if len(systems) > 1:
             tables[SIGNIFICANCE.name] = significance_table(scores, baseline)
         for name, table in tables.items():
-            write_text(out / name, table.to_csv(index=False))
+            folder.write_table(name, table)
         folder.manifest |= {"signature": _signature(folder, settings), "notes": _notes(folder, settings)}
         folder.save()
         quality_tables.save(out / "tables", folder.manifest, tables)
@@ -141,8 +142,9 @@ def named(checkpoint: Path) -> str:
 def _check_labels(labels: Sequence[str]) -> None:
     """Refuse what is no part of a file's name."""
     for label in labels:
-        if not label.strip() or not label.isprintable() or "/" in label or label.startswith(".") or len(label) > 100:
-            raise OptionError("--label", f"{label[:100]!r} names files", "give a short one without / or a leading dot")
+        if not label.strip() or label[0] in "=+-@" or len(label) > 100 or safe_name(label) != label:
+            problem = f"{label[:100]!r} names files, and cells of tables"
+            raise OptionError("--label", problem, "give a short one of letters, digits and dashes")
 
 
 def _facts(systems: Mapping[str, Opener], settings: EvaluationSettings, groups: Sequence[str] | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from sensikit.files import replacing, write_text
+from sensikit.tables import csv_of
 
 Arguments = ParamSpec("Arguments")
 
@@ -181,5 +182,5 @@ def save(drawn: Drawn, stem: Path, *, title: str = "", note: str = "", kinds: Se
             kind = path.suffix[1:]
             with replacing(path) as partial:
                 drawn.figure.savefig(partial, format=kind, metadata=metadata[kind])
-    write_text(written[-1], drawn.data.to_csv(index=False))
+    write_text(written[-1], csv_of(drawn.data))
     return written

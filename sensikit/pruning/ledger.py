@@ -1,8 +1,12 @@
-"""The cells of a pruning sweep, and their ledger: a line for each cell and metric, which survives a kill."""
+"""The cells of a pruning sweep, and their ledger: a line for each cell and metric, which survives a kill.
+
+No line is believed unread: it has its own hash, and its value is that of the sums that it names.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +15,13 @@ from typing import Any, Self
 
 import pandas as pd
 
-from sensikit.errors import RunError
-from sensikit.files import read_json, unwritable, write_json
-from sensikit.folder import Folder
-from sensikit.tables import Schema
+from sensikit.errors import DamagedError, RunError
+from sensikit.evaluation.metrics import METRICS
+from sensikit.evaluation.resampling import load_sums
+from sensikit.files import lines, open_file, read_json, safe_name, seal_of, unwritable, write_json, write_text
+from sensikit.folder import SEAL, Folder
+from sensikit.progress import say
+from sensikit.tables import Schema, csv_of
 
 UNPRUNED = "none"
 """The order of ratio 0, which is the same model in every order."""
@@ -53,6 +60,8 @@ CROSS = replace(
 LINE = (*CROSS.columns, "test_set", "sums", "sums_sha256")
 """Of a line of the ledger: the columns of both tables, the identity of the sentences, and the sums over them."""
 
+_NUMBERS = ("ratio", "value", "value_low", "value_high", "pruned", "prunable", "sentences")
+
 LATER = ("decoding", "tokenizer")
 """Settings that are noted once something is translated, and once there is BLEU."""
 
@@ -90,7 +99,7 @@ class Cell:
     def _name(self) -> str:
         seed = "" if self.seed is None else f".{self.seed}"
         pruned_by = f".by-{self.group}" if self.other else ""
-        return f"{self.evaluated}.{self.order}{seed}.{float(self.ratio)!r}{pruned_by}"
+        return safe_name(f"{self.evaluated}.{self.order}{seed}.{float(self.ratio)!r}{pruned_by}")
 
 
 def cells(
@@ -115,20 +124,27 @@ def cells(
     return list(dict.fromkeys(found))
 
 
+Key = tuple[Cell, str]
+"""A cell and a metric."""
+
+
 class Ledger(Folder):
     """pruning/ledger.jsonl: a line for each finished cell and metric, on disk before the next cell is begun.
 
     Attributes:
         manifest: the settings of all its cells.
-        lines: by cell and metric.
+        lines: by cell and metric, those that are whole.
+        problems: what is wrong with the others.
     """
 
-    KIND, VERB, FORMAT = "a pruning sweep", "prune", 2
+    KIND, VERB, FORMAT = "a pruning sweep", "prune", 3
     NOTE, ELSEWHERE = "settings.json", "move it away"
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         super().__init__(path, manifest)
-        self.lines: dict[tuple[Cell, str], Line] = {}
+        self.lines: dict[Key, Line] = {}
+        self.problems: list[DamagedError] = []
+        self._slots: list[Key | None] = []  # of every line of the file; none where nobody can tell
 
     @property
     def file(self) -> Path:
@@ -140,25 +156,88 @@ class Ledger(Folder):
         """Return the ledger at `path`; nothing is touched.
 
         Raises:
-            RunError: if there is none, or it is damaged.
+            RunError: if there is none, or one of its lines is damaged.
         """
-        found = super().open(path)
-        found.lines = _read_lines(found.file)
+        found = cls.taken(Path(path))
+        if found.problems:
+            raise found.problems[0]
         return found
+
+    @classmethod
+    def taken(cls, path: Path) -> Self:
+        """Return the ledger at `path` with its `problems`."""
+        found = super().open(path)
+        for number, text in enumerate(_whole(found.file).decode(errors="replace").splitlines(), start=1):
+            where, key, line = f"{found.file}:{number}", *_read(text)
+            said = "is not a line of a ledger" if key is None else "is not as it was written" if line is None else ""
+            if key is not None and key in found._slots and found.lines.get(key) != line:
+                said = "says something else of a cell than an earlier line"
+                found.lines.pop(key, None)
+            if said:
+                found.problems.append(DamagedError(where, said, "score it again: prune --resume"))
+            elif key is not None and line is not None:
+                found.lines[key] = line
+            if key is None or key not in found._slots:
+                found._slots.append(key)
+        return found
+
+    def verified(self) -> Iterator[tuple[Key, DamagedError]]:
+        """Yield each line whose translations or sums are missing or damaged, or whose value is not that of its sums."""
+        root, again = self.path.parent, "score it again: prune --resume"
+        for (cell, metric), line in self.lines.items():
+            where = f"{self.file}, {cell.evaluated} {cell.order} {cell.ratio:g} {metric}"
+            try:
+                sums = load_sums(root / line["sums"], line["sums_sha256"], again)
+                score = float(METRICS[metric].score(sums.sum(0)))
+                if len(sums) != line["sentences"] or not math.isclose(
+                    score, line["value"], rel_tol=1e-9, abs_tol=1e-12
+                ):
+                    raise DamagedError(where, "has another value than its sums", again)
+                if line["hypotheses"] and not Folder(root, {}).whole(line["hypotheses"], line["sha256"]):
+                    raise DamagedError(root / line["hypotheses"], "is missing or damaged", again)
+            except (DamagedError, ValueError, IndexError) as error:
+                told = (
+                    error if isinstance(error, DamagedError) else DamagedError(where, "has sums of no test set", again)
+                )
+                yield (cell, metric), told
+
+    def check(self) -> None:
+        """Refuse what a line names if it is damaged, and tables that say something else than the lines.
+
+        Raises:
+            DamagedError: naming the first disagreement.
+        """
+        for _, problem in self.verified():
+            raise problem
+        for schema, made in ((PRUNING, self.table()), (CROSS, self.cross_table())):
+            path = self.path.parent / schema.name
+            if path.is_file() and not {*lines(path)} <= {*csv_of(made).splitlines()}:  # a killed sweep has more lines
+                raise DamagedError(path, "says something else than the ledger", f"write it again: {schema.again}")
 
     def take_up(self, facts: Mapping[str, Any]) -> None:
         """Go on with the lines of a sweep with the same settings; those that it has not needed yet are added.
 
-        A last line that a kill cut short is dropped: its cell is scored again.
+        A last line that a kill cut short is dropped: its cell is scored again. So are damaged ones, by name.
 
         Raises:
             RunError: naming the first setting that differs.
         """
         super().take_up(facts)
         self.manifest |= facts
-        if self.file.exists():
+        for key, problem in list(self.verified()):
+            self.problems.append(problem)
+            del self.lines[key]
+        for problem in self.problems:
+            say(f"{problem.where}: {problem.problem}; it is scored again")
+        if not self.problems and self.file.exists():
             with self.file.open("rb+") as file:
                 file.truncate(len(_whole(self.file)))
+
+    def save(self) -> None:
+        """Write the settings and, where lines were damaged, the ledger without them."""
+        super().save()
+        if self.problems:
+            self._rewrite()
 
     def compared(self, facts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         """Yield what must be the same in a sweep that is resumed."""
@@ -176,7 +255,15 @@ class Ledger(Folder):
         Raises:
             SensikitError: if the disk is full; what was written of a line is dropped when the ledger is next opened.
         """
-        text = "".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in lines)
+        self.lines |= {(cell, line["metric"]): line for line in lines}
+        if None in self._slots or any((cell, line["metric"]) in self._slots for line in lines):
+            for key in ((cell, line["metric"]) for line in lines):
+                if key not in self._slots:
+                    place = self._slots.index(None) if None in self._slots else len(self._slots)
+                    self._slots[place : place + 1] = [key]
+            self._rewrite()
+            return
+        text = "".join(map(_written, lines))
         try:
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(text)
@@ -184,7 +271,12 @@ class Ledger(Folder):
                 os.fsync(file.fileno())
         except OSError as error:
             raise unwritable(self.file, error) from error
-        self.lines |= {(cell, line["metric"]): line for line in lines}
+
+    def _rewrite(self) -> None:
+        """Write all lines again, each where it stood."""
+        places = {key: place for place, key in enumerate(self._slots)}
+        self.lines = dict(sorted(self.lines.items(), key=lambda each: places.get(each[0], len(places))))
+        write_text(self.file, "".join(map(_written, self.lines.values())))
 
     def table(self) -> pd.DataFrame:
         """Return the curves as a tidy table: the cells whose own group is scored."""
@@ -214,7 +306,8 @@ def record(directory: Path, command: str) -> None:
     """
     noted = recorded(directory)
     if command and command not in noted:
-        write_json(directory / COMMANDS, [*noted, command])
+        noted = [*noted, command]
+        write_json(directory / COMMANDS, {"commands": noted, SEAL: seal_of(noted)})
 
 
 def recorded(directory: Path) -> list[str]:
@@ -224,30 +317,55 @@ def recorded(directory: Path) -> list[str]:
         RunError: if their file is damaged.
     """
     path = directory / COMMANDS
-    found = read_json(path, RunError) if path.exists() else []
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise RunError(path, "is not a list of command lines", "remove it")
-    return found
+    if not os.path.lexists(path):
+        return []
+    found = read_json(path, RunError)
+    noted: Any = found.get("commands") if isinstance(found, dict) else None
+    if not isinstance(noted, list) or found.get(SEAL) != seal_of(noted) or not all(type(each) is str for each in noted):
+        raise DamagedError(path, "is not as it was written", "remove it")
+    return list(noted)
 
 
 def _frame(lines: list[dict[str, Any]], schema: Schema) -> pd.DataFrame:
     return schema.frame(lines).astype({"seed": "Int64"})
 
 
-def _read_lines(path: Path) -> dict[tuple[Cell, str], Line]:
-    found = {}
-    for number, line in enumerate(_whole(path).decode(errors="replace").splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            other = entry["evaluated"] if entry["evaluated"] != entry["group"] else None
-            cell = Cell(entry["order"], entry["seed"], entry["group"], entry["ratio"], other)
-            found[cell, entry["metric"]] = {name: entry[name] for name in LINE}
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise RunError(f"{path}:{number}", "is not a line of a ledger", "remove the line and --resume") from error
-    return found
+def _written(line: Line) -> str:
+    return json.dumps({**line, SEAL: seal_of(dict(sorted(line.items())))}, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _read(text: str) -> tuple[Key | None, Line | None]:
+    """Return the cell and metric of a line, if that can be told, and the line, if it is as it was written."""
+    try:
+        found = json.loads(text)
+        seal, line = found.pop(SEAL, None), {name: found.pop(name) for name in LINE}
+        numbers = [line[name] for name in _NUMBERS]
+        other = line["evaluated"] if line["evaluated"] != line["group"] else None
+        cell = Cell(line["order"], line["seed"], line["group"], line["ratio"], other)
+        metric = METRICS[line["metric"]]
+        if (
+            found
+            or not all(type(line[name]) is str for name in ("order", "group", "evaluated"))
+            or not all(type(number) in (int, float) for number in numbers)
+            or type(line["seed"]) not in (int, type(None))
+            or not 0 <= line["ratio"] <= 1
+        ):
+            return None, None
+        whole = math.isfinite(line["value"]) and seal == seal_of(dict(sorted(line.items())))
+        whole &= line["sums"] == cell.sums(metric.name)
+        whole &= line["hypotheses"] == (cell.hypotheses if metric.decodes else None)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        return None, None
+    return (cell, metric.name), line if whole else None
 
 
 def _whole(path: Path) -> bytes:
     """Return the whole lines of a ledger, which may not be there yet: a kill can cut its last one short."""
-    text = path.read_bytes() if path.exists() else b""
+    if not os.path.lexists(path):
+        return b""
+    try:
+        with open_file(path) as file:
+            text = file.read()
+    except OSError as error:
+        raise DamagedError(path, f"cannot be read ({error.strerror})", "move it away and prune --resume") from error
     return text[: text.rfind(b"\n") + 1]

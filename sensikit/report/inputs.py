@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -10,20 +11,21 @@ from typing import Any
 
 import pandas as pd
 
-from sensikit.errors import OptionError, RunError, SensikitError
+from sensikit.errors import DamagedError, OptionError, RunError, SensikitError, printable
 from sensikit.evaluation.folder import KIND, Translated
+from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import BY_TIER, EVALUATION, SIGNIFICANCE
 from sensikit.files import read_json
 from sensikit.progress import progress
 from sensikit.pruning.curves import curve_bands, curve_tests
-from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED, recorded
+from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED, Ledger, recorded
+from sensikit.pruning.scorers import SCORERS
 from sensikit.run import MIXED, Run
 from sensikit.sensitivity.ablation import AUDIT, SUMMARY
 from sensikit.sensitivity.analysis import LAYOUT
 from sensikit.settings import ReportSettings
 from sensikit.statistics.comparison import check_comparable, correlation_difference
 from sensikit.statistics.results import BY_TASK, OF_BOTH_TASKS
-from sensikit.tables import Schema, printable
 
 TABLES = {schema.name: schema for schema in (*BY_TASK, *OF_BOTH_TASKS, LAYOUT, AUDIT, SUMMARY, PRUNING, CROSS)}
 """The tables of a run directory, by the names of their files."""
@@ -147,6 +149,8 @@ def _comparisons(subjects: Sequence[Subject]) -> list[Comparison]:
                     _check_batches(subject.run, task)
                 table = correlation_difference(first.run, second.run, task, comparable[task])
                 found.append(Comparison(first, second, task, table))
+            except DamagedError:
+                raise
             except SensikitError as error:
                 found.append(Comparison(first, second, task, None, printable(f"{error.where} {error.problem}")))
             bar.advance()
@@ -178,6 +182,8 @@ def _curves(subjects: Sequence[Subject]) -> Curves:
     for subject in swept:
         try:
             curve_bands({subject.label: subject.run})
+        except DamagedError:
+            raise
         except SensikitError:
             lacking.append(subject)
     runs = {subject.label: subject.run for subject in swept if subject not in lacking}
@@ -224,11 +230,25 @@ def _opened(path: Path, label: str) -> Subject | Evaluated:
         return _evaluated(path, label)
     run = Run.open(path)
     for name, entry in run.manifest["sets"].items():
-        if not isinstance(entry.get("tokens_mean"), int | float):
+        if type(entry.get("tokens_mean")) not in (int, float):
             raise RunError(manifest, f"lacks the tokens of {name}", "it is damaged; analyze again")
+    tables = run.tables(TABLES.values(), {*run.manifest["groups"], MIXED})
+    for name, frame in tables.items():
+        _known(path / name, frame, "task", run.tasks)
+        _known(path / name, frame, "order", [UNPRUNED, *SCORERS])
+        _known(path / name, frame, "metric", METRICS)
+    ledger = Ledger(path / "pruning", {})
+    if os.path.lexists(ledger.file) or os.path.lexists(ledger.path / ledger.NOTE):
+        Ledger.open(ledger.path).check()
     run.manifest = _printable(run.manifest)
-    tables = _tables(path, TABLES, {*run.manifest["groups"], MIXED})
     return Subject(label, printable(str(path)), run, tables, tuple(map(printable, recorded(path / "pruning"))))
+
+
+def _known(path: Path, frame: pd.DataFrame, column: str, names: Collection[str]) -> None:
+    """Refuse a table whose column names something that does not exist."""
+    strange = sorted(set(frame.get(column, ())) - set(names))
+    if strange:
+        raise RunError(path, f"names {strange[0]}, which is no {column}", "it is damaged; remove it and make it again")
 
 
 def _kind(manifest: Path) -> str:
@@ -237,21 +257,16 @@ def _kind(manifest: Path) -> str:
 
 
 def _evaluated(path: Path, label: str) -> Evaluated:
-    manifest = _printable(Translated.open(path).manifest)
-    if not isinstance(manifest.get("signature"), str) or not isinstance(manifest.get("notes"), list):
+    folder = Translated.open(path)
+    if not isinstance(folder.manifest.get("signature"), str) or not isinstance(folder.manifest.get("notes"), list):
         raise RunError(path, "was not finished", "finish it: evaluate --resume")
-    tables = _tables(path, SCORES, manifest["groups"])
+    tables, manifest = folder.tables(SCORES.values(), folder.manifest["groups"]), _printable(folder.manifest)
     for name in (EVALUATION.name, BY_TIER.name):
         if name not in tables:
             raise RunError(path, f"has no {name}", "finish it: evaluate --resume")
     for name, frame in tables.items():
         for column in ("system", "system_a", "system_b"):
-            strange = sorted(set(frame.get(column, ())) - set(manifest["systems"]))
-            if strange:
-                problem = f"names {strange[0]}, which is no system of the manifest"
-                raise RunError(path / name, problem, "it is damaged; evaluate again")
+            _known(path / name, frame, column, manifest["systems"])
+        _known(path / name, frame, "metric", METRICS)
+    folder.check(tables[EVALUATION.name]["metric"].unique())
     return Evaluated(label, printable(str(path)), manifest, tables)
-
-
-def _tables(path: Path, schemas: Mapping[str, Schema], groups: Collection[str]) -> dict[str, pd.DataFrame]:
-    return {name: schema.read(path / name, groups) for name, schema in schemas.items() if (path / name).exists()}

@@ -14,11 +14,11 @@ import jinja2
 import pandas as pd
 
 from sensikit import figures
-from sensikit.errors import OptionError
+from sensikit.errors import OptionError, printable
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import EVALUATION
 from sensikit.figures.words import joined
-from sensikit.files import write_text
+from sensikit.files import safe_name, write_text
 from sensikit.progress import progress
 from sensikit.report import text as summary
 from sensikit.report.inputs import TABLES, Inputs, Subject, gather
@@ -26,7 +26,7 @@ from sensikit.report.missing import missing, prune_command
 from sensikit.report.sections import MANIFEST, SECTIONS, Entry
 from sensikit.report.tables import headline
 from sensikit.settings import ReportSettings
-from sensikit.tables import Table, printable
+from sensikit.tables import Table
 from sensikit.version import __version__
 
 
@@ -104,24 +104,31 @@ def _written(entry: Entry, place: Path, inputs: Inputs) -> dict[str, Any]:
     notes = [f"{labels}: {line}" if labels else line for labels, line in made]
     shown: dict[str, Any]
     if isinstance(content, Table):
-        stem = place / "tables" / entry.stem
+        stem = _stem(place, "tables", entry)
         paths = content.save(stem, [f"{entry.title}. {entry.caption}", *notes])
         shown = {"kind": "table", "caption": entry.caption, **_cells(content)}
     else:
-        stem = place / "figures" / entry.stem
+        stem = _stem(place, "figures", entry)
         paths = figures.save(content, stem, title=entry.title, note="\n".join(notes))
         shown = {"kind": "figure", "caption": content.caption, "image": _inline(paths[0], "image/svg+xml")}
         shown["inches"] = content.figure.get_figwidth()
     csv = next(path for path in paths if path.suffix == ".csv")
     files = f"{stem.relative_to(place).as_posix()}.{{{','.join(path.suffix[1:] for path in paths)}}}"
     return {
-        "stem": entry.stem,
+        "stem": safe_name(entry.stem),
         "title": entry.title,
         "made": made,
         "files": files,
         **shown,
         "csv": _inline(csv, "text/csv"),
     }
+
+
+def _stem(place: Path, folder: str, entry: Entry) -> Path:
+    """Return where the files of an entry go, without their endings: below `place`, whatever it is called."""
+    if (place / folder).resolve() != place.resolve() / folder:
+        raise OptionError(f"--out {place}", f"its {folder} is a link to another place", "choose another place")
+    return place / folder / safe_name(entry.stem)
 
 
 def _cells(table: Table) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from sensikit.backends.base import Model, Task, task_of
-from sensikit.errors import DataError, OptionError, RunError
+from sensikit.errors import DamagedError, DataError, OptionError, RunError
 from sensikit.languages import chosen_groups
 from sensikit.parameters import FLOAT, SAMPLED, Parameter, disk_per_group, registry
 from sensikit.run import MIXED, Run, rest_of
@@ -222,6 +222,8 @@ def check_source(run: Run, model: Model) -> None:
     if found.checkpoint_sha256 != noted["checkpoint_sha256"]:
         problem = f"was measured on another checkpoint ({noted['checkpoint_sha256'][:8]}) than {found.checkpoint}"
         raise RunError(run.path, problem, "give that one with --checkpoint")
+    if registry(model.module, model.ghosts) != run.parameters:
+        raise DamagedError(run.path / run.NOTE, "lists other parameters than its checkpoint has", "analyze again")
     if found.data_sha256 != noted["data_sha256"]:
         problem = f"was measured on other data ({noted['data_sha256'][:8]}) than {found.data}"
         raise RunError(run.path, problem, "give those with --data")

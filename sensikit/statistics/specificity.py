@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sensikit.errors import DamagedError
 from sensikit.parameters import Parameter
 from sensikit.run import Run, rest_of
 from sensikit.settings import SIGMA
@@ -122,8 +124,17 @@ def specificities(run: Run, task: str, group: str, parameters: Sequence[Paramete
 
 
 def sigma_of(run: Run, group: str, task: str = "mt") -> float:
-    """Return σ of one group's D, as the run noted it when S(θ,B_-l) was measured."""
-    return float(run.manifest["sets"][f"{task}/{rest_of(group)}"]["sigma"])
+    """Return σ of one group's D, as the run noted it when S(θ,B_-l) was measured.
+
+    Raises:
+        DamagedError: if it is not what the settings and the tokens of the run give.
+    """
+    settings, noted = run.analysis(task)["settings"], run.manifest["sets"][f"{task}/{rest_of(group)}"]
+    per_token, sigma = settings.get("reduction", "token") == "token", settings.get("sigma", SIGMA)
+    if not math.isclose(noted["sigma"], sigma_for(per_token, noted["tokens_mean"], sigma), rel_tol=1e-9):
+        where = run.path / run.NOTE
+        raise DamagedError(where, f"has another σ of {group} than its settings and tokens give", "analyze again")
+    return float(noted["sigma"])
 
 
 def overlap_table(run: Run, task: str = "mt", shares: Sequence[float] = SHARES) -> pd.DataFrame:

@@ -226,7 +226,7 @@ def test_a_sweep_that_stands_already(run: Path) -> None:
     assert prune(run, "--resume").code == 0
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', '{"format": 2}', '{"format": 3, "parameters": [{}]}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', '{"format": 3}', '{"format": 4, "parameters": [{}]}'])
 def test_a_manifest_that_is_damaged(run: Path, content: str) -> None:
     (run / "manifest.json").write_text(content)
     one_line(prune(run), 2, "manifest.json")

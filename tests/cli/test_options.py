@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +14,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from sensikit.errors import OptionError
+from sensikit.progress import say
 from sensikit.settings import AnalysisSettings, EvaluationSettings, Options, SweepSettings, names_of, option
+from sensikit_cli import options
 from sensikit_cli.corpus import Preparation
 from sensikit_cli.main import app, told
-from sensikit_cli.options import Groups, Opening, Origin, with_options
+from sensikit_cli.options import OUTPUTS, Groups, Opening, Origin, with_options
 from sensikit_cli.train import System
 from tests.support.command import call
+from tests.support.stored import everything
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands
 FROM_PYTHON_ALONE = {
@@ -193,3 +199,54 @@ def test_a_wrong_value_of_a_verb_is_one_line_and_exit_code_2(tmp_path: Path) -> 
         assert done.error.startswith(f"sensikit: {words[-2]}: {words[-1]} is ")
         assert done.error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+PLACES = {"checkpoint", "checkpoints", "data", "mono", "paths", "run", "source", "sources"}
+"""Parameters that are paths of what is read."""
+
+
+def test_every_path_of_a_verb_is_read_or_written() -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        for name, parameter in signature(command.callback).parameters.items():
+            assert "Path" not in str(parameter.annotation) or name in PLACES | {*OUTPUTS}, name
+
+
+@pytest.mark.parametrize("spelling", ["same", "dots", "link", "inside", "hard link", "input"])
+def test_outputs_that_are_one_file_are_refused_before_anything_is_opened(tmp_path: Path, spelling: str) -> None:
+    out = tmp_path / "out.pt"
+    other = {"dots": tmp_path / "a" / ".." / "out.pt", "inside": out / "mask", "link": tmp_path / "link"}.get(
+        spelling, out
+    )
+    source, said = tmp_path / "run", f"--mask {other}: is, lies in or holds what --out names"
+    if spelling == "link":
+        (tmp_path / "elsewhere").mkdir()
+        other = tmp_path / "link" / "out.pt"
+        other.parent.symlink_to("elsewhere")
+        out, said = tmp_path / "elsewhere" / "out.pt", f"--mask {other}: is, lies in or holds what --out names"
+    if spelling == "hard link":
+        out.write_text("mine")
+        other = tmp_path / "other"
+        other.hardlink_to(out)
+        said = f"--mask {other}: is, lies in or holds what --out names"
+    if spelling == "input":
+        source.write_text("mine")
+        other, said = tmp_path / "mask", f"--out {source}: is a file that is read"
+        out = source
+    before = everything(tmp_path)
+    done = call("export", source, "--group", "cat", "--ratio", 0.5, "--out", out, "--mask", other)
+    assert (done.code, done.error.count("\n")) == (2, 1)
+    assert said in done.error
+    assert everything(tmp_path) == before
+
+
+def test_no_sign_of_a_name_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "\x1b[31m\x85\u202ex"
+    options.tell(f"{name}\ny")
+    assert capsys.readouterr().out == "\N{REPLACEMENT CHARACTER}[31m \N{REPLACEMENT CHARACTER}x\ny\n"
+    shown = options.json_of({name: [name, "é"]})
+    assert all(sign.isprintable() or sign == "\n" for sign in shown)
+    assert json.loads(shown) == {name: [name, "é"]}
+    say(name)
+    assert told(OptionError(name, name, name)) == told(RuntimeError(name)) + 1 == 2
+    assert all(sign.isprintable() or sign == "\n" for sign in capsys.readouterr().err)

@@ -124,7 +124,7 @@ def test_columns_are_those_that_others_read(straight: Path) -> None:
 def test_manifest_tells_of_what_and_how(straight: Path) -> None:
     manifest = json.loads((straight / "manifest.json").read_text("utf-8"))
     origin = toy.backend().provenance
-    assert (manifest["format"], manifest["kind"], manifest["direction"]) == (2, "evaluation", "xxx-eng")
+    assert (manifest["format"], manifest["kind"], manifest["direction"]) == (3, "evaluation", "xxx-eng")
     assert manifest["command"] == "sensikit evaluate"
     assert manifest["data"] == {"path": origin.data, "sha256": origin.data_sha256}
     assert manifest["systems"]["one"]["sha256"] == origin.checkpoint_sha256
@@ -359,9 +359,9 @@ def test_what_exists_is_not_touched(straight: Path, tmp_path: Path) -> None:
     [
         ("{", "is not valid JSON"),
         ("[]", "is not an evaluation"),
-        ('{"format": 2, "sets": {}}', "is not an evaluation"),
-        ('{"format": 1, "kind": "evaluation"}', "is not of format 2"),
-        ('{"format": 2, "kind": "evaluation", "direction": "xxx-eng"}', "lacks data"),
+        ('{"format": 3, "sets": {}}', "is not an evaluation"),
+        ('{"format": 1, "kind": "evaluation"}', "is not of format 3"),
+        ('{"format": 3, "kind": "evaluation", "direction": "xxx-eng"}', "lacks data"),
     ],
 )
 def test_a_directory_that_is_no_evaluation_is_not_resumed(text: str, problem: str, tmp_path: Path) -> None:

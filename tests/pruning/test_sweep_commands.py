@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from sensikit.files import read_json
 from sensikit.pruning.ledger import recorded
 from sensikit.pruning.sweep import prune
 from sensikit.report.page import report
@@ -58,12 +57,12 @@ def test_a_sweep_from_python_notes_nothing(tmp_path: Path) -> None:
 def test_the_report_shows_the_commands_that_were_given(run: Path) -> None:
     swept(run, "--beam", "3")
     report([run])
-    (command,) = read_json(run / "pruning" / "commands.json")
+    (command,) = recorded(run / "pruning")
     assert command.endswith("--beam 3")
     assert command in (run / "tables" / "pruning.txt").read_text()
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[3]"])
+@pytest.mark.parametrize("content", ["{", "{}", "[3]", '{"commands": ["sensikit prune"], "seal": ""}'])
 def test_damaged_commands_are_one_line(run: Path, content: str) -> None:
     swept(run)
     (run / "pruning" / "commands.json").write_text(content)

@@ -9,13 +9,15 @@ from sensikit.evaluation.tables import DECODED
 from sensikit.figures import correlation
 from sensikit.figures import curves as curve_points
 from sensikit.figures.style import Drawn
-from sensikit.files import read_json, write_json, write_text
+from sensikit.files import read_json, write_text
 from sensikit.report import inputs, sections, tables
 from sensikit.report import text as summary
 from sensikit.report.page import report
+from sensikit.run import file_of
 from sensikit.settings import ReportSettings
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.page import FEW, Page
+from tests.support.stored import sealed
 
 FIGURES = {
     "correlation-mt", "correlation-mt-observed", "dendrogram-mt", "similarity", "specificity-mt", "components-mt",
@@ -153,6 +155,7 @@ def test_an_audit_whose_command_was_not_noted_shows_the_one_that_repeats_it(
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["audit", "audit-summary"])
     frame = pd.read_csv(run / "audit-summary.csv")
     write_text(run / "audit-summary.csv", frame.assign(command="").to_csv(index=False))
+    sealed(run)
     report([run])
     assert f"sensikit audit {run}" in (run / "figures" / "audit-mt.svg").read_text()
 
@@ -163,6 +166,7 @@ def test_a_run_of_which_nothing_was_pruned_yet_shows_its_quality_and_no_curve(
     first = synthetic_run.write_run(tmp_path / "a", FEW, only=["pruning"])
     frame = pd.read_csv(first / "pruning.csv").query("order == 'none'")
     write_text(first / "pruning.csv", frame.to_csv(index=False))
+    sealed(first)
     report([first])
     assert {path.stem for path in (first / "figures").iterdir()} == {"groups"}
     assert {path.stem for path in (first / "tables").iterdir()} == {"quality", "quality-by-group", "groups"}
@@ -190,10 +194,16 @@ def test_sets_that_were_pooled_and_have_no_batches_do_not_count(tmp_path: Path, 
     manifest = read_json(run / "manifest.json")
     manifest["sets"] = {name: entry for name, entry in manifest["sets"].items() if not name.startswith("mt/rest.")}
     manifest["sets"] |= {
-        f"mt/{code}.rest": {"pooled": ["x"], "tokens_mean": 1.0, "sigma": 1e-8, "files": {}} for code in FEW
+        f"mt/{code}.rest": {
+            "pooled": ["x"],
+            "tokens_mean": 1.0,
+            "sigma": 1e-8,
+            "files": {file_of("mt", f"{code}.rest"): ""},
+        }
+        for code in FEW
     }
-    del manifest["sets"]["mt/cat"]["batches"]
-    write_json(run / "manifest.json", manifest)
+    del manifest["sets"]["mt/cat"]["batches"], manifest["sets"]["mt/cat"]["block_batches"]
+    sealed(run, manifest)
     assert "over 500 batches a language, of 4,084 target tokens" in Page(report([run])).text
 
 
@@ -205,10 +215,10 @@ def test_a_run_of_both_tasks_has_a_figure_for_each_with_the_signature_of_its_tas
     first = manifest["analyses"]["mt"]["signature"]
     other = first.replace("task:mt", "task:denoise")
     manifest["analyses"]["denoise"] = {**manifest["analyses"]["mt"], "signature": other}
-    write_json(run / "manifest.json", manifest)
     frame = pd.read_csv(run / "overlap.csv")
     both = pd.concat([frame, frame.assign(task="denoise", jaccard=0.5)])
     write_text(run / "overlap.csv", both.to_csv(index=False))
+    sealed(run, manifest)
     text = Page(report([run])).text
     assert pd.read_csv(run / "figures" / "overlap-denoise.csv")["jaccard"].unique().tolist() == [0.5]
     drawn = {task: (run / "figures" / f"overlap-{task}.svg").read_text() for task in ("mt", "denoise")}
@@ -235,6 +245,7 @@ def test_sources_longer_than_the_model_are_told_of(tmp_path: Path) -> None:
     frame = pd.read_csv(run / "pruning.csv")
     frame.loc[(frame["order"] == "none") & (frame["group"] == "fao"), "truncated"] = 7
     write_text(run / "pruning.csv", frame.to_csv(index=False))
+    sealed(run)
     assert "Sources longer than the model takes were translated in part: fao 7." in said()
 
 
@@ -278,12 +289,15 @@ def test_a_run_of_languages_alone_speaks_of_no_pairs_and_no_translation(tmp_path
     run = synthetic_run.write_run(tmp_path / "run", alone, only=only, metrics=("loss",), direction="xxx")
     manifest = read_json(run / "manifest.json")
     manifest["analyses"] = {"lm": manifest["analyses"]["mt"]}
-    manifest["sets"] = {name.replace("mt/", "lm/"): entry for name, entry in manifest["sets"].items()}
+    manifest["sets"] = {
+        name.replace("mt/", "lm/"): {**of, "files": {file.replace("/mt/", "/lm/"): "" for file in of["files"]}}
+        for name, of in manifest["sets"].items()
+    }
     manifest["provenance"]["framework"] = "transformers (LlamaForCausalLM)"
-    write_json(run / "manifest.json", manifest)
     for name in only:
         frame = pd.read_csv(run / f"{name}.csv").replace({"loss": "bpb", "mt": "lm"})
         frame.to_csv(run / f"{name}.csv", index=False)
+    sealed(run, manifest)
     text = Page(report([run])).text
     for wrong in ("Sentence pairs", "translat", "Translat", "xxx→", "(nats", "denois", "resource levels"):
         assert wrong not in text, wrong
@@ -313,7 +327,7 @@ def test_references_that_are_decoded_from_binaries_are_told_of_at_every_number(t
                 run / name, (run / name).read_text(encoding="utf-8").replace("P|protect", "P|refs:binarised|protect")
             )
     scores = synthetic_tables.write_evaluation(tmp_path / "scores", FEW)
-    write_json(scores / "manifest.json", {**read_json(scores / "manifest.json"), "signature": "E|refs:binarised|v:1"})
+    sealed(scores, signature="E|refs:binarised|v:1")
     quality = [each for each in sections.quality(inputs.gather([scores])) if each.source == "tiers.csv"]
     assert all(DECODED in each.caption for each in quality if each.stem.startswith("bleu"))
 
@@ -324,11 +338,13 @@ def test_a_model_that_translates_nothing_still_has_a_report_that_says_so(tmp_pat
         frame = pd.read_csv(run / name)
         frame.loc[frame["metric"] == "bleu", ["value", "value_low", "value_high"]] = 0.0
         write_text(run / name, frame.to_csv(index=False))
+    sealed(run)
     scores = synthetic_tables.write_evaluation(tmp_path / "scores", FEW)
     for name in ("evaluation.csv", "tiers.csv"):
         frame = pd.read_csv(scores / name)
         frame[["value", "value_low", "value_high"]] = 0.0
         write_text(scores / name, frame.to_csv(index=False))
+    sealed(scores)
     text = Page(report([run, scores], tmp_path / "out")).text
     assert "Unpruned, BLEU is 0.00" in text
     assert "BLEU is near 0 before anything is pruned" in text

@@ -13,6 +13,7 @@ from sensikit.report.page import report
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.command import call
 from tests.support.page import FEW, Page
+from tests.support.stored import sealed
 
 # bad input
 
@@ -33,12 +34,13 @@ def cell(line: int, column: str, value: Any) -> Callable[[pd.DataFrame], pd.Data
     return change
 
 
-def manifest_of(**changes: Any) -> Callable[[Path], None]:
-    def edit(run: Path) -> None:
-        manifest = {**read_json(run / "manifest.json"), **changes}
-        write_json(run / "manifest.json", {key: value for key, value in manifest.items() if value is not None})
+def manifest_of(**changes: Any) -> Callable[[Path], object]:
+    return lambda run: sealed(run, **changes)
 
-    return edit
+
+def resealed(name: str, column: str, value: str) -> Callable[[Path], object]:
+    """Have a value in a cell as if the table had been written like that."""
+    return lambda run: (edited(name, cell(4, column, value))(run), sealed(run))  # type: ignore[func-returns-value]
 
 
 def repeated(frame: pd.DataFrame) -> pd.DataFrame:
@@ -47,7 +49,7 @@ def repeated(frame: pd.DataFrame) -> pd.DataFrame:
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda run: (run / "manifest.json").unlink(), "is not a run directory"),
-    "another format": (manifest_of(format=1), "manifest.json: is not of format 3"),
+    "another format": (manifest_of(format=1), "manifest.json: is not of format 4"),
     "no analysis": (manifest_of(analyses={}), "manifest.json: lacks any analyses"),
     "no signature": (manifest_of(analyses={"mt": {}}), "manifest.json: lacks the mt analysis's signature"),
     "no groups": (manifest_of(groups={}), "manifest.json: lacks any groups"),
@@ -56,10 +58,27 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         manifest_of(groups={"cat": {**FEW["cat"], "sizes": {"train": "many"}}}), "lacks cat's sizes"
     ),
     "a set without tokens": (
-        manifest_of(sets={"mt/cat": {"batches": 3, "files": {}}}), "manifest.json: lacks the tokens of mt/cat"
+        manifest_of(sets={"mt/cat": {"batches": 3, "files": {}}}), "manifest.json: lacks the hashes of mt/cat"
     ),
     "no hash": (manifest_of(provenance={"framework": "fairseq"}), "lacks the provenance's checkpoint"),
     "not JSON": (lambda run: (run / "manifest.json").write_text("{"), "manifest.json: is not valid JSON"),
+    "a score that was edited": (
+        edited("pruning.csv", cell(7, "value", 77.7)), "pruning.csv: is not as it was written; remove it and make it"
+    ),
+    "a correlation that was edited": (
+        edited("correlation.csv", cell(4, "pcc", 0.5)), "correlation.csv: is not as it was written"
+    ),
+    "a table that is gone": (lambda run: (run / "balance.csv").unlink(), "balance.csv: does not exist; make it with"),
+    "a task that leads elsewhere": (
+        resealed("correlation.csv", "task", "x/../../victim/notes"), "names x/../../victim/notes, which is no task"
+    ),
+    "an order that does not exist": (
+        resealed("pruning-cross.csv", "order", "../a"), "pruning-cross.csv: names ../a, which is no order"
+    ),
+    "a command that was edited": (
+        lambda run: write_text(run / "pruning" / "commands.json", '{"commands": ["b"]}'),
+        "commands.json: is not as it was written",
+    ),
     "a missing column": (
         edited("correlation.csv", lambda frame: frame.drop(columns="ceiling")),
         "correlation.csv: lacks the column ceiling",
@@ -174,20 +193,34 @@ def removed(name: str) -> Callable[[Path], object]:
     return lambda path: (path / name).unlink()
 
 
-def systems_of(**facts: Any) -> Callable[[Path], None]:
+def systems_of(**facts: Any) -> Callable[[Path], object]:
     return manifest_of(systems={"regular": {"checkpoint": "a.pt", "sha256": "1" * 64, **facts}})
 
 
 EVALUATION: dict[str, tuple[Callable[[Path], object], str]] = {
-    "another format": (manifest_of(format=1), "manifest.json: is not of format 2"),
+    "another format": (manifest_of(format=1), "manifest.json: is not of format 3"),
     "not finished": (manifest_of(signature=None), "scores: was not finished"),
     "a group without a tier": (manifest_of(groups={"cat": {"name": "C"}}), "lacks cat's family"),
     "no hash of a checkpoint": (systems_of(sha256=None), "lacks regular's sha256"),
     "no hash of the data": (manifest_of(data={"path": "x"}), "lacks the data's sha256"),
-    "no scores": (removed("tiers.csv"), "has no tiers.csv"),
+    "a system that was added": (
+        lambda path: write_json(path / "manifest.json", {**read_json(path / "manifest.json"), "baseline": "cd+id"}),
+        "manifest.json: is not as it was written",
+    ),
+    "a score that was edited": (
+        edited("evaluation.csv", cell(3, "value", 77.7)), "evaluation.csv: is not as it was written"
+    ),
+    "a translation that is gone": (removed("hypotheses/cd+id.fao.txt"), "cd+id.fao.txt: is missing or damaged"),
+    "a reference that was edited": (
+        lambda path: write_text(path / "references" / "fao.txt", "x"), "fao.txt: is missing or damaged"
+    ),
+    "a metric that does not exist": (
+        resealed("tiers.csv", "metric", "ter"), "tiers.csv: names ter, which is no metric"
+    ),
+    "no scores": (removed("tiers.csv"), "tiers.csv: does not exist; make it with sensikit evaluate --resume"),
     "a word for a score": (edited("tiers.csv", cell(3, "value", "many")), "tiers.csv:3: has many for value"),
     "a system of another evaluation": (
-        edited("evaluation.csv", cell(3, "system", "mass")), "evaluation.csv: names mass, which is no system"
+        resealed("evaluation.csv", "system", "mass"), "evaluation.csv: names mass, which is no system"
     ),
     "a group of another evaluation": (
         edited("evaluation.csv", cell(3, "group", "zul")), "evaluation.csv: names zul, which is no group"

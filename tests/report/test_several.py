@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sensikit.files import read_json, write_json, write_text
+from sensikit.files import read_json, write_text
+from sensikit.pruning.ledger import record
 from sensikit.pruning.sweep import cell_signature
 from sensikit.report import inputs
 from sensikit.report import text as summary
@@ -19,6 +20,7 @@ from sensikit.run import Run
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.command import call
 from tests.support.page import FEW, Page
+from tests.support.stored import sealed
 from tests.support.watched import QUICK, SCORING, Watched, signature_of
 
 # what is missing
@@ -62,7 +64,9 @@ def test_a_command_is_listed_with_the_options_of_the_analysis_and_where_the_run_
 def test_a_sweep_goes_on_with_the_options_that_it_was_begun_with(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning"])
     begun = "sensikit prune elsewhere --tokenizer 13a --order specificity,random --ratios=0,0.5 --beam 2 --resume"
-    write_json(run / "pruning" / "commands.json", ["sensikit demo", begun])
+    (run / "pruning").mkdir()
+    record(run / "pruning", "sensikit demo")
+    record(run / "pruning", begun)
     found, again = absent(run), f"sensikit prune {run} --tokenizer 13a --beam 2"
     assert found["Pruning curves in the orders fisher and wanda"] == f"{again} --order fisher,wanda --resume"
     crossed = found["What pruning for one group does to the others"]
@@ -104,6 +108,7 @@ def test_orders_languages_and_points_that_were_not_decoded_are_listed(tmp_path: 
     frame = frame[~frame["order"].isin(["reverse", "random"]) & (frame["group"] != "nob")]
     frame = frame[~((frame["group"] == "cat") & (frame["ratio"] == 0.9) & (frame["order"] == "specificity"))]
     write_text(run / "pruning.csv", frame.to_csv(index=False))
+    sealed(run)
     found, resume = absent(run), f"sensikit prune {run} --resume"
     others = f"sensikit prune {run} --order reverse,fisher,wanda,random --resume"
     assert found["Pruning curves in the orders reverse, fisher, wanda and random"] == others
@@ -188,6 +193,7 @@ def test_another_bleu_another_beam_and_other_languages_are_told(tmp_path: Path) 
     second = synthetic_run.write_run(tmp_path / "b", {code: FEW[code] for code in ("cat", "fao", "fur")})
     text = (second / "pruning.csv").read_text().replace("tok:13a", "tok:flores101").replace("beam:5", "beam:1")
     write_text(second / "pruning.csv", text)
+    sealed(second)
     assert summary.differences(inputs.gather([first, second])) == [
         "a and b differ in beam: 5 and 1.",
         "BLEU of a and b is not the same score: nrefs:1|tok:13a|v:2.6.0 and nrefs:1|tok:flores101|v:2.6.0.",
@@ -221,7 +227,7 @@ def test_a_run_that_does_not_say_what_its_batches_were_is_not_compared(tmp_path:
     runs = [synthetic_run.write_run(tmp_path / name, FEW, only=["overlap"]) for name in ("a", "b")]
     manifest = read_json(runs[1] / "manifest.json")
     del manifest["sets"]["mt/fao"]["drawn"]
-    write_json(runs[1] / "manifest.json", manifest)
+    sealed(runs[1], manifest)
     (compared,) = inputs.gather(runs, compare=True).comparisons
     assert "does not say of which batches mt/fao is" in compared.problem
 

@@ -25,7 +25,7 @@ def test_a_run_is_opened_as_it_was_made(run: Run) -> None:
     assert again.manifest == json.loads(json.dumps(run.manifest))
     assert list(again.manifest["groups"]) == ["nob", "cat"]
     assert again.manifest["sets"]["mt/cat"]["loss"] == 2.5
-    assert again.manifest["format"] == 3
+    assert again.manifest["format"] == 4
 
 
 def test_groups_come_in_the_order_of_the_manifest_and_only_once_measured(run: Run) -> None:
@@ -57,11 +57,12 @@ def without(
     return change
 
 
+KINDS = ("", ".half", ".blocks")
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "of an earlier format": (lambda m: m.update(format=2), "is not of format 3"),
-    "of a later format": (lambda m: m.update(format=4), "is not of format 3"),
-    "without a format": (without("format"), "is not of format 3"),
-    "a list": (lambda m: [m], "is not of format 3"),
+    "of an earlier format": (lambda m: m.update(format=3), "is not of format 4"),
+    "of a later format": (lambda m: m.update(format=5), "is not of format 4"),
+    "without a format": (without("format"), "is not of format 4"),
+    "a list": (lambda m: [m], "is not of format 4"),
     "with parameters that are none": (lambda m: m.update(parameters=[3]), "damaged list of parameters"),
     "with half a parameter": (without("shape", of=lambda m: m["parameters"][0]), "damaged list of parameters"),
     "with more than a parameter": (lambda m: m["parameters"][0].update(colour="red"), "damaged list of parameters"),
@@ -69,6 +70,33 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "with a set that is none": (lambda m: m["sets"].update({"mt/cat": 3}), "lacks mt/cat's files"),
     "with a set without files": (without("files", of=lambda m: m["sets"]["mt/cat"]), "lacks mt/cat's files"),
     "with a rest without σ": (lambda m: m["sets"].update({"mt/cat.rest": {"files": {}}}), "lacks mt/cat.rest's sigma"),
+    "with a set whose files are not listed": (
+        lambda m: m["sets"]["mt/cat"].update(files={}), "lacks the hashes of mt/cat"
+    ),
+    "with a file of another place": (
+        lambda m: m["sets"]["mt/cat"]["files"].update({"../notes": "0" * 64}), "lacks the hashes of mt/cat"
+    ),
+    "with a set of no group": (
+        lambda m: m["sets"].update({"mt/zul": {"files": {f"sensitivity/mt/zul{k}.safetensors": "" for k in KINDS}}}),
+        "has a set mt/zul, of no group",
+    ),
+    "without one of its parameters": (lambda m: m["parameters"].__delitem__(-1), "has another parameter_count than"),
+    "with a parameter twice": (lambda m: m["parameters"].append(m["parameters"][0]), "one is listed twice"),
+    "with a hole in the flat order": (lambda m: m["parameters"].__delitem__(2), "p3 does not start where"),
+    "with a parameter of another part": (
+        lambda m: m["parameters"][0].update(component="norm"), "p0 is in another part of the model"
+    ),
+    "with a prunable flag turned": (
+        lambda m: m["parameters"][1].update(prunable=True), "has another prunable_count than its parameters"
+    ),
+    "with another number of blocks": (
+        lambda m: m["sets"]["mt/cat"].update(block_batches=[1, 1]), "has other batches of mt/cat in its blocks"
+    ),
+    "with another seed": (lambda m: m["analyses"]["mt"]["settings"].update(seed=2), "is not as it was written"),
+    "with groups in another order": (
+        lambda m: m.update(groups=dict(reversed(m["groups"].items()))), "is not as it was written"
+    ),
+    "without its own hash": (without("seal"), "is not as it was written"),
     "with no group": (lambda m: m.update(groups={}), "lacks any groups"),
     "with a group that is none": (lambda m: m["groups"].update(cat="Catalan"), "lacks cat's name"),
     "with a size of monolingual text in words": (lambda m: m["groups"]["cat"].update(mono="many"), "lacks cat's sizes"),
@@ -77,7 +105,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "with an analysis that is none": (lambda m: m.update(analyses={"mt": "S"}), "lacks the mt analysis's signature"),
     "with a count in words": (lambda m: m.update(prunable_count="8"), "lacks prunable_count"),
     "with a count that is a truth": (lambda m: m.update(prunable_count=True), "lacks prunable_count"),
-    **{f"without {field}": (without(field), f"lacks {field}") for field in (*MANIFEST, "sets", "parameters")},
+    **{f"without {field}": (without(field), f"lacks {field}") for field in (*MANIFEST, "sets", "parameters", "tables")},
     **{
         f"without the provenance's {field}": (
             without(field, of=lambda m: m["provenance"]), f"lacks the provenance's {field}"

@@ -100,13 +100,27 @@ def test_a_vector_that_cannot_be_read_is_one_line(run: Run, damage: str) -> None
 
 
 def test_blocks_that_cannot_be_read_are_one_line(run: Run) -> None:
-    path = run.vector("mt", "cat", "blocks")
-    save_file({"something": torch.zeros(3)}, path)
-    with pytest.raises(RunError, match=f"^{path}: lacks blocks; "):
-        run.block_reader("mt", "cat")
+    path, vectors = run.vector("mt", "cat", "blocks"), {"": vector(0), "half": vector(1)}
+    for table, problem in (
+        ({"something": torch.zeros(3)}, "lacks blocks"),
+        ({BLOCK_KEY: torch.zeros(3, SIZE)}, "holds other blocks than its manifest says"),
+    ):
+        run.write_set("mt", "cat", {**vectors, "blocks": table}, {"block_batches": [1] * 4})
+        with pytest.raises(RunError, match=f"^{path}: {problem}; "):
+            run.block_reader("mt", "cat")
     path.unlink()
     with pytest.raises(RunError, match=f"^{path}: is missing or damaged; "):
         run.block_reader("mt", "cat")
+
+
+def test_a_vector_is_checked_where_it_is_read_and_again_once_it_has_changed(run: Run) -> None:
+    path, again = run.vector("mt", "cat", "blocks"), Run.open(run.path)
+    for reader in (run, again):
+        reader.block_reader("mt", "cat")
+    save_file({BLOCK_KEY: torch.ones(4, SIZE)}, path)
+    for reader in (run, again, Run.open(run.path)):
+        with pytest.raises(RunError, match=f"^{path}: is missing or damaged; "):
+            reader.block_reader("mt", "cat")
 
 
 def test_a_set_that_was_never_measured_is_one_line(run: Run) -> None:
@@ -117,10 +131,10 @@ def test_a_set_that_was_never_measured_is_one_line(run: Run) -> None:
 def test_the_vectors_of_another_model_are_refused(run: Run) -> None:
     other = registry(Shapes([(7,), (3, 5), *SHAPES[2:]]))
     path = run.vector("mt", "cat")
-    save_file(vector(0, other), path)
+    run.write_set("mt", "cat", {"": vector(0, other)}, {})
     with pytest.raises(RunError, match=f"^{path}: holds p0 in another shape; it belongs to another model"):
         list(run.stream([run.vector("mt", "nob"), path]))
-    save_file(vector(0, PARAMETERS[:-1]), path)
+    run.write_set("mt", "cat", {"": vector(0, PARAMETERS[:-1])}, {})
     with pytest.raises(RunError, match=f"^{path}: lacks linear.bias; it belongs to another model"):
         list(run.stream([run.vector("mt", "nob"), path]))
 

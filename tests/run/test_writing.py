@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from sensikit import run as store
 from sensikit.errors import RunError, SensikitError
 from sensikit.run import Run
-from tests.support.stored import filled, vector
+from tests.support.stored import PARAMETERS, filled, vector
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ PROGRAM = """
         Run.save = wait
     new = {p.name: torch.ones(p.shape) for p in run.parameters}
     with run.locked():
-        run.write_set("mt", "cat", {"": new, "half": new}, {"batches": 1})
+        run.write_set("mt", "cat", {"": new, "half": new, "blocks": new}, {"batches": 1})
 """
 
 
@@ -128,7 +129,7 @@ def test_a_kill_while_a_set_is_written_leaves_a_run_that_can_go_on(run: Run, mom
     # the old set is whole, or seen not to be
     assert again.has("mt", "cat") == (moment == "in a vector")
     with again.locked():
-        again.write_set("mt", "cat", {"": vector(0), "half": vector(10)}, {})
+        again.write_set("mt", "cat", {"": vector(0), "half": vector(10), "blocks": vector(1)}, {})
     assert Run.open(run.path).has("mt", "cat")
     assert not [path for path in run.path.rglob("*") if "partial" in path.name]
 
@@ -149,7 +150,7 @@ def test_the_name_of_safetensors_own_temporary_file_is_the_one_that_is_cleared(t
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(path)], check=False)
     assert done.returncode == -signal.SIGXFSZ
     assert len(list(tmp_path.iterdir())) == 1
-    with Run.begun(tmp_path, {"parameters": []}, resume=False):
+    with Run.begun(tmp_path, {"parameters": [asdict(each) for each in PARAMETERS]}, resume=False):
         pass
     assert list(tmp_path.iterdir()) == []
 

@@ -42,7 +42,7 @@ def drawn() -> dict[str, list[Batch]]:
 def test_manifest_says_what_was_measured_of_what_and_how(straight: Path) -> None:
     backend = Watched()
     found = json.loads((straight / "manifest.json").read_text("utf-8"))
-    assert found["format"] == 3
+    assert found["format"] == 4
     assert found["version"] == __version__
     assert found["direction"] == "xxx-eng"
     (analysis,) = found["analyses"].values()

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from sensikit.parameters import Parameter, component_of, layer_of, stack_of
 from sensikit.run import BLOCK_KEY, Run, rest_of
 from sensikit.sensitivity.taylor import blocks_of
+from sensikit.settings import SIGMA
 from tests.support.stored import empty
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -96,7 +97,8 @@ def run(
             noted["drawn"] = f"{code} {batches}"
             made.write_set("mt", code, vectors, noted)
         for code in flat:
-            noted = {"sigma": float(sigma if isinstance(sigma, float | int) else sigma[code])}
+            chosen = float(sigma if isinstance(sigma, float | int) else sigma[code])
+            noted = {"sigma": chosen, "tokens_mean": SIGMA / chosen}
             made.write_set("mt", rest_of(code), {"": shaped(parameters, rest[code] if rest else flat[code])}, noted)
     made.save()
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from sensikit.files import read_json, seal_of, sha256, write_json
+from sensikit.folder import SEAL
 from sensikit.parameters import Parameter, registry
 from sensikit.run import BLOCK_KEY, Run
 
@@ -56,7 +59,7 @@ def flat(tensors: dict[str, torch.Tensor], parameters: Sequence[Parameter] = PAR
 
 def empty(path: Path, facts: Mapping[str, Any] = MANIFEST, parameters: Sequence[Parameter] = PARAMETERS) -> Run:
     """A run that holds nothing yet, not even on disk."""
-    listed = [asdict(parameter) for parameter in parameters]
+    listed = [json.loads(json.dumps(asdict(parameter))) for parameter in parameters]
     return Run(path, {"format": Run.FORMAT, **facts, "sets": {}, "parameters": listed})
 
 
@@ -68,7 +71,7 @@ def filled(path: Path) -> Run:
             "mt",
             code,
             {"": vector(seed), "half": vector(seed + 10), "blocks": {BLOCK_KEY: blocks}},
-            {"batches": 4, "loss": 2.5},
+            {"batches": 4, "block_batches": [1] * 4, "loss": 2.5},
         )
     return run
 
@@ -76,3 +79,13 @@ def filled(path: Path) -> Run:
 def everything(path: Path) -> dict[str, bytes | None]:
     """All that stands below a place, the hidden too."""
     return {str(each.relative_to(path)): None if each.is_dir() else each.read_bytes() for each in path.rglob("*")}
+
+
+def sealed(path: Path, manifest: Mapping[str, Any] | None = None, **changes: Any) -> Path:
+    """Write the manifest of a folder, the present one by default, as if it and all tables had been made like that."""
+    manifest = {**(read_json(path / "manifest.json") if manifest is None else manifest), **changes}
+    tables = {table.name: [sha256(table)] for table in sorted(path.glob("*.csv")) if table.is_file()}
+    manifest = {name: value for name, value in {**manifest, "tables": tables}.items() if value is not None}
+    manifest.pop(SEAL, None)
+    write_json(path / "manifest.json", {**manifest, SEAL: seal_of(json.loads(json.dumps(manifest)))})
+    return path

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sensikit.files import write_json, write_text
+from sensikit.files import write_text
 from sensikit.pruning.ledger import PRUNING
-from sensikit.run import MIXED, rest_of
+from sensikit.run import MIXED, Run, file_of, kinds_of, rest_of
 from sensikit.statistics.correlation import CORRELATION
 from sensikit.statistics.specificity import LEVELS, SPECIFICITY
 from sensikit.statistics.spread import BALANCE
+from sensikit.tables import csv_of
 from tests.support import synthetic_tables
+from tests.support.stored import sealed
 
 LANGUAGES: dict[str, dict[str, Any]] = {
     code: {"name": name, "family": family, "tier": tier, "sizes": {"train": train, "valid": 500, "test": test}}
@@ -148,7 +150,7 @@ def manifest(languages: dict[str, dict[str, Any]], **changes: Any) -> dict[str, 
     tokens = changes.pop("tokens", 4096)
     analysis = {name: changes.pop(name) for name in ("signature", "notes", "command") if name in changes}
     return {
-        "format": 3, "version": "0.2.0", "direction": "xxx-eng",
+        "format": Run.FORMAT, "version": "0.2.0", "direction": "xxx-eng",
         "analyses": {
             "mt": {
                 "signature": SIGNATURE.format(tokens=tokens), "tokens": tokens, "notes": [], "command": COMMAND,
@@ -161,15 +163,18 @@ def manifest(languages: dict[str, dict[str, Any]], **changes: Any) -> dict[str, 
         },
         "groups": languages,
         "parameters": [
-            {"name": "encoder.embed_tokens.weight", "shape": [1000, 1000], "start": 0, "component": "embedding",
+            {"name": "encoder.embed_tokens.weight", "shape": [900, 1000], "start": 0, "component": "embedding",
              "stack": "shared", "layer": None, "prunable": True, "aliases": ["decoder.embed_tokens.weight"]},
+            {"name": "encoder.layer_norm.weight", "shape": [100_000], "start": 900_000, "component": "norm",
+             "stack": "encoder", "layer": None, "prunable": False, "aliases": []},
         ],
         "parameter_count": 1_000_000, "prunable_count": 900_000,
         "sets": {
             f"mt/{name}": {
                 "batches": 500, "half_batches": 250, "block_batches": [25] * 20,
                 "drawn": name, "tokens_mean": tokens - 11.5, "sentences": {name: 40_000}, "skipped": 0,
-                "loss": 3.1, "sigma": 2.4e-12, "files": {},
+                "loss": 3.1, "sigma": 2.4e-12,
+                "files": {file_of("mt", name, kind): "0" * 64 for kind in kinds_of("mt", name)},
             }
             for name in (*languages, *map(rest_of, languages), MIXED)
         },
@@ -190,7 +195,6 @@ def write_run(
     **changes: Any,
 ) -> Path:
     """Write a synthetic run directory with the tables of `only`; `changes` replace fields of its manifest."""
-    write_json(path / "manifest.json", manifest(languages, **changes))
     tables: dict[str, Callable[[], pd.DataFrame]] = {
         "correlation": lambda: correlation(languages, seed, drop),
         "specificity": lambda: specificity(languages, seed),
@@ -208,5 +212,5 @@ def write_run(
         "layout": lambda: synthetic_tables.layouts(languages),
     }
     for name in only:
-        write_text(path / f"{name}.csv", tables[name]().to_csv(index=False))
-    return path
+        write_text(path / f"{name}.csv", csv_of(tables[name]()))
+    return sealed(path, manifest(languages, **changes))

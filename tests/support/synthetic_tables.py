@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from sensikit.evaluation import scoring
-from sensikit.files import write_json, write_text
+from sensikit.evaluation.folder import Translated
+from sensikit.files import sha256, write_text
 from sensikit.languages import TIERS
 from sensikit.pruning.ledger import CROSS
 from sensikit.run import MIXED
@@ -20,6 +21,8 @@ from sensikit.statistics.convergence import CONVERGENCE
 from sensikit.statistics.correlation import SIMILARITY
 from sensikit.statistics.specificity import OVERLAP
 from sensikit.statistics.spread import DISTRIBUTION
+from sensikit.tables import csv_of
+from tests.support.stored import sealed
 
 Languages = Mapping[str, Mapping[str, Any]]
 
@@ -65,9 +68,10 @@ TRAINED: dict[str, dict[str, Any]] = {
 def evaluation_manifest(languages: Languages, **changes: Any) -> dict[str, Any]:
     """Return the manifest of an evaluation of the systems of `TRAINED`; `changes` replace its fields."""
     return {
-        "format": 2, "kind": "evaluation", "version": "0.2.0", "direction": "xxx-eng", "baseline": "regular",
-        "command": "sensikit evaluate a.pt b.pt --data data --out eval", "signature": "E|dir:xxx-eng|beam:5|v:0.1.0",
-        "notes": [], "settings": {"split": "test"}, "files": {}, "groups": dict(languages),
+        "format": Translated.FORMAT, "kind": "evaluation", "version": "0.2.0", "direction": "xxx-eng",
+        "baseline": "regular", "command": "sensikit evaluate a.pt b.pt --data data --out eval",
+        "signature": "E|dir:xxx-eng|beam:5|v:0.1.0", "notes": [],
+        "settings": {"split": "test"}, "files": {}, "groups": dict(languages),
         "data": {"path": "synthetic/data", "sha256": "0ddba115" * 8},
         "systems": {
             name: {"checkpoint": f"synthetic/{name}.pt", "sha256": f"{place}" * 64, "framework": "fairseq", **facts}
@@ -79,10 +83,15 @@ def evaluation_manifest(languages: Languages, **changes: Any) -> dict[str, Any]:
 
 def write_evaluation(path: Path, languages: Languages, gain: float = 1.0, **changes: Any) -> Path:
     """Write a synthetic evaluation directory."""
-    write_json(path / "manifest.json", evaluation_manifest(languages, **changes))
     for name, frame in evaluation(languages, gain).items():
-        write_text(path / name, frame.to_csv(index=False))
-    return path
+        write_text(path / name, csv_of(frame))
+    manifest = evaluation_manifest(languages, **changes)
+    texts = [f"hypotheses/{system}.{key}.txt" for system in manifest["systems"] for key in manifest["groups"]]
+    for name in (*texts, *(f"references/{key}.txt" for key in manifest["groups"])):
+        write_text(path / name, "")
+        noted = {"sha256": sha256(path / name), "sentences": 0, "truncated": 0, "from": "raw"}
+        manifest["files"] = {**manifest["files"], name: noted}
+    return sealed(path, manifest)
 
 
 def scores(bleu: float, half: float, metrics: Sequence[str]) -> list[dict[str, Any]]:

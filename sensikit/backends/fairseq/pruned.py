@@ -49,9 +49,6 @@ def write_pruned(source: Path, sha256: str, out: Path, masks: Mapping[str, torch
         state |= dict.fromkeys(names, zeroed)
         count += int(mask.sum())
     content: dict[str, Any] = {**file.content, "model": state, NOTE: note}
-    with replacing(out) as partial:
-        try:
-            torch.save(content, partial)
-        except RuntimeError as error:  # what torch makes of a full disk
-            raise OSError(str(error)) from error
+    with replacing(out) as partial, partial.open("wb") as opened:  # of a path, torch would hide what the system says
+        torch.save(content, opened)
     return count

@@ -30,7 +30,7 @@ FREE = ("--max-update", "--patience", "--log-interval", "--validate-interval-upd
 class Training(Folder):
     """The directory of a training run; its note is the recipe, with which a finished run can be made again."""
 
-    KIND, VERB, FORMAT = "a training run", "train", 1
+    KIND, VERB, FORMAT = "a training run", "train", 2
     FIELDS: ClassVar[Mapping[str, type]] = {"flags": list, "data_sha256": str}
     NOTE, BARE = RECIPE, (RECIPE, LOG)
 

@@ -155,7 +155,7 @@ def test_other_data_without_a_manifest_are_refused(tiny_data, tmp_path):
 
 def test_a_recipe_that_is_damaged_is_one_line(finished, tiny_data, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
-    (tmp_path / "run" / "recipe.json").write_text('{"format": 1, "flags": []}', encoding="utf-8")
+    (tmp_path / "run" / "recipe.json").write_text('{"format": 2, "flags": []}', encoding="utf-8")
     with pytest.raises(RunError, match=r"recipe\.json: lacks data_sha256; it is damaged; train again"):
         train(tiny_data, tmp_path / "run", "--resume")
 
