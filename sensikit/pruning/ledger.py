@@ -51,7 +51,10 @@ CROSS = replace(
 
 
 LINE = (*CROSS.columns, "test_set", "sums", "sums_sha256")
-"""Of a line of the ledger: the columns of both tables, the identity of the sentences, and the sums over them."""
+"""Of a line of the ledger: the columns of both tables, the file of the segments' identities, and the sums over them."""
+
+SEGMENTS = "pruning/segments"
+"""Below the run: the identities of the segments of each test set, in a file that is named after them."""
 
 LATER = ("decoding", "tokenizer")
 """Settings that are noted once something is translated, and once there is BLEU."""
@@ -123,7 +126,7 @@ class Ledger(Folder):
         lines: by cell and metric.
     """
 
-    KIND, VERB, FORMAT = "a pruning sweep", "prune", 2
+    KIND, VERB, FORMAT = "a pruning sweep", "prune", 3
     NOTE, ELSEWHERE = "settings.json", "move it away"
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:

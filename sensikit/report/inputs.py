@@ -231,7 +231,7 @@ def _evaluated(path: Path, label: str) -> Evaluated:
             raise RunError(path, f"has no {name}", "finish it: evaluate --resume")
     for name, frame in tables.items():
         for column in ("system", "system_a", "system_b"):
-            strange = sorted(set(frame.get(column, ())) - set(manifest["systems"]))
+            strange = sorted(set(frame.get(column, ())) - {*manifest["systems"], *manifest["recipes"]})
             if strange:
                 problem = f"names {strange[0]}, which is no system of the manifest"
                 raise RunError(path / name, problem, "it is damaged; evaluate again")
