@@ -82,7 +82,7 @@ class Metric:
         return np.array(rows, dtype=np.float64)
 
     def signature(self, bootstrap: int, tokenizer: str = "spm", spm_model: str | None = None) -> str:
-        """Return every choice that moves the score or its interval; of BLEU and chrF++ sacreBLEU's own, and the draws."""
+        """Return every choice that moves the score or its interval; of BLEU and chrF++ sacreBLEU's, and draws."""
         drawn = f"poisson/{bootstrap}" if bootstrap > 1 else None
         if self.made is None:
             return signature(self.name, kind="nll", unit=self.unit.replace(" per ", "/"), ci=drawn)

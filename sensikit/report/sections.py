@@ -85,7 +85,9 @@ def _evaluation(each: Evaluated, name: str, title: str) -> Iterator[Entry]:
     )
     yield Entry(f"systems-{name}", f"Systems, {title}", MANIFEST, tables.systems(systems), caption, evaluation=each)
     if SIGNIFICANCE.name in each.tables:
-        drawn, what = figures.quality_gains(each.tables[SIGNIFICANCE.name]), f"What each system gains, {title}"
+        found, recipes = each.tables, each.manifest["recipes"]
+        drawn = figures.quality_gains(found[SIGNIFICANCE.name], tiers=found[BY_TIER.name], recipes=recipes)
+        what = f"What each system gains, {title}"
         yield Entry(f"gains-{name}", what, SIGNIFICANCE.name, drawn, evaluation=each)
     ratios = by_ratio(each.tables[BY_TIER.name], systems)
     for design, rows in ratios.groupby("design", sort=False):
@@ -225,7 +227,8 @@ def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: s
             f"Mean {named(metric)} of the second curve minus that of the first at each ratio, with a 95% interval over "
             "the test sentences, a sentence drawn at once in all languages, and the p of approximate randomisation, by "
             "itself and after Holm over all tests here; against random of several seeds both are of t, over seeds too. "
-            f"{few}One training run each: nothing here speaks of other training seeds. Between two runs, Change is the difference in what pruning has taken from each."
+            f"{few}One training run each: nothing here speaks of other training seeds. Between two runs, Change is the "
+            "difference in what pruning has taken from each."
         )
         table, title = tables.curve_tests(of_metric(tests, metric)), f"Pruning curves against each other{of}"
         yield Entry(f"pruning-tests{suffix}", title, PRUNING.name, table, caption)
