@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.ticker import PercentFormatter
 from scipy.special import ndtri, stdtrit
@@ -16,7 +15,7 @@ from sensikit.evaluation.scoring import ALL
 from sensikit.figures.frames import blank, of_metric
 from sensikit.figures.panels import canvas, legend_below, listed, panels, ruled
 from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, TIERS, Drawn, styled
-from sensikit.figures.words import scale_of, span
+from sensikit.figures.words import joined, scale_of
 
 LOOKS = {
     ALL: (INK, "o", "-", 1.6), "High": (COLOURS[0], "s", (0, (4, 1.5)), 1.0),
@@ -105,16 +104,14 @@ def quality_gains(
     over = "the test sentences" if len(alone) == len(rows) else "training seeds and test sentences"
     caption = (
         f"{METRICS[metric].label} of each system minus that of {first}{lower}, mean over the languages of each "
-        f"resource level, with 95% intervals over {over}; filled where p < {LEVEL:g} after Holm over all that was tested."
+        f"resource level, with 95% intervals over {over}; filled where p < {LEVEL:g} after Holm over all tests."
     )
     caption += " Strokes are single seeds." if len(seeds) else ""
     if (rows["segments"] < FEWEST).any():
         caption += f" Under {FEWEST} test sentences nothing is filled: no test of so few is to be trusted."
     if len(alone):
-        whose = (
-            "One training run each" if len(alone) == len(rows) else f"{', '.join(alone['system_b'].unique())}: one run"
-        )
-        caption += f" {whose}, one against one: nothing here speaks of other training seeds."
+        whose = "" if len(alone) == len(rows) else f" of {joined(alone['system_b'].unique())}"
+        caption += f" One training run{whose} against one: nothing there speaks of other training seeds."
     return Drawn(figure, pd.concat([rows, seeds], ignore_index=True) if len(seeds) else rows, caption)
 
 
@@ -194,10 +191,11 @@ def masking_ratio(rows: pd.DataFrame, *, width: float = COLUMN) -> Drawn:
     caption = (
         f"{METRICS[metric].label} of {rows['method'].iloc[0] or 'one method'} trained with "
         f"{rows['mask_ratio'].nunique()} masking ratios, mean over the languages of each resource level; shaded: 95% "
-        f"{'intervals' if (rows['seeds'] > 1).all() else 'bounds'} over the test sentences"
+        "intervals over the test sentences. "
     )
     if (rows["seeds"] > 1).any():
-        caption += f", and over {span(rows['seeds'], 'd')} training seeds, each a stroke."
+        caption += f"Points of several training seeds (up to {rows['seeds'].max()}) are their mean, with a stroke for "
+        caption += "each, and their intervals are over seeds too. "
     if (rows["seeds"] == 1).any():
-        caption += ". Of points of one training run, part of the difference is the seed."
+        caption += "Of points of one training run, part of the difference between them is the seed."
     return Drawn(figure, rows, caption)
