@@ -104,8 +104,8 @@ class Sampled:
         else:
             deviation, freedom = spread(float(self.samples.var(ddof=1)), self.seeds)
             half = stdtrit(freedom, 1 - LEVEL / 2) * deviation
-            low, high = np.clip([self.value - half, self.value + half], *self.bounds)
-        return float(low), float(high)
+            low, high = self.value - half, self.value + half
+        return max(float(low), self.bounds[0]), min(float(high), self.bounds[1])
 
     def tested(self, swaps: Float) -> Difference:
         """Return a difference with its interval and p.

