@@ -14,7 +14,7 @@ from sensikit.errors import DataError, OptionError, RunError
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.folder import KIND, Translated
 from sensikit.evaluation.metrics import Metric, check_scored, chosen, ids_of, losses
-from sensikit.evaluation.resampling import Sampled, Scored, resampled
+from sensikit.evaluation.resampling import INDEPENDENT, Sampled, Scored, resampled
 from sensikit.evaluation.scoring import (
     BY_TIER,
     EVALUATION,
@@ -36,11 +36,6 @@ Opener = Callable[[], Model]
 
 SEED = 1
 """Of the noise that is denoised: every system sees the same."""
-
-INDEPENDENT = (
-    "The data do not say which sentences of two languages are translations of one: the languages are drawn "
-    "independently, and an interval of a mean over languages is too narrow where their test sets overlap."
-)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pandas as pd
 from sensikit import figures
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.metrics import METRICS
-from sensikit.evaluation.resampling import FEWEST
+from sensikit.evaluation.resampling import FEWEST, INDEPENDENT
 from sensikit.evaluation.scoring import BY_TIER, SIGNIFICANCE
 from sensikit.figures.curves import CHOSEN, line_of
 from sensikit.figures.frames import examples_of, metrics_of, of_metric, runs
@@ -223,6 +223,7 @@ def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: s
     if tests is not None and (tests["metric"] == metric).any():
         fewest = int(tests.loc[tests["metric"] == metric, "segments"].min())
         few = f"Under {FEWEST} test sentences (here {fewest}) no p is to be trusted. " if fewest < FEWEST else ""
+        few += f"{INDEPENDENT} " if frame["signature"].str.contains("|seg:own|", regex=False).any() else ""
         caption = (
             f"Mean {named(metric)} of the second curve minus that of the first at each ratio, with a 95% interval over "
             "the test sentences, a sentence drawn at once in all languages, and the p of approximate randomisation, by "

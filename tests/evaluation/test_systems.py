@@ -16,7 +16,8 @@ import pytest
 from sensikit.backends.base import Provenance
 from sensikit.errors import DataError, OptionError, RunError, SensikitError
 from sensikit.evaluation.metrics import evaluate, losses
-from sensikit.evaluation.systems import INDEPENDENT, evaluate_systems
+from sensikit.evaluation.resampling import INDEPENDENT
+from sensikit.evaluation.systems import evaluate_systems
 from sensikit.settings import Decoding, EvaluationSettings
 from tests.support import toy
 from tests.support.watched import Translating, snapshot, translating
