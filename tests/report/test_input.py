@@ -179,7 +179,7 @@ def systems_of(**facts: Any) -> Callable[[Path], None]:
 
 
 EVALUATION: dict[str, tuple[Callable[[Path], object], str]] = {
-    "another format": (manifest_of(format=1), "manifest.json: is not of format 2"),
+    "another format": (manifest_of(format=1), "manifest.json: is not of format 3"),
     "not finished": (manifest_of(signature=None), "scores: was not finished"),
     "a group without a tier": (manifest_of(groups={"cat": {"name": "C"}}), "lacks cat's family"),
     "no hash of a checkpoint": (systems_of(sha256=None), "lacks regular's sha256"),
