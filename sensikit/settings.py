@@ -253,9 +253,7 @@ class EvaluationSettings(Options):
     decoding: Decoding = field(default_factory=Decoding)
     tokenizer: str = option("spm", "Of BLEU, as sacreBLEU names it.")
     spm_model: str | None = option(None, "A SentencePiece model for BLEU, in place of a tokenizer of sacreBLEU's.")
-    bootstrap: int = option(
-        BOOTSTRAP, "Draws of the test sentences, for intervals and tests.", least=0, most=100_000
-    )
+    bootstrap: int = option(BOOTSTRAP, "Draws of the test sentences, for intervals and tests.", least=0, most=100_000)
 
     @property
     def scored(self) -> tuple[str, ...]:
