@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from sensikit.errors import OptionError
-from sensikit.settings import EvaluationSettings
+from sensikit.settings import EvaluationSettings, read_recipes
 
 from . import options
 
@@ -32,6 +32,10 @@ def evaluate(
         ),
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="The label that others are tested against: the first.")] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="ID=a,b,c: those labels are training seeds of one recipe, and tests are of the recipe."),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(help="mt, denoise or lm: whose sentences are scored; by default that of the first model."),
@@ -58,6 +62,7 @@ def evaluate(
             replace(settings, task=task or first_task(checkpoints[0], opening.loading.revision)),
             groups=opening.groups,
             baseline=baseline,
+            recipes=read_recipes(group or (), names),
             resume=resume,
             command=options.command_line(),
             share=process,

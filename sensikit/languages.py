@@ -344,6 +344,23 @@ def hub_of(pairs: Sequence[Pair]) -> str:
     return (common & {pairs[0][1]} or common or {""}).pop()
 
 
+def common_side(pair: Pair, pairs: Collection[Pair]) -> tuple[str, str]:
+    """Return the side of a pair whose sentences tell segments apart, and what they are known by in other pairs.
+
+    It is English, in which test sets overlap, or else the language that all pairs have in common; where there is none,
+    the first side in alphabetical order, and "own".
+
+    >>> common_side(("eng", "cat"), [("eng", "cat"), ("fra", "spa")])
+    ('eng', 'eng')
+    >>> common_side(("cat", "fra"), [("cat", "fra"), ("spa", "fra")]), common_side(("cat", "fra"), [("cat", "fra")])
+    (('fra', 'fra'), ('cat', 'own'))
+    """
+    if english := [code for code in pair if standard(code) == ENGLISH]:
+        return english[0], ENGLISH
+    hub = set.intersection(*map(set, pairs)) if len(pairs) > 1 else set()
+    return (min(hub), standard(min(hub))) if hub else (min(pair), "own")
+
+
 def chosen_groups(known: Sequence[str], groups: Sequence[str] | None) -> list[str]:
     """Return the groups that are asked for (all by default), in the order of `known`.
 

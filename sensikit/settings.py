@@ -34,8 +34,8 @@ SEEDS = 2**32 - 1
 CORRELATIONS = ("corrected", "pcc", "spearman", "log_pcc")
 """How alike two groups are, as columns of correlation.csv: see `sensikit.statistics.correlation`."""
 
-BOOTSTRAP = 1000
-"""Resamples of the test sentences behind an interval, sacreBLEU's own number."""
+BOOTSTRAP = 10_000
+"""Draws of the test segments behind an interval: of fewer, no p is small enough where many are looked at."""
 
 
 def option(
@@ -103,6 +103,35 @@ def _written(value: float) -> str:
         return f"{value:g}"
     except OverflowError:  # an integer that is more than any float
         return "a number so large"
+
+
+def read_recipes(texts: Sequence[str], labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return what options such as ID=a,b,c say: by name, the labels of the training seeds of one recipe.
+
+    >>> read_recipes(["ID=a,b"], ["regular", "a", "b"])
+    {'ID': ('a', 'b')}
+
+    Raises:
+        OptionError: if one is not of that form, has fewer than two seeds, or a name or label that is taken or unknown.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        name, _, rest = text.partition("=")
+        seeds, taken = tuple(rest.split(",")), [label for those in found.values() for label in those]
+        unknown = [label for label in seeds if label not in labels]
+        if not name.strip() or not name.isprintable() or len(seeds) < 2:
+            problem = "is not NAME=LABEL,LABEL,…"
+        elif unknown:
+            problem = f"names {unknown[0] or 'nothing'}, which is not there"
+        elif name in labels or name in found:
+            problem = f"has the name of another: {name}"
+        elif twice := [label for label in seeds if [*taken, *seeds].count(label) > 1]:
+            problem = f"names {twice[0]} twice"
+        else:
+            found[name] = seeds
+            continue
+        raise OptionError(f"--group {text[:100]}", problem, f"give two or more of {', '.join(labels)} under a new name")
+    return found
 
 
 def _within(value: float, allows: Any) -> bool:
@@ -283,9 +312,7 @@ class EvaluationSettings(Options):
     decoding: Decoding = field(default_factory=Decoding)
     tokenizer: str = option("spm", "Of BLEU, as sacreBLEU names it.")
     spm_model: str | None = option(None, "A SentencePiece model for BLEU, in place of a tokenizer of sacreBLEU's.")
-    bootstrap: int = option(
-        BOOTSTRAP, "Resamples of the test sentences, for intervals and tests.", least=0, most=100_000
-    )
+    bootstrap: int = option(BOOTSTRAP, "Draws of the test sentences, for intervals and tests.", least=0, most=100_000)
 
     @property
     def scored(self) -> tuple[str, ...]:

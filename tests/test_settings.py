@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from sensikit.errors import OptionError
-from sensikit.settings import RELEASED, AnalysisSettings, Decoding, EvaluationSettings, Options, SweepSettings, option
+from sensikit.settings import (
+    RELEASED,
+    AnalysisSettings,
+    Decoding,
+    EvaluationSettings,
+    Options,
+    SweepSettings,
+    option,
+    read_recipes,
+)
 
 
 @dataclass(frozen=True)
@@ -82,3 +91,23 @@ def test_every_bound_of_the_settings(kind: type[Options], change: dict[str, Any]
 
 def test_the_released_preset_is_allowed() -> None:
     assert replace(AnalysisSettings(), **RELEASED).mode == "train"
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (["ID"], "is not NAME=LABEL,LABEL,…"),
+        (["ID=a"], "is not NAME=LABEL,LABEL,…"),
+        (["=a,b"], "is not NAME=LABEL,LABEL,…"),
+        (["ID=a,x"], "names x, which is not there"),
+        (["ID=a,"], "names nothing, which is not there"),
+        (["c=a,b"], "has the name of another: c"),
+        (["ID=a,b", "ID=c,d"], "has the name of another: ID"),
+        (["ID=a,a"], "names a twice"),
+        (["ID=a,b", "CD=b,c"], "names b twice"),
+    ],
+)
+def test_recipes_that_cannot_be_are_one_line(given: list[str], problem: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(f"--group {given[-1]}: {problem}; give two or more of a, b, c, d")):
+        read_recipes(given, ["a", "b", "c", "d"])
+    assert read_recipes(["ID=a,b", "CD=d,c"], ["a", "b", "c", "d"]) == {"ID": ("a", "b"), "CD": ("d", "c")}

@@ -50,6 +50,23 @@ class Provenance:
     """What of `Loading` is not as usual; of a model on the hub its commit too."""
 
 
+@dataclass(frozen=True)
+class Segments:
+    """What tells the sentences of a split apart: where that is known, a segment has the same text in every group.
+
+    Attributes:
+        texts: one for each sentence of the split, in its order.
+        rows: (n,) int64, those that `Task.sizes` has a row of.
+        known_by: the code of the language whose sentences the texts are, which all groups have in common; "line" where
+            they are places in a set that is parallel in all languages; "own" where the data say nothing of what is the
+            same in another group, and each has sentences of its own.
+    """
+
+    texts: Sequence[str]
+    rows: np.ndarray
+    known_by: str
+
+
 def is_file(checkpoint: Path) -> bool:
     """Return whether a model is a file, as fairseq's are; Hugging Face's are directories, or names of the hub."""
     # a pipe or a device is one too: it is refused as a file, and not looked up on the hub
@@ -100,6 +117,10 @@ class Task(Protocol):
 
     def left_out(self, group: str, split: str = "train") -> int:
         """Return how many examples of the split are longer than the model's positions, and so have no row."""
+        ...
+
+    def segments(self, group: str, split: str = "train") -> Segments:
+        """Return what tells the sentences of a split apart, in all groups."""
         ...
 
     def bytes(self, group: str, split: str = "train") -> np.ndarray | None:

@@ -1,8 +1,10 @@
 """The directory of an evaluation: what each system made of each test set, whole or not there, and of what, and how.
 
-manifest.json                   systems with their checkpoints' SHA-256, data, groups, settings, every text's SHA-256
+manifest.json                   systems with their checkpoints' SHA-256, recipes that they are seeds of, data, groups,
+                                settings, every file's SHA-256
 hypotheses/SYSTEM.GROUP.txt     references/GROUP.txt      a sentence each line
 losses/SYSTEM.GROUP.npy         nats and target tokens of each sentence
+segments/DIGEST.npy             the identities of the sentences, see `resampling.identified`
 evaluation.csv  tiers.csv  significance.csv  tables/      made of those, every time anew; the first three are hashed
 """
 
@@ -15,8 +17,8 @@ from typing import Any, ClassVar
 from sensikit.backends.base import Translations
 from sensikit.errors import DamagedError, DataError, RunError
 from sensikit.evaluation.metrics import METRICS
-from sensikit.evaluation.resampling import Float, load_sums, save_sums
-from sensikit.files import lines, safe_name
+from sensikit.evaluation.resampling import Float, Ids, load_ids, load_sums, save_ids, save_sums
+from sensikit.files import lines, safe_name, sha256
 from sensikit.folder import Folder
 
 KIND = "evaluation"
@@ -27,7 +29,7 @@ class Translated(Folder):
 
     KIND, VERB, FORMAT = "an evaluation", "evaluate", 3
     FIELDS: ClassVar[Mapping[str, type]] = {
-        **dict.fromkeys(("data", "settings", "groups", "systems", "files", "tables"), dict),
+        **dict.fromkeys(("data", "settings", "groups", "systems", "recipes", "files", "tables"), dict),
         **dict.fromkeys(("version", "direction", "baseline", "command"), str),
     }
 
@@ -46,9 +48,12 @@ class Translated(Folder):
         for system, facts in manifest["systems"].items():
             cls.hold(facts, {"checkpoint": str, "sha256": str}, where, f"{system}'s ")
         for name, facts in manifest["files"].items():
-            text = {"from": str} if name.startswith("references/") else {"truncated": int}
-            more = {} if name.startswith("losses/") else text
-            cls.hold(facts, {"sha256": str, "sentences": int, **more}, where, f"{name}'s ")
+            kind = name.partition("/")[0]
+            known: dict[str, type] = {"sha256": str} | ({} if kind == "segments" else {"sentences": int})
+            known |= {"from": str} if kind == "references" else {"truncated": int} if kind == "hypotheses" else {}
+            known |= {"segments": str, "known_by": str} if kind in ("hypotheses", "losses") else {}
+            cls.hold(facts, known, where, f"{name}'s ")
+        cls.hold(manifest["recipes"], dict.fromkeys(manifest["recipes"], list), where, "the seeds of ")
 
     def take_up(self, facts: Mapping[str, Any]) -> None:
         """Go on with the same direction, data, settings and checkpoints; systems and groups may be added.
@@ -75,11 +80,11 @@ class Translated(Folder):
         yield from ((name, noted["settings"].get(name), value) for name, value in facts["settings"].items())
 
     def has(self, system: str, group: str) -> bool:
-        """Return whether a test set was translated, and it and its references are as they were written."""
-        return self._has(_hypotheses(system, group)) and self._has(_references(group))
+        """Return whether a test set was translated, and it, its references and segments are as they were written."""
+        return self._has_with_ids(_hypotheses(system, group)) and self._has(_references(group))
 
-    def keep(self, system: str, group: str, found: Translations) -> None:
-        """Store a translated test set and its references, and note both in the manifest, last of all.
+    def keep(self, system: str, group: str, found: Translations, ids: Ids, known_by: str) -> None:
+        """Store a translated test set, its references and segments, and note all in the manifest, last of all.
 
         Raises:
             DataError: if an earlier system has other references.
@@ -90,7 +95,7 @@ class Translated(Folder):
         elif lines(self.path / reference) != found.references:
             problem = "are not those that an earlier system was given"
             raise DataError(f"the references of {system}, {group}", problem, "give checkpoints of the same data")
-        self._keep(name, found.hypotheses, {"truncated": found.truncated})
+        self._keep(name, found.hypotheses, {"truncated": found.truncated, **self._keep_ids(ids, known_by)})
         self.save()
 
     def hypotheses(self, system: str, group: str) -> list[str]:
@@ -102,19 +107,30 @@ class Translated(Folder):
         return lines(self.path / _references(group))
 
     def has_losses(self, system: str, group: str) -> bool:
-        """Return whether the losses of a test set are there as they were written."""
-        return self._has(_losses(system, group))
+        """Return whether the losses of a test set and its segments are there as they were written."""
+        return self._has_with_ids(_losses(system, group))
 
-    def keep_losses(self, system: str, group: str, sums: Float) -> None:
-        """Store the losses of a test set, (n, 2K), and note them in the manifest, last of all."""
+    def keep_losses(self, system: str, group: str, sums: Float, ids: Ids, known_by: str) -> None:
+        """Store the losses of a test set, (n, 2K + 1), and its segments; note them in the manifest, last of all."""
         name = _losses(system, group)
-        self.manifest["files"][name] = {"sha256": save_sums(self.path / name, sums), "sentences": len(sums)}
+        facts = {"sha256": save_sums(self.path / name, sums), "sentences": len(sums)}
+        self.manifest["files"][name] = {**facts, **self._keep_ids(ids, known_by)}
         self.save()
 
     def losses(self, system: str, group: str) -> Float:
-        """Return the losses of a test set, (n, 2K)."""
+        """Return the losses of a test set, (n, 2K + 1)."""
         name = _losses(system, group)
         return load_sums(self.path / name, self.manifest["files"][name]["sha256"], "evaluate --resume")
+
+    def ids(self, system: str, group: str, decodes: bool) -> Ids:
+        """Return the identities of the segments of what was translated, or whose losses were taken, (n,)."""
+        name = (_hypotheses if decodes else _losses)(system, group)
+        return load_ids(self.path / self.manifest["files"][name]["segments"], "evaluate --resume")
+
+    @property
+    def known_by(self) -> list[str]:
+        """What tells the segments of the test sets apart, each once; see `Segments`."""
+        return sorted({facts["known_by"] for facts in self.manifest["files"].values() if "known_by" in facts})
 
     def noted(self, system: str, group: str) -> dict[str, Any]:
         """Return what is known of a translated test set: sha256, sentences, truncated, and `from`: its references."""
@@ -132,13 +148,21 @@ class Translated(Folder):
             for group in self.manifest["groups"]:
                 texts = (_hypotheses(system, group), _references(group)) if True in decodes else ()
                 for name in (*texts, *((_losses(system, group),) if False in decodes else ())):
-                    if not self._has(name):
+                    if not (self._has_with_ids if name not in texts[1:] else self._has)(name):
                         raise DamagedError(
                             self.path / name, "is missing or damaged", "make it again: evaluate --resume"
                         )
 
     def _has(self, name: str) -> bool:
         return self.whole(name, self.manifest["files"].get(name, {}).get("sha256"))
+
+    def _has_with_ids(self, name: str) -> bool:
+        return self._has(name) and self._has(self.manifest["files"][name]["segments"])
+
+    def _keep_ids(self, ids: Ids, known_by: str) -> dict[str, str]:
+        name = f"segments/{save_ids(self.path / 'segments', ids)}"
+        self.manifest["files"][name] = {"sha256": sha256(self.path / name)}
+        return {"segments": name, "known_by": known_by}
 
     def _keep(self, name: str, text: list[str], facts: dict[str, Any]) -> None:
         self.manifest["files"][name] = {"sha256": self.write_lines(name, text), "sentences": len(text), **facts}

@@ -1,8 +1,8 @@
 """BLEU, chrF++, loss and bits per byte: metrics of one kind, each a score of sums over sentences.
 
 A metric turns every sentence of a test set into a row of numbers that may be added up, (n, K). The score of the test
-set is the score of the sum of its rows, and that of a resample the score of the sum of the rows drawn, so one bootstrap
-(`resampling`) serves all metrics. BLEU and chrF++ are sacreBLEU's: its statistics, its numbers, its signatures.
+set is the score of the sum of its rows, and that of a draw the score of their weighted sum, so one bootstrap and one
+test (`resampling`) serve all metrics. BLEU and chrF++ are sacreBLEU's: its statistics, its numbers, its signatures.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from sensikit.backends.base import Model, Task, task_of, translation_of
 from sensikit.errors import DataError, MissingDependencyError, NonFiniteError, OptionError
-from sensikit.evaluation.resampling import SEED, Float, Sampled, resampled
-from sensikit.files import sha256, sha256_of
+from sensikit.evaluation.resampling import Float, Ids, Scored, identified, resampled
+from sensikit.files import sha256
 from sensikit.settings import BOOTSTRAP, Decoding
 from sensikit.signature import signature
 
@@ -82,24 +82,17 @@ class Metric:
         return np.array(rows, dtype=np.float64)
 
     def signature(self, bootstrap: int, tokenizer: str = "spm", spm_model: str | None = None) -> str:
-        """Return every choice that moves the score or its interval; of BLEU and chrF++ sacreBLEU's own signature."""
-        drawn = (bootstrap, SEED) if bootstrap > 1 else (None, None)
+        """Return every choice that moves the score or its interval; of BLEU and chrF++ sacreBLEU's, and draws."""
+        drawn = f"poisson/{bootstrap}" if bootstrap > 1 else None
         if self.made is None:
-            unit = self.unit.replace(" per ", "/")
-            return signature(self.name, kind="nll", unit=unit, bs=drawn[0], seed=drawn[1])
+            return signature(self.name, kind="nll", unit=self.unit.replace(" per ", "/"), ci=drawn)
         metric = self.made(tokenizer, spm_model)
-        metric.num_refs, (metric.n_bootstrap, metric.seed) = 1, drawn
-        return str(metric.get_signature().format())
+        metric.num_refs = 1
+        return str(metric.get_signature().format()) + (f"|ci:{drawn}" if drawn else "")
 
-    def sampled(self, sums: Float, test_set: str, bootstrap: int = BOOTSTRAP) -> Sampled:
-        """Return the score of sums (n, K), and on each of `bootstrap` resamples of their sentences.
-
-        Args:
-            sums: of every sentence.
-            test_set: an identity of the sentences (see `of_references`): systems with the same one are paired.
-            bootstrap: resamples; below 2 there are none.
-        """
-        return resampled(self.score, sums, test_set, bootstrap, self.bounds)
+    def scored(self, ids: Ids, sums: Float) -> Scored:
+        """Return the test set of some sentences, by the identities of their segments (n,) and their sums (n, K)."""
+        return Scored.of(self.score, ids, sums, self.bounds)
 
 
 def bleu_score(sums: Float) -> Float:
@@ -186,14 +179,19 @@ def losses(task: Task, group: str, split: str, decoding: Decoding) -> Float:
     return np.column_stack([found, size])
 
 
-def of_references(references: Sequence[str]) -> str:
-    """Return the identity of a test set that is known by its references (n)."""
-    return sha256_of(*references)[:16]
+def ids_of(task: Task, group: str, split: str, count: int, decodes: bool) -> tuple[Ids, str]:
+    """Return the identities of the first `count` sentences of a split, and what they are known by (see `Segments`).
 
-
-def of_losses(sums: Float) -> str:
-    """Return the identity of a test set that is known by the target tokens in its sums (n, 2K + 1)."""
-    return sha256_of(*(f"{tokens:.0f}" for tokens in sums[:, 1:-1:2].flat))[:16]
+    Args:
+        task: of the model.
+        group: whose sentences.
+        split: which of them.
+        count: how many were scored.
+        decodes: all sentences are translated; `losses` has those that fit the model's positions.
+    """
+    found = task.segments(group, split)
+    texts = found.texts if decodes else [found.texts[row] for row in found.rows[:count]]
+    return identified(texts[:count]), found.known_by
 
 
 @lru_cache(maxsize=4)
@@ -295,7 +293,7 @@ def check_scored(names: Sequence[str], model: Model, task: str, split: str) -> N
 
 
 class Score(NamedTuple):
-    """A score, its 95 % bootstrap interval over test sentences, and how both were computed."""
+    """A score, its 95 % interval over test sentences, and how both were computed."""
 
     value: float
     low: float
@@ -323,18 +321,22 @@ def evaluate(
         references: raw text.
         tokenizer: of BLEU, see `bleu_metric`.
         spm_model: see `bleu_metric`.
-        bootstrap: resamples behind the intervals; below 2 there are none (NaN).
+        bootstrap: draws behind the intervals; below 2 there are none (NaN).
 
     Raises:
         DataError: if there is nothing to score, or not one translation for each reference.
         OptionError, MissingDependencyError: as `bleu_metric`.
     """
-    test_set, found = of_references(references), {}
-    for name, metric in METRICS.items():
-        if metric.decodes:
-            score = metric.sampled(metric.sums(hypotheses, references, tokenizer, spm_model), test_set, bootstrap)
-            found[name] = Score(score.value, *score.interval(), metric.signature(bootstrap, tokenizer, spm_model))
-    return found
+    metrics = [metric for metric in METRICS.values() if metric.decodes]
+    rows, ids = (
+        [metric.sums(hypotheses, references, tokenizer, spm_model) for metric in metrics],
+        identified(references),
+    )
+    scores = resampled([metric.scored(ids, sums) for metric, sums in zip(metrics, rows, strict=True)], bootstrap)
+    return {
+        metric.name: Score(score.value, *score.interval(), metric.signature(bootstrap, tokenizer, spm_model))
+        for metric, score in zip(metrics, scores, strict=True)
+    }
 
 
 def length_ratio(hypotheses: Sequence[str], references: Sequence[str]) -> float:

@@ -15,13 +15,14 @@ from sensikit.distributed import Share, Work, dealt
 from sensikit.errors import DataError, OptionError, RunError
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.folder import KIND, Translated
-from sensikit.evaluation.metrics import Metric, check_scored, chosen, of_losses, of_references
-from sensikit.evaluation.resampling import Float
+from sensikit.evaluation.metrics import Metric, check_scored, chosen
+from sensikit.evaluation.resampling import INDEPENDENT, Sampled, Scored, resampled
 from sensikit.evaluation.scoring import (
     BY_TIER,
     EVALUATION,
     SIGNIFICANCE,
     Scores,
+    compared,
     evaluation_table,
     significance_table,
     tiers_table,
@@ -58,6 +59,7 @@ def evaluate_systems(
     *,
     groups: Sequence[str] | None = None,
     baseline: str | None = None,
+    recipes: Mapping[str, Sequence[str]] | None = None,
     resume: bool = False,
     command: str = "",
     share: Share | None = None,
@@ -78,7 +80,9 @@ def evaluate_systems(
         out: the evaluation directory.
         settings: see `EvaluationSettings`.
         groups: all by default.
-        baseline: the label that the others are tested against; the first by default.
+        baseline: the label, or the recipe, that the others are tested against; the first by default.
+        recipes: by name, the labels of systems that are training seeds of one recipe: each has rows of its own in the
+            tables of scores, and the recipe one of their mean; tests are of recipes.
         resume: go on with what stands at `out`, or add systems, groups and metrics to it.
         command: as it was typed, for the record.
         share: which of several processes this is, all called alike. The first one writes the directory, and returns the
@@ -91,13 +95,16 @@ def evaluate_systems(
     """
     settings = settings or EvaluationSettings()
     _check_labels(list(systems))
-    baseline = next(iter(systems)) if baseline is None else baseline
-    if baseline not in systems:
-        raise OptionError("--baseline", f"{baseline} is no label", f"choose among {', '.join(systems)}")
+    recipes = {name: list(seeds) for name, seeds in (recipes or {}).items()}
+    tested = compared(list(systems), recipes)
+    baseline = tested[0] if baseline is None else baseline
+    if baseline not in tested:
+        problem = "is one seed of a recipe" if baseline in systems else "is no label"
+        raise OptionError("--baseline", f"{baseline} {problem}", f"choose among {', '.join(tested)}")
     for metric in chosen(settings.scored):
         _signed(metric, settings)  # a tokenizer that does not exist is refused before the work begins
-    facts = {"kind": KIND, **_facts(systems, settings, groups), "baseline": baseline, "command": command}
-    facts |= {"files": {}, "tables": {}}
+    facts = {"kind": KIND, **_facts(systems, settings, groups), "recipes": recipes, "baseline": baseline}
+    facts |= {"command": command, "files": {}, "tables": {}}
     work = _work(out, share or Share(), facts, settings)
     if not work.share.leads:
         _give(Translated(out, facts), systems, settings, work)
@@ -107,7 +114,7 @@ def evaluate_systems(
         _measure(folder, systems, settings, work)
         scores = _scored(folder, settings)
         tables = {EVALUATION.name: evaluation_table(scores), BY_TIER.name: tiers_table(scores)}
-        if len(systems) > 1:
+        if len(tested) > 1:
             tables[SIGNIFICANCE.name] = significance_table(scores, baseline)
         for name, table in tables.items():
             folder.write_table(name, table)
@@ -212,10 +219,12 @@ def _measure(folder: Translated, systems: Mapping[str, Opener], settings: Evalua
             part = work.take(number)
             made = make(units[number]) if part is None else Made.of(part)
             if made.translations:
-                folder.keep(label, key, made.translations)
+                assert made.translated is not None
+                folder.keep(label, key, made.translations, *made.translated)
                 bar.advance(len(made.translations.hypotheses))
             if made.losses is not None:
-                folder.keep_losses(label, key, made.losses)
+                assert made.lost is not None
+                folder.keep_losses(label, key, made.losses, *made.lost)
                 bar.advance(len(made.losses))
 
 
@@ -277,33 +286,41 @@ def _give(folder: Translated, systems: Mapping[str, Opener], settings: Evaluatio
 
 def _scored(folder: Translated, settings: EvaluationSettings) -> Scores:
     systems, groups, metrics = list(folder.manifest["systems"]), folder.manifest["groups"], chosen(settings.scored)
-    values, sentences = {}, {}
+    sets: dict[tuple[str, str, str], Scored] = {}
+    values: dict[tuple[str, str, str], Sampled] = {}
+    sentences = {}
     with progress(len(systems) * len(groups), "scoring", "test sets") as bar:
         for group in groups:
+            of_group = {}
             for system in systems:
                 for metric in metrics:
-                    sums, test_set = _sums(folder, metric, system, group, settings)
-                    sentences[metric.name, group] = len(sums)
-                    values[metric.name, system, group] = metric.sampled(sums, test_set, settings.bootstrap)
+                    found, count = _test_set(folder, metric, system, group, settings)
+                    of_group[metric.name, system, group], sentences[metric.name, group] = found, count
                 bar.advance()
+            values |= zip(of_group, resampled(list(of_group.values()), settings.bootstrap), strict=True)
+            sets |= of_group
     return Scores(
         direction=folder.manifest["direction"],
         tiers={group: entry["tier"] for group, entry in groups.items()},
         signatures={metric.name: _signed(metric, settings) for metric in metrics},
         sentences=sentences,
+        sets=sets,
         values=values,
+        recipes=folder.manifest["recipes"],
+        bootstrap=settings.bootstrap,
     )
 
 
-def _sums(
+def _test_set(
     folder: Translated, metric: Metric, system: str, group: str, settings: EvaluationSettings
-) -> tuple[Float, str]:
-    """Return the sums of a test set, (n, K), and its identity."""
+) -> tuple[Scored, int]:
+    """Return a test set, scored, and how many sentences it has."""
     if metric.decodes:
         hypotheses, references = folder.hypotheses(system, group), folder.references(group)
-        return metric.sums(hypotheses, references, settings.tokenizer, settings.spm_model), of_references(references)
-    found = folder.losses(system, group)
-    return found, of_losses(found)
+        sums = metric.sums(hypotheses, references, settings.tokenizer, settings.spm_model)
+    else:
+        sums = folder.losses(system, group)
+    return metric.scored(folder.ids(system, group, metric.decodes), sums), len(sums)
 
 
 def _signed(metric: Metric, settings: EvaluationSettings) -> str:
@@ -318,17 +335,22 @@ def _signature(folder: Translated, settings: EvaluationSettings) -> str:
         **folder.manifest["settings"]["noise"],
         dir=folder.manifest["direction"],
         **settings.decoding.choices(settings.split, "+".join(sorted(origins))),
+        seg="+".join(folder.known_by),
         seed=SEED if folder.manifest["settings"]["noise"] else None,
         data=folder.manifest["data"]["sha256"][:8],
     )
 
 
 def _notes(folder: Translated, settings: EvaluationSettings) -> list[str]:
-    first = [quality_tables.DECODED] if quality_tables.decoded(_signature(folder, settings)) else []
-    return first + [
-        f"{system}, {group}: {count} sources longer than the model takes, translated in part"
-        for system, group in _translated(folder, settings)
-        if (count := folder.noted(system, group)["truncated"])
+    alone = "own" in folder.known_by and len(folder.manifest["groups"]) > 1
+    return [
+        *[quality_tables.DECODED] * quality_tables.decoded(_signature(folder, settings)),
+        *[INDEPENDENT] * alone,
+        *(
+            f"{system}, {group}: {count} sources longer than the model takes, translated in part"
+            for system, group in _translated(folder, settings)
+            if (count := folder.noted(system, group)["truncated"])
+        ),
     ]
 
 

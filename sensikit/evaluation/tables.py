@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from sensikit.evaluation.metrics import METRICS
-from sensikit.evaluation.resampling import LEVEL
+from sensikit.evaluation.resampling import FEWEST, LEVEL
 from sensikit.evaluation.scoring import ALL
 from sensikit.languages import TIERS
 from sensikit.tables import Table
@@ -46,9 +46,9 @@ def by_group(evaluation: pd.DataFrame, tests: pd.DataFrame | None, metric: str) 
 def _side_by_side(
     frame: pd.DataFrame, tests: pd.DataFrame | None, metric: str, over: str, columns: Sequence[str]
 ) -> Table:
-    """Return the scores with a mark where a system differs from the baseline."""
+    """Return the scores with a mark where what is tested differs from the baseline."""
     scores = {(row["system"], row[over]): row["value"] for _, row in frame[frame["metric"] == metric].iterrows()}
-    systems = list(dict.fromkeys(frame["system"]))
+    systems = [name for name in dict.fromkeys(frame["system"]) if (name, columns[0]) in scores]
     rows = [{"System": system, **{column: scores[system, column] for column in columns}} for system in systems]
     unlike = _unlike(tests, metric, over)
     marks = {column: [MARK if (system, column) in unlike else " " for system in systems] for column in columns}
@@ -59,28 +59,39 @@ def _side_by_side(
 def _unlike(tests: pd.DataFrame | None, metric: str, over: str) -> set[tuple[str, str]]:
     if tests is None:
         return set()
-    found = tests[(tests["metric"] == metric) & (tests["p"] < LEVEL) & (tests[over].fillna("") != "")]
+    found = tests[(tests["metric"] == metric) & (tests["p_holm"] < LEVEL) & (tests[over].fillna("") != "")]
     return set(zip(found["system_b"], found[over], strict=True))
 
 
 def differences(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Table:
-    """Return a row for each system and tier: its mean with its interval, and the change from the baseline with p."""
+    """Return a row for each system and tier: its mean with its interval, and the change from the baseline, tested.
+
+    The change stands with its p, by itself and after Holm, and with its extremes where one language is left out.
+    """
     columns = {
         "difference": "Change", "difference_low": "Change 95% from", "difference_high": "Change to", "p": "p",
+        "p_holm": "p Holm", "without_low": "Without one from", "without_high": "Without one to",
     }  # fmt: skip
     found, name = tiers[tiers["metric"] == metric], METRICS[metric].label
     table = pd.DataFrame(
         {
-            "System": found["system"], "Tier": found["tier"], "Groups": found["groups"],
+            "System": found["system"], "Tier": found["tier"], "Seeds": found["seeds"],
+            "Groups": found["groups"],
             name: found["value"], "95% from": found["value_low"], "to": found["value_high"],
         }
     )  # fmt: skip
-    formats = {**dict.fromkeys((name, "95% from", "to"), METRICS[metric].digits), "Groups": ".0f"}
+    formats = {
+        **dict.fromkeys((name, "95% from", "to"), METRICS[metric].digits),
+        **dict.fromkeys(("Seeds", "Groups"), ".0f"),
+    }
     if tests is not None:
         of_tiers = tests[(tests["metric"] == metric) & (tests["tier"].fillna("") != "")]
         keyed = of_tiers.set_index(["system_b", "tier"])[list(columns)].rename(columns=columns)
         table = table.join(keyed, on=["System", "Tier"])
-        formats |= {**dict.fromkeys((*columns.values(),), f"+{METRICS[metric].digits}"), "p": ".3f"}
+        formats |= {
+            **dict.fromkeys((*columns.values(),), f"+{METRICS[metric].digits}"),
+            **dict.fromkeys(("p", "p Holm"), ".4f"),
+        }
     return Table(table.reset_index(drop=True), formats)
 
 
@@ -103,18 +114,46 @@ def tables(frames: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str, Table]]:
     return found
 
 
+def intervals(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> str:
+    """Return what the intervals are of: test sentences, and training seeds where there are any."""
+    recipes, fewest = manifest["recipes"], int(frames["evaluation.csv"]["sentences"].min())
+    text = "Intervals are over test sentences, a sentence drawn at once in all languages"
+    if recipes:
+        text += f"; those of {', '.join(recipes)} also over training seeds (t of both variances)"
+    text += "; of one training run they say nothing of other seeds."
+    if fewest >= FEWEST:
+        return text
+    return f"{text} Only {fewest} test sentences: under {FEWEST} no interval or p is to be trusted; nothing is marked."
+
+
+def tests_of(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return what a mark means, and what was tested against what; nothing of one system alone."""
+    if "significance.csv" not in frames:
+        return []
+    tests, baseline, recipes = frames["significance.csv"], manifest["baseline"], manifest["recipes"]
+    counts = {name: len(seeds) for name, seeds in recipes.items()}
+    single = [name for name in dict.fromkeys(tests["system_b"]) if counts.get(name, 1) == counts.get(baseline, 1) == 1]
+    how = "approximate randomisation over test sentences" if single else ""
+    if len(single) < tests["system_b"].nunique():
+        how += f"{', or ' if single else ''}t over training seeds and test sentences (Welch)"
+    family = int(tests.groupby("metric").size().max())
+    found = [f"{MARK} differs from {baseline} with p < {LEVEL:g} after Holm over {family} tests: {how}, two-sided."]
+    if single:
+        found.append(f"One model against one ({', '.join(single)} against {baseline}): other seeds may say otherwise.")
+    return found
+
+
+def said(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return what to know of the numbers: what intervals and marks are, and what came up as they were made."""
+    return [intervals(manifest, frames), *tests_of(manifest, frames), *manifest["notes"]]
+
+
 def notes(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return what the numbers are of: intervals, marks, signatures, checkpoints."""
-    found = ["Intervals are over test sentences, of one training run each: they do not speak of other training seeds."]
-    if "significance.csv" in frames:
-        found.append(
-            f"{MARK} differs from {manifest['baseline']} with p < {LEVEL:g}: paired bootstrap, two-sided, each test by "
-            "itself (of equal systems, one in twenty is marked by chance)."
-        )
+    """Return what the numbers are of: what is `said` of them, signatures, checkpoints."""
     scores = frames["evaluation.csv"].drop_duplicates("metric")
     signatures = [f"{METRICS[row['metric']].label}|{row['metric_signature']}" for _, row in scores.iterrows()]
     systems = [f"{label}: ckpt {facts['sha256'][:8]}" for label, facts in manifest["systems"].items()]
-    return [*found, *manifest["notes"], manifest["signature"], *signatures, "; ".join(systems)]
+    return [*said(manifest, frames), manifest["signature"], *signatures, "; ".join(systems)]
 
 
 def save(place: Path, manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from matplotlib.ticker import PercentFormatter
+from scipy.special import ndtri, stdtrit
 
 from sensikit.evaluation.metrics import METRICS
+from sensikit.evaluation.resampling import FEWEST, LEVEL, spread
 from sensikit.evaluation.scoring import ALL
 from sensikit.figures.frames import blank, of_metric
 from sensikit.figures.panels import canvas, legend_below, listed, panels, ruled
 from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, TIERS, Drawn, styled
-from sensikit.figures.words import scale_of
+from sensikit.figures.words import joined, scale_of
 
 LOOKS = {
     ALL: (INK, "o", "-", 1.6), **{tier: (line.colour, line.marker, line.dashes, 1.0) for tier, line in TIERS.items()},
@@ -28,29 +30,64 @@ def gains(significance: pd.DataFrame, metric: str = "") -> pd.DataFrame:
     return rows[(rows["system_a"] == first) & rows["tier"].isin((*TIERS, ALL))].reset_index(drop=True)
 
 
+def gains_of_seeds(rows: pd.DataFrame, tiers: pd.DataFrame, recipes: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Return what each seed of a recipe gains: rows of `gains` with its name in `seed`, and no interval.
+
+    Args:
+        rows: what `gains` returns.
+        tiers: the rows of tiers.csv.
+        recipes: by name, the systems that are seeds of it.
+    """
+    of_metric = tiers[tiers["metric"] == rows["metric"].iloc[0]]
+    values = of_metric.set_index(["direction", "system", "tier"])["value"]
+    found = [
+        (row["direction"], row["system_a"], row["system_b"], row["tier"], row["metric"], seed,
+         values[row["direction"], seed, row["tier"]] - values[row["direction"], row["system_a"], row["tier"]])
+        for _, row in rows.iterrows()
+        for seed in recipes.get(row["system_b"], ())
+    ]  # fmt: skip
+    return pd.DataFrame(found, columns=["direction", "system_a", "system_b", "tier", "metric", "seed", "difference"])
+
+
 @styled
-def quality_gains(significance: pd.DataFrame, metric: str = "", *, width: float = FULL) -> Drawn:
+def quality_gains(
+    significance: pd.DataFrame,
+    metric: str = "",
+    *,
+    tiers: pd.DataFrame | None = None,
+    recipes: Mapping[str, Sequence[str]] | None = None,
+    width: float = FULL,
+) -> Drawn:
     """Return the difference of each system to the first with its paired interval: a panel for each resource level.
 
-    Filled marks are differences whose p is below 0.05. All panels share one scale.
+    Filled marks are differences whose p, after Holm, is below 0.05; small ones the seeds of a recipe. All panels share
+    one scale.
 
     Args:
         significance: the rows of significance.csv, of one direction.
         metric: by default BLEU, or the first that the table has.
+        tiers: the rows of tiers.csv, where there are recipes.
+        recipes: by name, the systems that are training seeds of it.
         width: of the figure, in inches.
     """
     rows = gains(significance, metric)
+    seeds = rows[:0].assign(seed="") if tiers is None else gains_of_seeds(rows, tiers, recipes or {})
     metric, first = rows[["metric", "system_a"]].iloc[0]
-    tiers = [tier for tier in (*TIERS, ALL) if tier in set(rows["tier"])]
+    shown = [tier for tier in (*TIERS, ALL) if tier in set(rows["tier"])]
     systems = list(dict.fromkeys(rows["system_b"]))
     figure = canvas(width, 0.75 + 0.2 * len(systems))
-    axes = panels(figure, len(tiers), len(tiers), sharex=True, sharey=True)
-    for ax, tier in zip(axes, tiers, strict=True):
+    axes = panels(figure, len(shown), len(shown), sharex=True, sharey=True)
+    for ax, tier in zip(axes, shown, strict=True):
         of_tier = rows[rows["tier"] == tier].set_index("system_b").reindex(systems)
         ax.axvline(0, color=MUTED, linewidth=0.6)
         places = list(range(len(systems)))
         ax.hlines(places, of_tier["difference_low"], of_tier["difference_high"], color=COLOURS[0], linewidth=1.2)
-        sure = (of_tier["p"] < 0.05).to_numpy()
+        single = seeds[seeds["tier"] == tier]
+        ax.plot(
+            single["difference"], single["system_b"].map(systems.index), linestyle="", marker="|", markersize=5,
+            color=MUTED, gid="seeds",
+        )  # fmt: skip
+        sure = (of_tier["p_holm"] < LEVEL).to_numpy()
         for chosen, fill in ((sure, COLOURS[0]), (~sure, "white")):
             at = [place for place, kept in zip(places, chosen, strict=True) if kept]
             ax.plot(
@@ -62,22 +99,31 @@ def quality_gains(significance: pd.DataFrame, metric: str = "", *, width: float 
         listed(ax, systems)
     figure.supxlabel(f"change in {scale_of(metric)} from {first}", fontsize=7)
     lower = "" if METRICS[metric].higher else ": below 0, the system is better"
+    alone = rows[(rows["seeds_a"] == 1) & (rows["seeds_b"] == 1)]
+    over = "the test sentences" if len(alone) == len(rows) else "training seeds and test sentences"
     caption = (
         f"{METRICS[metric].label} of each system minus that of {first}{lower}, mean over the languages of each "
-        "resource level, with 95% intervals of a paired bootstrap over the test sentences; filled where p < 0.05, not "
-        "corrected for their number. One training run each: nothing here speaks of other training seeds."
+        f"resource level, with 95% intervals over {over}; filled where p < {LEVEL:g} after Holm over all tests."
     )
-    return Drawn(figure, rows, caption)
+    caption += " Strokes are single seeds." if len(seeds) else ""
+    if (rows["segments"] < FEWEST).any():
+        caption += f" Under {FEWEST} test sentences nothing is filled: no test of so few is to be trusted."
+    if len(alone):
+        whose = "" if len(alone) == len(rows) else f" of {joined(alone['system_b'].unique())}"
+        caption += f" One training run{whose} against one: nothing there speaks of other training seeds."
+    return Drawn(figure, pd.concat([rows, seeds], ignore_index=True) if len(seeds) else rows, caption)
 
 
 def by_ratio(tiers: pd.DataFrame, systems: Mapping[str, Mapping[str, Any]], metric: str = "") -> pd.DataFrame:
     """Return the rows of tiers.csv with `mask_ratio`, `method` and `design` of their system.
 
-    Only systems that differ in the masking ratio alone say what it does: of each direction and design (all that a
-    system was trained with but the ratio, numbered) that has at least two ratios, one row for each ratio and tier. Of
-    systems that agree in the ratio too, the first is taken.
+    Only systems that differ in the masking ratio alone say what it does: the rows are those of each direction and
+    design (all that a system was trained with but the ratio, numbered) that has at least two ratios. Systems that agree
+    in the ratio too are training seeds: `mean`, `low` and `high` are of all of them (t over seeds and test sentences),
+    `seeds` says how many.
     """
     rows = of_metric(tiers, metric)
+    rows = rows[rows["system"].isin(list(systems))]
     designs = {name: _design(of) for name, of in systems.items()}
     numbers = {design: number for number, design in enumerate(dict.fromkeys(designs.values()))}
     ratio = rows["system"].map(lambda name: systems[name].get("mask_ratio"))
@@ -86,9 +132,25 @@ def by_ratio(tiers: pd.DataFrame, systems: Mapping[str, Mapping[str, Any]], metr
         method=rows["system"].map(lambda name: systems[name].get("method") or ""),
         design=rows["system"].map(lambda name: numbers[designs[name]]),
     )
-    rows = rows.dropna(subset="mask_ratio").drop_duplicates(["direction", "design", "mask_ratio", "tier"])
+    rows = rows.dropna(subset="mask_ratio")
+    alike = rows.groupby(["direction", "design", "mask_ratio", "tier"])
+    for name, column in zip(("mean", "low", "high", "seeds"), _over_seeds(alike), strict=True):
+        rows[name] = column
     several = rows.groupby(["direction", "design"])["mask_ratio"].transform("nunique") > 1
     return rows[several].sort_values(["direction", "design", "mask_ratio"], kind="stable", ignore_index=True)
+
+
+def _over_seeds(alike: Any) -> tuple[Any, Any, Any, Any]:
+    """Return, for each row, the mean of the systems that are like its own, with its interval, and their number."""
+    mean, seeds = alike["value"].transform("mean"), alike["value"].transform("size")
+    low, high = alike["value_low"].transform("mean"), alike["value_high"].transform("mean")
+    variances = alike["value"].transform("var") / seeds
+    for row in seeds.index[seeds > 1]:
+        of_segments = ((high[row] - low[row]) / 2 / ndtri(1 - LEVEL / 2)) ** 2
+        deviation, freedom = spread(of_segments, [(variances[row], seeds[row] - 1)])
+        half = stdtrit(freedom, 1 - LEVEL / 2) * deviation
+        low[row], high[row] = mean[row] - half, mean[row] + half
+    return mean, low, high, seeds
 
 
 def _design(system: Mapping[str, Any]) -> str:
@@ -109,10 +171,12 @@ def masking_ratio(rows: pd.DataFrame, *, width: float = COLUMN) -> Drawn:
     ax = figure.subplots()
     for tier in (tier for tier in LOOKS if tier in set(rows["tier"])):
         points, (colour, marker, dashes, size) = rows[rows["tier"] == tier], LOOKS[tier]
-        bounds = points["value_low"], points["value_high"]
-        ax.fill_between(points["mask_ratio"], *bounds, color=colour, alpha=0.12, linewidth=0)
+        line = points.drop_duplicates("mask_ratio")
+        ax.fill_between(line["mask_ratio"], line["low"], line["high"], color=colour, alpha=0.12, linewidth=0)
+        single = points[points["seeds"] > 1]
+        ax.plot(single["mask_ratio"], single["value"], color=colour, ls="", marker="_", markersize=5, gid="seeds")
         ax.plot(
-            points["mask_ratio"], points["value"], color=colour, marker=marker, linestyle=dashes, linewidth=size,
+            line["mask_ratio"], line["mean"], color=colour, marker=marker, linestyle=dashes, linewidth=size,
             label="all languages" if tier == ALL else tier,
         )  # fmt: skip
     ax.set_xlabel("masking ratio")
@@ -126,7 +190,11 @@ def masking_ratio(rows: pd.DataFrame, *, width: float = COLUMN) -> Drawn:
     caption = (
         f"{METRICS[metric].label} of {rows['method'].iloc[0] or 'one method'} trained with "
         f"{rows['mask_ratio'].nunique()} masking ratios, mean over the languages of each resource level; shaded: 95% "
-        "bootstrap bounds over the test sentences. One training run for each point: part of the difference between "
-        "them is the seed."
+        "intervals over the test sentences. "
     )
+    if (rows["seeds"] > 1).any():
+        caption += f"Points of several training seeds (up to {rows['seeds'].max()}) are their mean, with a stroke for "
+        caption += "each, and their intervals are over seeds too. "
+    if (rows["seeds"] == 1).any():
+        caption += "Of points of one training run, part of the difference between them is the seed."
     return Drawn(figure, rows, caption)

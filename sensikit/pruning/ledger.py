@@ -58,7 +58,10 @@ CROSS = replace(
 
 
 LINE = (*CROSS.columns, "test_set", "sums", "sums_sha256")
-"""Of a line of the ledger: the columns of both tables, the identity of the sentences, and the sums over them."""
+"""Of a line of the ledger: the columns of both tables, the file of the segments' identities, and the sums over them."""
+
+SEGMENTS = "pruning/segments"
+"""Below the run: the identities of the segments of each test set, in a file that is named after them."""
 
 _NUMBERS = ("ratio", "value", "value_low", "value_high", "pruned", "prunable", "sentences")
 

@@ -19,14 +19,12 @@ from sensikit.evaluation.metrics import (
     check_scored,
     chosen,
     length_ratio,
-    of_losses,
-    of_references,
 )  # fmt: skip
-from sensikit.evaluation.resampling import Float, save_sums
+from sensikit.evaluation.resampling import Float, Ids, Sampled, resampled, save_ids, save_sums
 from sensikit.evaluation.shared import Made
 from sensikit.languages import chosen_groups
 from sensikit.progress import progress
-from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED, Cell, Ledger, Line, cells, record
+from sensikit.pruning.ledger import CROSS, PRUNING, SEGMENTS, UNPRUNED, Cell, Ledger, Line, cells, record
 from sensikit.pruning.masks import Order, Plan, check_ratios, pruned, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of
@@ -247,34 +245,43 @@ def _lines(
 ) -> list[Line]:
     """Store what was made of a cell, score it, and return a line of the ledger for each metric."""
     rows: dict[Metric, Float] = {}
+    ids: dict[bool, Ids] = {}
     facts: dict[bool, Line] = {}
     of_texts = [metric for metric in metrics if metric.decodes]
     if found := made.translations:
+        assert made.translated is not None
         texts = found.hypotheses, found.references
         rows |= {metric: metric.sums(*texts, settings.tokenizer, settings.spm_model) for metric in of_texts}
+        ids[True], known_by = made.translated
         facts[True] = {
             "truncated": found.truncated,
             "mean_length_ratio": length_ratio(*texts),
-            "signature": cell_signature(run, settings, found.references_from),
+            "signature": cell_signature(run, settings, known_by, found.references_from),
             "hypotheses": cell.hypotheses,
             "sha256": run.write_lines(cell.hypotheses, found.hypotheses),
-            "test_set": of_references(found.references),
+            "test_set": save_ids(run.path / SEGMENTS, ids[True]),
         }
     for metric in (metric for metric in metrics if not metric.decodes):
         task = task_of(model, settings.task, _seed(run, settings))
         assert made.losses is not None
-        rows[metric] = made.losses
+        assert made.lost is not None
+        rows[metric], (ids[False], known_by) = made.losses, made.lost
         facts[False] = {
             "truncated": 0,
             **dict.fromkeys(("mean_length_ratio", "hypotheses", "sha256")),
-            "signature": cell_signature(run, settings, noise=task.choices()),
-            "test_set": of_losses(rows[metric]),
+            "signature": cell_signature(run, settings, known_by, noise=task.choices()),
+            "test_set": save_ids(run.path / SEGMENTS, ids[False]),
         }
-    return [_line(run, cell, count, settings, metric, rows[metric], facts[metric.decodes]) for metric in rows]
+    scores = resampled([metric.scored(ids[metric.decodes], sums) for metric, sums in rows.items()], settings.bootstrap)
+    return [
+        _line(run, cell, count, settings, metric, rows[metric], score, facts[metric.decodes])
+        for metric, score in zip(rows, scores, strict=True)
+    ]
 
 
-def _line(run: Run, cell: Cell, count: int, settings: SweepSettings, metric: Metric, sums: Float, facts: Line) -> Line:
-    score = metric.sampled(sums, facts["test_set"], settings.bootstrap)
+def _line(
+    run: Run, cell: Cell, count: int, settings: SweepSettings, metric: Metric, sums: Float, score: Sampled, facts: Line
+) -> Line:
     low, high = score.interval()
     return {
         "order": cell.order,
@@ -297,13 +304,14 @@ def _line(run: Run, cell: Cell, count: int, settings: SweepSettings, metric: Met
 
 
 def cell_signature(
-    run: Run, settings: SweepSettings, references: str = "", noise: Mapping[str, str] | None = None
+    run: Run, settings: SweepSettings, known_by: str, references: str = "", noise: Mapping[str, str] | None = None
 ) -> str:
     """Return the signature of a sweep's numbers beside that of their metric: how the model was pruned, and what scored.
 
     Args:
         run: that was pruned.
         settings: of the sweep.
+        known_by: what tells the sentences apart, see `Segments`.
         references: where the references of the translations come from; empty where nothing was translated.
         noise: what the task has to say of its sentences.
     """
@@ -314,6 +322,7 @@ def cell_signature(
         scope="global",
         dir=run.manifest["direction"],
         **settings.decoding.choices(settings.split, references),
+        seg=known_by,
         **(noise or {}),
         seed=_seed(run, settings) if noise else None,
         ckpt=run.manifest["provenance"]["checkpoint_sha256"][:8],

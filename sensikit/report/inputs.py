@@ -266,7 +266,7 @@ def _evaluated(path: Path, label: str) -> Evaluated:
             raise RunError(path, f"has no {name}", "finish it: evaluate --resume")
     for name, frame in tables.items():
         for column in ("system", "system_a", "system_b"):
-            _known(path / name, frame, column, manifest["systems"])
+            _known(path / name, frame, column, {*manifest["systems"], *manifest["recipes"]})
         _known(path / name, frame, "metric", METRICS)
     folder.check(tables[EVALUATION.name]["metric"].unique())
     return Evaluated(label, printable(str(path)), manifest, tables)

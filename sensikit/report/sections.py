@@ -10,6 +10,7 @@ import pandas as pd
 from sensikit import figures
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.metrics import METRICS
+from sensikit.evaluation.resampling import FEWEST, INDEPENDENT
 from sensikit.evaluation.scoring import BY_TIER, SIGNIFICANCE
 from sensikit.figures.curves import CHOSEN, line_of
 from sensikit.figures.frames import examples_of, metrics_of, of_metric, runs
@@ -91,9 +92,7 @@ def _told(entries: Iterable[Entry], frame: pd.DataFrame, metric: str) -> Iterato
 
 
 def _evaluation(each: Evaluated, name: str, title: str) -> Iterator[Entry]:
-    notes = " ".join(quality_tables.notes(each.manifest, each.tables)[:2])
-    if quality_tables.decoded(each.manifest["signature"]):
-        notes += f" {quality_tables.DECODED}"
+    notes = " ".join(quality_tables.said(each.manifest, each.tables))
     for stem, (what, table) in quality_tables.tables(each.tables).items():
         yield Entry(f"{stem}-{name}", f"{what}, {title}", BY_TIER.name, table, notes, evaluation=each)
     systems = each.manifest["systems"]
@@ -103,7 +102,9 @@ def _evaluation(each: Evaluated, name: str, title: str) -> Iterator[Entry]:
     )
     yield Entry(f"systems-{name}", f"Systems, {title}", MANIFEST, tables.systems(systems), caption, evaluation=each)
     if SIGNIFICANCE.name in each.tables:
-        drawn, what = figures.quality_gains(each.tables[SIGNIFICANCE.name]), f"What each system gains, {title}"
+        found, recipes = each.tables, each.manifest["recipes"]
+        drawn = figures.quality_gains(found[SIGNIFICANCE.name], tiers=found[BY_TIER.name], recipes=recipes)
+        what = f"What each system gains, {title}"
         yield Entry(f"gains-{name}", what, SIGNIFICANCE.name, drawn, evaluation=each)
     ratios = by_ratio(each.tables[BY_TIER.name], systems)
     for design, rows in ratios.groupby("design", sort=False):
@@ -254,10 +255,15 @@ def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: s
     title = f"Pruning curves in numbers{of}"
     yield Entry(f"pruning{suffix}", title, PRUNING.name, tables.pruning(frame), caption)
     if tests is not None and (tests["metric"] == metric).any():
+        fewest = int(tests.loc[tests["metric"] == metric, "segments"].min())
+        few = f"Under {FEWEST} test sentences (here {fewest}) no p is to be trusted. " if fewest < FEWEST else ""
+        few += f"{INDEPENDENT} " if frame["signature"].str.contains("|seg:own|", regex=False).any() else ""
         caption = (
-            f"Mean {named(metric)} of the second curve minus that of the first at each ratio, with a 95% interval and "
-            "the p of a paired bootstrap over the test sentences; each test by itself, and of one training run each. "
-            "Between two runs, Change is the difference in what pruning has taken from each."
+            f"Mean {named(metric)} of the second curve minus that of the first at each ratio, with a 95% interval over "
+            "the test sentences, a sentence drawn at once in all languages, and the p of approximate randomisation, by "
+            "itself and after Holm over all tests here; against random of several seeds both are of t, over seeds too. "
+            f"{few}One training run each: nothing here speaks of other training seeds. Between two runs, Change is the "
+            "difference in what pruning has taken from each."
         )
         table, title = tables.curve_tests(of_metric(tests, metric)), f"Pruning curves against each other{of}"
         yield Entry(f"pruning-tests{suffix}", title, PRUNING.name, table, caption)

@@ -257,7 +257,7 @@ def systems(facts: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def curve_tests(tests: pd.DataFrame) -> Table:
-    """Return one pruning curve minus another at each ratio, of one metric, with its interval and p.
+    """Return one pruning curve minus another at each ratio, of one metric, with its interval and p; of change, Holm's.
 
     Args:
         tests: rows of `pruning.curves.curve_tests`, of one metric.
@@ -273,12 +273,12 @@ def curve_tests(tests: pd.DataFrame) -> Table:
             {
                 "First curve": curve_of(row, "a"), "Second curve": curve_of(row, "b"), "Pruned": percent(row["ratio"]),
                 "Difference": row["difference"], "95% from": row["difference_low"], "to": row["difference_high"],
-                "p": row["p"],
-                **({"Change": row["change"], "p of change": row["change_p"]} if several else {}),
+                "p": row["p"], "p Holm": row["p_holm"],
+                **({"Change": row["change"], "p of change": row["change_p_holm"]} if several else {}),
             }
             for _, row in tests.iterrows()
         ]
     )  # fmt: skip
     scores = dict.fromkeys(("Difference", "95% from", "to", "Change"), f"+{METRICS[tests['metric'].iloc[0]].digits}")
-    formats = {**scores, "p": ".3f", "p of change": ".3f"}
+    formats = {**scores, **dict.fromkeys(("p", "p Holm", "p of change"), ".4f")}
     return Table(frame, formats)

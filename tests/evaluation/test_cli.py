@@ -50,7 +50,22 @@ def test_two_checkpoints_side_by_side(evaluated: tuple[Path, str], tiny_checkpoi
         round(tiers["short", tier, "bleu"], 2) for tier in ("High", "Low", "Very Low", "All")
     ]
     assert "* differs from long" in printed
+    assert "One model against one (short against long)" in printed
+    assert "under 200 no interval or p is to be trusted; nothing is marked" in printed
     assert (out / "tables" / "bleu-tiers.tex").is_file()
+
+
+def test_seeds_of_a_recipe_are_named_on_the_command_line(
+    evaluated: tuple[Path, str], tiny_checkpoint: Path, plain_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "e"
+    shutil.copytree(evaluated[0], out)
+    names = ["--label", "long", "--label", "short", "--group", "both=long,short", "--bootstrap", 50, "--resume"]
+    done = call("evaluate", tiny_checkpoint, plain_checkpoint, "--data", tiny_data, "--out", out, *names, *QUICK)
+    assert done.code == 0, done.error
+    tiers = pd.read_csv(out / "tiers.csv").query("metric == 'bleu' and tier == 'All'").set_index("system")["value"]
+    assert tiers["both"] == pytest.approx((tiers["long"] + tiers["short"]) / 2)
+    assert "those of both also over training seeds" in done.output
 
 
 def test_manifest_tells_systems_and_command(evaluated: tuple[Path, str], tiny_checkpoint: Path) -> None:

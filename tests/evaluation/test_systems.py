@@ -104,20 +104,20 @@ def test_differences_are_of_the_same_scores_and_against_the_baseline(straight: P
         expected = known["two", name, row["metric"]] - known["one", name, row["metric"]]
         assert row["difference"] == pytest.approx(expected, abs=1e-9)
         assert row["difference_low"] <= row["difference_high"] < 0
-        assert row["p"] == pytest.approx(2 / 41)
+        assert row["p"] == pytest.approx(1 / 41)
 
 
 def test_columns_are_those_that_others_read(straight: Path) -> None:
     assert list(pd.read_csv(straight / "evaluation.csv")) == [
-        "system", "direction", "group", "tier", "metric", "value", "value_low", "value_high", "sentences",
+        "system", "direction", "group", "tier", "metric", "value", "value_low", "value_high", "sentences", "seeds",
         "metric_signature",
     ]  # fmt: skip
     assert list(pd.read_csv(straight / "tiers.csv")) == [
-        "system", "direction", "tier", "metric", "value", "value_low", "value_high", "groups",
+        "system", "direction", "tier", "metric", "value", "value_low", "value_high", "groups", "segments", "seeds",
     ]  # fmt: skip
     assert list(pd.read_csv(straight / "significance.csv")) == [
         "system_a", "system_b", "direction", "group", "tier", "metric", "difference", "difference_low",
-        "difference_high", "p",
+        "difference_high", "p", "p_holm", "without_low", "without_high", "segments", "seeds_a", "seeds_b",
     ]  # fmt: skip
 
 
@@ -136,10 +136,10 @@ def test_manifest_tells_of_what_and_how(straight: Path) -> None:
     assert manifest["signature"].startswith(
         "E|task:mt|dir:xxx-eng|split:test|beam:5|lenpen:1|maxlen:1.2x+10/4096|sents:all|"
     )
-    assert f"|refs:text|data:{origin.data_sha256[:8]}|" in manifest["signature"]
+    assert f"|refs:text|seg:eng|data:{origin.data_sha256[:8]}|" in manifest["signature"]
     for name, noted in manifest["files"].items():
         assert noted["sha256"] == hashlib.sha256((straight / name).read_bytes()).hexdigest()
-    assert len(manifest["files"]) == 2 * 4 + 4
+    assert len(manifest["files"]) == 2 * 4 + 4 + 4
 
 
 def test_what_the_checkpoint_says_of_its_training_is_in_the_manifest(tmp_path: Path) -> None:
@@ -202,11 +202,12 @@ def test_an_evaluation_that_broke_off_goes_on_where_it_was_and_ends_with_the_sam
     assert snapshot(tmp_path / "e") == snapshot(straight)
 
 
-@pytest.mark.parametrize("name", ["hypotheses/one.fur.txt", "references/fur.txt"])
+@pytest.mark.parametrize("name", ["hypotheses/one.fur.txt", "references/fur.txt", "segments"])
 @pytest.mark.parametrize("how", ["gone", "edited"])
 def test_a_text_that_is_not_what_was_written_is_made_again(name: str, how: str, straight: Path, tmp_path: Path) -> None:
     shutil.copytree(straight, tmp_path / "e")
-    path = tmp_path / "e" / name
+    facts = json.loads((straight / "manifest.json").read_text())["files"]["hypotheses/one.fur.txt"]
+    path = tmp_path / "e" / (facts["segments"] if name == "segments" else name)
     path.unlink() if how == "gone" else path.write_text("w1 w2\n" * 24)
     one = translating()
     systems = opened(one, prepared(untrained()))
@@ -254,13 +255,13 @@ def test_the_loss_is_taken_without_translating_and_tested_like_any_score(task: s
             assert row["value"] == pytest.approx((terms[:, 0] / terms[:, 1]).sum(), abs=1e-12)
             assert 0 < row["value_low"] < row["value"] < row["value_high"]
             assert row["sentences"] == len(sums) == 24
-    assert table["metric_signature"].str.startswith("loss|kind:nll|unit:nats/token|bs:40|").all()
+    assert table["metric_signature"].str.startswith("loss|kind:nll|unit:nats/token|ci:poisson/40|").all()
     tests = done.tables["significance.csv"]
-    assert tests["p"].max() == pytest.approx(2 / 41)
+    assert tests["p"].max() == pytest.approx(1 / 41)
     # a model that was trained to translate loses less there, and more where it is to repeat its source
     assert ((tests["difference_low"] > 0) if task == "mt" else (tests["difference_high"] < 0)).all()
     noise, seed = ("noise:toy|", "seed:1|") if task == "denoise" else ("", "")
-    assert f"E|task:{task}|{noise}dir:xxx-eng|split:test|sents:all|{seed}data:" in done.manifest["signature"]
+    assert f"E|task:{task}|{noise}dir:xxx-eng|split:test|sents:all|seg:eng|{seed}data:" in done.manifest["signature"]
 
 
 def test_the_loss_is_added_to_what_was_translated_and_the_other_way_round(tmp_path: Path) -> None:
@@ -360,7 +361,7 @@ def test_what_exists_is_not_touched(straight: Path, tmp_path: Path) -> None:
         ("{", "is not valid JSON"),
         ("[]", "is not an evaluation"),
         ('{"format": 3, "sets": {}}', "is not an evaluation"),
-        ('{"format": 1, "kind": "evaluation"}', "is not of format 3"),
+        ('{"format": 2, "kind": "evaluation"}', "is not of format 3"),
         ('{"format": 3, "kind": "evaluation", "direction": "xxx-eng"}', "lacks data"),
     ],
 )

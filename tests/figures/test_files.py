@@ -47,7 +47,9 @@ def every_figure() -> dict[str, Callable[[], Drawn]]:
         "audit": lambda: figures.audit_scatter(tables.audit(few), tables.audit_summary(few), few),
         "gains": lambda: figures.quality_gains(scores["significance.csv"]),
         "masking": lambda: figures.masking_ratio(
-            scores["tiers.csv"].query("metric == 'bleu'").assign(mask_ratio=0.3, method="cd")
+            scores["tiers.csv"]
+            .query("metric == 'bleu'")
+            .assign(mask_ratio=0.3, method="cd", seeds=1, mean=10.0, low=9.0, high=11.0)
         ),
         "tokens": lambda: figures.token_layout(synthetic_tables.layout(pieces, ["", "b"], pieces, ["", "b"])),
     }

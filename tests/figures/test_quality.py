@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
+from scipy import stats
 
 from sensikit import figures
 from sensikit.figures import data, quality
@@ -27,6 +28,26 @@ def test_gains_are_differences_to_the_baseline_by_tier_and_filled_where_they_are
         assert (mark.get_markerfacecolor() == "white") == (ax.get_title() == "Very Low")
         np.testing.assert_allclose(ax.collections[0].get_segments()[0][:, 0], [0.8, 2.2])
     assert "minus that of regular" in caption
+
+
+def test_seeds_of_a_recipe_are_drawn_beside_their_mean_and_who_is_one_against_one_is_said() -> None:
+    tables = synthetic_tables.evaluation(LANGUAGES, gain=1.5)
+    tests, tiers = tables["significance.csv"].assign(seeds_b=2), tables["tiers.csv"]
+    seeds = [tiers[tiers["system"] == "regular"].assign(system=name, value=tiers["value"] + plus)
+             for name, plus in (("s1", 1.0), ("s2", 2.0))]  # fmt: skip
+    figure, rows, caption = figures.quality_gains(
+        tests, tiers=pd.concat([tiers, *seeds]), recipes={"cd+id": ["s1", "s2"], "regular": []}
+    )
+    for ax in figure.axes:
+        (strokes,) = [line for line in ax.lines if line.get_gid() == "seeds"]
+        assert strokes.get_xdata().tolist() == pytest.approx([1, 2])
+    assert rows["seed"].dropna().tolist() == ["s1", "s2"] * 4
+    assert "over training seeds and test sentences" in caption
+    assert "one training run" not in caption.lower()
+    alone = figures.quality_gains(tables["significance.csv"]).caption
+    assert "One training run against one" in alone
+    assert "nothing is filled" not in alone
+    assert "nothing is filled" in figures.quality_gains(tests.assign(segments=199)).caption
 
 
 def test_gains_are_of_one_metric_and_of_tiers_alone() -> None:
@@ -70,21 +91,41 @@ def test_systems_that_differ_in_something_else_are_no_points_of_one_line() -> No
     tiers, systems = ratios(given)
     systems["own"]["separate_projection"] = True
     systems["b"] |= {"checkpoint": "b.pt", "sha256": "b", "updates": 7}
-    assert quality.by_ratio(tiers, systems)["system"].tolist() == ["a", "b"]
+    assert quality.by_ratio(tiers, systems)["system"].tolist() == ["a", "b", "again"]
     systems["b"]["separate_projection"] = True
     rows = quality.by_ratio(tiers, systems)
     assert [subset["system"].tolist() for _, subset in rows.groupby("design")] == [["a", "again"], ["own", "b"]]
 
 
+def test_systems_that_agree_in_all_are_seeds_of_one_point() -> None:
+    given = {name: ("cd", ratio, "xxx-eng") for name, ratio in {"a": 0.3, "b": 0.5, "again": 0.5, "more": 0.5}.items()}
+    tiers, systems = ratios(given)
+    rows = quality.by_ratio(pd.concat([tiers, tiers.assign(system="a recipe", value=99.0)]), systems)
+    assert rows["seeds"].tolist() == [1, 3, 3, 3]
+    assert rows["mean"].tolist() == [10, 12, 12, 12]  # of 11, 12 and 13
+    assert (rows.loc[0, "low"], rows.loc[0, "high"]) == (9, 11)
+    no_sentences = rows["mean"] - stats.t.ppf(0.975, 2) * np.sqrt(1 / 3)
+    same = quality.by_ratio(tiers.assign(value_low=tiers["value"], value_high=tiers["value"]), systems)
+    assert same.loc[1, "low"] == pytest.approx(no_sentences[1])
+    figure, _, caption = figures.masking_ratio(rows)
+    (ax,) = figure.axes
+    (strokes,) = [line for line in ax.lines if line.get_gid() == "seeds"]
+    assert strokes.get_ydata().tolist() == [11, 12, 13]
+    assert [line.get_ydata().tolist() for line in ax.lines if line.get_label() == "all languages"] == [[10, 12]]
+    assert "several training seeds (up to 3)" in caption
+
+
 def test_quality_against_the_masking_ratio_has_a_line_for_each_tier_with_its_band() -> None:
     rows = pd.concat(
         [synthetic_tables.evaluation(LANGUAGES)["tiers.csv"].query("system == 'cd+id' and metric == 'bleu'")
-         .assign(mask_ratio=ratio, method="cd+id") for ratio in (0.1, 0.3, 0.5)]
+         .assign(mask_ratio=ratio, method="cd+id", seeds=1, mean=lambda of: of["value"], low=lambda of: of["value_low"],
+                 high=lambda of: of["value_high"]) for ratio in (0.1, 0.3, 0.5)]
     )  # fmt: skip
     figure, _, caption = figures.masking_ratio(rows)
     (ax,) = figure.axes
-    assert [str(line.get_label()) for line in ax.lines] == ["all languages", "High", "Low", "Very Low"]
-    assert ax.lines[0].get_xdata().tolist() == [0.1, 0.3, 0.5]
+    lines = [line for line in ax.lines if line.get_gid() != "seeds"]
+    assert [str(line.get_label()) for line in lines] == ["all languages", "High", "Low", "Very Low"]
+    assert lines[0].get_xdata().tolist() == [0.1, 0.3, 0.5]
     assert len(ax.collections) == 4
     assert ax.get_ylim()[0] == 0
     assert "3 masking ratios" in caption

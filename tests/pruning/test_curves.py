@@ -11,8 +11,20 @@ import pandas as pd
 import pytest
 
 from sensikit.errors import RunError
-from sensikit.evaluation.metrics import METRICS, evaluate, of_references
-from sensikit.evaluation.resampling import Sampled, load_sums, mean
+from sensikit.evaluation.metrics import METRICS, evaluate
+from sensikit.evaluation.resampling import (
+    Sampled,
+    Scored,
+    holm,
+    identified,
+    load_ids,
+    load_sums,
+    mean,
+    over_seeds,
+    resampled,
+    swapped,
+)
+from sensikit.pruning import curves as pruning_curves
 from sensikit.pruning.curves import curve_bands, curve_tests, curves
 from sensikit.pruning.sweep import prune
 from sensikit.run import Run
@@ -43,19 +55,27 @@ def runs(paths: dict[str, Path]) -> dict[str, Run]:
     return {label: Run.open(path) for label, path in paths.items()}
 
 
-def stored(run: Run, order: str, ratio: float, seed: int | None = None, metric: str = "bleu") -> Sampled:
-    """The mean over groups of one point, scored again from the stored hypotheses, or from the model."""
+def models(run: Run, order: str, ratio: float, metric: str = "bleu") -> list[list[Scored]]:
+    """The test sets of one point, of each seed, scored again from the stored hypotheses."""
     table = run.read_table("pruning.csv")
     rows = table[(table["order"] == order) & (table["ratio"] == ratio) & (table["metric"] == metric)]
-    rows = rows[rows["seed"] == seed] if seed else rows
-    references = {
-        code: [toy.text_of(pair.target) for pair in toy.backend().pairs[code, "test"]] for code in ("cat", "nso")
-    }
-    found = []
-    for file, code in zip(rows["hypotheses"], rows["group"], strict=True):
-        sums = METRICS[metric].sums((run.path / file).read_text().splitlines(), references[code], "none")
-        found.append(METRICS[metric].sampled(sums, of_references(references[code]), 60))
-    return mean(found)
+    found: dict[str, list[Scored]] = {}
+    for file, code, seed in zip(rows["hypotheses"], rows["group"], rows["seed"], strict=True):
+        references = [toy.text_of(pair.target) for pair in toy.backend().pairs[code, "test"]]
+        sums = METRICS[metric].sums((run.path / file).read_text().splitlines(), references, "none")
+        found.setdefault(str(seed), []).append(METRICS[metric].scored(identified(references), sums))
+    return list(found.values())
+
+
+def stored(run: Run, order: str, ratio: float, metric: str = "bleu") -> Sampled:
+    """The mean over groups and seeds of one point."""
+    return over_seeds([mean(resampled(sets, 60)) for sets in models(run, order, ratio, metric)])
+
+
+def swaps(run_a: Run, run_b: Run, order_a: str, order_b: str, ratio: float) -> np.ndarray:
+    """The difference of two points of one seed, swapped."""
+    a, b = models(run_a, order_a, ratio)[0], models(run_b, order_b, ratio)[0]
+    return np.mean([swapped(x, y, 60) for x, y in zip(a, b, strict=True)], axis=0)
 
 
 def test_a_sweep_keeps_the_sums_of_each_cell_and_metric(runs: dict[str, Run]) -> None:
@@ -67,7 +87,9 @@ def test_a_sweep_keeps_the_sums_of_each_cell_and_metric(runs: dict[str, Run]) ->
     for line in lines:
         sums = load_sums(run.path / line["sums"], line["sums_sha256"], "prune again")
         assert sums.shape == (24, {"bleu": 10, "chrf": 24}[line["metric"]])
-        found = METRICS[line["metric"]].sampled(sums, line["test_set"], 60)
+        ids = load_ids(run.path / "pruning/segments" / line["test_set"], "prune again")
+        assert "|seg:eng|" in line["signature"]
+        (found,) = resampled([METRICS[line["metric"]].scored(ids, sums)], 60)
         assert (found.value, *found.interval()) == (line["value"], line["value_low"], line["value_high"])
 
 
@@ -85,7 +107,7 @@ def test_bands_are_of_the_mean_over_languages_and_seeds(runs: dict[str, Run]) ->
     start = stored(runs["id"], "none", 0.0)
     for order in ("specificity", "random"):
         whole = stored(runs["id"], order, 0.3)
-        expected = [whole.value, *whole.interval(), *(whole - start).tested()[1:3]]
+        expected = [whole.value, *whole.interval(), *(whole - start).interval()]
         assert at.loc[("id", order, 0.3)].tolist() == pytest.approx(expected, abs=1e-9)
     for order in ("specificity", "reverse", "random"):
         expected = [start.value, *start.interval(), 0, 0]
@@ -107,8 +129,11 @@ def test_orders_of_a_run_are_tested_against_specificity_at_each_ratio(runs: dict
     }
     assert set(found["run_a"]) == set(found["run_b"]) == {"regular"}
     for row in found.itertuples():
-        b, a = (stored(runs["regular"], order, row.ratio) for order in ("specificity", row.order_a))
-        expected = (b - a).tested()
+        run = runs["regular"]
+        b, a = (stored(run, order, row.ratio) for order in ("specificity", row.order_a))
+        expected = (b - a).tested(swaps(run, run, row.order_a, "specificity", row.ratio))
+        assert (row.seeds_a, row.seeds_b) == (2 if row.order_a == "random" else 1, 1)
+        assert bool(b.seeds or a.seeds) == (row.order_a == "random")
         assert (row.difference, row.difference_low, row.difference_high, row.p) == pytest.approx(expected, abs=1e-9)
         assert (row.change, row.change_low, row.change_high, row.change_p) == pytest.approx(expected, abs=1e-9)
 
@@ -126,19 +151,39 @@ def test_runs_are_tested_against_the_first_in_each_order(runs: dict[str, Run]) -
             [stored(runs[label], order, ratio) for label in ("regular", "id")]
             for order, ratio in ((row.order_a if row.ratio else "none", row.ratio), ("none", 0.0))
         )
-        expected = [*(b - a).tested(), *((b - b0) - (a - a0)).tested()]
-        assert list(row)[6:] == pytest.approx(expected, abs=1e-9)
-    start = between[between["ratio"] == 0]
-    assert (start[["change", "change_low", "change_high"]] == 0).all(axis=None)
-    assert (start["change_p"] == 1).all()
+        order = row.order_a if row.ratio else "none"
+        null = swaps(runs["regular"], runs["id"], order, order, row.ratio)
+        start = swaps(runs["regular"], runs["id"], "none", "none", 0.0)
+        expected = [*(b - a).tested(null), *((b - b0) - (a - a0)).tested(null - start)]
+        assert list(row)[6:14] == pytest.approx(expected, abs=1e-9)
+    begin = between[between["ratio"] == 0]
+    assert (begin[["change", "change_low", "change_high"]] == 0).all(axis=None)
+    assert (begin["change_p"] == 1).all()
     assert (between.loc[between["ratio"] > 0, "change"] != between.loc[between["ratio"] > 0, "difference"]).all()
 
 
-def test_random_and_specificity_can_be_told_apart(runs: dict[str, Run]) -> None:
+def test_orders_can_be_told_apart_and_the_seeds_of_random_count(runs: dict[str, Run]) -> None:
     found = of("bleu", curve_tests(runs))
-    row = found[(found["run_a"] == "regular") & (found["order_a"] == "random") & (found["ratio"] == 0.3)].iloc[0]
-    assert row["difference_low"] > 0
-    assert row["p"] == pytest.approx(2 / 61)
+    rows = found[(found["run_a"] == found["run_b"]) & (found["run_a"] == "regular") & (found["ratio"] == 0.3)]
+    of_order = rows.set_index("order_a")
+    assert (of_order["difference_low"] > 0).any()
+    assert of_order.loc["reverse", "p"] == pytest.approx(1 / 61)
+    one, other = (mean(resampled(sets, 60)).value for sets in models(runs["regular"], "random", 0.3))
+    width = of_order.loc["random", "difference_high"] - of_order.loc["random", "difference_low"]
+    assert width > 2 * 1.96 * abs(one - other) / 2  # of s / √2, were there no test sentences and many seeds
+
+
+def test_p_is_corrected_for_all_tests_of_a_metric_and_there_is_none_of_few_sentences(
+    runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = curve_tests(runs)
+    assert few[["p_holm", "change_p_holm"]].isna().all(axis=None)
+    assert (few["segments"] == 48).all()
+    monkeypatch.setattr(pruning_curves, "FEWEST", 48)
+    found = of("bleu", curve_tests(runs))
+    between = (found["run_a"] != found["run_b"]) & (found["ratio"] > 0)
+    expected = holm([*found["p"], *found.loc[between, "change_p"]])
+    assert [*found["p_holm"], *found.loc[between, "change_p_holm"]] == pytest.approx(list(expected))
 
 
 @pytest.mark.parametrize(

@@ -135,15 +135,15 @@ def test_no_duration_and_no_time_of_day_is_in_the_ledger(straight: Path) -> None
     ids=["protect", "split", "beam", "lenpen", "max_len_a", "max_len_b", "max_sentences"],
 )
 def test_what_moves_the_numbers_is_in_the_signature(run: Run, changed: SweepSettings) -> None:
-    assert cell_signature(run, SCORING, "text") != cell_signature(run, changed, "text")
+    assert cell_signature(run, SCORING, "eng", "text") != cell_signature(run, changed, "eng", "text")
 
 
 def test_signature_tells_checkpoint_data_direction_and_references(run: Run) -> None:
-    whole = cell_signature(run, SCORING, "text")
-    assert whole != cell_signature(run, SCORING, "binarised")
+    whole = cell_signature(run, SCORING, "eng", "text")
+    assert whole != cell_signature(run, SCORING, "eng", "binarised")
     for field in ("checkpoint_sha256", "data_sha256"):
         other = Run(run.path, {**run.manifest, "provenance": {**run.manifest["provenance"], field: "f" * 64}})
-        assert cell_signature(other, SCORING, "text") != whole, field
+        assert cell_signature(other, SCORING, "eng", "text") != whole, field
     assert "dir:xxx-eng" in whole
 
 

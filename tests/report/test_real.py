@@ -42,6 +42,7 @@ def test_curves_of_real_runs_are_tested_against_each_other(real_runs: Path, out:
     found = curve_tests(runs).query("metric == 'bleu'")  # chrF++ has no table of its own beside it
     table = pd.read_csv(out / "tables" / "pruning-tests.csv")
     assert table["p"].tolist() == found["p"].tolist()
+    assert "Under 200 test sentences (here " in Page(out / "report.html").text
     assert table["Difference"].tolist() == pytest.approx(found["difference"].tolist())
     points = pd.read_csv(out / "figures" / "pruning-change.csv")
     changed = points[points["ratio"] == 0.5]

@@ -180,7 +180,10 @@ def test_what_is_compared_are_fields_that_signatures_have() -> None:
     fields = {
         "S": signature_of(Watched(), QUICK),
         "P": cell_signature(
-            Run(Path("run"), {"parameters": [], "direction": "xxx-eng", "provenance": PROVENANCE}), SCORING, "text"
+            Run(Path("run"), {"parameters": [], "direction": "xxx-eng", "provenance": PROVENANCE}),
+            SCORING,
+            "eng",
+            "text",
         ),
     }
     of_noise = {"noise", "mono"}  # of denoising alone

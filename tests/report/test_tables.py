@@ -98,7 +98,7 @@ def test_curves_against_each_other_name_their_runs_where_there_are_several(sever
     else:
         assert shown.iloc[0].tolist()[:3] == ["random", "least specific first", "10%"]
         assert "Change" not in shown
-    assert shown["p"].tolist()[:2] == ["0.400", "0.002"]
+    assert shown["p"].tolist()[:2] == ["0.4000", "0.0020"]
     assert np.isclose(float(shown["Difference"].iloc[0]), float(f"{points_difference(points):.2f}"))
 
 

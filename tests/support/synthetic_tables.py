@@ -13,6 +13,7 @@ from sensikit.evaluation import scoring
 from sensikit.evaluation.folder import Translated
 from sensikit.files import sha256, write_text
 from sensikit.languages import TIERS
+from sensikit.pruning.curves import TESTS
 from sensikit.pruning.ledger import CROSS
 from sensikit.run import MIXED
 from sensikit.sensitivity.ablation import AUDIT, SUMMARY
@@ -39,15 +40,16 @@ def evaluation(languages: Languages, gain: float = 1.0) -> dict[str, pd.DataFram
         for name, plus in better.items():
             for code in languages:
                 score, tier = bleu[code] + plus + more, languages[code]["tier"]
-                row = (name, "xxx-eng", code, tier, metric, score, score - 1, score + 1, 100, METRIC_SIGNATURES[metric])
-                scored.append(row)
+                value = score, score - 1, score + 1
+                scored.append((name, "xxx-eng", code, tier, metric, *value, 300, 1, METRIC_SIGNATURES[metric]))
             for tier, codes in subsets.items():
                 mean = sum(bleu[code] for code in codes) / len(codes) + plus + more
-                by_tier.append((name, "xxx-eng", tier, metric, mean, mean - 0.6, mean + 0.6, len(codes)))
+                by_tier.append((name, "xxx-eng", tier, metric, mean, mean - 0.6, mean + 0.6, len(codes), 300, 1))
         places = [("", tier) for tier in subsets] + [(code, "") for code in languages]
         for code, tier in places:
             p = 0.2 if tier == "Very Low" else 0.002
-            tests.append(("regular", "cd+id", "xxx-eng", code, tier, metric, gain, gain - 0.7, gain + 0.7, p))
+            found = gain, gain - 0.7, gain + 0.7, p, min(1, 8 * p), gain, gain, 300, 1, 1
+            tests.append(("regular", "cd+id", "xxx-eng", code, tier, metric, *found))
     made = {scoring.EVALUATION: scored, scoring.BY_TIER: by_tier, scoring.SIGNIFICANCE: tests}
     return {schema.name: schema.frame(rows) for schema, rows in made.items()}
 
@@ -70,7 +72,7 @@ def evaluation_manifest(languages: Languages, **changes: Any) -> dict[str, Any]:
     return {
         "format": Translated.FORMAT, "kind": "evaluation", "version": "0.2.0", "direction": "xxx-eng",
         "baseline": "regular", "command": "sensikit evaluate a.pt b.pt --data data --out eval",
-        "signature": "E|dir:xxx-eng|beam:5|v:0.1.0", "notes": [],
+        "signature": "E|dir:xxx-eng|beam:5|v:0.1.0", "notes": [], "recipes": {},
         "settings": {"split": "test"}, "files": {}, "groups": dict(languages),
         "data": {"path": "synthetic/data", "sha256": "0ddba115" * 8},
         "systems": {
@@ -277,9 +279,8 @@ def curve_tests(points: pd.DataFrame, like_random: tuple[float, ...] = ()) -> pd
             change = difference - values[run_b, order_b, 0.0] + values[run_a, order_a, 0.0]
             p = 0.4 if ratio in like_random else 0.002
             found = (difference, difference - 0.5, difference + 0.5, p, change, change - 0.5, change + 0.5, p)
-            rows.append((run_a, order_a, run_b, order_b, ratio, points["metric"].iloc[0], *found))
-    columns = "run_a order_a run_b order_b ratio metric difference difference_low difference_high p"
-    return pd.DataFrame(rows, columns=[*columns.split(), "change", "change_low", "change_high", "change_p"])
+            rows.append((run_a, order_a, run_b, order_b, ratio, points["metric"].iloc[0], *found, 300, 1, 1, p, p))
+    return pd.DataFrame(rows, columns=TESTS)
 
 
 def layout(

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from sensikit.backends.base import Item, Provenance, Task, Translations
+from sensikit.backends.base import Item, Provenance, Segments, Task, Translations
 from sensikit.errors import DataError
 from sensikit.files import replacing
 from sensikit.languages import Group
@@ -249,6 +249,10 @@ class ToyBackend:
 
     bytes = staticmethod(lambda group, split="train": None)
 
+    def segments(self, language: str, split: str = "train") -> Segments:
+        texts = [text_of(pair.target) for pair in self.pairs[language, split]]
+        return Segments(texts, np.arange(len(texts)), "eng")
+
     def layout(self, languages: Sequence[str], split: str = "train") -> None:
         return None
 
@@ -333,7 +337,7 @@ class ToyDenoising:
 
     def __init__(self, backend: ToyBackend, seed: int) -> None:
         self.backend, self.seed = backend, seed
-        self.groups, self.direction = backend.groups, backend.direction
+        self.groups, self.direction, self.segments = backend.groups, backend.direction, backend.segments
 
     def choices(self) -> dict[str, str]:
         return {"noise": "toy"}

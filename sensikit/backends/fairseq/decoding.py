@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from sensikit.backends import ctranslate2
+from sensikit.backends.base import Segments
 from sensikit.backends.decoding import check_room, finite
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.model import Opened, detokenizer_of, tags_of
 from sensikit.errors import DataError, OptionError
 from sensikit.files import lines
-from sensikit.languages import Pair
+from sensikit.languages import Pair, common_side
 from sensikit.settings import Decoding
 
 
@@ -176,7 +177,26 @@ def references(opened: Opened, split: str, pair: Pair, dataset: Any) -> tuple[li
     if path is None:
         text = _text(opened)
         return [text(dataset[row]["target"].tolist(), escape_unk=True) for row in range(len(dataset))], "binarised"
+    return _lines(path, len(dataset)), "text"
+
+
+def segments(opened: Opened, split: str, pair: Pair, rows: np.ndarray) -> Segments:
+    """Return what tells the sentences of a split of a pair apart; `rows` (n,) int64 are those that are counted.
+
+    Raises:
+        DataError: as `references`.
+    """
+    language, known_by = common_side(pair, opened.pairs.values())
+    path, prefix = opened.data.text(split, *pair, language), opened.data.prefix(split, *pair)
+    manager, text = opened.task.data_manager, _text(opened)
+    data = manager.load_data(f"{prefix}{language}", manager.get_source_dictionary(language), None)
+    if path is not None:
+        return Segments(_lines(path, len(data)), rows, known_by)
+    return Segments([text(sentence.tolist(), escape_unk=True) for sentence in data], rows, known_by)
+
+
+def _lines(path: Path, count: int) -> list[str]:
     found = lines(path)
-    if len(found) != len(dataset):
-        raise DataError(path, f"has {len(found)} lines for {len(dataset)} binarised sentences", "make the data again")
-    return found, "text"
+    if len(found) != count:
+        raise DataError(path, f"has {len(found)} lines for {count} binarised sentences", "make the data again")
+    return found

@@ -13,9 +13,10 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import ConcatDataset
 
-from sensikit.backends.base import Item
+from sensikit.backends.base import Item, Segments
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.data import files_of
+from sensikit.backends.fairseq.decoding import segments
 from sensikit.backends.fairseq.model import Opened
 from sensikit.backends.manifest import group_of
 from sensikit.errors import DataError, OptionError
@@ -159,6 +160,16 @@ class Denoising:
     def _cross_entropy(self, logits: torch.Tensor, target: torch.Tensor, kind: str, reduction: str) -> torch.Tensor:
         smoothing = self.opened.smoothing(kind, logits.shape[-1])
         return functional.cross_entropy(logits, target, reduction=reduction, label_smoothing=smoothing)
+
+    def segments(self, group: str, split: str = "train") -> Segments:
+        """Return what tells the sentences apart: those of the pairs that they stand in; of training text, their places.
+
+        Extra monolingual text belongs to no pair.
+        """
+        text = self.text(group, split)
+        if split == "train":
+            return Segments([f"{group} {row}" for row in range(len(text.data))], text.rows, "own")
+        return segments(self.opened, split, self.pairs[group], text.rows)
 
     def bytes(self, group: str, split: str = "train") -> None:
         """Return nothing: what is predicted is masked words, in two stacks."""

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from sensikit.backends.base import Item, Translations
+from sensikit.backends.base import Item, Segments, Translations
 from sensikit.backends.fairseq import compat
-from sensikit.backends.fairseq.decoding import references, translations
+from sensikit.backends.fairseq.decoding import references, segments, translations
 from sensikit.backends.fairseq.model import Opened
 from sensikit.errors import DataError
 from sensikit.settings import Decoding
@@ -73,6 +73,10 @@ class Translation:
         """Return how many pairs are longer than the model's positions: fairseq-train does not see them either."""
         held = self.split(group, split)
         return len(held.lengths) - len(held.rows)
+
+    def segments(self, group: str, split: str = "train") -> Segments:
+        """Return what tells the pairs of a split apart: their English sentences, where they have any."""
+        return segments(self.opened, split, self.opened.pair_of(group), self.split(group, split).rows)
 
     def bytes(self, group: str, split: str = "train") -> np.ndarray | None:
         """Return the bytes in UTF-8 of the target of every pair in `sizes`, (n,) int64; None without the raw text."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from sensikit.backends.manifest import digest, read_manifest
 from sensikit.errors import DataError, OptionError
 from sensikit.files import SPLITS, raw_lines, sha256_of, unreadable
-from sensikit.languages import ENGLISH, Pair, canonical, language_in, matching
+from sensikit.languages import ENGLISH, Pair, canonical, common_side, language_in, matching, standard
 
 PARALLEL = ("dev", "devtest")
 """FLORES-200's splits, which are called what their folders are."""
@@ -134,6 +134,36 @@ class TextData:
         found = [line for column in columns for line in self._lines(column) if line]
         alone = columns in self.texts.get((code,), {}).values()
         return found if alone else list(dict.fromkeys(found))
+
+    def segments(self, codes: Sequence[str], split: str, pairs: Collection[Pair] = ()) -> tuple[list[str], str]:
+        """Return what tells apart the lines of `pair`, or of `sentences` of a language alone, and what it is known by.
+
+        Of text that is parallel in all languages, it is the English sentence, or else the line; see
+        `sensikit.languages.common_side` for other pairs. Sentences of one language have themselves.
+
+        Args:
+            codes: (source, target), or one language.
+            split: which of them.
+            pairs: all that are looked at.
+
+        Raises:
+            DataError: as `pair` and `sentences`.
+        """
+        own = [self.code(code) for code in codes]
+        there = self._alone(own[0]) if len(own) == 1 else self._sides(own[0], own[1])
+        columns = self._split(there, split, "-".join(own))
+        name = split if split in there else SPLITS.get(split, split)
+        if name in PARALLEL and columns == sum((self.texts.get((code,), {}).get(name, ()) for code in own), ()):
+            lines = self._lines(columns[0])
+            english = [code for code in self.languages() if standard(code) == ENGLISH]
+            common = [column for code in english for column in self.texts.get((code,), {}).get(name, ())][:1]
+            texts = self._lines(common[0]) if common else [f"{name} {row}" for row in range(len(lines))]
+            kept = [text for line, text in zip(lines, texts, strict=True) if line or len(own) == 2]
+            return kept, ENGLISH if common else "line"
+        if len(own) == 1:
+            return self.sentences(own[0], split), "own"
+        language, known_by = common_side((own[0], own[1]), pairs)
+        return self.pair(own[0], own[1], split)[own.index(language)], known_by
 
     def fingerprint(self, pairs: Iterable[Pair] | None = None) -> str:
         """Return one SHA-256 of all files of text, or of those that pairs are read from: their names and hashes.

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from sensikit.backends import ctranslate2
-from sensikit.backends.base import Item, Translations
+from sensikit.backends.base import Item, Segments, Translations
 from sensikit.backends.huggingface.data import TextData
 from sensikit.backends.huggingface.decoding import generate, generate_fast
 from sensikit.backends.huggingface.directory import Directory
@@ -138,6 +138,15 @@ class TextTask(ABC):
         """Return how many examples are longer than the model's positions."""
         return self.examples(group, split).long
 
+    def segments(self, group: str, split: str = "train") -> Segments:
+        """Return what tells the sentences of a split apart; see `TextData.segments`."""
+        texts, known_by = self._segments(group, split)
+        return Segments(texts, self.examples(group, split).rows, known_by)
+
+    @abstractmethod
+    def _segments(self, group: str, split: str) -> tuple[list[str], str]:
+        """Return what tells the lines of a split apart, and what it is known by."""
+
     def bytes(self, group: str, split: str = "train") -> np.ndarray:
         """Return (n,) int64, the bytes in UTF-8 of the counted text of every example."""
         found = self.examples(group, split)
@@ -240,6 +249,9 @@ class _Pairs(TextTask):
             )
         return found
 
+    def _segments(self, group: str, split: str) -> tuple[list[str], str]:
+        return self.opened.data.segments(self.pairs[group], split, self.pairs.values())
+
     def _encoded(self, group: str, split: str) -> Examples:
         sources, targets = self._texts(group, split)
         whole = np.array([bool(one and other) for one, other in zip(sources, targets, strict=True)])
@@ -326,6 +338,9 @@ class LanguageModelling(Causal):
     def choices(self) -> dict[str, str]:
         """Return whether a line begins with a token of its own."""
         return {"bos": "yes" if self._bos is not None else "no"}
+
+    def _segments(self, group: str, split: str) -> tuple[list[str], str]:
+        return self.opened.data.segments([self.languages[group]], split)
 
     def _encoded(self, group: str, split: str) -> Examples:
         texts = self.opened.data.sentences(self.languages[group], split)

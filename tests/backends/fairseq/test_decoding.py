@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from sensikit.backends.fairseq.decoding import _text
+from sensikit.backends.fairseq.decoding import _text, segments
 from sensikit.backends.fairseq.opening import FairseqModel, open_checkpoint
 from sensikit.backends.fairseq.translation import Translation
 from sensikit.errors import DataError, OptionError
+from sensikit.evaluation.resampling import identified
+from sensikit.files import lines
 from sensikit.settings import Decoding
 from tests.conftest import HELD_OUT, LANGUAGES
 from tests.support.checkpoints import MIXED, edited, translation
@@ -70,6 +73,21 @@ def test_every_sentence_comes_back_though_fairseq_drops_the_last_batch(max_token
     found = tiny_mt.translate("cat", "test", Decoding(max_len_a=0, max_len_b=30, max_tokens=max_tokens))
     assert len(found.hypotheses) == len(found.references) == HELD_OUT
     assert found.hypotheses == one_by_one(tiny_mt, "cat")
+
+
+def test_segments_are_the_english_sentences_in_both_directions_and_decoded_where_there_is_no_text(
+    tiny_checkpoint: Path, tiny_data: Path, tiny_mt: Translation
+) -> None:
+    english = lines(tiny_data / "text/test.cat-eng.eng")
+    back = segments(tiny_mt.opened, "test", ("eng", "cat"), np.arange(HELD_OUT))
+    bare = translation(open_checkpoint(tiny_checkpoint, tiny_data / "bin", device="cpu"))
+    for found in (tiny_mt.segments("cat", "test"), back, bare.segments("cat", "test")):
+        assert found.known_by == "eng"
+        assert found.rows.tolist() == list(range(HELD_OUT))
+    assert tiny_mt.segments("cat", "test").texts == back.texts == english
+    decoded = bare.segments("cat", "test").texts
+    assert decoded == bare.translate("cat", "test", TEST).references
+    assert np.mean(identified(decoded) == identified(english)) > 0.5  # but for what is <unk> there
 
 
 def test_first_sentences_alone(tiny_mt: Translation) -> None:

@@ -68,7 +68,13 @@ def test_each_term_is_divided_by_its_own_tokens(tiny_data: Path, tmp_path: Path)
 
 def test_encoder_and_decoder_of_cd_predict_the_same_tokens(tiny_data: Path, tmp_path: Path) -> None:
     _, model = opened(tiny_data, tmp_path / "c.pt", "cd")
-    (part,) = denoising(model).collate(ITEMS)
+    task = denoising(model)
+    # the segments of a test set are those of translation, though what is denoised is the other side
+    found, known = task.segments("cat", "test"), model.task("mt").segments("cat", "test")
+    assert (found.texts, found.known_by) == (known.texts, "eng")
+    assert len(found.rows) == len(task.sizes("cat", "test"))
+    assert task.segments("cat", "train").known_by == "own"
+    (part,) = task.collate(ITEMS)
     assert torch.equal(part.targets["encoder"], part.targets["decoder"])
     assert int(part.targets["encoder"].ne(model.opened.task.source_dictionary.pad()).sum()) > 0
 

@@ -78,6 +78,29 @@ def test_flores_is_parallel_in_all_its_languages(tmp_path: Path) -> None:
     assert "has no cat-cat" in refused(OptionError, lambda: data.pairs(["cat-cat"]))
 
 
+def test_segments_are_known_by_english_or_what_all_pairs_share_or_the_line_of_a_parallel_set(tmp_path: Path) -> None:
+    data = open_text(flores(tmp_path / "flores"))
+    for codes in (["cat", "fra"], ["ar", "cat"], ["fra"]):
+        assert data.segments(codes, "dev") == (["dev 0", "dev 1"], "line")
+    folder(tmp_path / "flores", dev____eng_Latn__dev="Yes\ndev\n")
+    data = open_text(tmp_path / "flores")
+    assert data.segments(["cat", "fra"], "dev") == data.segments(["eng", "fra"], "dev") == (["Yes", "dev"], "eng")
+    assert data.segments(["cat"], "dev") == (["Yes", "dev"], "eng")
+    assert data.segments(["cat", "fra"], "devtest")[1] == "line"
+    data = open_text(folder(plain(tmp_path / "pairs"), ca__tsv="Yes\tSí\n", train__spa___fra__tsv="Sí\tOui\n"))
+    assert data.segments(["ca", "eng"], "train") == data.segments(["eng", "ca"], "train") == (["Yes"], "eng")
+    pairs = [("cat", "fra"), ("spa", "fra")]
+    assert data.segments(["cat", "fra"], "train", pairs) == (["Oui", "Non"], "fra")
+    assert data.segments(["cat", "fra"], "train", pairs[:1]) == (["Sí", "No"], "own")
+    assert data.segments(["spa"], "train") == (["Sí"], "own")
+
+
+def test_a_blank_line_of_a_parallel_set_shifts_no_segment(tmp_path: Path) -> None:
+    data = open_text(folder(tmp_path, dev____cat__dev="Sí\n\nNo\n", dev____fra__dev="Oui\nA\nNon\n"))
+    assert data.segments(["cat"], "dev")[0] == ["dev 0", "dev 2"]
+    assert data.segments(["cat", "fra"], "dev")[0] == ["dev 0", "dev 1", "dev 2"]
+
+
 def test_text_in_one_language_is_train_where_its_name_says_nothing(tmp_path: Path) -> None:
     files = {"cat__txt": "Sí\n\nNo\nNo\n", "cat__dev__txt__gz": "U\n", "test__fra_Latn": "Oui\n"}
     data = open_text(folder(tmp_path, **files))
