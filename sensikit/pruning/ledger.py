@@ -19,6 +19,9 @@ from sensikit.tables import Schema
 UNPRUNED = "none"
 """The order of ratio 0, which is the same model in every order."""
 
+SEEDED = ("random", "matched-random")
+"""The orders that there is one of for each seed."""
+
 COMMANDS = "commands.json"
 """Beside the ledger, which must not depend on how often a sweep was begun."""
 
@@ -50,8 +53,8 @@ CROSS = replace(
 """Pruned in the order of `group`, and `evaluated` scored."""
 
 
-LINE = (*CROSS.columns, "test_set", "sums", "sums_sha256")
-"""Of a line of the ledger: the columns of both tables, the identity of the sentences, and the sums over them."""
+LINE = (*CROSS.columns, "mask", "test_set", "sums", "sums_sha256")
+"""Of a line of the ledger: the columns of both tables, what is pruned, the identity of the sentences, their sums."""
 
 LATER = ("decoding", "tokenizer")
 """Settings that are noted once something is translated, and once there is BLEU."""
@@ -109,7 +112,7 @@ def cells(
         found.append(Cell(UNPRUNED, None, group, 0.0))
         others = [None, *(key for key in groups if cross and key != group)]
         for order in orders:
-            for seed in seeds if order == "random" else (None,):
+            for seed in seeds if order in SEEDED else (None,):
                 for ratio in sorted(each for each in set(ratios) if each > 0):
                     found += [Cell(order, seed, group, ratio, other) for other in others]
     return list(dict.fromkeys(found))
@@ -123,7 +126,7 @@ class Ledger(Folder):
         lines: by cell and metric.
     """
 
-    KIND, VERB, FORMAT = "a pruning sweep", "prune", 2
+    KIND, VERB, FORMAT = "a pruning sweep", "prune", 3
     NOTE, ELSEWHERE = "settings.json", "move it away"
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -169,6 +172,18 @@ class Ledger(Folder):
     def missing(self, cell: Cell, metrics: Sequence[str]) -> list[str]:
         """Return those of some metrics that a cell has no line of."""
         return [metric for metric in metrics if (cell, metric) not in self.lines]
+
+    def alike(self, cell: Cell, mask: str, metric: str) -> Line | None:
+        """Return a line of the very model that `cell` is, scored on the same group: cells that share it, share it all.
+
+        Args:
+            cell: that has no line of its own yet.
+            mask: the digest of what is pruned.
+            metric: of the line.
+        """
+        wanted = (cell.evaluated, mask, metric)
+        found = (line for line in self.lines.values() if (line["evaluated"], line["mask"], line["metric"]) == wanted)
+        return next(found, None)
 
     def add(self, cell: Cell, lines: Sequence[Line]) -> None:
         """Append a finished cell, in one or more metrics.

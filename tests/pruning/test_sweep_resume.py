@@ -119,6 +119,7 @@ def test_a_damaged_line_in_the_middle_is_refused_with_its_number_and_left_as_it_
     ("name", "settings"),
     [
         ("protect", replace(SCORING, protect=0.05)),
+        ("protect_among", replace(SCORING, protect_among="all")),
         ("split", replace(SCORING, split="valid")),
         ("decoding.beam", replace(SCORING, decoding=Decoding(beam=1))),
         ("decoding.max_sentences", replace(SCORING, decoding=Decoding(max_sentences=3))),
@@ -413,7 +414,7 @@ def test_a_ledger_of_an_earlier_format_is_refused(run: Run, straight: Path) -> N
     shutil.copytree(straight, run.path, dirs_exist_ok=True)
     path = run.path / "pruning" / "settings.json"
     write_json(path, {name: value for name, value in read_json(path).items() if name != "format"})
-    refused(run, RunError, r"settings\.json: is not of format 2; prune again with this version", resume=True)
+    refused(run, RunError, r"settings\.json: is not of format 3; prune again with this version", resume=True)
 
 
 def test_of_two_sweeps_begun_from_what_stood_there_before_neither_loses_its_scores(run: Run) -> None:
