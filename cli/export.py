@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sensikit.settings import PROTECT, SEEDS, Options, option
+from sensikit.settings import AMONG, PROTECT, SEEDS, Options, option
 
 from . import options
 
@@ -22,6 +22,7 @@ class Pruned(Options):
     order: str = option("specificity", "One of those of prune.")
     seed: int = option(1, "Of the random order.", least=0, most=SEEDS)
     protect: float = option(PROTECT, "Share with the highest S(θ,B_l) that is never pruned.", least=0, below=1)
+    protect_among: str = option(AMONG[0], "parameters, that it is a share of; the authors' code: all.", choices=AMONG)
 
 
 def export(
@@ -40,6 +41,7 @@ def export(
     from sensikit.errors import OptionError
     from sensikit.pruning.export import convert
     from sensikit.pruning.export import export as run_export
+    from sensikit.pruning.ledger import SEEDED
     from sensikit.pruning.masks import Order
     from sensikit.run import Run
 
@@ -55,7 +57,8 @@ def export(
         missing = "--group" if group is None else "--ratio"
         raise OptionError(missing, "is missing", "a whole checkpoint goes with --format huggingface alone")
     found = Run.open(source)
-    chosen = Order(what.order, group, what.seed if what.order == "random" else None, what.protect, found.tasks[0])
+    seed = what.seed if what.order in SEEDED else None
+    chosen = Order(what.order, group, seed, what.protect, found.tasks[0], what.protect_among)
     done = run_export(found, origin.open(found), chosen, ratio, out, mask, form)
     options.tell(f"{out}: {done.pruned} of {done.prunable} prunable parameters are zero")
     options.tell(done.signature)

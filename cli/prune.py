@@ -19,7 +19,9 @@ class Curves(Options):
 
     ratios: str = option("0:0.9:0.1", "first:last:step, or a comma-separated list.")
     order: tuple[str, ...] = option(
-        ("specificity",), "Comma-separated: specificity, reverse, sensitivity, magnitude, random, fisher, wanda."
+        ("specificity",),
+        "Comma-separated: specificity, reverse, matched, matched-reverse, matched-random (within strata of equal "
+        "S(θ,B_l)), sensitivity, magnitude, random, fisher, wanda.",
     )
     seeds: int = option(3, "Random orders, one curve each.", least=1, most=1000)
     cross: bool = option(False, "Score every group with what each one's order leaves: few --ratios.")

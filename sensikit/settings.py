@@ -34,6 +34,12 @@ SEEDS = 2**32 - 1
 CORRELATIONS = ("corrected", "pcc", "spearman", "log_pcc")
 """How alike two groups are, as columns of correlation.csv: see `sensikit.statistics.correlation`."""
 
+STRATA = 100
+"""Strata of equal S(θ,B_l), from each of which a matched order takes the same share."""
+
+AMONG = ("prunable", "all")
+"""What they are a share of: the prunable parameters, or all, norms too, as in the authors' code."""
+
 BOOTSTRAP = 10_000
 """Draws of the test segments behind an interval: of fewer, no p is small enough where many are looked at."""
 
@@ -325,6 +331,7 @@ class SweepSettings(EvaluationSettings):
     """What decides the numbers of a pruning sweep; a ledger holds cells of one of these alone, in any metrics."""
 
     protect: float = option(PROTECT, "Share with the highest S(θ,B_l) that is never pruned.", least=0, below=1)
+    protect_among: str = option(AMONG[0], "parameters, that it is a share of; the authors' code: all.", choices=AMONG)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ TINY = Recipe(
     batches=4,
     ratios=(0.0, 0.5),
     orders=("specificity",),
+    matched=(),
     audited=60,
 )
 

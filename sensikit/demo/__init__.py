@@ -58,6 +58,7 @@ class Recipe:
         audited: parameters of each language that are ablated exactly.
         ratios: points of the pruning curves.
         orders: curves.
+        matched: points of the curves at equal sensitivity.
         seed: of everything.
     """
 
@@ -72,6 +73,7 @@ class Recipe:
     audited: int = 200
     ratios: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
     orders: tuple[str, ...] = ("specificity", "reverse", "random", "sensitivity")
+    matched: tuple[float, ...] = (0.4,)
     seed: int = 1
 
 
@@ -187,8 +189,12 @@ def pruned(run: Run, model: Model, recipe: Recipe) -> pd.DataFrame:
     from sensikit.pruning.sweep import prune
     from sensikit.settings import SweepSettings
 
-    settings = SweepSettings(tokenizer=TOKENIZER)
-    return prune(run, model, recipe.ratios, recipe.orders, seeds=(recipe.seed,), settings=settings, resume=True)
+    settings, seeds = SweepSettings(tokenizer=TOKENIZER), (recipe.seed,)
+    table = prune(run, model, recipe.ratios, recipe.orders, seeds=seeds, settings=settings, resume=True)
+    if recipe.matched:
+        orders = ("matched", "matched-random")
+        table = prune(run, model, recipe.matched, orders, seeds=seeds, settings=settings, resume=True)
+    return table
 
 
 def bridged(run: Run, model: Model, data: Path, out: Path, command: str) -> str:

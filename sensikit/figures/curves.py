@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,22 @@ from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.resampling import LEVEL
 from sensikit.figures.frames import Groups, of_metric, of_run, present, runs
 from sensikit.figures.panels import canvas, legend_below, panels, ruled
-from sensikit.figures.style import COLOURS, COLUMN, FULL, MUTED, Drawn, Line, run_line, styled
+from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, Drawn, Line, run_line, styled
 from sensikit.figures.words import joined, scale_of, span
 from sensikit.pruning.ledger import UNPRUNED
+from sensikit.settings import STRATA
 
 CHOSEN, CONTROL = "specificity", "random"
+MATCHED, EQUAL = "matched", "at equal sensitivity"
+RANDOM = {CHOSEN: CONTROL, MATCHED: "matched-random"}
+"""The random order that shares all with a chosen one but what it is about."""
+
+P, HOW = "p_holm", "after Holm over all tests"
+"""The column of tests that verdicts rest on, and how many tests it is corrected for."""
+
+MARKS = {"better": "^", "worse": "v", "alike": "o"}
+"""How a point is marked by its verdict; alike is hollow."""
+
 COLUMNS = ["run", "order", "ratio", "metric", "value", "low", "high", "spread_low", "spread_high", "groups", "seeds"]
 POINT = ["run", "order", "ratio", "metric"]
 
@@ -91,18 +103,35 @@ def banded(points: pd.DataFrame, bands: pd.DataFrame | None, change: bool = Fals
     return merged[COLUMNS]
 
 
-def like_random(points: pd.DataFrame, tests: pd.DataFrame | None) -> pd.Series[bool]:
-    """Return which points of the specificity order were tested against random of the same run, p not below 0.05.
+def verdicts(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return which order of a run is better than another, a row for each test of two orders of a run.
+
+    `verdict` is "better" or "worse" where p is below 0.05, and "alike" where it is not; without a p there is no row.
+
+    Args:
+        tests: run_a, order_a, run_b, order_b, ratio, metric, difference (b minus a), p.
+    """
+    rows = tests[(tests["run_a"] == tests["run_b"]) & tests[P].notna()]
+    higher = rows["metric"].map(lambda name: METRICS[name].higher).astype(bool)
+    said = np.where((rows["difference"] > 0) == higher, "better", "worse")
+    found = rows.assign(run=rows["run_b"], order=rows["order_b"], control=rows["order_a"])
+    found["verdict"] = np.where(rows[P] < LEVEL, said, "alike")
+    return found[["run", "order", "control", "ratio", "metric", "verdict"]]
+
+
+def judged(points: pd.DataFrame, tests: pd.DataFrame | None) -> pd.Series[str]:
+    """Return the verdict on each point of a chosen order against its random control in the same run; "" without a test.
 
     Args:
         points: what `curve` returns.
-        tests: run_a, order_a, run_b, order_b, ratio, metric, p.
+        tests: see `verdicts`.
     """
     if tests is None or points.empty:
-        return pd.Series(False, index=points.index)
-    rows = tests[(tests["order_a"] == CONTROL) & (tests["order_b"] == CHOSEN) & (tests["run_a"] == tests["run_b"])]
-    rows = _as_in(rows[rows["p"] >= LEVEL].rename(columns={"run_b": "run", "order_b": "order"}), points)
-    return pd.Series(pd.MultiIndex.from_frame(points[POINT]).isin(pd.MultiIndex.from_frame(rows[POINT])), points.index)
+        return pd.Series("", index=points.index, dtype=object)
+    found = _as_in(verdicts(tests), points)
+    found = found[found["control"] == found["order"].map(RANDOM)]
+    merged = points[POINT].merge(found[[*POINT, "verdict"]], on=POINT, how="left")
+    return pd.Series(merged["verdict"].fillna("").to_numpy(), index=points.index)
 
 
 def _as_in(frame: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
@@ -110,17 +139,35 @@ def _as_in(frame: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(run="") if set(points["run"]) == {""} else frame
 
 
-_PROTECT = re.compile(r"\|protect:([0-9.]+)")
+_PROTECT = re.compile(r"\|protect:([0-9.]+)(?:\|among:(\w+))?")
 
 ORDERS = {
+    MATCHED: Line(f"least specific first, {EQUAL}", COLOURS[0], "-", "o", 1.6),
+    "matched-reverse": Line(f"most specific first, {EQUAL}", COLOURS[1], (0, (4, 1.5)), "s", 1.2),
+    "matched-random": Line(f"random, {EQUAL}", "#a6a6a6", "-", "x"),
     CHOSEN: Line("least specific first", COLOURS[0], "-", "o", 1.6),
     "reverse": Line("most specific first", COLOURS[1], (0, (4, 1.5)), "s", 1.2),
-    "sensitivity": Line("least sensitive first", "#4d4d4d", (0, (5, 1, 1, 1)), "^"),
-    "magnitude": Line("smallest first", "#7d7d7d", (0, (1, 1)), "v"),
+    "sensitivity": Line("least sensitive first", "#4d4d4d", (0, (5, 1, 1, 1)), "p"),
+    "magnitude": Line("smallest first", "#7d7d7d", (0, (1, 1)), "h"),
     "fisher": Line("least Fisher information first", "#4d4d4d", (0, (1, 1)), "P"),
     "wanda": Line("Wanda", "#7d7d7d", (0, (5, 1, 1, 1)), "D"),
     CONTROL: Line("random", "#a6a6a6", "-", "x"),
 }
+
+
+def is_matched(name: str) -> bool:
+    """Return whether an order takes the same share of every stratum of equal sensitivity."""
+    return name.startswith(MATCHED)
+
+
+def short(name: str) -> Line:
+    """Return the line of an order under the name that it has among its like."""
+    return replace(line_of(name), name=line_of(name).name.removesuffix(f", {EQUAL}"))
+
+
+def _first(points: pd.DataFrame) -> str:
+    """Return the order that a figure is about."""
+    return MATCHED if points["order"].map(is_matched).any() else CHOSEN
 
 
 def line_of(name: str) -> Line:
@@ -136,22 +183,25 @@ def pruning_curves(
     change: bool = False,
     bands: pd.DataFrame | None = None,
     tests: pd.DataFrame | None = None,
+    matched: bool = False,
     width: float = FULL,
 ) -> Drawn:
     """Return quality against pruning ratio, a line for each order and a panel for each run, on one scale.
 
-    The band of the first order is over test sentences, that of random over its seeds. An open mark is a point of the
-    first order that random pruning cannot be told from; `like_random` in the data.
+    The band of the first order is over test sentences, that of random over its seeds. The marks of the first order say
+    whether it is better than random, worse, or cannot be told from it; `verdict` in the data.
 
     Args:
         frame: the rows of pruning.csv, with a column `run` where there are several runs.
         metric: by default BLEU, or the first that the table has.
         change: draw the change from the unpruned model instead of the score itself.
         bands: see `banded`; without it, the mean of the groups' own bounds.
-        tests: see `like_random`; without it, no mark is open.
+        tests: see `judged`; without it, marks have no verdict.
+        matched: the orders at equal sensitivity, in place of the others.
         width: of the figure, in inches.
     """
     frame = of_metric(frame, metric)
+    frame = frame[(frame["order"] == UNPRUNED) | (frame["order"].map(is_matched) == matched)]
     bands, tests = _alike(bands, frame), _alike(tests, frame)
     points, labels = _points(frame, change, bands, tests), runs(frame)
     figure = canvas(width, min(3.0, width / len(labels) * 0.62) + 0.45)
@@ -160,11 +210,12 @@ def pruning_curves(
         of_label = points[points["run"] == label]
         for name in sorted(of_label["order"].unique(), key=_rank):
             of_order = of_label[of_label["order"] == name]
-            _draw_order(ax, of_order, line_of(name), band=name == CHOSEN or of_order["seeds"].max() > 1)
+            _draw_order(ax, of_order, short(name), band=name in RANDOM or of_order["seeds"].max() > 1)
         ax.set_title(label)
     _finish(axes, points, change)
+    _list_marks(axes[0], points)
     legend_below(figure, axes)
-    return Drawn(figure, points, _caption(frame, points, change, points, bands, tests))
+    return Drawn(figure, points, _caption(frame, points, change, points, bands))
 
 
 @styled
@@ -183,6 +234,7 @@ def pruning_comparison(
     """
     frame = of_metric(frame, metric)
     bands, tests = _alike(bands, frame), _alike(tests, frame)
+    frame = frame[~frame["order"].map(is_matched)]
     points, labels = _points(frame, change, bands, tests), runs(frame)
     figure = canvas(width, width * 0.72 + 0.35)
     ax = figure.subplots()
@@ -195,14 +247,16 @@ def pruning_comparison(
             ax.plot(control["ratio"], control["value"], color=line.colour, linestyle=look, linewidth=0.9, gid=name)
         solid = Line(line.name or line_of(CHOSEN).name, line.colour, "-", line.marker, 1.6)
         _draw_order(ax, of_label[of_label["order"] == CHOSEN], solid, band=True)
-        handles += [Line2D([], [], color=line.colour, marker=line.marker, markersize=3, label=solid.name)]
+        marker = "" if (of_label["verdict"] != "").any() else line.marker
+        handles += [Line2D([], [], color=line.colour, marker=marker, markersize=3, label=solid.name)]
     controls = [name for name in CONTROLS if name in set(points["order"])]
     handles += [Line2D([], [], color=MUTED, ls=CONTROLS[name], lw=0.9, label=line_of(name).name) for name in controls]
     _finish([ax], points, change)
+    handles += _list_marks(ax, points)
     if len(handles) > 1:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)))
     chosen = points[points["order"] == CHOSEN]
-    return Drawn(figure, points, _caption(frame, points, change, chosen, bands, tests))
+    return Drawn(figure, points, _caption(frame, points, change, chosen, bands))
 
 
 CONTROLS: dict[str, Any] = {CONTROL: (0, (1, 1)), "reverse": (0, (4, 1.5))}
@@ -215,15 +269,17 @@ def _alike(noise: pd.DataFrame | None, frame: pd.DataFrame) -> pd.DataFrame | No
 
 
 def _points(frame: pd.DataFrame, change: bool, bands: pd.DataFrame | None, tests: pd.DataFrame | None) -> pd.DataFrame:
-    """Return the points of the curves with their bands, and in `like_random` which random cannot be told from."""
+    """Return the points of the curves with their bands, and in `verdict` what tests say of them against random."""
     points = banded(curve(frame, change=change), bands, change)
-    shown = tests if CONTROL in set(points["order"]) else None
-    return points.assign(like_random=like_random(points, shown))
+    shown = tests if set(RANDOM.values()) & set(points["order"]) else None
+    return points.assign(verdict=judged(points, shown))
 
 
 @styled
 def pruning_curves_by_group(frame: pd.DataFrame, groups: Groups, metric: str = "", *, width: float = FULL) -> Drawn:
     """Return a small panel for each group, all on one scale: every order of one run, or one order of several.
+
+    The orders at equal sensitivity are left out where there are others.
 
     Args:
         frame: the rows of pruning.csv, with a column `run` where there are several runs.
@@ -232,6 +288,8 @@ def pruning_curves_by_group(frame: pd.DataFrame, groups: Groups, metric: str = "
         width: of the figure, in inches.
     """
     frame = of_metric(frame, metric)
+    others = frame[~frame["order"].map(is_matched)]
+    frame = frame if (others["order"] == UNPRUNED).all() else others
     keys, several = present(groups, frame["group"]), len(runs(frame)) > 1
     columns = min(4, len(keys))
     figure = canvas(width, -(-len(keys) // columns) * width / columns * 0.72 + 0.4)
@@ -271,23 +329,39 @@ def _draw_order(ax: Axes, points: pd.DataFrame, line: Line, band: bool) -> None:
     """Draw one line with its band: over seeds where there are several, over test sentences otherwise."""
     points = points.sort_values("ratio")
     size = 3.2 if line.width > 1.1 else 2.8
+    verdict = points["verdict"] if "verdict" in points else pd.Series("", index=points.index)
     ax.plot(
         points["ratio"], points["value"], color=line.colour, linestyle=line.dashes, linewidth=line.width,
-        marker=line.marker, markersize=size, markeredgewidth=0.7, label=line.name, zorder=2 + line.width,
-        clip_on=False,
+        marker="." if (verdict != "").any() else line.marker, markersize=size, markeredgewidth=0.7, label=line.name,
+        zorder=2 + line.width, clip_on=False,
     )  # fmt: skip
-    hollow = points[points["like_random"]] if "like_random" in points else points[:0]
-    if len(hollow):
-        ax.plot(
-            hollow["ratio"], hollow["value"], linestyle="", marker=line.marker, markersize=size,
-            markerfacecolor="white", markeredgecolor=line.colour, markeredgewidth=0.9, zorder=3 + line.width,
-            clip_on=False, gid="like-random",
-        )  # fmt: skip
+    for name, marker in MARKS.items():
+        at = points[verdict == name]
+        if len(at):
+            ax.plot(
+                at["ratio"], at["value"], linestyle="", marker=marker, markersize=size + 1.6,
+                markerfacecolor="white" if name == "alike" else line.colour, markeredgecolor=line.colour,
+                markeredgewidth=0.9, zorder=3 + line.width, clip_on=False, gid=name,
+            )  # fmt: skip
     if not band:
         return
     low, high = ("spread_low", "spread_high") if (points["seeds"] > 1).any() else ("low", "high")
     if points[low].notna().any():
         ax.fill_between(points["ratio"], points[low], points[high], color=line.colour, alpha=0.18, linewidth=0)
+
+
+def _list_marks(ax: Axes, points: pd.DataFrame) -> list[Artist]:
+    """Return an entry of the legend for each verdict that there is; it is one of `ax` too."""
+    found: list[Artist] = []
+    for name, marker in MARKS.items():
+        if (points["verdict"] == name).any():
+            fill = "white" if name == "alike" else INK
+            label = SAYS[name].format("random")
+            found += ax.plot([], [], ls="", marker=marker, ms=4.4, mfc=fill, mec=INK, mew=0.9, label=label)
+    return found
+
+
+SAYS = {"better": "better than {}", "worse": "worse than {}", "alike": "not told from {}"}
 
 
 def _finish(axes: Sequence[Axes], points: pd.DataFrame, change: bool = False) -> None:
@@ -312,12 +386,15 @@ def _finish(axes: Sequence[Axes], points: pd.DataFrame, change: bool = False) ->
 def _spared(frame: pd.DataFrame) -> str:
     """Return what the signature of the sweep says of the parameters that no order prunes, as a clause."""
     signatures: list[str] = list(frame["signature"].dropna().astype(str)) if "signature" in frame else []
-    shares = sorted({float(match[1]) for text in signatures if (match := _PROTECT.search(text))})
-    if len(shares) != 1:
+    found = {(float(match[1]), match[2]) for text in signatures if (match := _PROTECT.search(text))}
+    if len(found) != 1:
         return ""
-    end = 1 - shares[0]
+    ((share, among),) = found
+    end, of = 1 - share, " of all parameters" if among == "all" else ""
     same = f", so that at {end:.0%} all orders have pruned the same" if frame["ratio"].max() > end - 1e-9 else ""
-    return f"; every order spares the {shares[0]:.0%} with the highest sensitivity to the language{same}"
+    return (
+        f"; every order spares the {share:.0%}{of} with the highest sensitivity to the language{same if not of else ''}"
+    )
 
 
 def _caption(
@@ -326,27 +403,32 @@ def _caption(
     change: bool,
     shaded: pd.DataFrame,
     bands: pd.DataFrame | None,
-    tests: pd.DataFrame | None,
 ) -> str:
     """Return what was averaged, what the bands of the `shaded` points are of, and how many sentences it took."""
     metric = frame["metric"].iloc[0]
     higher = METRICS[metric].higher
+    first, control = (short(name).name for name in (_first(points), RANDOM[_first(points)]))
     seeds, counts = int(shaded["seeds"].max()) if len(shaded) else 0, sorted(shaded["groups"].unique())
     what = f"Change in {scale_of(metric)}" if change else scale_of(metric, starts=True)
     text = (
         f"{what}, {'' if higher else 'lower is better, '}mean over {joined(map(str, counts))} "
         f"languages, against the share of the prunable parameters that is set to zero{_spared(frame)}. "
     )
+    if points["order"].map(is_matched).any():
+        text += f"Every order takes the same share of each of {STRATA} strata of equal sensitivity to the language. "
     if shaded["low"].notna().any():
-        text += f"Shaded, {line_of(CHOSEN).name}: 95% "
+        text += f"Shaded, {first}: 95% "
         text += "bootstrap bounds over the test sentences, mean over languages. " if bands is None else ""
         text += "interval of the mean, over the test sentences. " if bands is not None else ""
     if seeds > 1:
-        text += f"Random is the mean of {seeds} seeds, shaded to their extremes. "
+        text += f"{control[0].upper()}{control[1:]} is the mean of {seeds} seeds, shaded to their extremes. "
     if not higher:
         text += f"The grey line is {'no change' if change else 'the unpruned model'}. "
-    if tests is not None and CONTROL in set(points["order"]):
-        text += "Open marks cannot be told from random pruning (paired test, p ≥ 0.05, each by itself). "
+    if (points["verdict"] != "").any():
+        text += (
+            f"Marks, {first}: ▲ better than {control}, ▼ worse, ○ not told from it (paired test, p ≥ {LEVEL:g}, "
+            f"{HOW}); a dot was not tested. "
+        )
     if change and higher and len(runs(frame)) > 1:
         text += "Of two models, the one that starts lower has less to lose, and a change favours it. "
     sentences = span(frame["sentences"].dropna().astype(int), "d")

@@ -36,8 +36,8 @@ from sensikit.files import sha256
 from sensikit.pruning.ledger import SEGMENTS, UNPRUNED, Ledger, Line
 from sensikit.run import Run
 
-ORDER = "specificity"
-"""The order that the others are the controls of."""
+ORDER, MATCHED = "specificity", "matched"
+"""The orders that others are the controls of: those at equal sensitivity of the second, all others of the first."""
 
 BANDS = ("run", "order", "ratio", "metric", "value", "value_low", "value_high", "change_low", "change_high")
 TESTS = (
@@ -100,7 +100,8 @@ def curve_bands(runs: Mapping[str, Run]) -> pd.DataFrame:
 def curve_tests(runs: Mapping[str, Run]) -> pd.DataFrame:
     """Return b minus a at each ratio, in a metric and in what it has changed by since ratio 0 (`change`), tested.
 
-    Within a run, b is the specificity order and a every other one; between runs, a is the first and b every other one,
+    Within a run, b is the specificity order and a every other one, or b is matched and a another order at equal
+    sensitivity; between runs, a is the first and b every other one,
     in each order that both have. Runs whose test sets, references, decoding or metric differ are not compared.
 
     `p` is that of approximate randomisation or, where the random order has several seeds, of t over seeds and test
@@ -153,7 +154,9 @@ def _corrected(tests: pd.DataFrame) -> pd.DataFrame:
 def _pairs(found: Mapping[str, Curves], kinds: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Yield (run_a, order_a, run_b, order_b)."""
     for label, orders in found.items():
-        yield from ((label, other, label, ORDER) for other in orders if other != ORDER and ORDER in orders)
+        for name in (ORDER, MATCHED):
+            controls = [each for each in orders if each != name and each.startswith(MATCHED) == (name == MATCHED)]
+            yield from ((label, other, label, name) for other in controls if name in orders)
     labels = list(found)
     for label in labels[1:]:
         if kinds[label] == kinds[labels[0]]:

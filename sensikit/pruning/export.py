@@ -12,7 +12,7 @@ from sensikit.backends.base import Convertible, Model
 from sensikit.errors import OptionError
 from sensikit.files import replacing
 from sensikit.languages import chosen_groups
-from sensikit.pruning.ledger import UNPRUNED
+from sensikit.pruning.ledger import SEEDED, UNPRUNED
 from sensikit.pruning.masks import Order, chosen, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of, save_vector
@@ -70,8 +70,7 @@ def export(
         measure_missing(run, model, [(order.name, group)], order.task)
     plan = pruning_plan(run, model.module, order, [ratio])
     masks: Tensors = {p.name: torch.zeros(p.shape, dtype=torch.bool, device="cpu") for p in run.parameters}
-    for parameter, offset, inside in chosen(run, model.module, plan, ratio):
-        masks[parameter.name].view(-1)[offset : offset + len(inside)] = torch.from_numpy(inside)
+    masks |= {parameter.name: torch.from_numpy(inside) for parameter, inside in chosen(run, plan, ratio)}
     signed = export_signature(run, order, ratio)
     count = write(out, masks, signed)
     if mask is not None:
@@ -122,8 +121,9 @@ def export_signature(run: Run, order: Order, ratio: float) -> str:
         group=order.group,
         ratio=repr(float(ratio)),
         protect=order.protect,
+        among=order.among,
         scope="global",
-        seed=order.seed if order.name == "random" else None,
+        seed=order.seed if order.name in SEEDED else None,
         dir=run.manifest["direction"],
         ckpt=run.manifest["provenance"]["checkpoint_sha256"][:8],
         data=run.manifest["provenance"]["data_sha256"][:8],

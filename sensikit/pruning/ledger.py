@@ -26,6 +26,9 @@ from sensikit.tables import Schema, csv_of
 UNPRUNED = "none"
 """The order of ratio 0, which is the same model in every order."""
 
+SEEDED = ("random", "matched-random")
+"""The orders that there is one of for each seed."""
+
 COMMANDS = "commands.json"
 """Beside the ledger, which must not depend on how often a sweep was begun."""
 
@@ -57,8 +60,8 @@ CROSS = replace(
 """Pruned in the order of `group`, and `evaluated` scored."""
 
 
-LINE = (*CROSS.columns, "test_set", "sums", "sums_sha256")
-"""Of a line of the ledger: the columns of both tables, the file of the segments' identities, and the sums over them."""
+LINE = (*CROSS.columns, "mask", "test_set", "sums", "sums_sha256")
+"""Of a line of the ledger: the columns of both tables, what is pruned, the segments' identities, and the sums."""
 
 SEGMENTS = "pruning/segments"
 """Below the run: the identities of the segments of each test set, in a file that is named after them."""
@@ -121,7 +124,7 @@ def cells(
         found.append(Cell(UNPRUNED, None, group, 0.0))
         others = [None, *(key for key in groups if cross and key != group)]
         for order in orders:
-            for seed in seeds if order == "random" else (None,):
+            for seed in seeds if order in SEEDED else (None,):
                 for ratio in sorted(each for each in set(ratios) if each > 0):
                     found += [Cell(order, seed, group, ratio, other) for other in others]
     return list(dict.fromkeys(found))
@@ -251,6 +254,18 @@ class Ledger(Folder):
     def missing(self, cell: Cell, metrics: Sequence[str]) -> list[str]:
         """Return those of some metrics that a cell has no line of."""
         return [metric for metric in metrics if (cell, metric) not in self.lines]
+
+    def alike(self, cell: Cell, mask: str, metric: str) -> Line | None:
+        """Return a line of the very model that `cell` is, scored on the same group: cells that share it, share it all.
+
+        Args:
+            cell: that has no line of its own yet.
+            mask: the digest of what is pruned.
+            metric: of the line.
+        """
+        wanted = (cell.evaluated, mask, metric)
+        found = (line for line in self.lines.values() if (line["evaluated"], line["mask"], line["metric"]) == wanted)
+        return next(found, None)
 
     def add(self, cell: Cell, lines: Sequence[Line]) -> None:
         """Append a finished cell, in one or more metrics.

@@ -1,15 +1,18 @@
 """Score → order → plan → apply → restore: one-shot, unstructured, global pruning.
 
-A plan is data: which parameters are protected, and a cut in the order for each ratio. Applying one reads the scores
-again in chunks and zeroes what lies within the cut, so neither scores nor masks of the whole model are ever held.
-torch's own L1Unstructured ranks |score| and so cannot prune in the order of the signed D.
+A plan is data: for every prunable parameter the first of the ratios at which it goes, a byte each. Scores are read in
+chunks, and their keys held only where they fit in memory. torch's own L1Unstructured ranks |score| and so cannot prune
+in the order of the signed D.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,9 +23,10 @@ from sensikit.errors import OptionError
 from sensikit.parameters import Parameter, tensors
 from sensikit.pruning.scorers import LAST, Chunk, scorer_of
 from sensikit.run import Run
-from sensikit.settings import PROTECT
+from sensikit.settings import AMONG, PROTECT, STRATA
+from sensikit.statistics import streaming
 from sensikit.statistics.specificity import sigma_of
-from sensikit.statistics.streaming import Cut, Keys, keys, selected, smallest
+from sensikit.statistics.streaming import Keys, KeyStream, Levels, held, keys, levels, selected, smallest
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Order:
         seed: of the random order.
         protect: the share that is protected.
         task: whose S and D are read.
+        among: what that is a share of: the prunable parameters, or all (see `settings.AMONG`).
     """
 
     name: str
@@ -42,17 +47,36 @@ class Order:
     seed: int | None = None
     protect: float = PROTECT
     task: str = "mt"
+    among: str = AMONG[0]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where an order is cut for each ratio: ratio → cut, and ratio → how many parameters go."""
+    """When the prunable parameters go in an order.
+
+    Attributes:
+        order: the order.
+        counts: ratio → how many go.
+        levels: (n,) over the prunable parameters in flat order, the place of the first of the different counts, in
+            ascending order, among which a parameter goes; their number where it goes in none.
+    """
 
     order: Order
-    prunable: int
-    protected: Cut
-    cuts: dict[float, Cut] = field(default_factory=dict)
-    counts: dict[float, int] = field(default_factory=dict)
+    counts: dict[float, int]
+    levels: Levels
+
+    @property
+    def prunable(self) -> int:
+        """How many parameters may be pruned."""
+        return len(self.levels)
+
+    def mask(self, ratio: float, start: int = 0, stop: int | None = None) -> NDArray[np.bool_]:
+        """Return which of the prunable parameters from `start` to before `stop` go at `ratio`."""
+        return self.levels[start:stop] <= sorted(set(self.counts.values())).index(self.counts[ratio])
+
+    def digest(self, ratio: float) -> str:
+        """Return the SHA-256 of the whole mask, a bit for each prunable parameter."""
+        return hashlib.sha256(np.packbits(self.mask(ratio)).data).hexdigest()
 
 
 def check_ratios(ratios: Sequence[float], protect: float = PROTECT) -> None:
@@ -75,11 +99,13 @@ def check_ratios(ratios: Sequence[float], protect: float = PROTECT) -> None:
 
 
 def pruning_plan(run: Run, module: nn.Module, order: Order, ratios: Sequence[float]) -> Plan:
-    """Return where `order` is cut for each ratio = pruned / prunable, exactly; ties go by parameter index.
+    """Return when each parameter goes in `order`, for each ratio = pruned / prunable, exactly; ties go by index.
+
+    At 1 - protect, and wherever less is left than a ratio asks for, all but the protected go: the same in every order.
 
     >>> plan = pruning_plan(run, model.module, Order("specificity", "cat"), [0.3, 0.9])
-    >>> plan.prunable, plan.counts
-    (1656, {0.3: 497, 0.9: 1490})
+    >>> plan.prunable, plan.counts, int(plan.mask(0.3).sum())
+    (1656, {0.3: 497, 0.9: 1491}, 497)
 
     Args:
         run: with S(θ, B_l) and S(θ, B_-l) of the order's group.
@@ -88,12 +114,16 @@ def pruning_plan(run: Run, module: nn.Module, order: Order, ratios: Sequence[flo
         ratios: each in [0, 1 - protect].
     """
     check_ratios(ratios, order.protect)
-    prunable = sum(parameter.numel for parameter in prunable_of(run))
-    safe = int(order.protect * prunable + 1e-9)
-    (protected,) = smallest(lambda: _protection(run, order), [safe])
-    counts = {ratio: min(round(ratio * prunable), prunable - safe) for ratio in ratios}
-    cuts = smallest(lambda: (key for _, key in ordered(run, module, order, protected)), list(counts.values()))
-    return Plan(order, prunable, protected, dict(zip(counts, cuts, strict=True)), counts)
+    protected = _protected(run, order)
+    left = len(protected) - int(protected.sum())
+    # 1 − protect is all that is not protected, which rounding may put one apart
+    end = 1 - order.protect - 1e-9 if order.among == AMONG[0] else 1.0
+    counts = {ratio: left if ratio > end else min(round(ratio * len(protected)), left) for ratio in ratios}
+    different = sorted(set(counts.values()))
+    stream = held(partial(_ordered, run, module, order, protected), len(protected))
+    if scorer_of(order.name).matched:
+        return Plan(order, counts, _matched(_strata(run, order, protected), stream, different))
+    return Plan(order, counts, levels(stream, different))
 
 
 def prunable_of(run: Run) -> tuple[Parameter, ...]:
@@ -101,32 +131,92 @@ def prunable_of(run: Run) -> tuple[Parameter, ...]:
     return tuple(parameter for parameter in run.parameters if parameter.prunable)
 
 
-def ordered(run: Run, module: nn.Module, order: Order, protected: Cut) -> Iterator[tuple[tuple[Parameter, int], Keys]]:
-    """Yield ((parameter, offset), keys) over what is prunable: the smallest key goes first, the protected last."""
+def _protected(run: Run, order: Order) -> NDArray[np.bool_]:
+    """Return which of the prunable parameters have one of the highest S(θ, B_l) among these, or among all."""
+    parameters = run.parameters if order.among == "all" else prunable_of(run)
+    vector = run.vector(order.task, order.group)
+
+    count = sum(parameter.numel for parameter in parameters)
+    highest = held(lambda: (keys(-block[0]) for block in run.stream([vector], parameters)), count)
+    (cut,) = smallest(highest, [int(order.protect * count + 1e-9)])
+    found: NDArray[np.bool_] = np.concatenate([np.zeros(0, np.bool_), *selected(highest(), cut)])
+    if order.among == "all":
+        found = found[np.repeat([p.prunable for p in parameters], [p.numel for p in parameters])]
+    return found
+
+
+def _ordered(run: Run, module: nn.Module, order: Order, protected: NDArray[np.bool_]) -> Iterator[Keys]:
+    """Yield keys over what is prunable: the smallest goes first, the protected last."""
     scorer = scorer_of(order.name)
     vectors = [run.vector(*place) for place in scorer.places(order.task, order.group)]
     weights, sigma, start = dict(module.named_parameters()), sigma_of(run, order.group, order.task), 0
-    is_protected = selected(_protection(run, order), protected)
     for (parameter, offset), block in run.chunks(vectors, prunable_of(run)):
         size = block.shape[1]
         weight = weights[parameter.name].detach().flatten()[offset : offset + size]
         key = scorer.keys(Chunk(block, weight, start, sigma, order.seed or 0))
-        key[next(is_protected)] = LAST
+        key[protected[start : start + size]] = LAST
         start += size
-        yield (parameter, offset), key
+        yield key
 
 
-def chosen(run: Run, module: nn.Module, plan: Plan, ratio: float) -> Iterator[tuple[Parameter, int, NDArray[np.bool_]]]:
-    """Yield (parameter, offset, mask): what `plan` prunes at `ratio`, chunk by chunk in flat order."""
-    places: list[tuple[Parameter, int]] = []
+def spread(count: int) -> list[int]:
+    """Return how many of `count` parameters are of each stratum: as many of each, and the first ones one more.
 
-    def stream() -> Iterator[Keys]:
-        for place, key in ordered(run, module, plan.order, plan.protected):
-            places.append(place)
+    It says both how large strata are and what a matched order takes of them, so it never takes more than there is, and
+    what goes at one ratio goes at every larger one.
+
+    >>> sum(spread(1234)), max(spread(1234)), min(spread(1234))
+    (1234, 13, 12)
+    """
+    return [count // STRATA + (place < count % STRATA) for place in range(STRATA)]
+
+
+def _strata(run: Run, order: Order, protected: NDArray[np.bool_]) -> Levels:
+    """Return the stratum of each prunable parameter by the rank of its S(θ, B_l), ascending; STRATA where protected."""
+
+    def ascending() -> Iterator[Keys]:
+        start = 0
+        for (own,) in run.stream([run.vector(order.task, order.group)], prunable_of(run)):
+            key = keys(own)
+            key[protected[start : start + len(own)]] = LAST
+            start += len(own)
             yield key
 
-    for inside in selected(stream(), plan.cuts[ratio]):
-        yield *places.pop(), inside
+    return levels(ascending, list(itertools.accumulate(spread(len(protected) - int(protected.sum())))))
+
+
+def _matched(strata: Levels, stream: KeyStream, counts: Sequence[int]) -> Levels:
+    """Return the levels of an order in which each stratum loses the same share, the smallest keys of it first.
+
+    Args:
+        strata: of each prunable parameter.
+        stream: their keys.
+        counts: of all strata together, ascending.
+    """
+    found = np.full(len(strata), len(counts), dtype=np.min_scalar_type(len(counts) + 1))
+    shares, sizes = np.array([spread(count) for count in counts]), np.bincount(strata, minlength=STRATA)[:STRATA]
+    step = max(1, streaming.HELD // max(1, int(sizes.max(initial=0))))  # strata whose keys are held at a time
+    for first in range(0, STRATA, step):
+        inside, parts, start = (strata >= first) & (strata < min(first + step, STRATA)), [], 0
+        for chunk in stream():
+            parts.append(chunk[inside[start : start + len(chunk)]])
+            start += len(chunk)
+        place = np.argsort(strata[inside], kind="stable")
+        together = np.split(np.concatenate(parts)[place], np.cumsum(sizes[first : first + step])[:-1])
+        level = np.empty(len(place), dtype=found.dtype)
+        level[place] = np.concatenate(
+            [levels(partial(iter, [part]), shares[:, first + i].tolist()) for i, part in enumerate(together)]
+        )
+        found[inside] = level
+    return found
+
+
+def chosen(run: Run, plan: Plan, ratio: float) -> Iterator[tuple[Parameter, NDArray[np.bool_]]]:
+    """Yield each prunable parameter and its mask, in its shape: what `plan` prunes at `ratio`."""
+    start = 0
+    for parameter in prunable_of(run):
+        yield parameter, plan.mask(ratio, start, start + parameter.numel).reshape(parameter.shape)
+        start += parameter.numel
 
 
 @contextlib.contextmanager
@@ -144,18 +234,10 @@ def pruned(run: Run, module: nn.Module, plan: Plan, ratio: float) -> Iterator[in
     named = {parameter.name: tensor.detach() for parameter, tensor in tensors(module, prunable_of(run))}
     kept = {name: tensor.clone() for name, tensor in named.items()}
     try:
-        count = 0
-        for parameter, offset, inside in chosen(run, module, plan, ratio):
+        for parameter, inside in chosen(run, plan, ratio):
             tensor = named[parameter.name]
-            mask = torch.as_tensor(inside, device=tensor.device)
-            tensor.view(-1)[offset : offset + len(inside)].masked_fill_(mask, 0)
-            count += int(inside.sum())
-        yield count
+            tensor.masked_fill_(torch.as_tensor(inside, device=tensor.device), 0)
+        yield plan.counts[ratio]
     finally:
         for name, tensor in named.items():
             tensor.copy_(kept[name])
-
-
-def _protection(run: Run, order: Order) -> Iterator[Keys]:
-    """Yield keys whose smallest are the highest S(θ, B_l)."""
-    return (keys(-block[0]) for block in run.stream([run.vector(order.task, order.group)], prunable_of(run)))

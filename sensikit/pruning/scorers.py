@@ -1,7 +1,8 @@
 """The orders of pruning, one line of `SCORERS` each: what is read of each parameter, and the key it is ranked by.
 
-The smallest key goes first. What all orders share (the protected top by S(θ, B_l), the ratio, ties by parameter index)
-is in `masks`, so a new order is one line here and, where S and D do not suffice, one pass over the language's batches.
+The smallest key goes first. What all orders share (the protected top by S(θ, B_l), strata of equal S, the ratio, ties
+by parameter index) is in `masks`, so a new order is one line here and, where S and D do not suffice, one pass over the
+language's batches.
 """
 
 from __future__ import annotations
@@ -260,12 +261,14 @@ class Scorer:
         reads: stored vectors as (set, name), with {} for the task in the one and for the group in the other.
         keys: (n,) uint64 of a chunk; the smallest goes first.
         measure: the pass over the group's batches that makes the vector, where `analyze` did not.
+        matched: within each stratum of equal S(θ,B_l), the same share of each (see `masks.spread`), not over all.
     """
 
     says: str
     reads: tuple[tuple[str, str], ...]
     keys: Callable[[Chunk], Keys]
     measure: Measure | None = None
+    matched: bool = False
 
     def places(self, task: str, group: str) -> list[tuple[str, str]]:
         """Return (set, name) of the stored vectors that are read for the order of a group."""
@@ -274,6 +277,18 @@ class Scorer:
 
 def _specificity(chunk: Chunk) -> Float:
     return specificity(chunk.vectors[0], chunk.vectors[1], chunk.sigma)
+
+
+def _ascending(chunk: Chunk) -> Keys:
+    return keys(_specificity(chunk))
+
+
+def _descending(chunk: Chunk) -> Keys:
+    return keys(-_specificity(chunk))
+
+
+def _random(chunk: Chunk) -> Keys:
+    return random_keys(chunk.seed, chunk.start, len(chunk.weights))
 
 
 def _stored(chunk: Chunk) -> Keys:
@@ -297,17 +312,14 @@ def random_keys(seed: int, start: int, size: int) -> Keys:
 _S, _BOTH = (("{}", "{}"),), (("{}", "{}"), ("{}", rest_of("{}")))
 
 SCORERS = {
-    "specificity": Scorer(
-        "ascending signed D(θ,l): the least language-specific first", _BOTH, lambda chunk: keys(_specificity(chunk))
-    ),
-    "reverse": Scorer(
-        "descending D(θ,l): the most language-specific first", _BOTH, lambda chunk: keys(-_specificity(chunk))
-    ),
+    "specificity": Scorer("ascending signed D(θ,l): the least language-specific first", _BOTH, _ascending),
+    "reverse": Scorer("descending D(θ,l): the most language-specific first", _BOTH, _descending),
+    "matched": Scorer("ascending D(θ,l) within strata of equal S(θ,B_l)", _BOTH, _ascending, matched=True),
+    "matched-reverse": Scorer("descending D(θ,l) within strata of equal S(θ,B_l)", _BOTH, _descending, matched=True),
+    "matched-random": Scorer("at random within strata of equal S(θ,B_l), by seed", _S, _random, matched=True),
     "sensitivity": Scorer("ascending S(θ,B_l)", _S, _stored),
     "magnitude": Scorer("ascending |θ|", _S, _magnitude),
-    "random": Scorer(
-        "uniformly at random, by seed", _S, lambda chunk: random_keys(chunk.seed, chunk.start, len(chunk.weights))
-    ),
+    "random": Scorer("uniformly at random, by seed", _S, _random),
     "fisher": Scorer("ascending mean over B_l of (∂L/∂θ)²", (("fisher-{}", "{}"),), _stored, fisher),
     "wanda": Scorer(
         "ascending rank of |W_ij|·‖x_j‖ among the inputs of one output, x over B_l",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -24,7 +26,7 @@ from sensikit.evaluation.resampling import Float, Ids, Sampled, resampled, save_
 from sensikit.evaluation.shared import Made
 from sensikit.languages import chosen_groups
 from sensikit.progress import progress
-from sensikit.pruning.ledger import CROSS, PRUNING, SEGMENTS, UNPRUNED, Cell, Ledger, Line, cells, record
+from sensikit.pruning.ledger import CROSS, PRUNING, SEEDED, SEGMENTS, UNPRUNED, Cell, Ledger, Line, cells, record
 from sensikit.pruning.masks import Order, Plan, check_ratios, pruned, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
 from sensikit.run import Run, rest_of
@@ -49,7 +51,8 @@ def prune(
 ) -> pd.DataFrame:
     """Prune, translate where a metric needs it, and score every cell; return (and write as pruning.csv) the tidy table.
 
-    Each cell's hypotheses and sums over sentences are stored, then its lines are added to pruning/ledger.jsonl. A
+    Each cell's hypotheses and sums over sentences are stored, then its lines are added to pruning/ledger.jsonl. Where
+    two cells prune the same parameters (the largest ratio of all orders), the second one's are copied. A
     killed sweep goes on with `resume` and ends with the same bytes; a later sweep may add orders, seeds, ratios, groups
     and metrics to the ledger, but not change the other `settings`. Scores that an order needs beside S and D are
     measured first, and stored in the run.
@@ -64,7 +67,7 @@ def prune(
         model: the checkpoint and data that the run was measured on.
         ratios: pruned / prunable, each in [0, 1 - protect].
         orders: names of `scorers.SCORERS`.
-        seeds: of the random order, one curve each.
+        seeds: of the random orders, one curve each.
         groups: those of the run by default.
         settings: see `SweepSettings`.
         cross: score every group with what is left by each one's order, for pruning-cross.csv.
@@ -97,11 +100,14 @@ def prune(
         number = {cell: unit for unit, cell in enumerate(wanted)}
         with work, _Pruner(run, model, todo, settings) as pruner, progress(len(todo), "pruning", "cells") as bar:
             for cell in todo:
-                lacking = chosen(ledger.missing(cell, settings.scored))
+                lacking = ledger.missing(cell, settings.scored)
                 part = work.take(number[cell])
-                count = pruner.prune(cell) if part is None else part.facts["count"]
-                made = _made(run, model, cell, settings, lacking) if part is None else Made.of(part)
-                ledger.add(cell, _lines(run, model, cell, count, settings, lacking, made))
+                what = pruner.prune(cell) if part is None else {name: part.facts[name] for name in ("pruned", "mask")}
+                found = [line for metric in lacking if (line := _shared(run, ledger, cell, what["mask"], metric))]
+                if left := [name for name in lacking if name not in {line["metric"] for line in found}]:
+                    made = _made(run, model, cell, settings, chosen(left)) if part is None else Made.of(part)
+                    found += _lines(run, model, cell, what, settings, chosen(left), made)
+                ledger.add(cell, found)
                 bar.advance()
         table, crossed = ledger.table(), ledger.cross_table()
         run.write_table(PRUNING, table)
@@ -133,7 +139,11 @@ def check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[
     Raises:
         OptionError: naming the option.
     """
-    for option, given in (("--ratios", ratios), ("--order", orders), ("--seeds", seeds if "random" in orders else [1])):
+    for option, given in (
+        ("--ratios", ratios),
+        ("--order", orders),
+        ("--seeds", seeds if set(SEEDED) & set(orders) else [1]),
+    ):
         if not len(given):
             raise OptionError(option, "names nothing to do", "give at least one")
     check_ratios(ratios, settings.protect)
@@ -171,23 +181,25 @@ class _Pruner(contextlib.ExitStack):
         self.plan: Plan | None = None
         self.of: tuple[Any, ...] = ()
         self.ratio: float | None = None
-        self.count = 0
+        self.what: Line = {}
 
-    def prune(self, cell: Cell) -> int:
-        """Prune the model accordingly; return how many parameters that are."""
+    def prune(self, cell: Cell) -> Line:
+        """Prune the model accordingly; return the `pruned` and `mask` of its lines."""
         run, module = self.run, self.model.module
         if _order(cell) != self.of:
             self.close()
-            order = Order(cell.order, cell.group, cell.seed, self.settings.protect, self.settings.task)
+            how = self.settings.protect, self.settings.task, self.settings.protect_among
+            order = Order(cell.order, cell.group, cell.seed, *how)
             ratios = list(dict.fromkeys(each.ratio for each in self.todo if _order(each) == _order(cell)))
             self.plan = None if cell.order == UNPRUNED else pruning_plan(run, module, order, ratios)
             self.of, self.ratio = _order(cell), None
         if cell.ratio != self.ratio:
             self.close()
             zeroed = pruned(run, module, self.plan, cell.ratio) if self.plan else contextlib.nullcontext(0)
-            self.count, self.ratio = self.enter_context(zeroed), cell.ratio
+            mask = self.plan.digest(cell.ratio) if self.plan else UNPRUNED
+            self.what, self.ratio = {"pruned": self.enter_context(zeroed), "mask": mask}, cell.ratio
         self.model.module.eval()
-        return self.count
+        return self.what
 
 
 def _order(cell: Cell) -> tuple[str, int | None, str]:
@@ -218,9 +230,9 @@ def _give(run: Run, model: Model, wanted: Sequence[Cell], settings: SweepSetting
 
     def make(unit: int) -> Part:
         cell, lacking = wanted[unit], ledger().missing(wanted[unit], settings.scored)
-        count = pruner.prune(cell)
+        what = pruner.prune(cell)
         bar.advance()
-        return _made(run, model, cell, settings, chosen(lacking)).part(count=count)
+        return _made(run, model, cell, settings, chosen(lacking)).part(**what)
 
     with _Pruner(run, model, wanted, settings) as pruner, progress(None, "pruning, a share", "cells") as bar:
         work.give(make, left)
@@ -234,11 +246,25 @@ def _made(run: Run, model: Model, cell: Cell, settings: SweepSettings, metrics: 
     return Made.by(model, settings, cell.evaluated, translated=True in kinds, lost=False in kinds, seed=seed)
 
 
+def _shared(run: Run, ledger: Ledger, cell: Cell, mask: str, metric: str) -> Line | None:
+    """Return the line of a cell whose very model was scored before, with its own copy of what that gave; or none."""
+    line = ledger.alike(cell, mask, metric)
+    if line is None:
+        return None
+    places = {"sums": (cell.sums(metric), "sums_sha256"), "hypotheses": (cell.hypotheses, "sha256")}
+    copied = {name: place for name, (place, _) in places.items() if line[name]}
+    if not all(run.whole(line[name], line[places[name][1]]) for name in copied):
+        return None
+    for name, place in copied.items():
+        run.write(place, partial(shutil.copyfile, run.path / line[name]))
+    return line | _of(cell) | copied
+
+
 def _lines(
     run: Run,
     model: Model,
     cell: Cell,
-    count: int,
+    what: Line,
     settings: SweepSettings,
     metrics: Sequence[Metric],
     made: Made,
@@ -274,26 +300,27 @@ def _lines(
         }
     scores = resampled([metric.scored(ids[metric.decodes], sums) for metric, sums in rows.items()], settings.bootstrap)
     return [
-        _line(run, cell, count, settings, metric, rows[metric], score, facts[metric.decodes])
+        _line(run, cell, settings, metric, rows[metric], score, what | facts[metric.decodes])
         for metric, score in zip(rows, scores, strict=True)
     ]
 
 
+def _of(cell: Cell) -> Line:
+    """Return what of a line is its cell's alone."""
+    return {"order": cell.order, "seed": cell.seed, "group": cell.group, "ratio": cell.ratio}
+
+
 def _line(
-    run: Run, cell: Cell, count: int, settings: SweepSettings, metric: Metric, sums: Float, score: Sampled, facts: Line
+    run: Run, cell: Cell, settings: SweepSettings, metric: Metric, sums: Float, score: Sampled, facts: Line
 ) -> Line:
     low, high = score.interval()
     return {
-        "order": cell.order,
-        "seed": cell.seed,
-        "group": cell.group,
+        **_of(cell),
         "evaluated": cell.evaluated,
-        "ratio": cell.ratio,
         "metric": metric.name,
         "value": score.value,
         "value_low": low,
         "value_high": high,
-        "pruned": count,
         "prunable": run.manifest["prunable_count"],
         "sentences": len(sums),
         "metric_signature": metric.signature(settings.bootstrap, settings.tokenizer, settings.spm_model),
@@ -319,6 +346,7 @@ def cell_signature(
         "P",
         task=settings.task,
         protect=settings.protect,
+        among=settings.protect_among,
         scope="global",
         dir=run.manifest["direction"],
         **settings.decoding.choices(settings.split, references),

@@ -64,6 +64,14 @@ def prune_command(subject: Subject, *more: str) -> str:
     return shlex.join(["sensikit", "prune", subject.path, *kept, *more])
 
 
+def orders_command(subject: Subject, orders: Sequence[str]) -> str:
+    """Return the command that adds orders to the sweep of a run, at the ratios and with the options that it has."""
+    ratios = sorted(set(subject.tables[PRUNING.name]["ratio"]))
+    return prune_command(
+        subject, "--order", ",".join(orders), "--ratios", ",".join(f"{r:g}" for r in ratios), "--resume"
+    )
+
+
 def _again(subject: Subject, *more: str) -> str:
     """Return the recorded command of an analysis, from where the run is now; empty if it was made by something else."""
     for analysis in subject.manifest["analyses"].values():
@@ -119,7 +127,7 @@ def _unpruned(frame: pd.DataFrame, subject: Subject, name: str) -> Iterator[Miss
     absent = [order for order in ORDERS if order not in set(frame["order"])]
     if absent:
         what = f"Pruning curves{name} in the orders {joined(absent)}"
-        yield Missing(what, prune_command(subject, "--order", ",".join(absent), "--resume"))
+        yield Missing(what, orders_command(subject, absent))
     lacking = [code for code in subject.manifest["groups"] if code not in set(frame["group"])]
     if lacking:
         yield Missing(f"Pruning curves{name} for {joined(sorted(lacking))}", prune_command(subject, "--resume"))

@@ -10,16 +10,18 @@ import pandas as pd
 from sensikit import figures
 from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.metrics import METRICS
-from sensikit.evaluation.resampling import FEWEST, INDEPENDENT
+from sensikit.evaluation.resampling import FEWEST, INDEPENDENT, LEVEL
 from sensikit.evaluation.scoring import BY_TIER, SIGNIFICANCE
-from sensikit.figures.curves import CHOSEN, line_of
+from sensikit.figures.curves import CHOSEN, HOW, MATCHED, ORDERS, RANDOM, is_matched, line_of
 from sensikit.figures.frames import examples_of, metrics_of, of_metric, runs
 from sensikit.figures.quality import by_ratio
 from sensikit.figures.style import FULL, Drawn
-from sensikit.figures.words import TASKS, arrow, named
+from sensikit.figures.words import TASKS, arrow, joined, named
 from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED
 from sensikit.report import tables
 from sensikit.report.inputs import Evaluated, Inputs
+from sensikit.report.missing import orders_command
+from sensikit.report.text import answers, judgements
 from sensikit.sensitivity.ablation import AUDIT, SUMMARY
 from sensikit.sensitivity.analysis import LAYOUT
 from sensikit.statistics.components import COMPONENTS, WITHIN
@@ -240,9 +242,20 @@ def _swept(inputs: Inputs, schema: Schema) -> Iterator[tuple[pd.DataFrame, str, 
 
 def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: str) -> Iterator[Entry]:
     bands, tests = inputs.curves.bands, inputs.curves.tests
+    of_these = None if tests is None else of_metric(tests, metric)
     width = FULL if len(runs(frame)) > 1 else WIDE
-    drawn = figures.pruning_curves(frame, bands=bands, tests=tests, width=width)
-    yield Entry(f"pruning{suffix}", f"Pruning curves{of}", PRUNING.name, drawn)
+    matched = frame["order"].map(is_matched)
+    if of_these is not None and len(judgements(of_these)):
+        title = f"Does specificity matter?{of}"
+        table = tables.verdicts(of_these)
+        yield Entry(f"pruning-verdicts{suffix}", title, PRUNING.name, table, _answered(inputs, of_these))
+    if matched.any():
+        drawn = figures.pruning_curves(frame, bands=bands, tests=tests, matched=True, width=width)
+        title = f"At equal sensitivity, does specificity matter?{of}"
+        yield Entry(f"pruning-matched{suffix}", title, PRUNING.name, drawn)
+    if not matched[frame["order"] != UNPRUNED].all():
+        drawn = figures.pruning_curves(frame, bands=bands, tests=tests, width=width)
+        yield Entry(f"pruning{suffix}", f"Pruning curves{of}", PRUNING.name, drawn)
     if (drawn.data["order"] == CHOSEN).any():
         drawn = figures.pruning_comparison(frame, bands=bands, tests=tests, width=WIDE)
         title = f"Change in {named(metric)}, least language-specific parameters first"
@@ -267,6 +280,20 @@ def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: s
         )
         table, title = tables.curve_tests(of_metric(tests, metric)), f"Pruning curves against each other{of}"
         yield Entry(f"pruning-tests{suffix}", title, PRUNING.name, table, caption)
+
+
+def _answered(inputs: Inputs, tests: pd.DataFrame) -> str:
+    """Return what the tests say of specificity, and how to ask what they don't."""
+    text = f"{' '.join(answers(tests))} Paired tests, p < {LEVEL:g}, {HOW}."
+    for subject in inputs.subjects:
+        frame = subject.tables.get(PRUNING.name, pd.DataFrame({"order": []}))
+        absent = [name for name in ORDERS if is_matched(name) and name not in set(frame["order"])]
+        if len(frame) and {MATCHED, RANDOM[MATCHED]} & set(absent):
+            text += (
+                f" Whether specificity matters at equal sensitivity, {subject.label} can say once the orders "
+                f"{joined(absent)} are swept: {orders_command(subject, absent)}"
+            )
+    return text
 
 
 def balance(inputs: Inputs) -> Iterator[Entry]:

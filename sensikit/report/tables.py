@@ -16,6 +16,7 @@ from sensikit.figures.spread import placed, shown, wide
 from sensikit.figures.style import TIERS
 from sensikit.figures.words import SUBSETS, percent, subset_names
 from sensikit.pruning.ledger import PRUNING, UNPRUNED
+from sensikit.report.text import judgements, listed
 from sensikit.statistics.correlation import CORRELATION
 from sensikit.tables import Table
 
@@ -254,6 +255,25 @@ def systems(facts: Mapping[str, Mapping[str, Any]]) -> Table:
     ]  # fmt: skip
     frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
     return Table(frame, {"Masked": ".0%", "K": ".0f", "α": "g", "Updates": ",.0f"})
+
+
+def verdicts(tests: pd.DataFrame) -> Table:
+    """Return at which ratios an order is better than another, worse, or cannot be told from it.
+
+    Args:
+        tests: rows of `pruning.curves.curve_tests`, of one metric.
+    """
+    found = judgements(tests)
+    rows = [
+        {"Run": run, "Order": line_of(str(order)).name, "Against": line_of(str(control)).name}
+        | {heading: listed(at[at["verdict"] == name]["ratio"]) for name, heading in HEADINGS.items()}
+        for (order, control), of in found.groupby(["order", "control"], sort=False)
+        for run, at in of.groupby("run", sort=False)
+    ]
+    return Table(_tidied(rows), {})
+
+
+HEADINGS = {"better": "Better at", "alike": "Not told apart at", "worse": "Worse at"}
 
 
 def curve_tests(tests: pd.DataFrame) -> Table:

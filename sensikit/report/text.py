@@ -12,7 +12,7 @@ from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL, SIGNIFICANCE
 from sensikit.evaluation.tables import DECODED, decoded
 from sensikit.figures.correlation import VALUES, mean_changes, pairs
-from sensikit.figures.curves import CHOSEN, curve
+from sensikit.figures.curves import CHOSEN, CONTROL, MATCHED, curve, short, verdicts
 from sensikit.figures.frames import of_metric, of_task
 from sensikit.figures.quality import gains
 from sensikit.figures.words import SUBSETS, TASKS, arrow, joined, percent, span, subset_names
@@ -43,7 +43,7 @@ MATTERS = {
         "data",
         "high",
     ),
-    "P": ("task", "protect", "scope", "dir", "split", "beam", "lenpen", "maxlen", "sents", "refs"),
+    "P": ("task", "protect", "among", "scope", "dir", "split", "beam", "lenpen", "maxlen", "engine", "sents", "refs"),
 }
 
 
@@ -185,6 +185,44 @@ def _pruning(frame: pd.DataFrame) -> Iterator[str]:
     if "truncated" in frame and (start["truncated"] > 0).any():
         cut = [f"{row['group']} {row['truncated']:.0f}" for _, row in start[start["truncated"] > 0].iterrows()]
         yield f"Sources longer than the model takes were translated in part: {joined(cut)}."
+
+
+JUDGED = (("matched", "matched-random"), ("matched", "matched-reverse"), (CHOSEN, CONTROL), (CHOSEN, "sensitivity"))
+"""The questions that a sweep answers: is the first of two orders the better one?"""
+
+
+def judgements(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return the verdicts on the orders of `JUDGED`, one question after the other."""
+    found = verdicts(tests)
+    asked = [found[(found["order"] == order) & (found["control"] == control)] for order, control in JUDGED]
+    return pd.concat(asked, ignore_index=True)
+
+
+def listed(ratios: Iterable[float]) -> str:
+    """Return some ratios as text, "30%, 60% and 90%"; nothing for none."""
+    shares = [percent(ratio) for ratio in sorted(ratios)]
+    return joined(shares) if shares else ""
+
+
+def answers(tests: pd.DataFrame) -> list[str]:
+    """Return whether specificity matters, a sentence for each question and run.
+
+    Args:
+        tests: rows of `pruning.curves.curve_tests`, of one metric.
+    """
+    found, said = judgements(tests), []
+    several = tests["run_b"].nunique() > 1
+    words = {"better": "is better than {}", "worse": "is worse than {}", "alike": "cannot be told from {}"}
+    for (order, control), of in found.groupby(["order", "control"], sort=False):
+        for run, at in of.groupby("run", sort=False):
+            first, second = (short(str(name)).name for name in (order, control))
+            where = f"At equal sensitivity, {first}" if order == MATCHED else first[0].upper() + first[1:]
+            parts = [
+                f"{text.format(second if not i else 'it')} at {listed(at[at['verdict'] == name]['ratio'])} pruned"
+                for i, (name, text) in enumerate((n, t) for n, t in words.items() if (at["verdict"] == n).any())
+            ]
+            said.append(f"{f'{run}: ' if several else ''}{where} {joined(parts)}.")
+    return said
 
 
 def _similarity(frame: pd.DataFrame) -> Iterator[str]:

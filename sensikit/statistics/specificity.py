@@ -53,8 +53,11 @@ def specificity(own: np.ndarray, rest: np.ndarray, sigma: float) -> Float:
         rest: S(θ,B_-l), the same shape and unit.
         sigma: σ > 0, in the same unit (see `sigma_for`).
     """
-    others = rest.astype(np.float64)
-    return np.asarray((own.astype(np.float64) - others) / (others + sigma))
+    others, found = rest.astype(np.float64), own.astype(np.float64)
+    found -= others
+    others += sigma
+    found /= others
+    return np.asarray(found)
 
 
 def sigma_for(per_token: bool, tokens: float, sigma: float = SIGMA) -> float:

@@ -9,18 +9,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from sensikit.parameters import Parameter, registry, sample_of
+from sensikit.pruning.masks import Order, pruning_plan
 from sensikit.sensitivity.taylor import measure
+from sensikit.statistics import streaming
 from sensikit.statistics.correlation import SUBSETS
 from sensikit.statistics.streaming import Moments, keys, selected, smallest
 from tests.benchmarks import training
 from tests.benchmarks.models import batches, collate, loss_of, translator
+from tests.support import handmade
 from tests.support.stored import empty
 
 ROUNDS = 3
@@ -87,6 +92,29 @@ def selection_against_sorting() -> None:
     )
 
 
+def masks_held_against_streamed() -> None:
+    """A plan of nine ratios over 20 M parameters: keys in memory, and digit by digit, as where they do not fit."""
+    size, generator = 20_000_000, np.random.default_rng(0)
+    own = generator.lognormal(-9, 2, size).astype(np.float32)
+    rest = (own * generator.lognormal(0, 1, size)).astype(np.float32)
+    module = torch.nn.Linear(1000, size // 1000, bias=False)
+    with tempfile.TemporaryDirectory() as folder:
+        run = handmade.run(
+            Path(folder) / "run", {"cat": own}, {"cat": rest}, shapes={"weight": (size // 1000, 1000)}, sigma=1e-12
+        )
+
+        def plan(held: int) -> None:
+            with mock.patch.object(streaming, "HELD", held):
+                pruning_plan(run, module, Order("specificity", "cat"), [i / 10 for i in range(1, 10)])
+
+        side_by_side(
+            "a plan of nine ratios over 20 M parameters",
+            partial(plan, 1 << 27),
+            partial(plan, 0),
+            "digit by digit, in four passes and without a key in memory",
+        )
+
+
 def correlation_against_numpy() -> None:
     vectors = np.random.default_rng(0).lognormal(size=(8, 4_000_000)).astype(np.float32)
 
@@ -144,6 +172,7 @@ if __name__ == "__main__":
             analyze_against_bare_passes,
             pieces_against_one,
             selection_against_sorting,
+            masks_held_against_streamed,
             correlation_against_numpy,
             memory_against_whole,
             training.main,

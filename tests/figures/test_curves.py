@@ -148,6 +148,8 @@ def test_caption_says_what_is_spared_from_the_signature_alone() -> None:
     assert "spares the 10%" in figures.pruning_curves(frame).caption
     other = frame.replace({"signature": {"protect:0.1": "protect:0.25"}}, regex=True)
     assert "spares the 25%" in figures.pruning_curves(other).caption
+    released = frame.replace({"signature": {"protect:0.1": "protect:0.1|among:all"}}, regex=True)
+    assert "spares the 10% of all parameters with the highest" in figures.pruning_curves(released).caption
     assert "spares" not in figures.pruning_curves(frame.drop(columns="signature")).caption
 
 
@@ -161,8 +163,8 @@ def noisy(like_random: tuple[float, ...] = (0.1, 0.9)) -> tuple[pd.DataFrame, pd
     return frame, synthetic_tables.bands(points), synthetic_tables.curve_tests(points, like_random)
 
 
-def hollow(ax: Axes) -> list[list[float]]:
-    return [[float(x) for x in line.get_xdata()] for line in ax.lines if line.get_gid() == "like-random"]
+def marked(ax: Axes, verdict: str = "alike") -> list[float]:
+    return [float(x) for line in ax.lines if line.get_gid() == verdict for x in line.get_xdata()]
 
 
 def test_bands_of_the_mean_take_the_place_of_means_of_bounds() -> None:
@@ -182,32 +184,67 @@ def test_a_single_run_finds_its_bands_under_whatever_name_they_have() -> None:
     bands = synthetic_tables.bands(points).assign(run="my run")
     assert curves.banded(points, bands)["low"].notna().all()
     tests = synthetic_tables.curve_tests(points).assign(run_a="my run", run_b="my run")
-    assert curves.like_random(points, tests.assign(p=1.0)).sum() == 5
+    assert (curves.judged(points, tests.assign(p=1.0)) == "alike").sum() == 5
 
 
-def test_open_marks_are_the_points_that_random_pruning_cannot_be_told_from() -> None:
+def test_marks_say_better_worse_or_not_told_apart_without_colour() -> None:
     frame, bands, tests = noisy()
-    figure = figures.pruning_curves(frame, bands=bands, tests=tests).figure
-    assert [hollow(ax) for ax in figure.axes] == [[[0.1, 0.9]], [[0.1, 0.9]]]
-    untested = figures.pruning_curves(frame, tests=tests[tests["ratio"] != 0.1]).figure
-    assert [hollow(ax) for ax in untested.axes] == [[[0.9]], [[0.9]]]
-    assert "Open marks" in figures.pruning_curves(frame, tests=tests).caption
-    assert not hollow(figures.pruning_curves(frame).figure.axes[0])
-    assert "Open marks" not in figures.pruning_curves(frame).caption
+    tests.loc[tests["ratio"] == 0.7, "difference"] *= -1
+    drawn = figures.pruning_curves(frame, bands=bands, tests=tests[tests["ratio"] != 0.5])
+    for ax in drawn.figure.axes:
+        found = {name: marked(ax, name) for name in curves.MARKS}
+        assert found == {"better": [0.3], "worse": [0.7], "alike": [0.1, 0.9]}
+        looks = {(line.get_marker(), line.get_markerfacecolor() == "white") for line in ax.lines if line.get_gid()}
+        assert looks == {("^", False), ("v", False), ("o", True)}
+    (legend,) = drawn.figure.legends
+    assert [text.get_text() for text in legend.get_texts()][-3:] == [
+        "better than random", "worse than random", "not told from random",
+    ]  # fmt: skip
+    assert "▲ better than random, ▼ worse, ○ not told from it" in drawn.caption
+    assert drawn.data.set_index(["run", "order", "ratio"])["verdict"]["regular", "specificity", 0.5] == ""
+    without = figures.pruning_curves(frame)
+    assert not any(marked(without.figure.axes[0], name) for name in curves.MARKS)
+    assert "▲" not in without.caption
+
+
+def test_of_a_loss_less_is_better() -> None:
+    tests = synthetic_tables.curve_tests(curves.curve(losses()), (0.1,))  # the difference is below 0: less loss
+    assert curves.verdicts(tests).set_index("ratio")["verdict"].to_dict() == {
+        0.1: "alike", 0.3: "better", 0.5: "better", 0.7: "better", 0.9: "better",
+    }  # fmt: skip
+    assert curves.verdicts(tests.assign(p=np.nan)).empty
+
+
+def test_orders_at_equal_sensitivity_have_a_figure_and_a_control_of_their_own() -> None:
+    plain = synthetic_run.pruning(LANGUAGES)
+    names = {"specificity": "matched", "reverse": "matched-reverse", "random": "matched-random"}
+    of_names = plain[plain["order"].isin(names)]
+    frame = pd.concat([plain, of_names.assign(order=of_names["order"].map(names))])
+    tests = synthetic_tables.curve_tests(curves.curve(plain), (0.1,))
+    tests = pd.concat([tests, tests.assign(order_a="matched-random", order_b="matched", p=0.9)])
+    both = [figures.pruning_curves(frame, tests=tests, matched=matched) for matched in (True, False)]
+    assert [set(drawn.data["order"]) for drawn in both] == [set(names.values()), set(plain["order"]) - {"none"}]
+    assert [marked(drawn.figure.axes[0]) for drawn in both] == [[0.1, 0.3, 0.5, 0.7, 0.9], [0.1]]
+    assert "each of 100 strata of equal sensitivity" in both[0].caption
+    assert "strata" not in both[1].caption
+    assert all("Random is the mean of 3 seeds" in drawn.caption for drawn in both)
+    assert not set(figures.pruning_curves_by_group(frame, LANGUAGES).data["order"]) & set(names.values())
+    alone = figures.pruning_curves_by_group(frame[~frame["order"].isin(set(plain["order"]) - {"none"})], LANGUAGES)
+    assert set(alone.data["order"]) == set(names.values())
 
 
 def test_a_test_between_runs_is_none_against_random() -> None:
     frame, _, tests = noisy(())
     between = tests[tests["run_a"] != tests["run_b"]]
     assert len(between) == 6
-    assert not curves.like_random(curves.curve(frame), between.assign(p=1.0)).any()
+    assert not curves.judged(curves.curve(frame), between.assign(p=1.0)).any()
 
 
 def test_without_a_random_order_no_mark_is_open() -> None:
     frame, _, tests = noisy()
     frame = frame[frame["order"] != "random"]
-    assert not hollow(figures.pruning_curves(frame, tests=tests).figure.axes[0])
-    assert "Open marks" not in figures.pruning_curves(frame, tests=tests).caption
+    assert not marked(figures.pruning_curves(frame, tests=tests).figure.axes[0])
+    assert "○" not in figures.pruning_curves(frame, tests=tests).caption
 
 
 def test_the_change_of_both_runs_stands_in_one_panel_with_their_controls() -> None:
@@ -225,7 +262,7 @@ def test_the_change_of_both_runs_stands_in_one_panel_with_their_controls() -> No
         np.testing.assert_allclose(line.get_ydata(), points.loc[(label, "specificity"), "value"].sort_index())
     assert len(ax.collections) == 2
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "regular", "distilled", "random", "most specific first",
+        "regular", "distilled", "random", "most specific first", "better than random", "not told from random",
     ]  # fmt: skip
 
 
@@ -263,8 +300,8 @@ def test_bands_and_tests_of_bleu_say_nothing_of_the_loss() -> None:
     frame = pd.concat([synthetic_run.pruning(LANGUAGES, metrics=("bleu", "loss"))])
     points = curves.curve(frame, "bleu")
     noise = {"bands": synthetic_tables.bands(points), "tests": synthetic_tables.curve_tests(points, (0.1,))}
-    assert hollow(figures.pruning_curves(frame, **noise).figure.axes[0]) == [[0.1]]
+    assert marked(figures.pruning_curves(frame, **noise).figure.axes[0]) == [0.1]
     loss = figures.pruning_curves(frame, "loss", **noise)
-    assert not hollow(loss.figure.axes[0])
-    assert "Open marks" not in loss.caption
+    assert not marked(loss.figure.axes[0])
+    assert "○" not in loss.caption
     assert "interval of the mean" not in loss.caption

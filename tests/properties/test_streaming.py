@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,17 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sensikit.statistics.streaming import Cut, Moments, keys, order_statistics, quantiles, selected, smallest, values_of
+from sensikit.statistics.streaming import (
+    Cut,
+    Moments,
+    keys,
+    levels,
+    order_statistics,
+    quantiles,
+    selected,
+    smallest,
+    values_of,
+)
 
 quiet = settings(
     deadline=None,
@@ -65,7 +76,12 @@ def test_selection_is_the_prefix_of_a_stable_argsort(values: np.ndarray, data: s
     counts = [*data.draw(st.lists(st.integers(0, len(values)), max_size=4)), 0, len(values)]
     stream, again = data.draw(cuttings())(values), data.draw(cuttings())(values)
     order = np.argsort(values, kind="stable")
-    cuts = smallest(lambda: (keys(chunk) for chunk in stream()), counts)
+    with mock.patch("sensikit.statistics.streaming.HELD", data.draw(st.sampled_from([0, 3, 1 << 27]))):
+        cuts = smallest(lambda: (keys(chunk) for chunk in stream()), counts)
+        level = levels(lambda: (keys(chunk) for chunk in again()), sorted(counts))
+    places = np.empty(len(values), dtype=int)
+    places[order] = np.arange(len(values))
+    assert level.tolist() == np.searchsorted(sorted(counts), places, side="right").tolist()
     assert len(cuts) == len(counts)
     for count, cut in zip(counts, cuts, strict=True):
         expected = np.zeros(len(values), dtype=bool)

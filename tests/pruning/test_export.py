@@ -80,7 +80,7 @@ def test_the_mask_is_a_bool_for_every_parameter_and_gives_the_same_model(
     assert {each.dtype for each in masks.values()} == {torch.bool}
     assert sum(int(each.sum()) for each in masks.values()) == done.pruned
     plan = pruning_plan(run, tiny_backend.module, order, [0.45])
-    inside = np.concatenate([part for _, _, part in chosen(run, tiny_backend.module, plan, 0.45)])
+    inside = np.concatenate([part.ravel() for _, part in chosen(run, plan, 0.45)])
     assert np.array_equal(inside, np.concatenate([masks[p.name].numpy().ravel() for p in run.parameters if p.prunable]))
     assert not any(masks[p.name].any() for p in run.parameters if not p.prunable)
     with safe_open(mask, framework="numpy") as file:
@@ -254,7 +254,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tiny_checkpoint: Path, tmp_p
 def test_what_moves_the_mask_is_in_its_signature(run: Run) -> None:
     plain = export_signature(run, Order("specificity", "cat"), 0.3)
     assert plain.startswith(
-        "M|task:mt|order:specificity|group:cat|ratio:0.3|protect:0.1|scope:global|dir:xxx-eng|ckpt:"
+        "M|task:mt|order:specificity|group:cat|ratio:0.3|protect:0.1|among:prunable|scope:global|dir:xxx-eng|ckpt:"
     )
     others = [
         export_signature(run, order, ratio)

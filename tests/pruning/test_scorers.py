@@ -310,7 +310,10 @@ def test_settings_of_another_version_are_refused(run: Run, settings: dict[str, A
 
 
 def test_the_table_of_scorers_says_what_each_reads() -> None:
-    assert list(SCORERS) == ["specificity", "reverse", "sensitivity", "magnitude", "random", "fisher", "wanda"]
+    assert list(SCORERS) == [
+        "specificity", "reverse", "matched", "matched-reverse", "matched-random", "sensitivity", "magnitude", "random",
+        "fisher", "wanda",
+    ]  # fmt: skip
     for name, scorer in SCORERS.items():
         own = (f"{name}-{{}}", "{}")
         assert bool(scorer.measure) == (own in scorer.reads), name

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from sensikit.pruning.scorers import measure_missing
 from sensikit.pruning.sweep import cell_signature, parse_ratios, prune
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
-from sensikit.settings import AnalysisSettings, Decoding, SweepSettings
+from sensikit.settings import AMONG, AnalysisSettings, Decoding, SweepSettings
 from tests.support import toy
 from tests.support.watched import CELLS, SCORING, SMALL, bits, ledger, translating
 
@@ -125,6 +126,7 @@ def test_no_duration_and_no_time_of_day_is_in_the_ledger(straight: Path) -> None
     "changed",
     [
         replace(SCORING, protect=0.2),
+        replace(SCORING, protect_among="all"),
         replace(SCORING, split="valid"),
         replace(SCORING, decoding=Decoding(beam=1)),
         replace(SCORING, decoding=Decoding(lenpen=0.6)),
@@ -132,7 +134,7 @@ def test_no_duration_and_no_time_of_day_is_in_the_ledger(straight: Path) -> None
         replace(SCORING, decoding=Decoding(max_len_b=11)),
         replace(SCORING, decoding=Decoding(max_sentences=7)),
     ],
-    ids=["protect", "split", "beam", "lenpen", "max_len_a", "max_len_b", "max_sentences"],
+    ids=["protect", "among", "split", "beam", "lenpen", "max_len_a", "max_len_b", "max_sentences"],
 )
 def test_what_moves_the_numbers_is_in_the_signature(run: Run, changed: SweepSettings) -> None:
     assert cell_signature(run, SCORING, "eng", "text") != cell_signature(run, changed, "eng", "text")
@@ -157,7 +159,19 @@ def test_decoding_settings_and_split_reach_the_backend(run: Run) -> None:
 
 def test_protect_reaches_the_plan(run: Run) -> None:
     table = prune(run, translating(), [0.95], groups=["cat"], settings=replace(SCORING, protect=0.05))
-    assert table["pruned"].tolist()[1:3] == [0, round(0.95 * run.manifest["prunable_count"])]
+    prunable = run.manifest["prunable_count"]
+    assert table["pruned"].tolist()[1:3] == [0, prunable - int(0.05 * prunable)]
+
+
+def test_what_the_protected_are_a_share_of_reaches_the_plan(run: Run) -> None:
+    settings = replace(SCORING, protect_among="all")
+    table = prune(run, translating(), [0.8], ["reverse"], groups=["cat"], settings=settings)
+    plans = [pruning_plan(run, toy.backend().module, Order("reverse", "cat", among=name), [0.8]) for name in AMONG]
+    assert [line["mask"] == plan.digest(0.8) for line, plan in zip(ledger(run)[-2:], plans, strict=True)] == [
+        False,
+        True,
+    ]
+    assert "|protect:0.1|among:all|" in table["signature"].iloc[0]
 
 
 def test_a_caption_says_where_all_orders_have_pruned_the_same(run: Run) -> None:
@@ -167,6 +181,44 @@ def test_a_caption_says_where_all_orders_have_pruned_the_same(run: Run) -> None:
     assert same not in pruning_curves(table[table["ratio"] < 0.9]).caption
     end = table[table["ratio"] == 0.9]
     assert end["sha256"].nunique() == 1
+
+
+def test_cells_of_one_mask_share_one_decoding_and_each_has_its_line(run: Run) -> None:
+    backend, orders = translating(), ["specificity", "matched", "matched-random"]
+    asked = {"seeds": [1, 2], "groups": ["cat", "nso"], "settings": replace(SCORING, metrics=("bleu", "loss"))}
+    prune(run, backend, [0.5, 0.9], orders, **asked)  # type: ignore[arg-type]
+    assert len(backend.calls) == 2 * (1 + 4 + 1)
+    prune(run, backend, [0.9], ["reverse"], **asked, resume=True)  # type: ignore[arg-type]
+    assert len(backend.calls) == 2 * (1 + 4 + 1)
+    lines = [line for line in ledger(run) if line["ratio"] == 0.9]
+    assert (
+        len(lines) == len({(each["order"], each["seed"], each["group"], each["metric"]) for each in lines}) == 2 * 2 * 5
+    )
+    for metric, group in itertools.product(("bleu", "loss"), ("cat", "nso")):
+        same = [line for line in lines if (line["metric"], line["group"]) == (metric, group)]
+        own = ("order", "seed", "hypotheses", "sums")
+        assert all({**line, **{key: same[0][key] for key in own}} == same[0] for line in same)
+        assert [(run.path / line["sums"]).exists() for line in same] == [True] * 5
+    line = next(line for line in lines if line["order"] == "reverse")
+    assert (line["sums"], line["hypotheses"]) == (
+        (cell := Cell("reverse", None, "cat", 0.9)).sums("bleu"),
+        cell.hypotheses,
+    )
+    # what is damaged is not copied
+    for path in (run.path / "hypotheses").glob("cat.*.0.9.txt"):
+        path.write_text("")
+    prune(run, backend, [0.9], ["sensitivity"], **asked, resume=True)  # type: ignore[arg-type]
+    assert len(backend.calls) == 2 * (1 + 4 + 1) + 1
+
+
+def test_a_model_that_was_crossed_is_not_decoded_again_for_its_own_group(run: Run) -> None:
+    backend = translating()
+    asked = {"groups": ["cat", "nso"], "settings": SCORING}
+    prune(run, backend, [0.9], ["specificity"], **asked, cross=True)  # type: ignore[arg-type]
+    assert len(backend.calls) == 2 + 4
+    prune(run, backend, [0.9], ["random"], **asked, cross=True, resume=True)  # type: ignore[arg-type]
+    assert len(backend.calls) == 2 + 4
+    assert len(run.read_table("pruning-cross.csv")) == 2 * (2 + 4 * 2)
 
 
 # the loss, other tasks

@@ -102,6 +102,7 @@ def test_what_translating_needs_is_noted_once_it_is_needed_and_then_kept_to(run:
     ("name", "settings"),
     [
         ("protect", replace(SCORING, protect=0.05)),
+        ("protect_among", replace(SCORING, protect_among="all")),
         ("split", replace(SCORING, split="valid")),
         ("decoding.beam", replace(SCORING, decoding=Decoding(beam=1))),
         ("decoding.max_sentences", replace(SCORING, decoding=Decoding(max_sentences=3))),

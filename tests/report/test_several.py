@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sensikit.figures.words import joined
 from sensikit.files import read_json, write_text
 from sensikit.pruning.ledger import record
 from sensikit.pruning.sweep import cell_signature
@@ -24,6 +25,9 @@ from tests.support.stored import sealed
 from tests.support.watched import QUICK, SCORING, Watched, signature_of
 
 # what is missing
+
+MORE = ["matched", "matched-reverse", "matched-random", "fisher", "wanda"]
+"""Orders that no synthetic run was pruned in."""
 
 
 def absent(*paths: Path, compare: bool = False) -> dict[str, str]:
@@ -68,7 +72,8 @@ def test_a_sweep_goes_on_with_the_options_that_it_was_begun_with(tmp_path: Path)
     record(run / "pruning", "sensikit demo")
     record(run / "pruning", begun)
     found, again = absent(run), f"sensikit prune {run} --tokenizer 13a --beam 2"
-    assert found["Pruning curves in the orders fisher and wanda"] == f"{again} --order fisher,wanda --resume"
+    more = f"{again} --order {','.join(MORE)} --ratios 0,0.1,0.3,0.5,0.7,0.9 --resume"
+    assert found[f"Pruning curves in the orders {joined(MORE)}"] == more
     crossed = found["What pruning for one group does to the others"]
     assert crossed == f"{again} --cross --ratios 0.3,0.6 --resume"
     (subject,) = inputs.gather([run]).subjects
@@ -97,7 +102,7 @@ def test_a_single_language_has_no_pairs_to_be_missing(tmp_path: Path) -> None:
 
 def test_nothing_is_missing_from_a_run_that_has_everything_but_what_other_directories_hold(reported: Path) -> None:
     assert list(absent(reported)) == [
-        "Pruning curves in the orders fisher and wanda",
+        f"Pruning curves in the orders {joined(MORE)}",
         "Translation quality on whole test sets, with intervals and paired tests",
     ]
 
@@ -110,8 +115,9 @@ def test_orders_languages_and_points_that_were_not_decoded_are_listed(tmp_path: 
     write_text(run / "pruning.csv", frame.to_csv(index=False))
     sealed(run)
     found, resume = absent(run), f"sensikit prune {run} --resume"
-    others = f"sensikit prune {run} --order reverse,fisher,wanda,random --resume"
-    assert found["Pruning curves in the orders reverse, fisher, wanda and random"] == others
+    absent_orders = [*MORE[:3], "reverse", *MORE[3:], "random"]
+    others = f"sensikit prune {run} --order {','.join(absent_orders)} --ratios 0,0.1,0.3,0.5,0.7,0.9 --resume"
+    assert found[f"Pruning curves in the orders {joined(absent_orders)}"] == others
     assert found["Pruning curves for nob"] == resume
     assert found["1 point of the pruning curves, left out because not every language was scored there"] == resume
 

@@ -67,7 +67,7 @@ def test_scaling_the_loss_and_sigma_together_leaves_pcc_specificity_and_the_orde
         masks = []
         for each in (run, scaled):
             plan = pruning_plan(each, module, Order(name, "cat"), [0.5])
-            masks.append(np.concatenate([inside for _, _, inside in chosen(each, module, plan, 0.5)]))
+            masks.append(plan.mask(0.5))
         assert np.array_equal(*masks)
 
 
@@ -100,7 +100,7 @@ def test_permuting_the_parameters_permutes_the_result(straight: Path, tmp_path: 
 
     def pruned_by_name(which: Run, module: torch.nn.Module) -> dict[str, np.ndarray]:
         plan = pruning_plan(which, module, Order("specificity", "cat"), [0.5])
-        return {p.name: inside for p, _, inside in chosen(which, module, plan, 0.5)}
+        return {p.name: inside for p, inside in chosen(which, plan, 0.5)}
 
     one, two = pruned_by_name(run, Watched().module), pruned_by_name(permuted, backend.module)
     assert all(np.array_equal(one[name], two[name]) for name in one)

@@ -78,6 +78,7 @@ def obvious_mask(run: Run, module: nn.Module, order: Order, ratio: float) -> np.
     own, rest = (prunable_part(run, handmade.flat(run, name)) for name in ("cat", "cat.rest"))
     named = dict(module.named_parameters())
     weights = np.concatenate([named[p.name].detach().numpy().ravel() for p in run.parameters if p.prunable])
+    every = handmade.flat(run, "cat") if order.among == "all" else own
     sigma = run.manifest["sets"]["mt/cat.rest"]["sigma"]
     wide = rest.astype(np.float64)
     score = (own.astype(np.float64) - wide) / (wide + sigma)
@@ -88,11 +89,21 @@ def obvious_mask(run: Run, module: nn.Module, order: Order, ratio: float) -> np.
         "magnitude": np.abs(weights),
         "random": random_keys(order.seed or 0, 0, len(own)),
         **{name: prunable_part(run, flat_of(run, f"{name}-mt")) for name in STORED},
-    }[order.name]
-    safe = set(np.argsort(-own, kind="stable")[: math.floor(order.protect * len(own) + 1e-9)].tolist())
-    left = [i for i in np.argsort(by, kind="stable").tolist() if i not in safe]
-    mask = np.zeros(len(own), dtype=bool)
-    mask[left[: min(round(ratio * len(own)), len(left))]] = True
+    }
+    spared = np.zeros(len(every), dtype=bool)
+    spared[np.argsort(-every, kind="stable")[: math.floor(order.protect * len(every) + 1e-9)]] = True
+    safe = prunable_part(run, spared) if order.among == "all" else spared
+    left, mask = int((~safe).sum()), np.zeros(len(own), dtype=bool)
+    whole = ratio >= 1 - order.protect - 1e-9 and order.among == "prunable"
+    count = left if whole else min(round(ratio * len(own)), left)
+    if order.name.startswith("matched"):
+        within = by[{"matched": "specificity", "matched-reverse": "reverse", "matched-random": "random"}[order.name]]
+        strata = np.array_split(np.array([i for i in np.argsort(own, kind="stable") if not safe[i]], dtype=int), 100)
+        for place, stratum in enumerate(strata):
+            members = sorted(stratum, key=lambda i: (within[i], i))
+            mask[members[: count // 100 + (place < count % 100)]] = True
+    else:
+        mask[[i for i in np.argsort(by[order.name], kind="stable") if not safe[i]][:count]] = True
     return mask
 
 
@@ -100,8 +111,8 @@ def flat_of(run: Run, task: str) -> np.ndarray:
     return np.concatenate([block[0] for block in run.stream([run.vector(task, "cat")])])
 
 
-def mask_of(run: Run, module: nn.Module, plan: Plan, ratio: float) -> np.ndarray:
-    return np.concatenate([inside for _, _, inside in chosen(run, module, plan, ratio)])
+def mask_of(run: Run, plan: Plan, ratio: float) -> np.ndarray:
+    return np.concatenate([inside.ravel() for _, inside in chosen(run, plan, ratio)])
 
 
 def applied_mask(run: Run, module: nn.Module, plan: Plan, ratio: float) -> np.ndarray:

@@ -26,7 +26,7 @@ from sensikit.corpus.building import build
 from sensikit.errors import OptionError, SensikitError
 from sensikit.parameters import registry
 from sensikit.pruning.export import convert
-from sensikit.pruning.masks import Order, chosen, prunable_of, pruned, pruning_plan
+from sensikit.pruning.masks import Order, prunable_of, pruned, pruning_plan
 from sensikit.run import Run
 from sensikit.settings import Decoding
 from tests.conftest import sentences
@@ -349,7 +349,7 @@ def test_both_backends_measure_the_same_and_prune_the_same(
         with pruned(run, opened.module, plan, 0.5):
             said[-1].append(task.translate("cat", "test", Decoding()).hypotheses)
         plan = pruning_plan(run, opened.module, Order("specificity", "cat"), [0.5])
-        masks.append(np.concatenate([inside for *_, inside in chosen(run, opened.module, plan, 0.5)]))
+        masks.append(plan.mask(0.5))
     assert said[0] == said[1]
     # biases of keys cancel in the softmax: their S is nothing but rounding, and so is their D; a few lie at the cut
     sensitivity = np.concatenate([each[0] for each in one.stream([one.vector("mt", "cat")], prunable_of(one))])
