@@ -15,8 +15,6 @@ tables                     by name: the SHA-256 of each; of two while one takes 
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -33,9 +31,10 @@ from safetensors.torch import save_file
 from sensikit.errors import DamagedError, RunError
 from sensikit.files import safe_name
 from sensikit.folder import Folder
-from sensikit.parameters import Parameter, listed
+from sensikit.parameters import FLOAT, Parameter, listed
 from sensikit.settings import TASKS
 from sensikit.tables import Schema
+from sensikit.vectors import Vector
 
 _FIELDS = {
     "version": str, "versions": dict, "direction": str, "provenance": dict, "groups": dict, "parameters": list,
@@ -47,8 +46,8 @@ _PROVENANCE = {
 }  # fmt: skip
 
 
-CHUNK = 1 << 18
-"""Scalars of one vector that are read at a time."""
+CHUNK = 1 << 16
+"""Scalars of one vector that are read at a time: what is computed of them stays in a processor's cache."""
 
 BLOCK_KEY = "blocks"
 
@@ -226,14 +225,16 @@ class Run(Folder):
         """
         chosen = self.parameters if parameters is None else parameters
         with ExitStack() as stack:
-            files = [stack.enter_context(self._open(path)) for path in vectors]
+            for path in vectors:
+                self._open(path)  # whole, and of the hash that was noted
+            files = [stack.enter_context(Vector(path)) for path in vectors]
             for parameter in chosen:
-                slices = [_slice(file, path, parameter) for file, path in zip(files, vectors, strict=True)]
-                offset = 0
-                for place in _places(parameter.shape):
-                    block = np.stack([np.asarray(whole[place]).reshape(-1) for whole in slices])
+                starts = [file.start(parameter) for file in files]
+                for offset in range(0, parameter.numel, CHUNK):
+                    block = np.empty((len(files), min(CHUNK, parameter.numel - offset)), dtype=np.float32)
+                    for file, start, row in zip(files, starts, block, strict=True):
+                        file.read(start + FLOAT * offset, row)
                     yield (parameter, offset), block
-                    offset += block.shape[1]
 
     def block_reader(self, task: str, name: str) -> Callable[[int, int], np.ndarray]:
         """Return a function (start, stop) → block means of those sampled parameters, (G, stop - start) float32.
@@ -322,32 +323,8 @@ def save_vector(vector: Mapping[str, torch.Tensor], path: Path, metadata: dict[s
     save_file(dict(vector), path, metadata)
 
 
-def _places(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
-    """Yield indices that take a tensor apart in flat order, at most CHUNK elements at a time."""
-    if 0 in shape:
-        return
-    axis = len(shape)
-    while axis and math.prod(shape[axis - 1 :]) <= CHUNK:
-        axis -= 1
-    if axis == 0:
-        yield (...,)
-        return
-    # along the last axis before it is small enough, some at a time
-    step = CHUNK // math.prod(shape[axis:])
-    for before in itertools.product(*map(range, shape[: axis - 1])):
-        for start in range(0, shape[axis - 1], step):
-            yield (*before, slice(start, min(start + step, shape[axis - 1])))
-
-
 def _tensor(file: Any, path: Path, name: str) -> Any:
     try:
         return file.get_slice(name)
     except SafetensorError as error:
         raise RunError(path, f"lacks {name}", "it belongs to another model; analyze again") from error
-
-
-def _slice(file: Any, path: Path, parameter: Parameter) -> Any:
-    found = _tensor(file, path, parameter.name)
-    if tuple(found.get_shape()) != parameter.shape:
-        raise RunError(path, f"holds {parameter.name} in another shape", "it belongs to another model; analyze again")
-    return found

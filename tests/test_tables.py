@@ -75,6 +75,13 @@ def test_a_group_alone_makes_no_table_of_pairs(tmp_path: Path) -> None:
     assert set(run.read_table(TABLES["balance.csv"])["group"]) == {"cat", MIXED}
 
 
+def test_tables_that_share_a_measurement_are_as_each_alone(run: Run) -> None:
+    run.write_set("mt", MIXED, {"": handmade.shaped(run.parameters, handmade.flat(run, "nob"))}, {})
+    write_results(run)
+    for schema, make in BY_TASK.items():
+        assert (run.path / schema.name).read_text() == make(run, "mt")[schema.columns].to_csv(index=False)
+
+
 def test_no_task_in_common_is_an_empty_table(tmp_path: Path) -> None:
     table = similarity_table(handmade.run(tmp_path / "run", {"cat": [3, 1], "nob": [1, 1]}))
     assert table.empty

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
 import pandas as pd
 
 from sensikit.parameters import Parameter
-from sensikit.run import Run, rest_of
-from sensikit.statistics.specificity import sigma_of, specificities, specificity
-from sensikit.statistics.streaming import Float, Moments, quantiles
+from sensikit.run import Run
+from sensikit.statistics.specificity import Scores, scores_of
+from sensikit.statistics.streaming import Moments
 from sensikit.tables import PAIR, Schema
 
 ALL = "all"
@@ -35,9 +34,6 @@ WITHIN = Schema(
     empty=("layer", "pcc"),
     groups=PAIR,
 )  # fmt: skip
-
-HELD = 1 << 22
-"""Up to so many scores, a median is taken in memory; beyond, by selection."""
 
 _CROSS = re.compile(r"encoder_attn|EncDecAttention|cross_?attn|crossattention", re.IGNORECASE)
 _PROJECTIONS = {"q": "q", "k": "k", "v": "v", "out": "out", "o": "out", "query": "q", "key": "k", "value": "v"}
@@ -73,7 +69,7 @@ def parts(run: Run) -> dict[tuple[str, str, str], list[Parameter]]:
     return found
 
 
-def component_table(run: Run, task: str = "mt") -> pd.DataFrame:
+def component_table(run: Run, task: str = "mt", scores: Sequence[Scores] = ()) -> pd.DataFrame:
     """Return components.csv: the sensitivity and specificity of each group in each part of the model (see `parts`).
 
     `sensitivity_mean` is the mean of S(θ,B_l) over the part's parameters, in nats, `sensitivity_share` the part's share
@@ -82,20 +78,19 @@ def component_table(run: Run, task: str = "mt") -> pd.DataFrame:
     Args:
         run: with S(θ,B_l) and S(θ,B_-l) of its groups.
         task: mt, denoise or lm.
+        scores: as `scores_of` returned them for these parts, where they are there already.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
     members_of = parts(run)
     rows = []
-    for group in run.groups(task):
-        sums = _sums(run, task, group)
-        whole = sums["sensitivity"].sum()
+    for of in scores or scores_of(run, task, members_of):
+        whole = of.total(of.sums)[1]
         for key, members in members_of.items():
-            count, own, score, positive = sums.loc[[parameter.name for parameter in members]].sum()
-            median = _median(partial(specificities, run, task, group, members), int(count))
-            share = own / whole if whole else np.nan
-            rows.append((task, group, *key, int(count), own / count, share, score / count, median, positive / count))
+            count, own, score, positive, *_ = of.total(parameter.name for parameter in members)
+            share, median = own / whole if whole else np.nan, of.medians[key]
+            rows.append((task, of.group, *key, int(count), own / count, share, score / count, median, positive / count))
     return COMPONENTS.frame(rows)
 
 
@@ -127,19 +122,3 @@ def component_correlation_table(run: Run, task: str = "mt") -> pd.DataFrame:
                 for (a, first), (b, second) in permutations(enumerate(groups), 2)
             ]
     return WITHIN.frame(rows)
-
-
-def _sums(run: Run, task: str, group: str) -> pd.DataFrame:
-    """Return for each tensor, by name, its parameters, the sums of S and of D over them, and how many have D > 0."""
-    names = [parameter.name for parameter in run.parameters]
-    columns = ["parameters", "sensitivity", "specificity", "positive"]
-    sums = {name: np.zeros(len(columns)) for name in names}
-    sigma = sigma_of(run, group, task)
-    for (parameter, _), (own, rest) in run.chunks([run.vector(task, group), run.vector(task, rest_of(group))]):
-        score = specificity(own, rest, sigma)
-        sums[parameter.name] += (own.size, own.sum(dtype=np.float64), score.sum(), (score > 0).sum())
-    return pd.DataFrame.from_dict(sums, orient="index", columns=columns)
-
-
-def _median(stream: Callable[[], Iterator[Float]], count: int) -> float:
-    return quantiles(stream, count, [0.5])[0] if count > HELD else float(np.median(np.concatenate(list(stream()))))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pandas as pd
 
 from sensikit.progress import progress
 from sensikit.run import Run
-from sensikit.statistics.components import COMPONENTS, WITHIN, component_correlation_table, component_table
+from sensikit.statistics.components import COMPONENTS, WITHIN, component_correlation_table, component_table, parts
 from sensikit.statistics.convergence import CONVERGENCE, convergence_table
 from sensikit.statistics.correlation import CORRELATION, SIMILARITY, correlation_table, similarity_table
-from sensikit.statistics.specificity import OVERLAP, SPECIFICITY, overlap_table, specificity_table
-from sensikit.statistics.spread import BALANCE, DISTRIBUTION, balance_table, distribution_table
+from sensikit.statistics.specificity import OVERLAP, SPECIFICITY, overlap_table, scores_of, specificity_table
+from sensikit.statistics.spread import BALANCE, DISTRIBUTION, balance_table, distribution_table, spreads_of
 from sensikit.tables import Schema
 
-BY_TASK: dict[Schema, Callable[[Run, str], pd.DataFrame]] = {
+BY_TASK: dict[Schema, Callable[..., pd.DataFrame]] = {
     CORRELATION: correlation_table,
     SPECIFICITY: specificity_table,
     COMPONENTS: component_table,
@@ -27,6 +28,12 @@ BY_TASK: dict[Schema, Callable[[Run, str], pd.DataFrame]] = {
 }
 """Tables with a column `task`: (run, task) → the rows of that task."""
 
+SHARED: list[tuple[Callable[[Run, str], Any], tuple[Schema, ...]]] = [
+    (lambda run, task: scores_of(run, task, parts(run)), (SPECIFICITY, COMPONENTS, OVERLAP)),
+    (spreads_of, (BALANCE, DISTRIBUTION)),
+]
+"""What is measured once for several of these tables, which take it as a third argument: (run, task) → that."""
+
 OF_BOTH_TASKS: dict[Schema, Callable[[Run], pd.DataFrame]] = {SIMILARITY: similarity_table}
 """Tables that compare the tasks, which only a run that holds both has: (run) → table."""
 
@@ -36,11 +43,17 @@ def write_results(run: Run) -> None:
     tasks = [task for task in run.tasks if run.complete(task)]
     both = OF_BOTH_TASKS if len(tasks) > 1 else {}
     with progress(len(BY_TASK) + len(both), "tables", "tables") as bar:
+        measured = {task: _measured(run, task) for task in tasks}
         for schema, make in BY_TASK.items():
-            table = pd.concat([make(run, task) for task in tasks], ignore_index=True)
+            table = pd.concat([make(run, task, *measured[task].get(schema, ())) for task in tasks], ignore_index=True)
             if len(table):  # of a single group there is no pair
                 run.write_table(schema, table)
             bar.advance()
         for schema, compare in both.items():
             run.write_table(schema, compare(run))
             bar.advance()
+
+
+def _measured(run: Run, task: str) -> Mapping[Schema, tuple[Any]]:
+    """Return what the tables of a task share, by the schema of each."""
+    return {schema: found for measure, schemas in SHARED for found in [(measure(run, task),)] for schema in schemas}

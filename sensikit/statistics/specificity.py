@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from functools import partial
+import types
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,8 @@ from sensikit.errors import DamagedError
 from sensikit.parameters import Parameter
 from sensikit.run import Run, rest_of
 from sensikit.settings import SIGMA
-from sensikit.statistics.streaming import Float, Keys, Moments, keys, quantiles, selected, smallest
+from sensikit.statistics.ranks import Sorted, between, ranks_of
+from sensikit.statistics.streaming import Float
 from sensikit.tables import PAIR, Schema
 
 LEVELS = {"q01": 0.01, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "q99": 0.99}
@@ -53,11 +56,12 @@ def specificity(own: np.ndarray, rest: np.ndarray, sigma: float) -> Float:
         rest: S(θ,B_-l), the same shape and unit.
         sigma: σ > 0, in the same unit (see `sigma_for`).
     """
-    others, found = rest.astype(np.float64), own.astype(np.float64)
-    found -= others
+    # in place: memory that is asked for anew at every chunk costs more than the arithmetic
+    others = rest.astype(np.float64)
+    score = np.asarray(own - others)
     others += sigma
-    found /= others
-    return np.asarray(found)
+    score /= others
+    return np.asarray(score)
 
 
 def sigma_for(per_token: bool, tokens: float, sigma: float = SIGMA) -> float:
@@ -78,7 +82,90 @@ def sigma_for(per_token: bool, tokens: float, sigma: float = SIGMA) -> float:
     return sigma / tokens if per_token else sigma
 
 
-def specificity_table(run: Run, task: str = "mt") -> pd.DataFrame:
+@dataclass(frozen=True)
+class Scores:
+    """What the tables say of D(θ,l) of one group.
+
+    Attributes:
+        group: l.
+        sigma: σ.
+        sums: for each tensor, by name, (6,) float64: its parameters, the sums of S and of D over them, and how many
+            have D > 0, D = 0, and S_-l < 10σ.
+        quantiles: of D, at `LEVELS`.
+        medians: of D in each part of the model that was asked for.
+        tops: where D is cut for each share: all above this, and of those equal to it the first so many.
+    """
+
+    group: str
+    sigma: float
+    sums: dict[str, Float]
+    quantiles: list[float]
+    medians: dict[Any, float]
+    tops: list[tuple[float, int]]
+
+    def total(self, names: Iterable[str]) -> Float:
+        """Return the sums over some tensors, (6,)."""
+        return np.asarray(np.sum([self.sums[name] for name in names], axis=0))
+
+
+def scores_of(
+    run: Run,
+    task: str = "mt",
+    parts: Mapping[Any, Collection[Parameter]] = types.MappingProxyType({}),
+    shares: Sequence[float] = SHARES,
+) -> list[Scores]:
+    """Return what the tables say of D(θ,l) of each group: S(θ,B_l) and S(θ,B_-l) are read, and D is sorted, once.
+
+    Args:
+        run: with S(θ,B_l) and S(θ,B_-l) of its groups.
+        task: mt, denoise or lm.
+        parts: tensors whose median is wanted, under any key.
+        shares: of the parameters, those with the largest D, whose cut is wanted.
+
+    Raises:
+        RunError: if a vector is missing, damaged, or of another model.
+    """
+    return [_scores(run, task, group, parts, shares) for group in run.groups(task)]
+
+
+def _scores(
+    run: Run, task: str, group: str, parts: Mapping[Any, Collection[Parameter]], shares: Sequence[float]
+) -> Scores:
+    names = [parameter.name for parameter in run.parameters]
+    sums = {name: np.zeros(6) for name in names}
+    sigma = sigma_of(run, group, task)
+    runs = Sorted(lambda: ((parameter.name, score) for parameter, _, _, score in specificities(run, task, group)))
+    for parameter, own, rest, score in specificities(run, task, group):
+        ordered = runs.add(parameter.name, score)
+        negative, up = (int(ordered.searchsorted(0.0, side)) for side in ("left", "right"))
+        small = np.count_nonzero(rest < 10 * sigma)
+        total = own.sum(dtype=np.float64), score.sum()
+        sums[parameter.name] += np.array((own.size, *total, own.size - up, up - negative, small))
+    sizes = [math.floor(share * runs.count) for share in shares]
+    members = {key: [parameter.name for parameter in of] for key, of in parts.items()}
+    counts = {key: sum(parameter.numel for parameter in of) for key, of in parts.items()}
+    levels = list(LEVELS.values())
+    quantiles, edges, *middles = runs.places(
+        [
+            (names, ranks_of(runs.count, levels)),
+            (names, [runs.count - max(size, 1) for size in sizes]),
+            *((members[key], [(count - 1) // 2, count // 2]) for key, count in counts.items()),
+        ]
+    )
+    return Scores(
+        group,
+        sigma,
+        sums,
+        between([place.value for place in quantiles], runs.count, levels),
+        {key: (low.value + high.value) / 2 for key, (low, high) in zip(counts, middles, strict=True)},
+        [
+            (edge.value, size - (runs.count - edge.below - edge.equal)) if size else (math.inf, 0)
+            for edge, size in zip(edges, sizes, strict=True)
+        ],
+    )
+
+
+def specificity_table(run: Run, task: str = "mt", scores: Sequence[Scores] = ()) -> pd.DataFrame:
     """Return specificity.csv: statistics of D(θ,l) (Eq. 4) over the parameters, for each group.
 
     `mean` and the quantiles of `LEVELS`; `share_positive`, the share of the parameters with D > 0;
@@ -92,38 +179,31 @@ def specificity_table(run: Run, task: str = "mt") -> pd.DataFrame:
     Args:
         run: with S(θ,B_l) and S(θ,B_-l) of its groups.
         task: mt, denoise or lm.
+        scores: as `scores_of` returned them, where they are there already.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
     rows = []
-    for group in run.groups(task):
-        sigma = sigma_of(run, group, task)
-        vectors = [run.vector(task, group), run.vector(task, rest_of(group))]
-        moments, small, zero, positive = Moments.zero(1), 0, 0, 0
-        for own, rest in run.stream(vectors):
-            score = specificity(own, rest, sigma)
-            moments.add(score[None])
-            small += int((rest < 10 * sigma).sum())
-            zero += int((score == 0).sum())
-            positive += int((score > 0).sum())
-        scores = partial(specificities, run, task, group)
+    for of in scores or scores_of(run, task):
+        count, _, score, positive, zero, small = of.total(of.sums)
         facts = {
-            "sigma": sigma,
-            "share_small_denominator": small / moments.count,
-            "share_ties_at_zero": zero / moments.count,
-            "share_positive": positive / moments.count,
-            "mean": float(moments.mean[0]),
-            **dict(zip(LEVELS, quantiles(scores, moments.count, list(LEVELS.values())), strict=True)),
+            "sigma": of.sigma,
+            "share_small_denominator": small / count,
+            "share_ties_at_zero": zero / count,
+            "share_positive": positive / count,
+            "mean": score / count,
+            **dict(zip(LEVELS, of.quantiles, strict=True)),
         }
-        rows += [(task, group, statistic, value) for statistic, value in facts.items()]
+        rows += [(task, of.group, statistic, value) for statistic, value in facts.items()]
     return SPECIFICITY.frame(rows)
 
 
-def specificities(run: Run, task: str, group: str, parameters: Sequence[Parameter] | None = None) -> Iterator[Float]:
-    """Yield D(θ,l) of a group (Eq. 4), chunk by chunk in flat order: of all parameters, or of some."""
+def specificities(run: Run, task: str, group: str) -> Iterator[tuple[Parameter, np.ndarray, np.ndarray, Float]]:
+    """Yield (parameter, S(θ,B_l), S(θ,B_-l), D(θ,l)) of a group (Eq. 4), chunk by chunk in flat order."""
     sigma, vectors = sigma_of(run, group, task), [run.vector(task, group), run.vector(task, rest_of(group))]
-    return (specificity(own, rest, sigma) for own, rest in run.stream(vectors, parameters))
+    for (parameter, _), (own, rest) in run.chunks(vectors):
+        yield parameter, own, rest, specificity(own, rest, sigma)
 
 
 def sigma_of(run: Run, group: str, task: str = "mt") -> float:
@@ -140,7 +220,9 @@ def sigma_of(run: Run, group: str, task: str = "mt") -> float:
     return float(noted["sigma"])
 
 
-def overlap_table(run: Run, task: str = "mt", shares: Sequence[float] = SHARES) -> pd.DataFrame:
+def overlap_table(
+    run: Run, task: str = "mt", scores: Sequence[Scores] = (), shares: Sequence[float] = SHARES
+) -> pd.DataFrame:
     """Return overlap.csv: the Jaccard overlap |A ∩ B| / |A ∪ B| of every ordered pair of different groups.
 
     A and B are the ⌊share·P⌋ parameters with the largest D of each group, ties by index. `expected` is the overlap of
@@ -149,6 +231,7 @@ def overlap_table(run: Run, task: str = "mt", shares: Sequence[float] = SHARES) 
     Args:
         run: with S(θ,B_l) and S(θ,B_-l) of its groups.
         task: mt, denoise or lm.
+        scores: as `scores_of` returned them for these shares, where they are there already.
         shares: of the parameters.
 
     Raises:
@@ -156,31 +239,36 @@ def overlap_table(run: Run, task: str = "mt", shares: Sequence[float] = SHARES) 
     """
     groups = run.groups(task)
     count = sum(parameter.numel for parameter in run.parameters)
-    sizes = [int(share * count) for share in shares]
     common = np.zeros((len(shares), len(groups), len(groups)))
-    for masks in zip(*(_tops(run, task, group, sizes) for group in groups), strict=True):
-        inside = np.stack(masks, axis=1).astype(np.float64)
-        common += inside @ inside.transpose(0, 2, 1)
+    found = scores or scores_of(run, task, shares=shares)
+    for masks in zip(*(_tops(run, task, of) for of in found), strict=True):
+        words = np.stack(masks, axis=1)
+        common += np.bitwise_count(words[:, :, None] & words[:, None]).sum(axis=-1)
     rows = []
-    for share, size, of_size in zip(shares, sizes, common, strict=True):
+    for share, of_share in zip(shares, common, strict=True):
+        size = math.floor(share * count)
         expected = _jaccard(size * size / count, size)
         rows += [
-            (task, share, first, second, _jaccard(of_size[a, b], size), expected)
+            (task, share, first, second, _jaccard(of_share[a, b], size), expected)
             for (a, first), (b, second) in itertools.permutations(enumerate(groups), 2)
         ]
     return OVERLAP.frame(rows)
 
 
-def _tops(run: Run, task: str, group: str, sizes: Sequence[int]) -> Iterator[NDArray[np.bool_]]:
-    """Yield, chunk by chunk, which parameters are among the `sizes` largest of D: (len(sizes), n) bool."""
-
-    def scores() -> Iterator[Keys]:
-        # the largest D is the smallest key
-        return (keys(-score) for score in specificities(run, task, group))
-
-    cuts = smallest(scores, sizes)
-    streams = itertools.tee(scores(), len(sizes))
-    return map(np.stack, zip(*(selected(each, cut) for each, cut in zip(streams, cuts, strict=True)), strict=True))
+def _tops(run: Run, task: str, scores: Scores) -> Iterator[NDArray[np.uint64]]:
+    """Yield, chunk by chunk, which parameters are among the largest of D for each share: (shares, n/64), a bit each."""
+    left = [ties for _, ties in scores.tops]
+    for *_, score in specificities(run, task, scores.group):
+        masks = [score > edge for edge, _ in scores.tops]
+        for number, (edge, _) in enumerate(scores.tops):
+            if left[number]:
+                ties = np.flatnonzero(score == edge)[: left[number]]
+                masks[number][ties] = True
+                left[number] -= len(ties)
+        bits = np.zeros((len(masks), -(-len(masks[0]) // 64) * 8), dtype=np.uint8)
+        for row, mask in zip(bits, masks, strict=True):
+            row[: -(-len(mask) // 8)] = np.packbits(mask)
+        yield bits.view(np.uint64)
 
 
 def _jaccard(common: float, size: int) -> float:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sensikit.run import MIXED, Run
+from sensikit.statistics.ranks import ALL, Sorted, between, ranks_of
 from sensikit.statistics.specificity import LEVELS
-from sensikit.statistics.streaming import Moments, order_statistics, quantiles
+from sensikit.statistics.streaming import Float
 from sensikit.tables import Schema
 
 TOP = 0.1
@@ -33,10 +36,79 @@ DISTRIBUTION = Schema(
     numbers=("low", "high", "count"),
 )  # fmt: skip
 
-Values = Callable[[], Iterator[np.ndarray]]
+
+@dataclass(frozen=True)
+class Spread:
+    """What the tables say of S of one set of batches.
+
+    Attributes:
+        name: of the set.
+        balance: the statistics of balance.csv, by name.
+        edges: of the bins of S without its top 1 %, (BINS + 1,), nats.
+        counts: in each bin, (BINS,).
+    """
+
+    name: str
+    balance: dict[str, float]
+    edges: Float
+    counts: NDArray[np.int64]
 
 
-def balance_table(run: Run, task: str = "mt") -> pd.DataFrame:
+def spreads_of(run: Run, task: str = "mt") -> list[Spread]:
+    """Return what the tables say of S of each group, and of S(θ,B) where it is measured: S is read and sorted once.
+
+    Args:
+        run: with S of its groups.
+        task: mt, denoise or lm.
+
+    Raises:
+        RunError: if a vector is missing, damaged, or of another model.
+    """
+    measured = run.groups(task) + [MIXED] * (f"{task}/{MIXED}" in run.manifest["sets"])
+    return [_spread_of(run, task, name) for name in measured]
+
+
+def _spread_of(run: Run, task: str, name: str) -> Spread:
+    runs = Sorted(lambda: ((ALL, block[0]) for block in run.stream([run.vector(task, name)]))).read()
+    levels, count = list(LEVELS.values()), runs.count
+    below_top, kept = sizes = [count - int(share * count) for share in (TOP, REMOVED)]
+    ((*places, top_edge, edge),) = runs.places([([ALL], [*ranks_of(count, levels), below_top - 1, kept - 1])])
+    quantiles = dict(zip(LEVELS, between([place.value for place in places], count, levels), strict=True))
+    edges, below = np.linspace(0, edge.value, BINS + 1), np.zeros(BINS, dtype=np.int64)
+    # how many are below both edges, between them, and above, their sums of S − median, and of its square
+    centre, sums, zero = np.float64(quantiles["median"]), np.zeros((3, 3)), 0
+    for _, ordered in runs.runs():
+        shifted = ordered - centre
+        first, second = ordered.searchsorted(np.array([top_edge.value, edge.value], dtype=ordered.dtype))
+        for total, layer in zip(sums, (shifted[:first], shifted[first:second], shifted[second:]), strict=True):
+            total += np.array((len(layer), layer.sum(), layer @ layer))
+        below += ordered.searchsorted(edges[:-1])
+        zero += int(np.ptp([ordered.searchsorted(np.float32(0), side) for side in ("left", "right")]))
+    lower, middle, whole = np.cumsum(sums, axis=0)
+    for total, size, place in zip((lower, middle), sizes, (top_edge, edge), strict=True):
+        # of those equal to the edge, as many as are within
+        total += (size - total[0]) * (place.value - centre) ** np.arange(3)
+    (mean, std, cv), (kept_mean, kept_std, kept_cv) = (_moments(centre, *total) for total in (whole, middle))
+    total, rest = (centre * size + shifted for size, shifted, _ in (whole, lower))
+    balance = {
+        "mean": mean, "std": std, "cv": cv,
+        "share_top10": (total - rest) / total if below_top < count and total else np.nan,
+        "mean_below_top1": kept_mean, "std_below_top1": kept_std, "cv_below_top1": kept_cv,
+        "zero_share": zero / count,
+        **quantiles,
+    }  # fmt: skip
+    # some of those equal to the largest may belong to the top
+    return Spread(name, balance, edges, np.diff(below, append=kept))
+
+
+def _moments(centre: float, count: float, total: float, squares: float) -> tuple[float, float, float]:
+    """Return the mean, the standard deviation of the population, and its ratio to the mean."""
+    shifted = total / count
+    mean, std = float(centre + shifted), float(np.sqrt(max(squares / count - shifted**2, 0.0)))
+    return mean, std, std / mean if mean else np.nan
+
+
+def balance_table(run: Run, task: str = "mt", spreads: Sequence[Spread] = ()) -> pd.DataFrame:
     """Return balance.csv: statistics of S(θ,B_l) over the parameters, for each group, and of S(θ,B), in nats.
 
     `mean`, `std` and the quantiles of `specificity.LEVELS`; `cv`, the standard deviation divided by the mean, which
@@ -51,32 +123,18 @@ def balance_table(run: Run, task: str = "mt") -> pd.DataFrame:
     Args:
         run: with S of its groups.
         task: mt, denoise or lm.
+        spreads: as `spreads_of` returned them, where they are there already.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
     rows = []
-    for group in _measured(run, task):
-        values = _values(run, task, group)
-        moments, zero = Moments.zero(1), 0
-        for chunk in values():
-            moments.add(chunk[None])
-            zero += int((chunk == 0).sum())
-        top = int(TOP * moments.count)
-        below_top, kept = _smallest(values, [moments.count - top, _kept(moments.count)])
-        total, rest = (float(each.mean[0]) * each.count for each in (moments, below_top))
-        facts = {
-            **dict(zip(("mean", "std", "cv"), _spread(moments), strict=True)),
-            "share_top10": (total - rest) / total if top and total else np.nan,
-            **dict(zip(("mean_below_top1", "std_below_top1", "cv_below_top1"), _spread(kept), strict=True)),
-            "zero_share": zero / moments.count,
-            **dict(zip(LEVELS, quantiles(values, moments.count, list(LEVELS.values())), strict=True)),
-        }
-        rows += [(task, group, statistic, value) for statistic, value in facts.items()]
+    for of in spreads or spreads_of(run, task):
+        rows += [(task, of.name, statistic, value) for statistic, value in of.balance.items()]
     return BALANCE.frame(rows)
 
 
-def distribution_table(run: Run, task: str = "mt") -> pd.DataFrame:
+def distribution_table(run: Run, task: str = "mt", spreads: Sequence[Spread] = ()) -> pd.DataFrame:
     """Return distribution.csv: the histogram of S(θ,B_l) of each group, and of S(θ,B), without its top 1 % (Figure 10).
 
     `count` parameters have S from `low` to below `high` (nats), in bins of equal width from 0 to the largest S that is
@@ -85,52 +143,13 @@ def distribution_table(run: Run, task: str = "mt") -> pd.DataFrame:
     Args:
         run: with S of its groups.
         task: mt, denoise or lm.
+        spreads: as `spreads_of` returned them, where they are there already.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
     rows = []
-    count = sum(parameter.numel for parameter in run.parameters)
-    for group in _measured(run, task):
-        values = _values(run, task, group)
-        (largest,) = order_statistics(values, [_kept(count) - 1])
-        if not largest:
-            continue
-        edges, counts = np.linspace(0, largest, BINS + 1), np.zeros(BINS, dtype=np.int64)
-        for chunk in values():
-            counts += np.histogram(chunk[chunk <= largest].astype(np.float64), bins=edges)[0]
-        # some of those equal to the largest may belong to the top
-        counts[-1] -= counts.sum() - _kept(count)
-        rows += [(task, group, *row) for row in zip(edges[:-1], edges[1:], counts, strict=True)]
+    for of in spreads or spreads_of(run, task):
+        if of.edges[-1]:
+            rows += [(task, of.name, *row) for row in zip(of.edges[:-1], of.edges[1:], of.counts, strict=True)]
     return DISTRIBUTION.frame(rows)
-
-
-def _measured(run: Run, task: str) -> list[str]:
-    """Return the groups, and last the set of all of them together, where it is measured."""
-    return run.groups(task) + [MIXED] * (f"{task}/{MIXED}" in run.manifest["sets"])
-
-
-def _values(run: Run, task: str, name: str) -> Values:
-    return lambda: (block[0] for block in run.stream([run.vector(task, name)]))
-
-
-def _kept(count: int) -> int:
-    return count - int(REMOVED * count)
-
-
-def _spread(moments: Moments) -> tuple[float, float, float]:
-    """Return the mean, the standard deviation of the population, and its ratio to the mean."""
-    mean, std = float(moments.mean[0]), float(np.sqrt(moments.products[0, 0] / moments.count))
-    return mean, std, std / mean if mean else np.nan
-
-
-def _smallest(values: Values, counts: Sequence[int]) -> list[Moments]:
-    """Return the moments of the k smallest values for each k of `counts`."""
-    edges = order_statistics(values, [count - 1 for count in counts])
-    found = [Moments.zero(1) for _ in counts]
-    for chunk in values():
-        for moments, edge in zip(found, edges, strict=True):
-            moments.add(chunk[None, chunk < edge])
-    for moments, edge, count in zip(found, edges, counts, strict=True):
-        moments.merge(Moments(count - moments.count, np.array([edge]), np.zeros((1, 1))))
-    return found

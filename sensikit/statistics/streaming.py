@@ -30,6 +30,12 @@ PIECE = 1 << 15
 LOOKED_UP = 20
 """Bits of a key by which most keys are told from a cut without looking at the rest."""
 
+CACHED = 1 << 18
+"""Values that are centred and multiplied at a time: about as many float64 as fit into a processor's cache."""
+
+LEAST = 1 << 10
+"""Values of each vector at a time, however many vectors there are."""
+
 CONSTANT = 32 * np.finfo(np.float64).eps
 """A vector whose standard deviation is at most this share of its mean is constant but for rounding."""
 
@@ -61,12 +67,12 @@ class Moments:
 
     def add(self, block: np.ndarray) -> None:
         """Merge a chunk in, (V, n)."""
-        if block.shape[1] == 0:
-            return
-        values = block.astype(np.float64)
-        mean = values.mean(axis=1)
-        centred = values - mean[:, None]
-        self.merge(Moments(values.shape[1], mean, centred @ centred.T))
+        step = max(LEAST, CACHED // len(block))
+        for start in range(0, block.shape[1], step):
+            values = block[:, start : start + step].astype(np.float64)
+            mean = values.sum(axis=1) / values.shape[1]
+            values -= mean[:, None]
+            self.merge(Moments(values.shape[1], mean, values @ values.T))
 
     def merge(self, other: Moments) -> None:
         """Merge the moments of other elements of the same vectors in."""

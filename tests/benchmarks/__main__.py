@@ -23,7 +23,7 @@ from sensikit.sensitivity.taylor import measure
 from sensikit.statistics import streaming
 from sensikit.statistics.correlation import SUBSETS
 from sensikit.statistics.streaming import Moments, keys, selected, smallest
-from tests.benchmarks import training
+from tests.benchmarks import tables, training
 from tests.benchmarks.models import batches, collate, loss_of, translator
 from tests.support import handmade
 from tests.support.stored import empty
@@ -175,6 +175,8 @@ if __name__ == "__main__":
             masks_held_against_streamed,
             correlation_against_numpy,
             memory_against_whole,
+            lambda: tables.main(1),
+            lambda: tables.main(10),
             training.main,
         ):
             benchmark()

@@ -134,6 +134,9 @@ def test_the_vectors_of_another_model_are_refused(run: Run) -> None:
     run.write_set("mt", "cat", {"": vector(0, other)}, {})
     with pytest.raises(RunError, match=f"^{path}: holds p0 in another shape; it belongs to another model"):
         list(run.stream([run.vector("mt", "nob"), path]))
+    run.write_set("mt", "cat", {"": {name: tensor.double() for name, tensor in vector(0).items()}}, {})
+    with pytest.raises(RunError, match=f"^{path}: holds p0 in another type; it belongs to another model"):
+        list(run.stream([path]))
     run.write_set("mt", "cat", {"": vector(0, PARAMETERS[:-1])}, {})
     with pytest.raises(RunError, match=f"^{path}: lacks linear.bias; it belongs to another model"):
         list(run.stream([run.vector("mt", "nob"), path]))

@@ -91,7 +91,7 @@ def test_every_cell_of_one_grain_holds_every_parameter_once(tmp_path: Path) -> N
 def test_table_is_the_obvious_computation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, chunk: int
 ) -> None:
-    monkeypatch.setattr("sensikit.statistics.components.HELD", held)
+    monkeypatch.setattr("sensikit.statistics.ranks.HELD", held)
     monkeypatch.setattr("sensikit.run.CHUNK", chunk)
     run, own, rest = made(tmp_path / "run")
     found = component_table(run).set_index(["group", "stack", "layer", "component"])

@@ -75,6 +75,7 @@ def test_permuting_the_parameters_permutes_specificity(own: np.ndarray, order: l
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 18])
 def test_table_equals_the_in_memory_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr("sensikit.run.CHUNK", chunk)
+    monkeypatch.setattr("sensikit.statistics.ranks.HELD", 1 << 30 if chunk == 7 else 0)
     own, rest = vectors(1, "nob", "cat"), vectors(2, "nob", "cat")
     rest["cat"][:4] = own["cat"][:4]
     sigma = {"nob": 1e-7, "cat": 3e-6}

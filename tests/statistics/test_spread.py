@@ -39,6 +39,7 @@ def test_balance_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize("chunk", [1, 5, 1 << 18])
 def test_table_equals_the_in_memory_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr("sensikit.run.CHUNK", chunk)
+    monkeypatch.setattr("sensikit.statistics.ranks.HELD", chunk)  # all, or nothing
     own = vectors(1)
     found = table(handmade.run(tmp_path / "run", own, shapes=SHAPES))
     for code, vector in own.items():
@@ -112,6 +113,7 @@ def test_below_the_top_is_without_the_largest_hundredth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     monkeypatch.setattr("sensikit.run.CHUNK", chunk)
+    monkeypatch.setattr("sensikit.statistics.ranks.HELD", chunk)  # all, or nothing
     run, values = long(tmp_path / "run")
     kept = np.sort(values)[:-3]  # 1 % of 351 is three and a half
     found = table(run).loc["cat"]
@@ -134,6 +136,7 @@ def test_distribution_is_the_histogram_of_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     monkeypatch.setattr("sensikit.run.CHUNK", chunk)
+    monkeypatch.setattr("sensikit.statistics.ranks.HELD", chunk)  # all, or nothing
     run, values = long(tmp_path / "run")
     kept = np.sort(values)[:-3]
     counts, edges = np.histogram(kept, bins=100, range=(0, kept.max()))
