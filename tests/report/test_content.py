@@ -326,8 +326,9 @@ def test_references_that_are_decoded_from_binaries_are_told_of_at_every_number(t
             write_text(
                 run / name, (run / name).read_text(encoding="utf-8").replace("P|protect", "P|refs:binarised|protect")
             )
+        sealed(run)
     scores = synthetic_tables.write_evaluation(tmp_path / "scores", FEW)
-    sealed(scores, signature="E|refs:binarised|v:1")
+    sealed(scores, notes=[DECODED])
     quality = [each for each in sections.quality(inputs.gather([scores])) if each.source == "tiers.csv"]
     assert all(DECODED in each.caption for each in quality if each.stem.startswith("bleu"))
 

@@ -11,6 +11,7 @@ from sensikit.report.page import report
 from tests.report.test_content import FIGURES, TABLES
 from tests.support import synthetic_run
 from tests.support.page import FEW, Page
+from tests.support.stored import sealed
 
 
 def test_the_page_needs_nothing_but_itself(reported: Path, reported_pair: Path) -> None:
@@ -67,9 +68,8 @@ def test_names_and_commands_are_text_and_never_markup(tmp_path: Path, vectors_al
 def test_control_signs_and_foreign_bytes_in_names_do_not_break_the_files(tmp_path: Path, vectors_alone: None) -> None:
     languages = {"cat": {**FEW["cat"], "name": "Cat\x1b[31m\x00a\u00a0lan"}, "fao": FEW["fao"]}
     run = synthetic_run.write_run(tmp_path / "run", languages, only=["pruning"], command="a\x07b")
-    write_text(
-        run / "pruning.csv", (run / "pruning.csv").read_text().replace("magnitude", "mag\x01").replace("|beam", "\x02|")
-    )
+    write_text(run / "pruning.csv", (run / "pruning.csv").read_text().replace("|beam", "\x02|"))
+    sealed(run)
     moved = os.fsdecode(os.fsencode(tmp_path) + b"/r\xffn\n")
     run.rename(moved)
     page = report([moved])

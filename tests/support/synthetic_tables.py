@@ -11,6 +11,7 @@ import pandas as pd
 
 from sensikit.evaluation import scoring
 from sensikit.evaluation.folder import Translated
+from sensikit.evaluation.resampling import identified, save_ids
 from sensikit.files import sha256, write_text
 from sensikit.languages import TIERS
 from sensikit.pruning.curves import TESTS
@@ -89,9 +90,12 @@ def write_evaluation(path: Path, languages: Languages, gain: float = 1.0, **chan
         write_text(path / name, csv_of(frame))
     manifest = evaluation_manifest(languages, **changes)
     texts = [f"hypotheses/{system}.{key}.txt" for system in manifest["systems"] for key in manifest["groups"]]
+    segments = f"segments/{save_ids(path / 'segments', identified([]))}"
+    manifest["files"] = {**manifest["files"], segments: {"sha256": sha256(path / segments)}}
     for name in (*texts, *(f"references/{key}.txt" for key in manifest["groups"])):
         write_text(path / name, "")
         noted = {"sha256": sha256(path / name), "sentences": 0, "truncated": 0, "from": "raw"}
+        noted |= {"segments": segments, "known_by": "eng"}
         manifest["files"] = {**manifest["files"], name: noted}
     return sealed(path, manifest)
 
