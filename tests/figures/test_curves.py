@@ -184,7 +184,7 @@ def test_a_single_run_finds_its_bands_under_whatever_name_they_have() -> None:
     bands = synthetic_tables.bands(points).assign(run="my run")
     assert curves.banded(points, bands)["low"].notna().all()
     tests = synthetic_tables.curve_tests(points).assign(run_a="my run", run_b="my run")
-    assert (curves.judged(points, tests.assign(p=1.0)) == "alike").sum() == 5
+    assert (curves.judged(points, tests.assign(p_holm=1.0)) == "alike").sum() == 5
 
 
 def test_marks_say_better_worse_or_not_told_apart_without_colour() -> None:
@@ -212,7 +212,7 @@ def test_of_a_loss_less_is_better() -> None:
     assert curves.verdicts(tests).set_index("ratio")["verdict"].to_dict() == {
         0.1: "alike", 0.3: "better", 0.5: "better", 0.7: "better", 0.9: "better",
     }  # fmt: skip
-    assert curves.verdicts(tests.assign(p=np.nan)).empty
+    assert curves.verdicts(tests.assign(p_holm=np.nan)).empty
 
 
 def test_orders_at_equal_sensitivity_have_a_figure_and_a_control_of_their_own() -> None:
@@ -221,7 +221,7 @@ def test_orders_at_equal_sensitivity_have_a_figure_and_a_control_of_their_own() 
     of_names = plain[plain["order"].isin(names)]
     frame = pd.concat([plain, of_names.assign(order=of_names["order"].map(names))])
     tests = synthetic_tables.curve_tests(curves.curve(plain), (0.1,))
-    tests = pd.concat([tests, tests.assign(order_a="matched-random", order_b="matched", p=0.9)])
+    tests = pd.concat([tests, tests.assign(order_a="matched-random", order_b="matched", p_holm=0.9)])
     both = [figures.pruning_curves(frame, tests=tests, matched=matched) for matched in (True, False)]
     assert [set(drawn.data["order"]) for drawn in both] == [set(names.values()), set(plain["order"]) - {"none"}]
     assert [marked(drawn.figure.axes[0]) for drawn in both] == [[0.1, 0.3, 0.5, 0.7, 0.9], [0.1]]
@@ -237,7 +237,7 @@ def test_a_test_between_runs_is_none_against_random() -> None:
     frame, _, tests = noisy(())
     between = tests[tests["run_a"] != tests["run_b"]]
     assert len(between) == 6
-    assert not curves.judged(curves.curve(frame), between.assign(p=1.0)).any()
+    assert not curves.judged(curves.curve(frame), between.assign(p_holm=1.0)).any()
 
 
 def test_without_a_random_order_no_mark_is_open() -> None:
