@@ -13,6 +13,7 @@ import torch
 from sensikit.errors import OptionError
 from sensikit.evaluation.metrics import evaluate, length_ratio, losses
 from sensikit.figures.curves import pruning_curves
+from sensikit.folder import SEAL
 from sensikit.pruning.ledger import Cell, cells
 from sensikit.pruning.masks import Order, pruned, pruning_plan
 from sensikit.pruning.scorers import measure_missing
@@ -196,7 +197,7 @@ def test_cells_of_one_mask_share_one_decoding_and_each_has_its_line(run: Run) ->
     )
     for metric, group in itertools.product(("bleu", "loss"), ("cat", "nso")):
         same = [line for line in lines if (line["metric"], line["group"]) == (metric, group)]
-        own = ("order", "seed", "hypotheses", "sums")
+        own = ("order", "seed", "hypotheses", "sums", SEAL)
         assert all({**line, **{key: same[0][key] for key in own}} == same[0] for line in same)
         assert [(run.path / line["sums"]).exists() for line in same] == [True] * 5
     line = next(line for line in lines if line["order"] == "reverse")
