@@ -32,6 +32,7 @@ from sensikit.evaluation.resampling import (
     resampled,
     swapped,
 )
+from sensikit.evaluation.scoring import compared
 from sensikit.files import sha256
 from sensikit.pruning.ledger import SEGMENTS, UNPRUNED, Ledger, Line
 from sensikit.run import Run
@@ -73,68 +74,128 @@ class Point:
 Curves = dict[str, dict[float, Point]]
 """By order and ratio."""
 
+Unit = list[Curves]
+"""The curves of the runs of a recipe, or of a run that stands alone."""
 
-def curve_bands(runs: Mapping[str, Run]) -> pd.DataFrame:
+
+def curve_bands(runs: Mapping[str, Run], recipes: Mapping[str, Sequence[str]] | None = None) -> pd.DataFrame:
     """Return the mean over groups of each order at each ratio, with its 95 % interval.
 
-    It is over test segments and, of the random order, over its seeds where there are several. `change_low` and
-    `change_high` bound what the mean has lost or won since ratio 0.
+    It is over test segments and, of the random order, over its seeds where there are several. Runs that are training
+    seeds of a recipe are averaged under its name, and the interval is of t over them and the segments (see `spread`);
+    the seeds of a random order are part of how they vary. `change_low` and `change_high` bound what the mean has lost
+    or won since ratio 0.
 
     Args:
         runs: by label, each with a sweep.
+        recipes: by name, the labels of the training seeds of it.
 
     Raises:
         RunError: if the ledger of a sweep or the sums of a cell are missing or damaged.
     """
     rows = [
-        (label, order, ratio, metric, point.mean.value, *point.mean.interval(), *change.interval())
-        for label, run in runs.items()
-        for metric, of_metric in curves(run).items()
-        for order, points in of_metric.items()
-        for ratio, point in points.items()
-        for change in (point.mean - points[0.0].mean,)
+        (label, order, ratio, metric, over.value, *over.interval(), *change.interval())
+        for label, (unit, _) in _units(runs, recipes or {}).items()
+        for metric, of_metric in unit.items()
+        for order in _orders(of_metric)
+        for ratio in _ratios(of_metric, order)
+        for over, change in (_over(of_metric, order, ratio),)
     ]
     return pd.DataFrame(rows, columns=BANDS)
 
 
-def curve_tests(runs: Mapping[str, Run]) -> pd.DataFrame:
+def _units(
+    runs: Mapping[str, Run], recipes: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[dict[str, Unit], dict[str, Any]]]:
+    """Return, by name, the curves of each recipe and of each other run by metric, and of what sweep they are.
+
+    Metrics in which the runs of a recipe were not swept alike have none: what is drawn there is not of one score.
+    """
+    found = {}
+    for name in compared(list(runs), recipes):
+        those = [runs[label] for label in recipes.get(name, [name])]
+        kinds = [_kinds(run) for run in those]
+        alike = {metric: kind for metric, kind in kinds[0].items() if all(each.get(metric) == kind for each in kinds)}
+        each = [curves(run) for run in those]
+        found[name] = {metric: [of[metric] for of in each] for metric in each[0] if metric in alike}, alike
+    return found
+
+
+def _orders(unit: Unit) -> list[str]:
+    return [order for order in unit[0] if all(order in of for of in unit)]
+
+
+def _ratios(unit: Unit, order: str) -> list[float]:
+    return [ratio for ratio in unit[0][order] if all(ratio in of[order] for of in unit)]
+
+
+def _over(unit: Unit, order: str, ratio: float) -> tuple[Sampled, Sampled]:
+    """Return the mean over the runs at a ratio, and what it has changed by since ratio 0."""
+    points = [(of[order][ratio].mean, of[order][0.0].mean) for of in unit]
+    return _averaged([point for point, _ in points]), _averaged([point - start for point, start in points])
+
+
+def _averaged(runs: Sequence[Sampled]) -> Sampled:
+    """Return the mean over training seeds; of a run that stands alone, what it is, seeds of random orders and all."""
+    return over_seeds(runs) if len(runs) > 1 else runs[0]
+
+
+def curve_tests(runs: Mapping[str, Run], recipes: Mapping[str, Sequence[str]] | None = None) -> pd.DataFrame:
     """Return b minus a at each ratio, in a metric and in what it has changed by since ratio 0 (`change`), tested.
 
     Within a run, b is the specificity order and a every other one, or b is matched and a another order at equal
-    sensitivity; between runs, a is the first and b every other one,
-    in each order that both have. Runs whose test sets, references, decoding or metric differ are not compared.
+    sensitivity; between runs, a is the first and b every other one, in each order that both have. Training seeds of a
+    recipe are one run under its name: within it, orders are compared in each seed and the differences are averaged.
+    Runs whose test sets, references, decoding or metric differ are not compared.
 
-    `p` is that of approximate randomisation or, where the random order has several seeds, of t over seeds and test
-    segments; `seeds_*` say how many. `p_holm` and `change_p_holm` are p after Holm over all tests of the metric; they
-    are missing under `FEWEST` test segments.
+    `p` is that of approximate randomisation or, of training seeds or a random order of several seeds, of t over seeds
+    and test segments; `seeds_*` say how many. Of one run against one, another training seed may say otherwise. `p_holm`
+    and `change_p_holm` are p after Holm over all tests of the metric; they are missing under `FEWEST` test segments.
 
     Args:
         runs: by label, each with a sweep.
+        recipes: by name, the labels of the training seeds of it.
 
     Raises:
         RunError: if the ledger of a sweep or the sums of a cell are missing or damaged.
     """
-    found = {label: curves(run) for label, run in runs.items()}
-    kinds = {label: _kinds(run) for label, run in runs.items()}
+    units = _units(runs, recipes or {})
     rows = []
     for metric in METRICS:
-        of_metric = {label: each[metric] for label, each in found.items() if metric in each}
-        for run_a, order_a, run_b, order_b in _pairs(of_metric, {label: kinds[label][metric] for label in of_metric}):
-            a, b = of_metric[run_a][order_a], of_metric[run_b][order_b]
-            start = b[0.0].swapped(a[0.0]) if run_a != run_b else np.zeros(())
-            for ratio in (ratio for ratio in a if ratio in b and (ratio or run_a != run_b)):
-                where, seeds = (run_a, order_a, run_b, order_b, ratio, metric), (a[ratio].models, b[ratio].models)
-                tests = _tested(a[ratio], b[ratio], a[0.0], b[0.0], start)
-                rows.append((*where, *tests, distinct(b[ratio].models[0]), *map(len, seeds), np.nan, np.nan))
+        of_metric = {name: unit[metric] for name, (unit, _) in units.items() if metric in unit}
+        kinds = {name: units[name][1][metric] for name in of_metric}
+        for run_a, order_a, run_b, order_b in _pairs(of_metric, kinds):
+            a, b = of_metric[run_a], of_metric[run_b]
+            alone = run_a != run_b and len(a) == len(b) == 1
+            start = b[0][order_b][0.0].swapped(a[0][order_a][0.0]) if alone else np.empty(0)
+            here = _ratios(b, order_b)
+            for ratio in (each for each in _ratios(a, order_a) if each in here and (each or run_a != run_b)):
+                where = run_a, order_a, run_b, order_b, ratio, metric
+                tests = _tested(a, b, order_a, order_b, ratio, start)
+                segments = distinct(b[0][order_b][ratio].models[0])
+                seeds = _seeds(a, order_a, ratio), _seeds(b, order_b, ratio)
+                rows.append((*where, *tests, segments, *seeds, np.nan, np.nan))
     return _corrected(pd.DataFrame(rows, columns=TESTS))
 
 
-def _tested(a: Point, b: Point, a0: Point, b0: Point, start: Float) -> tuple[float, ...]:
-    """Return the difference of two points, and of their changes since ratio 0, tested; `start`: b0, swapped with a0."""
-    swaps = b.swapped(a)
-    difference = (b.mean - a.mean).tested(swaps)
-    change = ((b.mean - b0.mean) - (a.mean - a0.mean)).tested(swaps - start if len(swaps) else swaps)
-    return *difference, *change
+def _seeds(unit: Unit, order: str, ratio: float) -> int:
+    return len(unit) if len(unit) > 1 else len(unit[0][order][ratio].models)
+
+
+def _tested(a: Unit, b: Unit, order_a: str, order_b: str, ratio: float, start: Float) -> tuple[float, ...]:
+    """Return the difference of two orders at a ratio, and of their changes since ratio 0, tested.
+
+    `start` is the difference of the two at ratio 0, swapped: of single runs.
+    """
+    if a is b:
+        points = [(of[order_b][ratio], of[order_a][ratio]) for of in a]
+        difference = _averaged([one.mean - other.mean for one, other in points])
+        found = difference.tested(points[0][0].swapped(points[0][1]) if len(points) == 1 else np.empty(0))
+        return *found, *found
+    (mean_a, change_a), (mean_b, change_b) = _over(a, order_a, ratio), _over(b, order_b, ratio)
+    swaps = b[0][order_b][ratio].swapped(a[0][order_a][ratio]) if len(a) == len(b) == 1 else np.empty(0)
+    change = (change_b - change_a).tested(swaps - start if len(swaps) else swaps)
+    return *(mean_b - mean_a).tested(swaps), *change
 
 
 def _corrected(tests: pd.DataFrame) -> pd.DataFrame:
@@ -151,16 +212,17 @@ def _corrected(tests: pd.DataFrame) -> pd.DataFrame:
     return tests
 
 
-def _pairs(found: Mapping[str, Curves], kinds: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+def _pairs(found: Mapping[str, Unit], kinds: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Yield (run_a, order_a, run_b, order_b)."""
-    for label, orders in found.items():
+    known = {label: _orders(unit) for label, unit in found.items()}
+    for label, orders in known.items():
         for name in (ORDER, MATCHED):
             controls = [each for each in orders if each != name and each.startswith(MATCHED) == (name == MATCHED)]
             yield from ((label, other, label, name) for other in controls if name in orders)
     labels = list(found)
     for label in labels[1:]:
         if kinds[label] == kinds[labels[0]]:
-            yield from ((labels[0], order, label, order) for order in found[labels[0]] if order in found[label])
+            yield from ((labels[0], order, label, order) for order in known[labels[0]] if order in known[label])
 
 
 def curves(run: Run) -> dict[str, Curves]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pandas as pd
 from sensikit.errors import DamagedError, OptionError, RunError, SensikitError, printable
 from sensikit.evaluation.folder import KIND, Translated
 from sensikit.evaluation.metrics import METRICS
-from sensikit.evaluation.scoring import BY_TIER, EVALUATION, SIGNIFICANCE
+from sensikit.evaluation.scoring import BY_TIER, EVALUATION, SIGNIFICANCE, compared
 from sensikit.files import read_json
 from sensikit.progress import progress
 from sensikit.pruning.curves import curve_bands, curve_tests
@@ -23,7 +23,7 @@ from sensikit.pruning.scorers import SCORERS
 from sensikit.run import MIXED, Run
 from sensikit.sensitivity.ablation import AUDIT, SUMMARY
 from sensikit.sensitivity.analysis import LAYOUT
-from sensikit.settings import ReportSettings
+from sensikit.settings import ReportSettings, read_recipes
 from sensikit.statistics.comparison import check_comparable, correlation_difference
 from sensikit.statistics.results import BY_TASK, OF_BOTH_TASKS
 
@@ -62,7 +62,10 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The second of two runs minus the first, in one task: a table, or why there is none."""
+    """The second of two runs, or recipes, minus the first, in one task: a table, or why there is none.
+
+    A recipe stands here as its first run or, where there is no table, as the one that cannot be compared, by its name.
+    """
 
     first: Subject
     second: Subject
@@ -84,7 +87,8 @@ class Curves:
 class Inputs:
     """The runs and evaluations of a report, their groups together, and each tidy table of all runs that have it.
 
-    The tables have a column `run` where the report is of several runs.
+    The tables have a column `run` where the report is of several runs, and `recipe` where some are training seeds of
+    one: its name, or the label of a run that stands alone.
     """
 
     subjects: list[Subject]
@@ -93,6 +97,7 @@ class Inputs:
     evaluations: list[Evaluated] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     curves: Curves = field(default_factory=lambda: Curves())
+    recipes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     settings: ReportSettings = field(default_factory=ReportSettings)
 
     @property
@@ -101,25 +106,30 @@ class Inputs:
         return [subject.label for subject in self.subjects] or [each.label for each in self.evaluations]
 
 
-def gather(paths: Sequence[Path], labels: Sequence[str] = (), compare: bool = False) -> Inputs:
+def gather(
+    paths: Sequence[Path], labels: Sequence[str] = (), compare: bool = False, groups: Sequence[str] = ()
+) -> Inputs:
     """Return what a report of some run and evaluation directories is made from.
 
     Args:
         paths: of the directories, in the order they are shown.
         labels: what to call them; by default the names of the directories, with the parent's where two are the same.
         compare: compare every later run with the first, and pruning curves with each other, from what the runs store.
+        groups: "ID=a,b,c" for each recipe: which runs, by their labels, are training seeds of it and compared as one.
 
     Raises:
         RunError: if one is no such directory, is given twice, or has a damaged manifest or table.
-        OptionError: if there is not one distinct label for each.
+        OptionError: if there is not one distinct label for each, or a group is not of such runs.
     """
     names = _labels(paths, labels)
     opened = [_opened(path, label) for path, label in zip(paths, names, strict=True)]
     subjects = [each for each in opened if isinstance(each, Subject)]
     evaluations = [each for each in opened if isinstance(each, Evaluated)]
-    groups: dict[str, dict[str, Any]] = {}
+    recipes = read_recipes([printable(text) for text in groups], [subject.label for subject in subjects])
+    of = {run: name for name, those in recipes.items() for run in those}
+    languages: dict[str, dict[str, Any]] = {}
     for each in opened:
-        groups = {**groups, **each.manifest["groups"], **groups}
+        languages = {**languages, **each.manifest["groups"], **languages}
     tables = {}
     for name in TABLES:
         found = [(subject.label, subject.tables[name]) for subject in subjects if name in subject.tables]
@@ -127,32 +137,48 @@ def gather(paths: Sequence[Path], labels: Sequence[str] = (), compare: bool = Fa
             several = len(subjects) > 1
             frames = [frame.assign(run=label) if several else frame for label, frame in found]
             tables[name] = pd.concat(frames, ignore_index=True)
+            if recipes:
+                tables[name]["recipe"] = tables[name]["run"].map(lambda label: of.get(label, label))
+    found = Inputs(subjects, languages, tables, evaluations, recipes=recipes)
     if not compare:
-        return Inputs(subjects, groups, tables, evaluations)
-    return Inputs(subjects, groups, tables, evaluations, _comparisons(subjects), _curves(subjects))
+        return found
+    return replace(found, comparisons=_comparisons(subjects, recipes), curves=_curves(subjects, recipes))
 
 
-def _comparisons(subjects: Sequence[Subject]) -> list[Comparison]:
-    """Compare every later run with the first, in the tasks that both have; what cannot be compared says why."""
-    pairs = [(subjects[0], other) for other in subjects[1:]]
-    todo = [(a, b, task) for a, b in pairs for task in a.run.tasks if task in b.run.tasks]
+def _comparisons(subjects: Sequence[Subject], recipes: Mapping[str, Sequence[str]]) -> list[Comparison]:
+    """Compare every later run or recipe with the first, in the tasks that all have; what cannot be compared says why.
+
+    Those over training seeds come first.
+    """
+    by_label = {subject.label: subject for subject in subjects}
+    sides = [(name, [by_label[run] for run in recipes.get(name, [name])]) for name in compared(list(by_label), recipes)]
+    todo = [(sides[0], other, task) for other in sides[1:] for task in subjects[0].run.tasks
+            if all(task in each.run.tasks for each in (*sides[0][1], *other[1]))]  # fmt: skip
+    todo.sort(key=lambda each: len(each[0][1]) + len(each[1][1]) == 2)
     found: list[Comparison] = []
     if not todo:
         return found
 
-    comparable = {task: [each.run for each in subjects[1:] if _comparable(subjects[0].run, each.run, task)]
-                  for task in subjects[0].run.tasks}  # fmt: skip
+    first = sides[0][1][0]
+    comparable = {task: [each.run for each in subjects if each is not first and _comparable(first.run, each.run, task)]
+                  for task in first.run.tasks}  # fmt: skip
     with progress(len(todo), "comparison", "pairs of runs") as bar:
-        for first, second, task in todo:
+        for (name, ours), (other, theirs), task in todo:
+            culprit = theirs[0]
             try:
-                for subject in (first, second):
+                for subject in (*ours, *theirs):
+                    culprit = culprit if subject is first else subject
                     _check_batches(subject.run, task)
-                table = correlation_difference(first.run, second.run, task, comparable[task])
-                found.append(Comparison(first, second, task, table))
+                    check_comparable(first.run, subject.run, task)
+                one, two = ([each.run for each in side] for side in (ours, theirs))
+                table = correlation_difference(one, two, task, comparable[task])
+                found.append(Comparison(replace(first, label=name), replace(theirs[0], label=other), task, table))
             except DamagedError:
                 raise
             except SensikitError as error:
-                found.append(Comparison(first, second, task, None, printable(f"{error.where} {error.problem}")))
+                problem = printable(f"{error.where} {error.problem}")
+                ends = replace(first, label=name), replace(culprit, label=other)
+                found.append(Comparison(*ends, task, None, problem))
             bar.advance()
     return found
 
@@ -175,7 +201,7 @@ def _check_batches(run: Run, task: str) -> None:
             raise RunError(run.path, f"does not say of which batches {task}/{code} is", "analyze again")
 
 
-def _curves(subjects: Sequence[Subject]) -> Curves:
+def _curves(subjects: Sequence[Subject], recipes: Mapping[str, Sequence[str]]) -> Curves:
     """Test the curves of those runs that keep the scores of their resamples."""
     swept = [subject for subject in subjects if _pruned(subject)]
     lacking = []
@@ -189,7 +215,13 @@ def _curves(subjects: Sequence[Subject]) -> Curves:
     runs = {subject.label: subject.run for subject in swept if subject not in lacking}
     if not runs:
         return Curves(lacking=tuple(lacking))
-    return Curves(curve_bands(runs), curve_tests(runs), tuple(lacking))
+    swept_labels = [subject.label for subject in swept]
+    whole = {name: [run for run in those if run in swept_labels] for name, those in recipes.items()}
+    for those in whole.values():  # a recipe of which a part could be tested is not what is drawn
+        if not set(those) <= set(runs):
+            runs = {label: run for label, run in runs.items() if label not in those}
+    whole = {name: those for name, those in whole.items() if those and set(those) <= set(runs)}
+    return Curves(curve_bands(runs, whole), curve_tests(runs, whole), tuple(lacking))
 
 
 def _pruned(subject: Subject) -> bool:

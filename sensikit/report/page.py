@@ -35,6 +35,7 @@ def report(
     out: str | Path | None = None,
     *,
     labels: Sequence[str] = (),
+    groups: Sequence[str] = (),
     settings: ReportSettings | None = None,
     command: str = "",
 ) -> Path:
@@ -50,12 +51,13 @@ def report(
         paths: run directories and evaluation directories; several runs are shown side by side.
         out: where to write; by default the one directory that is given.
         labels: what to call them; by default the names of their directories.
+        groups: "ID=a,b,c" for each recipe: which runs, by their labels, are training seeds of it.
         settings: what is shown.
         command: the command line, shown at the end of the page.
 
     Raises:
         RunError: if one is damaged, or neither a run nor an evaluation.
-        OptionError: if several have no `out`, or a label is missing.
+        OptionError: if several have no `out`, a label is missing, or a group is not of such runs.
         SensikitError: if `out` cannot be written.
     """
     given = [Path(path) for path in paths]
@@ -66,7 +68,7 @@ def report(
     place = Path(out) if out is not None else given[0]
     if place.exists() and not place.is_dir():
         raise OptionError(f"--out {place}", "is not a directory", "choose another place")
-    inputs = replace(gather(given, labels, compare=True), settings=settings or ReportSettings())
+    inputs = replace(gather(given, labels, compare=True, groups=groups), settings=settings or ReportSettings())
     sections = []
     with progress(len(SECTIONS), "report", "sections") as bar:
         for title, make in SECTIONS:

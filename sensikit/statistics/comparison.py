@@ -1,4 +1,4 @@
-"""What a second model changed: the difference in the corrected PCC between two runs, with the noise of both."""
+"""What another model or recipe changed: the difference in the corrected PCC, with its noise or that of its seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import stats
 
 from sensikit.errors import RunError
 from sensikit.run import Run
-from sensikit.statistics.correlation import SUBSETS, correlations, high_subset, in_sample
+from sensikit.statistics.correlation import SUBSETS, Correlation, correlations, high_subset, in_sample
 from sensikit.statistics.halves import DESIGNS, in_halves
 from sensikit.statistics.noise import block_batches
 from sensikit.statistics.streaming import Float
@@ -22,19 +22,25 @@ SETTINGS = ("split", "loss", "reduction", "mode", "high")
 
 
 def correlation_difference(
-    run_a: Run, run_b: Run, task: str = "mt", beside: Sequence[Run] = (), high: float | None = None
+    runs_a: Run | Sequence[Run],
+    runs_b: Run | Sequence[Run],
+    task: str = "mt",
+    beside: Sequence[Run] = (),
+    high: float | None = None,
 ) -> pd.DataFrame:
-    """Return the corrected PCC in run b minus that in run a, for every ordered pair of groups in each subset, tidy.
+    """Return the corrected PCC in b minus that in a, for every ordered pair of groups in each subset, tidy.
 
-    The last row of a subset, which names no groups, is the mean over pairs. `corrected_a` and `corrected_b` are as in
-    correlation.csv (see `correlation_table`) but that all runs share one border between the subsets, which is drawn
-    from all of them; models of different shapes have one each.
+    The last row of a subset, which names no groups, is the mean over pairs; its `without_low` and `without_high` are
+    the least and the largest mean difference when one group is left out. a and b are a run each, or all training seeds
+    of a recipe (`seeds_a`, `seeds_b`). `corrected_a` and `corrected_b`, means over the runs, are as in correlation.csv
+    (see `correlation_table`) but that all runs of one shape share one border between the subsets, which is drawn from
+    all of them.
 
-    The intervals are 95 % over batches, of half-samples: the blocks are split in two halves in 19 balanced ways, each
-    half has a border and correlations of its own, and t of 19 degrees of freedom times the root of the mean square of
-    half the difference between the two halves is the width. A difference that the two share, of the same batches
-    (`paired`), cancels. They are of the stored sample of the parameters, and speak of these two trained models alone:
-    another training seed gives another model.
+    **One run against one**: the intervals are 95 % over batches, of half-samples: the blocks are split in two halves in
+    19 balanced ways, each half has a border and correlations of its own, and t of 19 degrees of freedom times the root
+    of the mean square of half the difference between the two halves is the width. A difference that the two share, of
+    the same batches (`paired`), cancels. They are of the stored sample of the parameters, and speak of these two
+    trained models alone: another training seed gives another model.
 
     In simulation (280 pairs of measurements of 14 pairs of models of 10,000 parameters, the same batches) they hold the
     true difference of a pair over all, high and low in .98, .98 and .96 of cases with 200 batches and in .95, .94 and
@@ -42,9 +48,14 @@ def correlation_difference(
     the PCC of these batches, each run with a border of its own, holds that of the mean over the low subset in .60 with
     200 batches and in .10 with 40 (80 pairs of measurements).
 
+    **Training seeds**: the intervals are 95 % over seeds, of t with s²/k of the k runs of each recipe and the degrees
+    of freedom of Welch and Satterthwaite. What noise of batches each run has is part of how the runs vary, and is not
+    added; that of batches which all runs share cancels. A single run is taken to vary as the seeds of the other do:
+    s²·(1 + 1/k) with k − 1 degrees of freedom.
+
     Args:
-        run_a: the first run, with S, the halves and the blocks of its groups.
-        run_b: the second.
+        runs_a: the first run or recipe, with S, the halves and the blocks of its groups.
+        runs_b: the second.
         task: mt, denoise or lm.
         beside: runs that the border is drawn from too.
         high: the share of the parameters in the high subset; by default as run a was analysed.
@@ -53,28 +64,71 @@ def correlation_difference(
         RunError: if the runs differ in their groups, direction, T, loss, mode, number of batches or share of the high
             subset, each of which changes a PCC; or if a vector is missing, damaged, or of another model.
     """
-    check_comparable(run_a, run_b, task)
-    groups, same = run_a.groups(task), paired(run_a, run_b, task)
-    sets, alike = [(task, group) for group in groups], _shape(run_a) == _shape(run_b)
-    more = [run for run in beside if alike and run not in (run_a, run_b) and _shape(run) == _shape(run_a)]
-    found, halves = [], []
-    for sharing in [[run_a, run_b, *more]] if alike else [[run_a], [run_b]]:
+    ours, theirs = ([each] if isinstance(each, Run) else list(each) for each in (runs_a, runs_b))
+    both, first = [*ours, *theirs], ours[0]
+    for run in both[1:]:
+        check_comparable(first, run, task)
+    groups, same = first.groups(task), all(paired(first, run, task) for run in both[1:])
+    sets, more = [(task, group) for group in groups], [run for run in beside if run not in both]
+    found: dict[int, dict[str, Correlation]] = {}
+    halves: dict[int, dict[str, Float]] = {}
+    for places in _alike(both):
+        sharing = [*(both[i] for i in places), *(run for run in more if _shape(run) == _shape(both[places[0]]))]
         masks = high_subset(sharing, task, high)
-        found += [correlations(run, sets, masks()) for run in sharing[:2]]
-        measured = [(run, sets if run in sharing[:2] else [(task, group) for group in run.groups(task)])
-                    for run in sharing]  # fmt: skip
-        halves += in_halves(measured, in_sample(sharing[0], masks()), _blocks([run_a, run_b, *more], task))[:2]
+        found |= {i: correlations(both[i], sets, masks()) for i in places}
+        if len(both) == 2:  # else the seeds say how much noise there is
+            measured = [(run, sets if run in both else [(task, group) for group in run.groups(task)])
+                        for run in sharing]  # fmt: skip
+            count = _blocks([*both, *sharing[len(places) :]], task)
+            halves |= zip(places, in_halves(measured, in_sample(sharing[0], masks()), count), strict=False)
     rows = []
     for subset in SUBSETS:
-        value_a, value_b = (_pairs(of[subset].corrected) for of in found)
-        width = _width(_pairs(halves[1][subset] - halves[0][subset]))
+        values = np.stack([found[i][subset].corrected for i in range(len(both))])
+        of_a, of_b = np.split(_pairs(values), [len(ours)])
+        change = of_b.mean(axis=0) - of_a.mean(axis=0)
+        width = _width(_pairs(halves[1][subset] - halves[0][subset])) if halves else _width_over_seeds(of_a, of_b)
+        without = _without_one(values[len(ours) :].mean(axis=0) - values[: len(ours)].mean(axis=0))
         for i, pair in enumerate([*permutations(groups, 2), ("", "")]):
-            difference = value_b[i] - value_a[i]
-            ends = (difference - width[i], difference + width[i])
-            numbers = (value_a[i], value_b[i], difference, *ends, same, found[0][subset].parameters)
+            means, ends = (of_a[:, i].mean(), of_b[:, i].mean()), (change[i] - width[i], change[i] + width[i])
+            known = without if i == len(change) - 1 else (np.nan, np.nan)
+            numbers = (*means, change[i], *ends, *known, len(ours), len(theirs), same, found[0][subset].parameters)
             rows.append((task, subset, *pair, *numbers))
-    columns = ["corrected_a", "corrected_b", "difference", "difference_low", "difference_high", "paired", "parameters"]
-    return pd.DataFrame(rows, columns=["task", "subset", *PAIR, *columns])
+    return pd.DataFrame(rows, columns=["task", "subset", *PAIR, *NUMBERS])
+
+
+NUMBERS = (
+    "corrected_a", "corrected_b", "difference", "difference_low", "difference_high", "without_low", "without_high",
+    "seeds_a", "seeds_b", "paired", "parameters",
+)  # fmt: skip
+
+
+def _alike(runs: Sequence[Run]) -> list[list[int]]:
+    """Return the places of the runs of each shape."""
+    shapes = [_shape(run) for run in runs]
+    return [[i for i, shape in enumerate(shapes) if shape == each]
+            for place, each in enumerate(shapes) if each not in shapes[:place]]  # fmt: skip
+
+
+def _width_over_seeds(a: Float, b: Float) -> Float:
+    """Return the half width of the 95 % interval of the difference of two means over runs, (k, P) each → (P,)."""
+    counts = [len(side) for side in (a, b)]
+    known = [side.var(axis=0, ddof=1) / len(side) for side in (a, b) if len(side) > 1]
+    if min(counts) == 1:  # what the one varies by is not known but from the others
+        variance, freedom = known[0] * (1 + max(counts)), np.full(a.shape[1], max(counts) - 1.0)
+    else:
+        variance = known[0] + known[1]
+        with np.errstate(invalid="ignore"):
+            freedom = variance**2 / sum(each**2 / (n - 1) for each, n in zip(known, counts, strict=True))
+    return np.where(variance > 0, stats.t.ppf(0.975, freedom) * np.sqrt(variance), variance)
+
+
+def _without_one(difference: Float) -> tuple[float, float]:
+    """Return the extremes of the mean over pairs, of (N, N), when one group is left out; NaN of fewer than three."""
+    count = len(difference)
+    if count < 3:
+        return np.nan, np.nan
+    means = [_pairs(np.delete(np.delete(difference, i, axis=0), i, axis=1))[-1] for i in range(count)]
+    return float(np.min(means)), float(np.max(means))
 
 
 def paired(run_a: Run, run_b: Run, task: str = "mt") -> bool:
