@@ -32,5 +32,7 @@ def report(
     """Draw the figures and tables that runs and evaluations support, and write one page that holds them all."""
     from sensikit.report.page import report as write_report
 
-    page = write_report(paths, out, labels=label or (), groups=group or (), settings=settings, command=options.command_line())
+    page = write_report(
+        paths, out, labels=label or (), groups=group or (), settings=settings, command=options.command_line()
+    )
     options.tell(str(page))

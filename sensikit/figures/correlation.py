@@ -15,11 +15,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sensikit.errors import OptionError
-from sensikit.figures.frames import Groups, blank, families, of_run, of_task, order, present, runs
+from sensikit.figures.frames import (
+    Groups,
+    averaged,
+    blank,
+    families,
+    of_run,
+    of_task,
+    order,
+    over_seeds,
+    present,
+    runs,
+    seeds_of,
+    titles,
+)
 from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, corners, dark, dots, framed, group_map, places
 from sensikit.figures.panels import beside, canvas, legend_below, listed, panels, rounded_up, ruled
-from sensikit.figures.style import FULL, MUTED, Drawn, run_line, styled
+from sensikit.figures.style import FULL, HOLLOW, MUTED, SEEDS, Drawn, run_line, styled
 from sensikit.figures.words import SUBSETS, TASKS, joined, subset_names
+from sensikit.statistics.correlation import CORRELATION, SIMILARITY
 
 VALUES = {
     "corrected": "PCC of endless batches",
@@ -30,6 +44,7 @@ VALUES = {
 MAY_BE_1 = ("corrected", "pcc")  # values of which a dot says that all that is missing may be noise
 BAR = 0.75  # inches beside a row of panels for its colour scale
 STEP = 0.05  # the ends of a colour scale are multiples of it
+ALONE = "One against one: another training seed would give another. "
 CHANGE = ["difference", "difference_low", "difference_high"]
 
 
@@ -97,7 +112,8 @@ def correlation_heatmaps(
     """Return the heat maps of how alike groups are: a row for each subset and a column for each run (Figure 2).
 
     All panels of a subset share one colour scale; the subsets, whose ranges differ widely, have one each. A single
-    run has its subsets side by side. A dot marks a pair whose corrected PCC may be 1 (see `marked`). On the diagonal of
+    run has its subsets side by side. Training seeds of a recipe have one column, of their mean; the data hold them too.
+    A dot marks a pair whose corrected PCC may be 1 (see `marked`). On the diagonal of
     the PCC of these batches, framed, stands the reliability of each group. The data are the rows of the task, with
     `at_ceiling`, and with the difference in the rows of the second run.
 
@@ -120,9 +136,12 @@ def correlation_heatmaps(
     subsets = [subset for subset in subsets if (frame["subset"] == subset).any()]
     if not subsets:
         raise OptionError(f"task {task}", "has no correlation in the table", "choose a task and subsets that it has")
+    seeds = marked(seeds_of(frame))
+    frame = averaged(frame, CORRELATION.key)
     labels, groups, data = runs(frame), measured(frame, groups), marked(frame)
     caption = _caption(frame, groups, subsets, value)
     if len(labels) == 1:
+        data = pd.concat([data, seeds], ignore_index=True) if len(seeds) else data
         return Drawn(_side_by_side(frame, groups, subsets, value, width), data, caption)
     if difference is not None:
         difference = of_task(difference, task)
@@ -130,6 +149,7 @@ def correlation_heatmaps(
         key = ["task", "subset", "group_a", "group_b"]
         changes = changed_pairs(difference)[[*key, *CHANGE]].assign(run=labels[1])
         data = data.merge(changes, how="left", on=[*key, "run"])
+    data = pd.concat([data, seeds], ignore_index=True) if len(seeds) else data
     return Drawn(_by_run(frame, groups, subsets, value, difference, width), data, caption)
 
 
@@ -150,7 +170,7 @@ def _by_run(
         axes, limits = list(grid[row][: len(labels)]), colour_range(of_subset, value)
         for ax, label in zip(axes, labels, strict=True):
             _panel(ax, of_run(of_subset, label), groups, limits, side, _digits(of_subset, value), value)
-            ax.set_title(label if row == 0 else "", pad=4)
+            ax.set_title(titles(frame)[label] if row == 0 else "", pad=4)
         name = subset_names(frame)[subset]
         if side < 1.7:  # inches: the name is longer than the panel is high
             name = name.replace(" parameters", "\nparameters")
@@ -246,6 +266,7 @@ def _caption(frame: pd.DataFrame, groups: Groups, subsets: Sequence[str], value:
             "A dot marks a pair whose corrected PCC may be 1, by its 95% interval: the distance to it may be noise. "
         )
     kin = [f"{family} ({', '.join(members)})" for family, members in families(groups)]
+    text += "Of several training seeds, the mean. " if "runs" in frame else ""
     return text + f"Languages by family: {joined(kin)}."
 
 
@@ -305,14 +326,16 @@ def _differences_caption(frame: pd.DataFrame) -> str:
     )
     if not once["difference_low"].notna().any():
         return text + "No interval was measured. "
+    seeds = frame[["seeds_a", "seeds_b"]].max() if "seeds_a" in frame else pd.Series([1, 1])
+    over = "batches" if seeds.max() == 1 else f"training seeds ({seeds.iloc[0]} against {seeds.iloc[1]})"
     counts = [
         f"{int(_significant(of_subset).sum())} of {len(of_subset)} pairs ({subset})"
         for subset, of_subset in once.groupby("subset", sort=False)
     ]
     same = " (the same in both runs)" if frame["paired"].all() else ""
     return text + (
-        f"A turned corner marks a pair whose 95% interval over batches{same} excludes 0, each pair by itself: "
-        f"{', '.join(counts)}. "
+        f"A turned corner marks a pair whose 95% interval over {over}{same} excludes 0, each pair by itself: "
+        f"{', '.join(counts)}. {ALONE if seeds.max() == 1 else ''}"
     )
 
 
@@ -324,14 +347,20 @@ def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL)
     """Return the PCC between two tasks for each group: a panel for each subset, a mark for each run (Figure 7).
 
     The PCC is corrected for noise; a bar is its 95% interval, a short grey line the PCC of these batches. All panels
-    share one scale.
+    share one scale. Training seeds of a recipe are hollow, beside their mean with its interval over seeds.
 
     Args:
         frame: the rows of similarity.csv, with a column `run` where there are several runs.
         groups: key → {family, tier, sizes}.
         width: of the figure, in inches.
     """
-    subsets, labels = [subset for subset in SUBSETS if subset in set(frame["subset"])], runs(frame)
+    seeds = seeds_of(frame)
+    frame = over_seeds(frame, SIMILARITY.key, "corrected", "corrected_low", "corrected_high")
+    subsets, labels, names = (
+        [subset for subset in SUBSETS if subset in set(frame["subset"])],
+        runs(frame),
+        titles(frame),
+    )
     keys = present(groups, frame["group"])
     figure = canvas(width, 0.95 + 0.21 * len(keys))
     axes = panels(figure, len(subsets), len(subsets), sharex=True, sharey=True)
@@ -343,9 +372,13 @@ def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL)
             for place, observed in zip(at, rows["pcc"], strict=True):
                 ax.plot([observed, observed], [place - half, place + half], color=MUTED, linewidth=1.0)
             ax.hlines(at, rows["corrected_low"], rows["corrected_high"], color=line.colour, linewidth=1.1)
+            single = seeds[(seeds["subset"] == subset) & (seeds["recipe"] == label)] if len(seeds) else seeds
+            each = single["group"].map(dict(zip(keys, at, strict=True)))
+            ax.plot(single["corrected"], each, marker=line.marker, color=line.colour, gid="seeds", **HOLLOW)
             ax.plot(
-                rows["corrected"], at, linestyle="", marker=line.marker, color=line.colour, label=label, markersize=3.6
-            )
+                rows["corrected"], at, linestyle="", marker=line.marker, color=line.colour, label=names[label],
+                markersize=3.6,
+            )  # fmt: skip
         ax.set_title(subset_names(frame)[subset])
         ax.set_xlabel("PCC between the tasks")
         ruled(ax, "x")
@@ -359,4 +392,6 @@ def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL)
     )
     if frame["corrected_low"].notna().any():
         text += "Bars are 95% intervals over batches. "
-    return Drawn(figure, frame, text + "The short grey line is the PCC of these batches, with their noise.")
+    text += SEEDS if len(seeds) else ""
+    data = pd.concat([frame, seeds], ignore_index=True) if len(seeds) else frame
+    return Drawn(figure, data, text + "The short grey line is the PCC of these batches, with their noise.")

@@ -17,9 +17,9 @@ from matplotlib.ticker import PercentFormatter
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.resampling import LEVEL
-from sensikit.figures.frames import Groups, of_metric, of_run, present, runs
+from sensikit.figures.frames import Groups, averaged, of_metric, of_run, over_seeds, present, runs, seeds_of, titles
 from sensikit.figures.panels import canvas, legend_below, panels, ruled
-from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, Drawn, Line, run_line, styled
+from sensikit.figures.style import COLOURS, COLUMN, FULL, HOLLOW, INK, MUTED, Drawn, Line, run_line, styled
 from sensikit.figures.words import joined, scale_of, span
 from sensikit.pruning.ledger import UNPRUNED
 from sensikit.settings import STRATA
@@ -55,7 +55,18 @@ def curve(frame: pd.DataFrame, metric: str = "", change: bool = False) -> pd.Dat
     frame = of_metric(frame, metric)
     curves = [_curve(of_run(frame, run), change, run) for run in runs(frame)]
     drawn = [points for points in curves if len(points)]  # a run of which nothing was pruned has no curve
-    return pd.concat(drawn, ignore_index=True) if drawn else pd.DataFrame(columns=COLUMNS)
+    found = pd.concat(drawn, ignore_index=True) if drawn else pd.DataFrame(columns=COLUMNS)
+    if "recipe" in frame:
+        found["recipe"] = found["run"].map(dict(zip(frame["run"], frame["recipe"], strict=True)))
+    return found
+
+
+def curve_over_seeds(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean curve of each recipe, and those of runs that stand alone, of what `curve` returns.
+
+    `low` and `high` of a recipe are the 95% interval of t over its training seeds, `spread_*` their mean extremes.
+    """
+    return over_seeds(points, POINT[1:], "value", "low", "high")
 
 
 def _curve(frame: pd.DataFrame, change: bool, run: str) -> pd.DataFrame:
@@ -100,7 +111,7 @@ def banded(points: pd.DataFrame, bands: pd.DataFrame | None, change: bool = Fals
     kind = "change" if change else "value"
     bounds = _as_in(bands, points).rename(columns={f"{kind}_low": "low", f"{kind}_high": "high"})
     merged = points.drop(columns=["low", "high"]).merge(bounds[[*POINT, "low", "high"]], on=POINT, how="left")
-    return merged[COLUMNS]
+    return merged[list(points)]
 
 
 def verdicts(tests: pd.DataFrame) -> pd.DataFrame:
@@ -203,7 +214,8 @@ def pruning_curves(
     frame = of_metric(frame, metric)
     frame = frame[(frame["order"] == UNPRUNED) | (frame["order"].map(is_matched) == matched)]
     bands, tests = _alike(bands, frame), _alike(tests, frame)
-    points, labels = _points(frame, change, bands, tests), runs(frame)
+    points, seeds = _points(frame, change, bands, tests)
+    labels = runs(averaged(frame, ["order", "seed", "group", "ratio"]))
     figure = canvas(width, min(3.0, width / len(labels) * 0.62) + 0.45)
     axes = panels(figure, len(labels), len(labels), sharex=True, sharey=True)
     for ax, label in zip(axes, labels, strict=True):
@@ -211,11 +223,13 @@ def pruning_curves(
         for name in sorted(of_label["order"].unique(), key=_rank):
             of_order = of_label[of_label["order"] == name]
             _draw_order(ax, of_order, short(name), band=name in RANDOM or of_order["seeds"].max() > 1)
-        ax.set_title(label)
+            if name in (*RANDOM, *RANDOM.values()):
+                _draw_seeds(ax, seeds, label, name, short(name))
+        ax.set_title(titles(points).get(label, label))
     _finish(axes, points, change)
     _list_marks(axes[0], points)
     legend_below(figure, axes)
-    return Drawn(figure, points, _caption(frame, points, change, points, bands))
+    return Drawn(figure, _with(points, seeds), _caption(frame, points, change, points, bands))
 
 
 @styled
@@ -235,18 +249,20 @@ def pruning_comparison(
     frame = of_metric(frame, metric)
     bands, tests = _alike(bands, frame), _alike(tests, frame)
     frame = frame[~frame["order"].map(is_matched)]
-    points, labels = _points(frame, change, bands, tests), runs(frame)
+    points, seeds = _points(frame, change, bands, tests)
+    labels = runs(averaged(frame, ["order", "seed", "group", "ratio"]))
     figure = canvas(width, width * 0.72 + 0.35)
     ax = figure.subplots()
     handles: list[Artist] = []
     for index, label in enumerate(labels):
-        line = run_line(index, label)
+        line = run_line(index, titles(points).get(label, label))
         of_label = points[points["run"] == label]
         for name, look in CONTROLS.items():
             control = of_label[of_label["order"] == name].sort_values("ratio")
             ax.plot(control["ratio"], control["value"], color=line.colour, linestyle=look, linewidth=0.9, gid=name)
         solid = Line(line.name or line_of(CHOSEN).name, line.colour, "-", line.marker, 1.6)
         _draw_order(ax, of_label[of_label["order"] == CHOSEN], solid, band=True)
+        _draw_seeds(ax, seeds, label, CHOSEN, solid)
         marker = "" if (of_label["verdict"] != "").any() else line.marker
         handles += [Line2D([], [], color=line.colour, marker=marker, markersize=3, label=solid.name)]
     controls = [name for name in CONTROLS if name in set(points["order"])]
@@ -256,7 +272,7 @@ def pruning_comparison(
     if len(handles) > 1:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)))
     chosen = points[points["order"] == CHOSEN]
-    return Drawn(figure, points, _caption(frame, points, change, chosen, bands))
+    return Drawn(figure, _with(points, seeds), _caption(frame, points, change, chosen, bands))
 
 
 CONTROLS: dict[str, Any] = {CONTROL: (0, (1, 1)), "reverse": (0, (4, 1.5))}
@@ -268,11 +284,28 @@ def _alike(noise: pd.DataFrame | None, frame: pd.DataFrame) -> pd.DataFrame | No
     return None if found is None or found.empty else found
 
 
-def _points(frame: pd.DataFrame, change: bool, bands: pd.DataFrame | None, tests: pd.DataFrame | None) -> pd.DataFrame:
-    """Return the points of the curves with their bands, and in `verdict` what tests say of them against random."""
-    points = banded(curve(frame, change=change), bands, change)
+def _points(
+    frame: pd.DataFrame, change: bool, bands: pd.DataFrame | None, tests: pd.DataFrame | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the points of the curves with their bands, and those of single training seeds.
+
+    In `verdict` stands what tests say of the curves against random.
+    """
+    single = curve(frame, change=change)
+    points = banded(curve_over_seeds(single), bands, change)
     shown = tests if set(RANDOM.values()) & set(points["order"]) else None
-    return points.assign(verdict=judged(points, shown))
+    return points.assign(verdict=judged(points, shown)), seeds_of(single)
+
+
+def _with(points: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([points, seeds], ignore_index=True) if len(seeds) else points
+
+
+def _draw_seeds(ax: Axes, seeds: pd.DataFrame, recipe: str, name: str, line: Line) -> None:
+    """Mark the points of the training seeds of a recipe."""
+    if len(seeds):
+        at = seeds[(seeds["recipe"] == recipe) & (seeds["order"] == name) & (seeds["ratio"] > 0)]
+        ax.plot(at["ratio"], at["value"], color=line.colour, marker="o", clip_on=False, gid="seeds", **HOLLOW)
 
 
 @styled
@@ -290,15 +323,21 @@ def pruning_curves_by_group(frame: pd.DataFrame, groups: Groups, metric: str = "
     frame = of_metric(frame, metric)
     others = frame[~frame["order"].map(is_matched)]
     frame = frame if (others["order"] == UNPRUNED).all() else others
-    keys, several = present(groups, frame["group"]), len(runs(frame)) > 1
+    keys, labels = present(groups, frame["group"]), runs(averaged(frame, ["order", "seed", "group", "ratio"]))
+    several = len(labels) > 1
     columns = min(4, len(keys))
     figure = canvas(width, -(-len(keys) // columns) * width / columns * 0.72 + 0.4)
     axes = panels(figure, len(keys), columns, sharex=True, sharey=True)
-    points = pd.concat([curve(frame[frame["group"] == key]).assign(group=key) for key in keys], ignore_index=True)
+    single = pd.concat([curve(frame[frame["group"] == key]).assign(group=key) for key in keys], ignore_index=True)
+    points = over_seeds(single, [*POINT[1:], "group"], "value", "low", "high")
+    seeds = seeds_of(single)
     for ax, key in zip(axes, keys, strict=True):
         of_group = points[points["group"] == key]
-        for line, of_line in _lines_of(of_group, runs(frame)):
+        for line, of_line in _lines_of(of_group, labels):
             _draw_order(ax, of_line, line, band=line.width > 1.2)
+            if len(of_line) and line.width > 1.2:
+                label, name = of_line[["run", "order"]].iloc[0]
+                _draw_seeds(ax, seeds[seeds["group"] == key], label, name, line)
         ax.set_title(f"{key} · {groups[key]['name']}")
     _finish(axes, points)
     for ax in axes[max(0, len(keys) - columns) :]:
@@ -309,7 +348,11 @@ def pruning_curves_by_group(frame: pd.DataFrame, groups: Groups, metric: str = "
         f"{name} of each language against the share of the prunable parameters that is set to zero, on one scale."
         f"{' The least specific first.' if several else ''}"
     )
-    return Drawn(figure, points, caption)
+    caption += f" {SEEDS_BESIDE}" if len(seeds) else ""
+    return Drawn(figure, _with(points, seeds), caption)
+
+
+SEEDS_BESIDE = "A line is the mean of the training seeds of a recipe, shaded over them (t); hollow: single seeds."
 
 
 def _lines_of(points: pd.DataFrame, labels: Sequence[str]) -> list[tuple[Line, pd.DataFrame]]:
@@ -317,7 +360,10 @@ def _lines_of(points: pd.DataFrame, labels: Sequence[str]) -> list[tuple[Line, p
         names = sorted(points["order"].unique(), key=_rank)
         return [(line_of(name), points[points["order"] == name]) for name in names]
     chosen = points[points["order"] == CHOSEN]
-    return [(run_line(index, label), chosen[chosen["run"] == label]) for index, label in enumerate(labels)]
+    names = titles(points)
+    return [
+        (run_line(index, names.get(label, label)), chosen[chosen["run"] == label]) for index, label in enumerate(labels)
+    ]
 
 
 def _rank(name: str) -> tuple[int, str]:
@@ -345,7 +391,9 @@ def _draw_order(ax: Axes, points: pd.DataFrame, line: Line, band: bool) -> None:
             )  # fmt: skip
     if not band:
         return
-    low, high = ("spread_low", "spread_high") if (points["seeds"] > 1).any() else ("low", "high")
+    of_recipe = "runs" in points and (points["runs"] > 1).any()
+    spread = (points["seeds"] > 1).any() and not of_recipe
+    low, high = ("spread_low", "spread_high") if spread else ("low", "high")
     if points[low].notna().any():
         ax.fill_between(points["ratio"], points[low], points[high], color=line.colour, alpha=0.18, linewidth=0)
 
@@ -416,22 +464,29 @@ def _caption(
     )
     if points["order"].map(is_matched).any():
         text += f"Every order takes the same share of each of {STRATA} strata of equal sensitivity to the language. "
-    if shaded["low"].notna().any():
+    recipes = "runs" in points and (points["runs"] > 1).any()
+    if recipes:
+        over = "training seeds" if bands is None else "training seeds and test sentences"
+        text += f"A line is the mean of the training seeds of a recipe, shaded: 95% interval of t over {over}; hollow: "
+        text += "single seeds. "
+    elif shaded["low"].notna().any():
         text += f"Shaded, {first}: 95% "
         text += "bootstrap bounds over the test sentences, mean over languages. " if bands is None else ""
         text += "interval of the mean, over the test sentences. " if bands is not None else ""
-    if seeds > 1:
+    if seeds > 1 and not recipes:
         text += f"{control[0].upper()}{control[1:]} is the mean of {seeds} seeds, shaded to their extremes. "
     if not higher:
         text += f"The grey line is {'no change' if change else 'the unpruned model'}. "
     if (points["verdict"] != "").any():
+        how = "t over seeds" if recipes else "paired test"
         text += (
-            f"Marks, {first}: ▲ better than {control}, ▼ worse, ○ not told from it (paired test, p ≥ {LEVEL:g}, "
+            f"Marks, {first}: ▲ better than {control}, ▼ worse, ○ not told from it ({how}, p ≥ {LEVEL:g}, "
             f"{HOW}); a dot was not tested. "
         )
     if change and higher and len(runs(frame)) > 1:
         text += "Of two models, the one that starts lower has less to lose, and a change favours it. "
     sentences = span(frame["sentences"].dropna().astype(int), "d")
-    return (
-        text + f"{sentences} test sentences a language, one training run: nothing here speaks of other training seeds."
-    )
+    alone = not recipes or (points["runs"] == 1).any()
+    one = ", one training run: nothing here speaks of other training seeds" if alone else ""
+    whose = f" of {joined(points.loc[points['runs'] == 1, 'run'].unique())}" if recipes and alone else ""
+    return f"{text}{sentences} test sentences a language{one.replace(' run', f' run{whose}', 1)}."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.figures.style import TIERS
@@ -32,6 +34,57 @@ def of_task(frame: pd.DataFrame, task: str = "") -> pd.DataFrame:
 def runs(frame: pd.DataFrame) -> list[str]:
     """Return the labels of the runs in `frame`, in order of appearance; one empty label where it has no run column."""
     return list(dict.fromkeys(frame["run"].astype(str))) if "run" in frame else [""]
+
+
+def averaged(frame: pd.DataFrame, key: Sequence[str]) -> pd.DataFrame:
+    """Return the mean over the runs of each recipe, under its name in `run`, with their number in `runs`.
+
+    What one of the runs lacks has no mean. A frame without a column `recipe` is returned as it is.
+
+    Args:
+        frame: with a column `run`, and `recipe` where runs are training seeds of one.
+        key: columns that tell the rows of a run apart.
+    """
+    if "recipe" not in frame:
+        return frame
+    key = ["recipe", *key]
+    grouped = frame.drop(columns="run").groupby(key, sort=False, dropna=False)
+    numbers = [name for name in frame.select_dtypes("number") if name not in key]
+    found = grouped.first()
+    counted, sizes = grouped[numbers].count(), grouped.size()
+    for name in numbers:
+        means = grouped[name].mean().where(counted[name] == sizes)
+        whole = frame[name].dtype.kind == "i" and (means % 1 == 0).all()
+        found[name] = means.astype(int) if whole else means
+    found["runs"] = sizes
+    whole_recipes = frame.groupby("recipe")["run"].nunique()
+    found = found[sizes == whole_recipes.reindex(found.index.get_level_values("recipe")).to_numpy()]
+    return found.reset_index().rename(columns={"recipe": "run"})
+
+
+def over_seeds(frame: pd.DataFrame, key: Sequence[str], value: str, low: str, high: str) -> pd.DataFrame:
+    """Return what `averaged` does, with the 95% interval of t over training seeds in `low` and `high` of recipes."""
+    found = averaged(frame, key)
+    if "runs" not in found:
+        return found
+    deviations = frame.groupby(["recipe", *key])[value].std()
+    deviation = deviations.reindex(pd.MultiIndex.from_frame(found[["run", *key]])).to_numpy()
+    half = stdtrit(np.maximum(found["runs"] - 1, 1), 0.975) * deviation / np.sqrt(found["runs"])
+    several = found["runs"] > 1
+    return found.assign(
+        **{low: found[low].mask(several, found[value] - half), high: found[high].mask(several, found[value] + half)}
+    )
+
+
+def titles(frame: pd.DataFrame) -> dict[str, str]:
+    """Return what panels of `averaged` runs are called: of several training seeds, with their number."""
+    counts = frame.groupby("run")["runs"].max() if "runs" in frame else {}
+    return {run: f"{run} ({counts[run]} seeds)" if run in counts and counts[run] > 1 else run for run in runs(frame)}
+
+
+def seeds_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the runs that are training seeds of a recipe."""
+    return frame[frame["run"] != frame["recipe"]] if "recipe" in frame else frame[:0]
 
 
 def of_run(frame: pd.DataFrame, run: str) -> pd.DataFrame:

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from sensikit.figures.frames import Groups, of_run, of_task, present, runs
+from sensikit.figures.frames import Groups, averaged, of_run, of_task, present, runs, seeds_of, titles
 from sensikit.figures.panels import beside, canvas, legend_below, listed, log_ticks, plain, power_of_ten, ruled
-from sensikit.figures.style import FULL, INK, MUTED, Drawn, Line, run_line, styled
+from sensikit.figures.style import FULL, HOLLOW, INK, MUTED, Drawn, Line, run_line, styled
 from sensikit.figures.words import span
 from sensikit.run import MIXED
 from sensikit.statistics.specificity import LEVELS
@@ -27,7 +27,10 @@ def wide(frame: pd.DataFrame, task: str = "") -> pd.DataFrame:
         of_run(frame, run).pivot(index="group", columns="statistic", values="value").reset_index().assign(run=run)
         for run in runs(frame)
     ]
-    return pd.concat(tables, ignore_index=True).rename_axis(columns=None)
+    found = pd.concat(tables, ignore_index=True).rename_axis(columns=None)
+    if "recipe" in frame:
+        found["recipe"] = found["run"].map(dict(zip(frame["run"], frame["recipe"], strict=True)))
+    return found
 
 
 def placed(table: pd.DataFrame, groups: Groups) -> list[str]:
@@ -68,7 +71,7 @@ def specificity(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: f
     )
     if "share_small_denominator" in table:
         caption += f" At most {table['share_small_denominator'].max():.2%} of the parameters have S_-l below 10σ."
-    return Drawn(figure, table, caption)
+    return _of_seeds(Drawn(figure, table, caption))
 
 
 @styled
@@ -95,7 +98,18 @@ def balance(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float
     )
     if "cv" in table:
         caption += f" Standard deviation ÷ mean of all parameters: {span(table['cv'], '.2f')}."
-    return Drawn(figure, table, caption)
+    return _of_seeds(Drawn(figure, table, caption))
+
+
+def _of_seeds(drawn: Drawn) -> Drawn:
+    """Return a figure with the means of recipes in its data too, and what is said of them."""
+    if not len(seeds_of(drawn.data)):
+        return drawn
+    data = pd.concat([averaged(drawn.data, ["group"]), seeds_of(drawn.data)], ignore_index=True)
+    return Drawn(drawn.figure, data, f"{drawn.caption} {OF_SEEDS}")
+
+
+OF_SEEDS = "Of a recipe, all is the mean of its training seeds, which stand hollow beside their share."
 
 
 def _boxes_and_shares(
@@ -104,10 +118,17 @@ def _boxes_and_shares(
     """Draw a box and a share for each group and run; return the figure and the panel of the boxes."""
     figure = canvas(width, 0.9 + 0.24 * len(keys))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.4, 1))
-    labels = runs(table)
-    for index, label in enumerate(labels):
-        rows = of_run(table, label).set_index("group").reindex(keys)
+    seeds, table = seeds_of(table), averaged(table, ["group"])
+    labels, names = runs(table), titles(table)
+    for index, run in enumerate(labels):
+        rows, label = of_run(table, run).set_index("group").reindex(keys), names[run]
         at, line = beside(len(keys), index, len(labels)), run_line(index, label)
+        if len(seeds):
+            single = seeds[seeds["recipe"] == run]
+            each = single["group"].map(dict(zip(keys, at, strict=True)))
+            right.plot(
+                single[statistic], each, color=line.colour, marker=line.marker, clip_on=False, gid="seeds", **HOLLOW
+            )
         _boxes(left, rows, at, 0.7 / len(labels) * 0.75, line.colour, label)
         right.plot(rows[statistic], at, color=line.colour, marker=line.marker, linestyle="", label=label, clip_on=False)
     right.set_xlim(0, 1)

@@ -112,6 +112,11 @@ def run_line(index: int, label: str) -> Line:
     return Line(label, COLOURS[index % len(COLOURS)], styles[index % 4], "os^vDP"[index % 6], 1.5)
 
 
+HOLLOW: Any = {"linestyle": "", "markerfacecolor": "none", "markersize": 2.4, "markeredgewidth": 0.5, "alpha": 0.7}
+"""How a single training seed is marked, in the colour of its recipe."""
+SEEDS = "Hollow: single training seeds, beside the mean of their recipe and its 95% interval over them. "
+
+
 class Drawn(NamedTuple):
     """A figure, the tidy frame that it shows, and the caption that says how to read it."""
 

@@ -90,7 +90,9 @@ def render(inputs: Inputs, sections: Sequence[Mapping[str, Any]], command: str =
         title=joined(inputs.labels),
         subjects=[(subject, summary.sentences(subject)) for subject in inputs.subjects],
         evaluations=inputs.evaluations,
-        headline=_cells(headline(inputs.tables)) if len(inputs.subjects) > 1 and inputs.tables else None,
+        headline=_cells(headline(inputs.tables, inputs.recipes))
+        if len(inputs.subjects) > 1 and inputs.tables
+        else None,
         changes=summary.changes(inputs),
         differences=summary.differences(inputs),
         missing=missing(inputs),

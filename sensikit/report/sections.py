@@ -13,7 +13,7 @@ from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.resampling import FEWEST, INDEPENDENT, LEVEL
 from sensikit.evaluation.scoring import BY_TIER, SIGNIFICANCE
 from sensikit.figures.curves import CHOSEN, HOW, MATCHED, ORDERS, RANDOM, is_matched, line_of
-from sensikit.figures.frames import examples_of, metrics_of, of_metric, runs
+from sensikit.figures.frames import averaged, examples_of, metrics_of, of_metric, runs
 from sensikit.figures.quality import by_ratio
 from sensikit.figures.style import FULL, Drawn
 from sensikit.figures.words import TASKS, arrow, joined, named
@@ -144,19 +144,32 @@ def correlation(inputs: Inputs) -> Iterator[Entry]:
             "Mean PCC over the pairs of languages, corrected for noise, in the second run minus that in the first, "
             "with a 95% interval over batches, and how many of the pairs moved down or up by more than theirs; one "
             "border between the subsets for all runs of one shape. In simulation such intervals hold the true "
-            "difference in 94 to 98% of cases, with 40 and with 200 batches a language. It speaks of these two trained "
-            "models; other training seeds would give others."
+            "difference in 94 to 98% of cases, with 40 and with 200 batches a language. {}Without one: the least and the "
+            "largest mean change when one language is left out."
         )
-        table = tables.differences(pd.concat(compared, ignore_index=True))
+        differences = pd.concat(compared, ignore_index=True)
+        table, caption = tables.differences(differences), caption.format(_of_seeds(differences))
         yield Entry("difference", "What the second run changed", CORRELATION.name, table, caption)
     for task, frame in by_task(inputs, CORRELATION):
-        drawn = figures.dendrogram(frame, inputs.groups, value=inputs.settings.correlation)
+        drawn = figures.dendrogram(averaged(frame, CORRELATION.key), inputs.groups, value=inputs.settings.correlation)
         if len(drawn.data):
             title = of_the("Languages by their correlations", task)
             yield Entry(f"dendrogram-{task}", title, CORRELATION.name, drawn, task=task)
     if SIMILARITY.name in inputs.tables:
         drawn = figures.task_similarity(inputs.tables[SIMILARITY.name], inputs.groups)
         yield Entry("similarity", "Similarity of translation and denoising, by language", SIMILARITY.name, drawn)
+
+
+def _of_seeds(tests: pd.DataFrame) -> str:
+    """Return what differences say of other training seeds: between recipes much, of one run against one nothing."""
+    text = ""
+    if (tests[["seeds_a", "seeds_b"]] > 1).any(axis=None):
+        text += "Over training seeds the interval is of t over them (Welch); a single run is taken to vary as they do. "
+    if ((tests["seeds_a"] == 1) & (tests["seeds_b"] == 1)).any():
+        text += (
+            "Of one run against one, it speaks of these two trained models: other training seeds would give others. "
+        )
+    return text
 
 
 def _heatmaps(inputs: Inputs, frame: pd.DataFrame, task: str) -> Iterator[Entry]:
@@ -167,13 +180,14 @@ def _heatmaps(inputs: Inputs, frame: pd.DataFrame, task: str) -> Iterator[Entry]
     value = inputs.settings.correlation
     known = inputs.comparisons if value == "corrected" else ()
     compared = [each for each in known if each.task == task and each.table is not None]
-    beside = compared[0].table if len(runs(frame)) == 2 and compared else None
+    units = runs(averaged(frame, CORRELATION.key))
+    beside = compared[0].table if len(units) == 2 and compared else None
     title = of_the("Correlation of sensitivity between languages", task)
     drawn = figures.correlation_heatmaps(frame, inputs.groups, value=value, difference=beside)
     yield Entry(f"correlation-{task}", title, CORRELATION.name, drawn, task=task)
     for number, each in enumerate(compared, start=1) if beside is None else ():
         first, second = each.first.label, each.second.label
-        pair = frame[frame["run"].isin([first, second])]
+        pair = frame[frame["recipe" if "recipe" in frame else "run"].isin([first, second])]
         drawn = figures.correlation_heatmaps(pair, inputs.groups, difference=each.table)
         title = of_the(f"{second} minus {first}", task)
         yield Entry(f"correlation-{task}-difference-{number}", title, CORRELATION.name, drawn, task=task)
@@ -198,16 +212,25 @@ def specificity(inputs: Inputs) -> Iterator[Entry]:
         yield Entry("specificity", "Language specificity in numbers", SPECIFICITY.name, table, caption)
     for task, frame in by_task(inputs, COMPONENTS):
         title = of_the("Where sensitivity and specificity live", task)
-        yield Entry(f"components-{task}", title, COMPONENTS.name, figures.component_heatmaps(frame), task=task)
+        yield Entry(
+            f"components-{task}",
+            title,
+            COMPONENTS.name,
+            figures.component_heatmaps(averaged(frame, COMPONENTS.key)),
+            task=task,
+        )
         title = of_the("Specificity of each language by component", task)
         drawn = figures.specificity_by_component(frame, inputs.groups)
         yield Entry(f"components-by-group-{task}", title, COMPONENTS.name, drawn, task=task)
     for task, frame in by_task(inputs, WITHIN):
-        title, drawn = of_the("Correlation within components", task), figures.component_correlation(frame)
+        title, drawn = (
+            of_the("Correlation within components", task),
+            figures.component_correlation(averaged(frame, WITHIN.key)),
+        )
         yield Entry(f"components-correlation-{task}", title, WITHIN.name, drawn, task=task)
     for task, frame in by_task(inputs, OVERLAP):
         title = of_the("Overlap of the most specific parameters", task)
-        drawn = figures.overlap_heatmaps(frame, inputs.groups)
+        drawn = figures.overlap_heatmaps(averaged(frame, OVERLAP.key), inputs.groups)
         yield Entry(f"overlap-{task}", title, OVERLAP.name, drawn, task=task)
 
 
@@ -243,7 +266,7 @@ def _swept(inputs: Inputs, schema: Schema) -> Iterator[tuple[pd.DataFrame, str, 
 def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: str) -> Iterator[Entry]:
     bands, tests = inputs.curves.bands, inputs.curves.tests
     of_these = None if tests is None else of_metric(tests, metric)
-    width = FULL if len(runs(frame)) > 1 else WIDE
+    width = FULL if len(runs(averaged(frame, PRUNING.key))) > 1 else WIDE
     matched = frame["order"].map(is_matched)
     if of_these is not None and len(judgements(of_these)):
         title = f"Does specificity matter?{of}"
@@ -271,20 +294,38 @@ def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: s
         fewest = int(tests.loc[tests["metric"] == metric, "segments"].min())
         few = f"Under {FEWEST} test sentences (here {fewest}) no p is to be trusted. " if fewest < FEWEST else ""
         few += f"{INDEPENDENT} " if frame["signature"].str.contains("|seg:own|", regex=False).any() else ""
+        seeds = _seeds(of_metric(tests, metric), inputs)
         caption = (
             f"Mean {named(metric)} of the second curve minus that of the first at each ratio, with a 95% interval over "
             "the test sentences, a sentence drawn at once in all languages, and the p of approximate randomisation, by "
             "itself and after Holm over all tests here; against random of several seeds both are of t, over seeds too. "
-            f"{few}One training run each: nothing here speaks of other training seeds. Between two runs, Change is the "
-            "difference in what pruning has taken from each."
+            f"{few}{seeds}Between two runs, Change is the difference in what pruning has taken from each."
         )
         table, title = tables.curve_tests(of_metric(tests, metric)), f"Pruning curves against each other{of}"
         yield Entry(f"pruning-tests{suffix}", title, PRUNING.name, table, caption)
 
 
+def _seeds(tests: pd.DataFrame, inputs: Inputs) -> str:
+    """Return over how many training seeds curves are compared, and of which nothing speaks of other seeds."""
+    labels = set(tests["run_a"]) | set(tests["run_b"])
+    several = [f"{name} ({len(those)})" for name, those in inputs.recipes.items() if name in labels]
+    single = sorted(labels - set(inputs.recipes))
+    text = (
+        f"Of {joined(several)} the training seeds are averaged, and interval and p are of t over seeds and test "
+        "sentences; within a recipe, of the differences in each seed. "
+        if several
+        else ""
+    )
+    if single:
+        whose = f"Of {joined(single)} there is one" if several else "One"
+        text += f"{whose} training run{'' if several else ' each'}: nothing here speaks of other training seeds. "
+    return text
+
+
 def _answered(inputs: Inputs, tests: pd.DataFrame) -> str:
     """Return what the tests say of specificity, and how to ask what they don't."""
-    text = f"{' '.join(answers(tests))} Paired tests, p < {LEVEL:g}, {HOW}."
+    how = "t over training seeds and test sentences" if inputs.recipes else "Paired tests"
+    text = f"{' '.join(answers(tests))} {how}, p < {LEVEL:g}, {HOW}."
     for subject in inputs.subjects:
         frame = subject.tables.get(PRUNING.name, pd.DataFrame({"order": []}))
         absent = [name for name in ORDERS if is_matched(name) and name not in set(frame["order"])]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.figures.correlation import changed_pairs, mean_changes, pairs
-from sensikit.figures.curves import CHOSEN, curve, line_of
+from sensikit.figures.curves import CHOSEN, curve, curve_over_seeds, line_of
 from sensikit.figures.data import sizes
-from sensikit.figures.frames import Groups, metrics_of, of_metric, of_run, of_task, present, runs
+from sensikit.figures.frames import Groups, averaged, metrics_of, of_metric, of_run, of_task, present, runs
 from sensikit.figures.spread import placed, shown, wide
 from sensikit.figures.style import TIERS
 from sensikit.figures.words import SUBSETS, percent, subset_names
@@ -27,12 +27,21 @@ def _tidied(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame.drop(columns=[name for name in ("Run", "Task") if name in frame and frame[name].nunique() == 1])
 
 
-def headline(tables: Mapping[str, pd.DataFrame]) -> Table:
-    """Return a row for each run: mean PCC of the subsets, quality unpruned and at the largest ratio."""
+def _with_recipes(frame: pd.DataFrame, key: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of the runs, behind the means of recipes that some are training seeds of."""
+    means = averaged(frame, key)
+    return pd.concat([means[means["runs"] > 1], frame], ignore_index=True) if "recipe" in frame else frame
+
+
+def headline(tables: Mapping[str, pd.DataFrame], recipes: Mapping[str, Sequence[str]] | None = None) -> Table:
+    """Return a row for each run: mean PCC of the subsets, quality unpruned and at the largest ratio.
+
+    Recipes, the means over their training seeds, come first.
+    """
     rows: dict[str, dict[str, Any]] = {}
     formats: dict[str, str] = {}
     if CORRELATION.name in tables:
-        for label, _, subset, cells in _by_subset(of_task(tables[CORRELATION.name])):
+        for label, _, subset, cells in _by_subset(_with_recipes(of_task(tables[CORRELATION.name]), CORRELATION.key)):
             if subset != "all":
                 once = pairs(cells)
                 means: dict[str, Any] = {
@@ -44,7 +53,8 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> Table:
     if PRUNING.name in tables:
         scores = of_metric(tables[PRUNING.name])
         metric = METRICS[scores["metric"].iloc[0]].label
-        points = curve(scores)
+        points = _with_recipes(curve(scores), ["order", "ratio", "metric"])
+        scores = _with_recipes(scores[scores["order"] == UNPRUNED], ["order", "group"])
         points = points[points["order"] == CHOSEN]
         for label in runs(scores):
             of_label = of_run(scores, label)
@@ -54,7 +64,10 @@ def headline(tables: Mapping[str, pd.DataFrame]) -> Table:
             means |= {f"{metric}, {percent(last)} pruned": at.get(last)} if len(points) else {}
             rows.setdefault(label, {}).update(means)
             formats |= dict.fromkeys(means, METRICS[scores["metric"].iloc[0]].digits)
-    return Table(pd.DataFrame([{"Run": label, **row} for label, row in rows.items()]), formats)
+    counts = {name: {"Seeds": len(those)} for name, those in (recipes or {}).items()}
+    heads = {label: counts.get(label, {"Seeds": 1} if counts else {}) for label in rows}
+    table = pd.DataFrame([{"Run": label, **heads[label], **row} for label, row in rows.items()])
+    return Table(table, {**formats, "Seeds": ".0f"} if counts else formats)
 
 
 def groups(known: Groups) -> Table:
@@ -71,7 +84,7 @@ def groups(known: Groups) -> Table:
 
 def quality_by_tier(frame: pd.DataFrame, known: Groups) -> Table:
     """Return the quality of the unpruned models, mean over the groups of each tier and over all (Table 1)."""
-    start = frame[frame["order"] == UNPRUNED]
+    start = _with_recipes(frame[frame["order"] == UNPRUNED], PRUNING.key)
     rows = []
     for label in runs(start):
         for metric in metrics_of(start):
@@ -108,14 +121,19 @@ def quality_by_group(frame: pd.DataFrame, known: Groups) -> Table:
 
 def pruning(frame: pd.DataFrame, metric: str = "") -> Table:
     """Return the mean over groups at each ratio, a column for each ratio and a row for each order."""
-    points = curve(frame, metric)
+    points = curve_over_seeds(curve(frame, metric))
     rows = []
     for label in runs(points):
         of_label = points[points["run"] == label]
         for name in dict.fromkeys(of_label["order"]):
             at = of_label[of_label["order"] == name].set_index("ratio")["value"]
             rows.append(
-                {"Run": label, "Order": line_of(name).name, **{percent(ratio): value for ratio, value in at.items()}}
+                {
+                    "Run": label,
+                    **_seeds(of_label),
+                    "Order": line_of(name).name,
+                    **{percent(ratio): value for ratio, value in at.items()},
+                }
             )
     table = _tidied(rows)
     ratios = [percent(ratio) for ratio in sorted(points["ratio"].unique())]
@@ -126,13 +144,13 @@ def pruning(frame: pd.DataFrame, metric: str = "") -> Table:
 def correlation(frame: pd.DataFrame) -> Table:
     """Return how alike different groups are by subset, means over pairs: the corrected PCC and what is beside it."""
     names, rows = subset_names(frame), []
-    for label, task, subset, cells in _by_subset(frame):
+    for label, task, subset, cells in _by_subset(averaged(frame, CORRELATION.key)):
         once = pairs(cells)
         once = once[once["group_a"] < once["group_b"]]  # every pair stands there in both orders
         decided = once["at_ceiling"].dropna()
         rows.append(
             {
-                "Run": label, "Task": task, "Subset": names[subset], "Pairs": len(once),
+                "Run": label, **_seeds(cells), "Task": task, "Subset": names[subset], "Pairs": len(once),
                 "PCC": once["corrected"].mean(), "Least": once["corrected"].min(), "Most": once["corrected"].max(),
                 "May be 1": int(decided.sum()) if len(decided) else None, "These batches": once["pcc"].mean(),
                 "Ceiling": once["ceiling"].mean(), "Spearman": once["spearman"].mean(),
@@ -154,15 +172,20 @@ def _by_subset(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFram
                 yield label, task, subset, rows[rows["subset"] == subset]
 
 
+def _seeds(of_run: pd.DataFrame) -> dict[str, int]:
+    """Return how many training seeds a mean is of, where runs are grouped."""
+    return {"Seeds": int(of_run["runs"].max())} if "runs" in of_run else {}
+
+
 def _statistics(frame: pd.DataFrame, known: Groups, columns: Mapping[str, tuple[str, str]]) -> Table:
     rows = []
     for task in dict.fromkeys(frame["task"]):
-        table = wide(frame, task)
+        table = averaged(wide(frame, task), ["group"])
         for label in runs(table):
             of_label = of_run(table, label).set_index("group")
             for key in placed(of_label.reset_index(), known):
                 values = {heading: of_label.loc[key, name] for name, (heading, _) in columns.items()}
-                rows.append({"Run": label, "Task": task, "Language": shown(key), **values})
+                rows.append({"Run": label, **_seeds(of_label), "Task": task, "Language": shown(key), **values})
     return Table(_tidied(rows), dict(columns.values()))
 
 
@@ -189,6 +212,8 @@ def balance(frame: pd.DataFrame, known: Groups) -> Table:
 def differences(frame: pd.DataFrame) -> Table:
     """Return the mean change in corrected PCC of two runs by subset, with its interval, and how many pairs moved.
 
+    Beside it stand its extremes when one language is left out and, of recipes, over how many training seeds it is.
+
     Args:
         frame: rows of `comparison.correlation_difference`, with a column `run` that names the two, `first` and
             `second` that name each.
@@ -200,18 +225,25 @@ def differences(frame: pd.DataFrame) -> Table:
         once = once[once["group_a"] < once["group_b"]]
         rows.append(
             {
-                "Run": label, "Task": task, "Subset": names[subset], f"PCC, {of['first']}": mean["corrected_a"],
+                "Run": label, **_against(cells), "Task": task, "Subset": names[subset],
+                f"PCC, {of['first']}": mean["corrected_a"],
                 f"PCC, {of['second']}": mean["corrected_b"], "Change": mean["difference"],
-                "95% from": mean["difference_low"], "to": mean["difference_high"], "Pairs": len(once),
+                "95% from": mean["difference_low"], "to": mean["difference_high"],
+                "Without one from": mean["without_low"], "Without one to": mean["without_high"], "Pairs": len(once),
                 "Down": int((once["difference_high"] < 0).sum()),
                 "Up": int((once["difference_low"] > 0).sum()),
             }
         )  # fmt: skip
     formats = {
         **dict.fromkeys((f"PCC, {name}" for name in of.values()), ".3f"),
-        **dict.fromkeys(("Change", "95% from", "to"), "+.3f"),
+        **dict.fromkeys(("Change", "95% from", "to", "Without one from", "Without one to"), "+.3f"),
     }
     return Table(_tidied(rows), formats)
+
+
+def _against(cells: pd.DataFrame) -> dict[str, str]:
+    """Return of how many training seeds a difference is: 1 against 1 of single runs."""
+    return {"Seeds": f"{cells['seeds_b'].max()} against {cells['seeds_a'].max()}"}
 
 
 SIDES_OF = ("first", "second")
@@ -287,7 +319,7 @@ def curve_tests(tests: pd.DataFrame) -> Table:
         run = f"{row[f'run_{side}']}, " if several else ""
         return f"{run}{line_of(row[f'order_{side}']).name}"
 
-    several = tests[["run_a", "run_b"]].stack().nunique() > 1
+    several, over_seeds = tests[["run_a", "run_b"]].stack().nunique() > 1, (tests["seeds_b"] > 1).any()
     frame = pd.DataFrame(
         [
             {
@@ -295,6 +327,7 @@ def curve_tests(tests: pd.DataFrame) -> Table:
                 "Difference": row["difference"], "95% from": row["difference_low"], "to": row["difference_high"],
                 "p": row["p"], "p Holm": row["p_holm"],
                 **({"Change": row["change"], "p of change": row["change_p_holm"]} if several else {}),
+                **({"Seeds": f"{row['seeds_b']:.0f} against {row['seeds_a']:.0f}"} if over_seeds else {}),
             }
             for _, row in tests.iterrows()
         ]

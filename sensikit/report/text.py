@@ -62,7 +62,7 @@ def changes(inputs: Inputs) -> list[str]:
 
     Of a change whose interval reaches 0 it is said that it cannot be told from no change.
     """
-    found = []
+    found = []  # inputs have comparisons over training seeds first
     for each in inputs.comparisons:
         if each.table is None:
             continue
@@ -82,9 +82,11 @@ def changes(inputs: Inputs) -> list[str]:
 
 def _changed(what: str, second: str, first: str, row: pd.Series[Any], shown: str) -> str:
     low, high = row["difference_low"], row["difference_high"]
+    counts = int(row.get("seeds_a", 1)), int(row.get("seeds_b", 1))
+    over = f", over {counts[1]} against {counts[0]} training seeds" if max(counts) > 1 else ""
     moved = f"{row['difference']:+{shown}}" + (f" ({low:+{shown}} to {high:+{shown}})" if low == low else "")
     unsure = ", which cannot be told from no change" if low <= 0 <= high else ""
-    return f"{what}: {second} minus {first} is {moved.replace('-', '−')}{unsure}."
+    return f"{what}: {second} minus {first} is {moved.replace('-', '−')}{over}{unsure}."
 
 
 def _measured(manifest: dict[str, Any]) -> str:
