@@ -332,7 +332,7 @@ def _differences_caption(frame: pd.DataFrame) -> str:
         f"{int(_significant(of_subset).sum())} of {len(of_subset)} pairs ({subset})"
         for subset, of_subset in once.groupby("subset", sort=False)
     ]
-    same = " (the same in both runs)" if frame["paired"].all() else ""
+    same = " (the same in both runs)" if frame["paired"].all() and over == "batches" else ""
     return text + (
         f"A turned corner marks a pair whose 95% interval over {over}{same} excludes 0, each pair by itself: "
         f"{', '.join(counts)}. {ALONE if seeds.max() == 1 else ''}"

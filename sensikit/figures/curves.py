@@ -61,12 +61,22 @@ def curve(frame: pd.DataFrame, metric: str = "", change: bool = False) -> pd.Dat
     return found
 
 
-def curve_over_seeds(points: pd.DataFrame) -> pd.DataFrame:
+def curve_over_seeds(points: pd.DataFrame, change: bool = False, key: Sequence[str] = ()) -> pd.DataFrame:
     """Return the mean curve of each recipe, and those of runs that stand alone, of what `curve` returns.
 
-    `low` and `high` of a recipe are the 95% interval of t over its training seeds, `spread_*` their mean extremes.
+    `low` and `high` of a recipe are the 95% interval of t over its training seeds, within what a score can be;
+    `spread_*` are the means of theirs.
+
+    Args:
+        points: with the columns of `key`, which tell curves apart.
+        change: the points are changes.
+        key: of the curves of a run, beside order, ratio and metric.
     """
-    return over_seeds(points, POINT[1:], "value", "low", "high")
+    found = over_seeds(points, [*POINT[1:], *key], "value", "low", "high")
+    if "runs" in found and not change:
+        bounds = METRICS[found["metric"].iloc[0]].bounds
+        found[["low", "high"]] = found[["low", "high"]].clip(*bounds)
+    return found
 
 
 def _curve(frame: pd.DataFrame, change: bool, run: str) -> pd.DataFrame:
@@ -292,7 +302,7 @@ def _points(
     In `verdict` stands what tests say of the curves against random.
     """
     single = curve(frame, change=change)
-    points = banded(curve_over_seeds(single), bands, change)
+    points = banded(curve_over_seeds(single, change), bands, change)
     shown = tests if set(RANDOM.values()) & set(points["order"]) else None
     return points.assign(verdict=judged(points, shown)), seeds_of(single)
 
@@ -329,7 +339,7 @@ def pruning_curves_by_group(frame: pd.DataFrame, groups: Groups, metric: str = "
     figure = canvas(width, -(-len(keys) // columns) * width / columns * 0.72 + 0.4)
     axes = panels(figure, len(keys), columns, sharex=True, sharey=True)
     single = pd.concat([curve(frame[frame["group"] == key]).assign(group=key) for key in keys], ignore_index=True)
-    points = over_seeds(single, [*POINT[1:], "group"], "value", "low", "high")
+    points = curve_over_seeds(single, key=["group"])
     seeds = seeds_of(single)
     for ax, key in zip(axes, keys, strict=True):
         of_group = points[points["group"] == key]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -169,7 +170,8 @@ def sensitivity_violins(
     """Return violins of S(θ,B_l) without its top 1%, with its standard deviation on a second axis.
 
     Below the two stands the deviation over the mean, which does not move with the scale of the loss. All violins have
-    the same area; two runs share a violin, the first on its left side.
+    the same area; two runs share a violin, the first on its left side. That of a recipe is the mean over its training
+    seeds, which have marks of their own below.
 
     Args:
         frame: the rows of distribution.csv, with a column `run` where there are several runs.
@@ -179,7 +181,8 @@ def sensitivity_violins(
         width: of the figure, in inches.
     """
     frame, table = of_task(frame, task), wide(statistics, task)
-    keys, labels = placed(frame, groups), runs(frame)
+    seeds, table = seeds_of(table), averaged(table, ["group"])
+    keys, labels, names = placed(frame, groups), runs(table), titles(table)
     figure = canvas(width, 3.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
     second = upper.twinx()
@@ -199,8 +202,12 @@ def sensitivity_violins(
         )  # fmt: skip
         lower.plot(
             places, rows["cv_below_top1"], linestyle="", marker=line.marker, color=line.colour, markersize=4,
-            label=label,
+            label=names[label],
         )  # fmt: skip
+        if len(seeds):
+            single = seeds[seeds["recipe"] == label]
+            at = single["group"].map(dict(zip(keys, places, strict=True)))
+            lower.plot(at, single["cv_below_top1"], color=line.colour, marker=line.marker, gid="seeds", **HOLLOW)
     upper.set_ylabel(f"sensitivity, {power_of_ten(unit)} nats")
     second.set_ylabel(f"standard deviation\n(open marks), {power_of_ten(unit)} nats")
     lower.set_ylabel("standard deviation\n÷ mean, without\nthe top 1%")
@@ -213,15 +220,39 @@ def sensitivity_violins(
     for ax in (upper, second, lower):
         ax.tick_params(axis="x", length=0)
     legend_below(figure, [lower])
-    return Drawn(figure, frame, _violins_caption(table))
+    caption = _violins_caption(table)
+    return Drawn(figure, frame, f"{caption} Small hollow marks: single training seeds." if len(seeds) else caption)
 
 
 def densities(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the histogram as a density over S (run, group, low, high, density), of area 1 for each violin."""
+    """Return the histogram as a density over S (run, group, low, high, density), of area 1 for each violin.
+
+    That of a recipe is the mean over its training seeds, in equal bins from the least to the largest S of any.
+    """
     frame = frame if "run" in frame else frame.assign(run="")
     total = frame.groupby(["run", "group"])["count"].transform("sum")
     density = frame["count"] / total / (frame["high"] - frame["low"])
-    return frame[["run", "group", "low", "high"]].assign(density=density)
+    found = frame[["run", "group", "low", "high"]].assign(density=density)
+    if "recipe" not in frame:
+        return found
+    pooled = [
+        _mean_density(rows).assign(run=str(recipe), group=str(group)) if rows["run"].nunique() > 1 else rows
+        for (recipe, group), rows in found.groupby([frame["recipe"], "group"], sort=False)
+    ]
+    return pd.concat(pooled, ignore_index=True)[list(found)]
+
+
+def _mean_density(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of the densities of several runs, in as many equal bins as one of them has."""
+    of_runs = [rows.sort_values("low") for _, rows in found.groupby("run")]
+    edges = np.linspace(found["low"].min(), found["high"].max(), len(of_runs[0]) + 1)
+    below = [
+        np.interp(edges, [rows["low"].iloc[0], *rows["high"]],
+                  [0, *np.cumsum(rows["density"] * (rows["high"] - rows["low"]))])
+        for rows in of_runs
+    ]  # fmt: skip
+    density = np.diff(np.mean(below, axis=0)) / np.diff(edges)
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "density": density})
 
 
 def _sides(index: int, of: int) -> tuple[float, float]:

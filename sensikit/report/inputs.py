@@ -102,8 +102,10 @@ class Inputs:
 
     @property
     def labels(self) -> list[str]:
-        """What a report is named after: its runs or, where it has none, its evaluations."""
-        return [subject.label for subject in self.subjects] or [each.label for each in self.evaluations]
+        """What a report is named after: its recipes and other runs or, where it has none, its evaluations."""
+        return compared([subject.label for subject in self.subjects], self.recipes) or [
+            each.label for each in self.evaluations
+        ]
 
 
 def gather(
@@ -132,10 +134,10 @@ def gather(
         languages = {**languages, **each.manifest["groups"], **languages}
     tables = {}
     for name in TABLES:
-        found = [(subject.label, subject.tables[name]) for subject in subjects if name in subject.tables]
-        if found:
+        known = [(subject.label, subject.tables[name]) for subject in subjects if name in subject.tables]
+        if known:
             several = len(subjects) > 1
-            frames = [frame.assign(run=label) if several else frame for label, frame in found]
+            frames = [frame.assign(run=label) if several else frame for label, frame in known]
             tables[name] = pd.concat(frames, ignore_index=True)
             if recipes:
                 tables[name]["recipe"] = tables[name]["run"].map(lambda label: of.get(label, label))

@@ -144,8 +144,8 @@ def correlation(inputs: Inputs) -> Iterator[Entry]:
             "Mean PCC over the pairs of languages, corrected for noise, in the second run minus that in the first, "
             "with a 95% interval over batches, and how many of the pairs moved down or up by more than theirs; one "
             "border between the subsets for all runs of one shape. In simulation such intervals hold the true "
-            "difference in 94 to 98% of cases, with 40 and with 200 batches a language. {}Without one: the least and the "
-            "largest mean change when one language is left out."
+            "difference in 94 to 98% of cases, with 40 and with 200 batches a language. {}Without one: the least and "
+            "the largest mean change when one language is left out."
         )
         differences = pd.concat(compared, ignore_index=True)
         table, caption = tables.differences(differences), caption.format(_of_seeds(differences))

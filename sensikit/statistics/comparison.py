@@ -119,7 +119,7 @@ def _width_over_seeds(a: Float, b: Float) -> Float:
         variance = known[0] + known[1]
         with np.errstate(invalid="ignore"):
             freedom = variance**2 / sum(each**2 / (n - 1) for each, n in zip(known, counts, strict=True))
-    return np.where(variance > 0, stats.t.ppf(0.975, freedom) * np.sqrt(variance), variance)
+    return np.asarray(np.where(variance > 0, stats.t.ppf(0.975, freedom) * np.sqrt(variance), variance))
 
 
 def _without_one(difference: Float) -> tuple[float, float]:
