@@ -137,8 +137,10 @@ def correlation_heatmaps(
     if not subsets:
         raise OptionError(f"task {task}", "has no correlation in the table", "choose a task and subsets that it has")
     seeds = marked(seeds_of(frame))
-    frame = averaged(frame, CORRELATION.key)
-    labels, groups, data = runs(frame), measured(frame, groups), marked(frame)
+    frame, labels = averaged(frame, CORRELATION.key), runs(averaged(frame, CORRELATION.key))
+    if difference is not None and value == "corrected":
+        frame = _one_border(frame, changed_pairs(of_task(difference, task)), labels)
+    groups, data = measured(frame, groups), marked(frame)
     caption = _caption(frame, groups, subsets, value)
     if len(labels) == 1:
         data = pd.concat([data, seeds], ignore_index=True) if len(seeds) else data
@@ -283,6 +285,16 @@ def mean_changes(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[blank(frame["group_a"])]
 
 
+def _one_border(frame: pd.DataFrame, changes: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """Return the corrected PCC, and its bounds with it, where the one border of the differences puts it."""
+    key, columns = ["subset", "group_a", "group_b"], ["corrected", "corrected_low", "corrected_high"]
+    shared = pd.concat([changes.assign(run=label, shared=changes[f"corrected_{side}"])
+                        for label, side in zip(labels, "ab", strict=True)])  # fmt: skip
+    found = frame[["run", *key]].merge(shared[["run", *key, "shared"]], on=["run", *key], how="left")["shared"]
+    moved = pd.Series(found.to_numpy() - frame["corrected"].to_numpy(), index=frame.index).fillna(0)
+    return frame.assign(**{name: frame[name] + moved for name in columns})
+
+
 def _difference_panel(ax: Axes, frame: pd.DataFrame, groups: Groups, side: float) -> None:
     """Draw the difference of two runs in one subset; a turned corner marks a pair whose interval excludes 0."""
     keys = order(groups)
@@ -321,8 +333,8 @@ def _differences_caption(frame: pd.DataFrame) -> str:
     once = changed_pairs(frame)
     once = once[once["group_a"] < once["group_b"]]
     text = (
-        "Right: the corrected PCC of the second run minus that of the first, with one border between the subsets for "
-        "all runs of one shape, on a scale of its own around 0. "
+        "Right: the corrected PCC of the second run minus that of the first, on a scale of its own around 0. All "
+        "panels have one border between the subsets for all runs of one shape. "
     )
     if not once["difference_low"].notna().any():
         return text + "No interval was measured. "

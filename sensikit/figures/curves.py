@@ -370,9 +370,10 @@ def _lines_of(points: pd.DataFrame, labels: Sequence[str]) -> list[tuple[Line, p
         names = sorted(points["order"].unique(), key=_rank)
         return [(line_of(name), points[points["order"] == name]) for name in names]
     chosen = points[points["order"] == CHOSEN]
-    names = titles(points)
+    called = titles(points)
     return [
-        (run_line(index, names.get(label, label)), chosen[chosen["run"] == label]) for index, label in enumerate(labels)
+        (run_line(index, called.get(label, label)), chosen[chosen["run"] == label])
+        for index, label in enumerate(labels)
     ]
 
 

@@ -49,7 +49,7 @@ def averaged(frame: pd.DataFrame, key: Sequence[str]) -> pd.DataFrame:
         return frame
     key = ["recipe", *key]
     grouped = frame.drop(columns="run").groupby(key, sort=False, dropna=False)
-    numbers = [name for name in frame.select_dtypes("number") if name not in key]
+    numbers = [str(name) for name in frame.select_dtypes("number") if name not in key]
     found = grouped.first()
     counted, sizes = grouped[numbers].count(), grouped.size()
     for name in numbers:
@@ -78,8 +78,8 @@ def over_seeds(frame: pd.DataFrame, key: Sequence[str], value: str, low: str, hi
 
 def titles(frame: pd.DataFrame) -> dict[str, str]:
     """Return what panels of `averaged` runs are called: of several training seeds, with their number."""
-    counts = frame.groupby("run")["runs"].max() if "runs" in frame else {}
-    return {run: f"{run} ({counts[run]} seeds)" if run in counts and counts[run] > 1 else run for run in runs(frame)}
+    counts = frame.groupby("run")["runs"].max().to_dict() if "runs" in frame else {}
+    return {run: f"{run} ({counts[run]} seeds)" if counts.get(run, 1) > 1 else run for run in runs(frame)}
 
 
 def seeds_of(frame: pd.DataFrame) -> pd.DataFrame:

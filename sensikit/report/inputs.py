@@ -192,15 +192,18 @@ def _comparable(first: Run, other: Run, task: str) -> bool:
         _check_batches(other, task)
     except SensikitError:
         return False
-    return all(other.vector(task, key, kind).is_file() for key in other.groups(task) for kind in ("", "half", "blocks"))
+    return True
 
 
 def _check_batches(run: Run, task: str) -> None:
-    """Refuse a run that does not say of which batches its sensitivities are."""
+    """Refuse a run that does not say of which batches its sensitivities are, or that no longer has them."""
     for code in run.groups(task):
         noted = run.manifest["sets"][f"{task}/{code}"]
         if not isinstance(noted.get("drawn"), str) or not isinstance(noted.get("block_batches"), list):
             raise RunError(run.path, f"does not say of which batches {task}/{code} is", "analyze again")
+        for kind in ("", "half", "blocks"):
+            if not run.vector(task, code, kind).is_file():
+                raise RunError(run.vector(task, code, kind), "is missing", "measure it again: analyze --resume")
 
 
 def _curves(subjects: Sequence[Subject], recipes: Mapping[str, Sequence[str]]) -> Curves:

@@ -173,6 +173,27 @@ def test_orders_can_be_told_apart_and_the_seeds_of_random_count(runs: dict[str, 
     assert width > 2 * 1.96 * abs(one - other) / 2  # of s / √2, were there no test sentences and many seeds
 
 
+def test_training_seeds_of_a_recipe_are_one_curve(runs: dict[str, Run], tmp_path: Path) -> None:
+    third = {"other": Run.open(swept(tmp_path / "c", toy.ToyBackend(seed=2).train(12)))}
+    recipes = {"both": ["regular", "id"]}
+    at = of("bleu", curve_bands({**runs, **third}, recipes)).set_index(["run", "order", "ratio"])
+    assert set(at.index.get_level_values("run")) == {"both", "other"}
+    start, whole = ([stored(run, order, ratio) for run in runs.values()]
+                    for order, ratio in (("none", 0.0), ("random", 0.3)))  # fmt: skip
+    over, change = over_seeds(whole), over_seeds([b - a for a, b in zip(start, whole, strict=True)])
+    assert at.loc[("both", "random", 0.3)].tolist() == pytest.approx([over.value, *over.interval(), *change.interval()])
+
+    found = of("bleu", curve_tests({**runs, **third}, recipes)).set_index(["run_a", "run_b", "order_a", "ratio"])
+    within = found.loc[("both", "both", "random", 0.3)]
+    each = [stored(run, "specificity", 0.3) - stored(run, "random", 0.3) for run in runs.values()]
+    assert list(within)[1:5] == pytest.approx([*over_seeds(each).tested(np.empty(0))])  # paired in each seed
+    between = found.loc[("both", "other", "specificity", 0.3)]
+    ours = over_seeds([stored(run, "specificity", 0.3) for run in runs.values()])
+    theirs = stored(third["other"], "specificity", 0.3)
+    assert list(between)[1:5] == pytest.approx([*(theirs - ours).tested(np.empty(0))])
+    assert (within["seeds_a"], within["seeds_b"], between["seeds_a"], between["seeds_b"]) == (2, 2, 2, 1)
+
+
 def test_p_is_corrected_for_all_tests_of_a_metric_and_there_is_none_of_few_sentences(
     runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,36 @@ def test_what_makes_a_block_unusual_for_both_models_cancels(tmp_path: Path) -> N
     assert (width(correlation_difference(*runs[:2])) < width(correlation_difference(runs[0], runs[2])) / 2).all()
 
 
+def test_recipes_are_compared_over_their_training_seeds(tmp_path: Path) -> None:
+    runs = [handmade.run_of_batches(tmp_path / str(seed), batches(seed), shapes=SHAPES) for seed in range(1, 6)]
+    one, other = runs[:2], runs[2:]
+    # every run under the same border
+    each = [correlation_difference(one[0], run, beside=runs).set_index(KEY)["corrected_b"] for run in runs]
+    values = np.array(each)
+    found = correlation_difference(one, other, beside=runs).set_index(KEY)
+    assert set(zip(found["seeds_a"], found["seeds_b"], strict=True)) == {(2, 3)}
+    for at, (key, row) in enumerate(found.iterrows()):
+        a, b = values[:2, at], values[2:, at]
+        parts = a.var(ddof=1) / 2, b.var(ddof=1) / 3
+        freedom = sum(parts) ** 2 / (parts[0] ** 2 / 1 + parts[1] ** 2 / 2)
+        half = stats.t.ppf(0.975, freedom) * sum(parts) ** 0.5
+        expected = [a.mean(), b.mean(), b.mean() - a.mean(), b.mean() - a.mean() - half, b.mean() - a.mean() + half]
+        assert row.tolist()[1:6] == pytest.approx(expected), key
+    single = correlation_difference(one[0], other, beside=runs).set_index(KEY)  # taken to vary as the others do
+    half = stats.t.ppf(0.975, 2) * values[2:].std(axis=0, ddof=1) * (1 + 1 / 3) ** 0.5
+    assert (single["difference_high"] - single["difference"]).tolist() == pytest.approx(half.tolist())
+
+
+def test_a_mean_stands_with_its_extremes_where_one_language_is_left_out(tmp_path: Path) -> None:
+    a, b, _ = two(tmp_path)
+    found = correlation_difference(a, b).set_index(KEY)
+    assert found["without_low"].notna().sum() == 3
+    for subset in ("all", "high", "low"):  # of three languages, one pair is left
+        left = [found.at[(subset, *pair), "difference"] for pair in itertools.combinations(CODES, 2)]
+        ends = found.loc[(subset, "", ""), ["without_low", "without_high"]].tolist()
+        assert ends == pytest.approx([min(left), max(left)])
+
+
 def changed(field: str, value: object) -> Callable[[Run], None]:
     def change(run: Run) -> None:
         places = {"direction": run.manifest, "tokens": run.analysis()}
