@@ -138,7 +138,7 @@ def test_recipes_are_compared_with_the_first_and_lead(measured: list[Path]) -> N
     ]  # fmt: skip
     said = summary.changes(found)
     assert ["over 2 against 1 training seeds" in text for text in said] == [True] * 2 + [False] * 4
-    (difference,) = (each for each in sections.correlation(found) if each.stem == "difference")
+    difference = next(each for each in sections.correlation(found) if each.stem == "difference")
     assert isinstance(difference.content, Table)
     assert difference.content.frame["Seeds"].unique().tolist() == ["2 against 1", "1 against 1"]
     assert "Of one run against one, it speaks of these two trained models" in difference.caption
