@@ -19,7 +19,7 @@ from sensikit.figures.style import FULL, Drawn
 from sensikit.figures.words import TASKS, arrow, joined, named
 from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED
 from sensikit.report import tables
-from sensikit.report.inputs import Evaluated, Inputs
+from sensikit.report.inputs import Evaluated, Inputs, Subject
 from sensikit.report.missing import orders_command
 from sensikit.report.text import answers, judgements
 from sensikit.sensitivity.ablation import AUDIT, SUMMARY
@@ -326,14 +326,18 @@ def _answered(inputs: Inputs, tests: pd.DataFrame) -> str:
     """Return what the tests say of specificity, and how to ask what they don't."""
     how = "t over training seeds and test sentences" if inputs.recipes else "Paired tests"
     text = f"{' '.join(answers(tests))} {how}, p < {LEVEL:g}, {HOW}."
+    lacking: dict[tuple[str, ...], list[Subject]] = {}
     for subject in inputs.subjects:
         frame = subject.tables.get(PRUNING.name, pd.DataFrame({"order": []}))
-        absent = [name for name in ORDERS if is_matched(name) and name not in set(frame["order"])]
+        absent = tuple(name for name in ORDERS if is_matched(name) and name not in set(frame["order"]))
         if len(frame) and {MATCHED, RANDOM[MATCHED]} & set(absent):
-            text += (
-                f" Whether specificity matters at equal sensitivity, {subject.label} can say once the orders "
-                f"{joined(absent)} are swept: {orders_command(subject, absent)}"
-            )
+            lacking.setdefault(absent, []).append(subject)
+    for absent, those in lacking.items():
+        others = f" (and so on with {joined(each.label for each in those[1:])})" if len(those) > 1 else ""
+        text += (
+            f" Whether specificity matters at equal sensitivity, {joined(each.label for each in those)} can say once "
+            f"the orders {joined(absent)} are swept: {orders_command(those[0], absent)}{others}"
+        )
     return text
 
 
