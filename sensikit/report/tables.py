@@ -225,7 +225,7 @@ def differences(frame: pd.DataFrame) -> Table:
         once = once[once["group_a"] < once["group_b"]]
         rows.append(
             {
-                "Run": label, **_against(cells), "Task": task, "Subset": names[subset],
+                "Run": label, **_against(mean), "Task": task, "Subset": names[subset],
                 f"PCC, {of['first']}": mean["corrected_a"],
                 f"PCC, {of['second']}": mean["corrected_b"], "Change": mean["difference"],
                 "95% from": mean["difference_low"], "to": mean["difference_high"],
@@ -241,9 +241,9 @@ def differences(frame: pd.DataFrame) -> Table:
     return Table(_tidied(rows), formats)
 
 
-def _against(cells: pd.DataFrame) -> dict[str, str]:
+def _against(row: pd.Series[Any]) -> dict[str, str]:
     """Return of how many training seeds a difference is: 1 against 1 of single runs."""
-    return {"Seeds": f"{cells['seeds_b'].max()} against {cells['seeds_a'].max()}"}
+    return {"Seeds": f"{row['seeds_b']:.0f} against {row['seeds_a']:.0f}"}
 
 
 SIDES_OF = ("first", "second")
@@ -327,7 +327,7 @@ def curve_tests(tests: pd.DataFrame) -> Table:
                 "Difference": row["difference"], "95% from": row["difference_low"], "to": row["difference_high"],
                 "p": row["p"], "p Holm": row["p_holm"],
                 **({"Change": row["change"], "p of change": row["change_p_holm"]} if several else {}),
-                **({"Seeds": f"{row['seeds_b']:.0f} against {row['seeds_a']:.0f}"} if over_seeds else {}),
+                **(_against(row) if over_seeds else {}),
             }
             for _, row in tests.iterrows()
         ]

@@ -78,12 +78,13 @@ def test_the_mean_change_stands_with_its_interval_and_the_pairs_that_moved_by_mo
     second.loc[(second["group_a"] == "cat") & (second["group_b"] == "fao"), "corrected"] += 0.15
     frame = synthetic_tables.comparison(first, second)
     mean = {"task": "mt", "subset": "low", "corrected_a": 0.7, "corrected_b": 0.65, "difference": -0.05,
-            "difference_low": -0.07, "difference_high": -0.03, "paired": True}  # fmt: skip
+            "difference_low": -0.07, "difference_high": -0.03, "paired": True, "without_low": -0.06,
+            "without_high": -0.04, "seeds_a": 2, "seeds_b": 3}  # fmt: skip
     frame = pd.concat([frame, pd.DataFrame([mean])], ignore_index=True).assign(run="b − a", first="a", second="b")
     (row,) = tables.differences(frame).shown().to_dict("records")
     assert row == {
-        "Subset": "low-sensitive parameters", "PCC, a": "0.700", "PCC, b": "0.650", "Change": "-0.050",
-        "95% from": "-0.070", "to": "-0.030", "Pairs": "6", "Down": "5", "Up": "1",
+        "Seeds": "3 against 2", "Subset": "low-sensitive parameters", "PCC, a": "0.700", "PCC, b": "0.650", "Change": "-0.050",
+        "95% from": "-0.070", "to": "-0.030", "Without one from": "-0.060", "Without one to": "-0.040", "Pairs": "6", "Down": "5", "Up": "1",
     }  # fmt: skip
 
 

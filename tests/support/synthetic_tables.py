@@ -118,7 +118,7 @@ def comparison(first: pd.DataFrame, second: pd.DataFrame, half: float = 0.02) ->
     own = both["group_a"] == both["group_b"]
     both["difference_low"] = (both["difference"] - half).mask(own)
     both["difference_high"] = (both["difference"] + half).mask(own)
-    return both.assign(paired=True)
+    return both.assign(paired=True, without_low=np.nan, without_high=np.nan, seeds_a=1, seeds_b=1)
 
 
 def similarity(languages: Languages, seed: int = 0) -> pd.DataFrame:
