@@ -83,8 +83,10 @@ def test_the_mean_change_stands_with_its_interval_and_the_pairs_that_moved_by_mo
     frame = pd.concat([frame, pd.DataFrame([mean])], ignore_index=True).assign(run="b − a", first="a", second="b")
     (row,) = tables.differences(frame).shown().to_dict("records")
     assert row == {
-        "Seeds": "3 against 2", "Subset": "low-sensitive parameters", "PCC, a": "0.700", "PCC, b": "0.650", "Change": "-0.050",
-        "95% from": "-0.070", "to": "-0.030", "Without one from": "-0.060", "Without one to": "-0.040", "Pairs": "6", "Down": "5", "Up": "1",
+        "Seeds": "3 against 2", "Subset": "low-sensitive parameters", "PCC, a": "0.700", "PCC, b": "0.650",
+        "Change": "-0.050",
+        "95% from": "-0.070", "to": "-0.030", "Without one from": "-0.060", "Without one to": "-0.040",
+        "Pairs": "6", "Down": "5", "Up": "1",
     }  # fmt: skip
 
 
