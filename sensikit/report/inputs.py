@@ -172,6 +172,9 @@ def _comparisons(subjects: Sequence[Subject], recipes: Mapping[str, Sequence[str
                     culprit = culprit if subject is first else subject
                     _check_batches(subject.run, task)
                     check_comparable(first.run, subject.run, task)
+                for subject in (*ours, *theirs):
+                    culprit = culprit if subject is first else subject
+                    _check_vectors(subject.run, task)
                 one, two = ([each.run for each in side] for side in (ours, theirs))
                 table = correlation_difference(one, two, task, comparable[task])
                 found.append(Comparison(replace(first, label=name), replace(theirs[0], label=other), task, table))
@@ -190,20 +193,25 @@ def _comparable(first: Run, other: Run, task: str) -> bool:
     try:
         check_comparable(first, other, task)
         _check_batches(other, task)
+        _check_vectors(other, task)
     except SensikitError:
         return False
     return True
 
 
 def _check_batches(run: Run, task: str) -> None:
-    """Refuse a run that does not say of which batches its sensitivities are, or that no longer has them."""
+    """Refuse a run that does not say of which batches its sensitivities are."""
     for code in run.groups(task):
         noted = run.manifest["sets"][f"{task}/{code}"]
         if not isinstance(noted.get("drawn"), str) or not isinstance(noted.get("block_batches"), list):
             raise RunError(run.path, f"does not say of which batches {task}/{code} is", "analyze again")
-        for kind in ("", "half", "blocks"):
-            if not run.vector(task, code, kind).is_file():
-                raise RunError(run.vector(task, code, kind), "is missing", "measure it again: analyze --resume")
+
+
+def _check_vectors(run: Run, task: str) -> None:
+    """Refuse a run that no longer has its sensitivities; a damaged one is another matter."""
+    for path in (run.vector(task, code, kind) for code in run.groups(task) for kind in ("", "half", "blocks")):
+        if not path.is_file():
+            raise RunError(path, "is missing", "measure it again: analyze --resume")
 
 
 def _curves(subjects: Sequence[Subject], recipes: Mapping[str, Sequence[str]]) -> Curves:
