@@ -24,9 +24,9 @@ def report(
     label: Annotated[
         list[str] | None, typer.Option(help="What to call a PATH; once for each, in order. By default its directory.")
     ] = None,
-) -> None:
+) -> options.Ending:
     """Draw the figures and tables that runs and evaluations support, and write one page that holds them all."""
     from sensikit.report.page import report as write_report
 
     page = write_report(paths, out, labels=label or (), settings=settings, command=options.command_line())
-    options.tell(str(page))
+    return options.Ending([str(page)], {"report": page})
