@@ -21,7 +21,7 @@ def audit(
     task: options.Task = None,
     share: options.Shared = None,
 ) -> options.Ending | None:
-    """Ablate a sample of parameters exactly (Eq. 1), in float64, and compare with the Taylor estimate."""
+    """Ablate a sample of parameters exactly (Equation 1), in float64, and compare with the Taylor estimate."""
     from sensikit.distributed import Share
     from sensikit.run import Run
     from sensikit.sensitivity.ablation import audit as run_audit

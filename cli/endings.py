@@ -7,14 +7,13 @@ import math
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from sensikit.errors import printable
-from sensikit.settings import Loading, Tiers, names_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,12 +88,6 @@ def frames(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 def command(verb: str, *words: object) -> str:
     """Return the command of a verb, as a shell takes it."""
     return shlex.join(["sensikit", verb, *map(str, words)])
-
-
-OPENING = ("--direction", "--pairs", "--device", "--groups", "--languages", *(
-    name for settings in (Loading, Tiers) for each in fields(settings) for name in names_of(each)
-))  # fmt: skip
-"""Options that decide which model, groups and place a command is about: the one that comes next takes them over."""
 
 
 def kept(*options: str) -> list[str]:

@@ -20,13 +20,19 @@ class Verb(TyperCommand):
             record = each.get_help_record(ctx)
             if record:
                 panel = getattr(each, "rich_help_panel", None)
-                usual = "Arguments" if each.param_type_name == "argument" else LAST if each.name == "help" else "Options"
+                usual = (
+                    "Arguments" if each.param_type_name == "argument" else LAST if each.name == "help" else "Options"
+                )
                 sections.setdefault(panel or usual, []).append(record)
         last = sections.pop(LAST, [])
         for heading, records in [*sections.items(), (LAST, last)]:
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the example in one line, to be copied."""
+        formatter.write(f"\n{self.epilog}\n" if self.epilog else "")
 
 
 class Verbs(TyperGroup):

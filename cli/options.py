@@ -20,7 +20,6 @@ from sensikit.progress import say
 from sensikit.settings import Loading, Options, Tiers, names_of, option
 
 from .endings import Ending, command_line, tell
-from .layout import LAST
 
 if TYPE_CHECKING:
     from sensikit.backends.base import Model
@@ -105,7 +104,9 @@ def check_there(typed: Mapping[str, Any]) -> None:
             continue
         if not path.exists():
             more = ", a directory, or owner/model of the hub" if name in MODELS else ""
-            raise OptionError(str(path), "does not exist", f"check the path{f': give a checkpoint{more}' if more else ''}")
+            raise OptionError(
+                str(path), "does not exist", f"check the path{f': give a checkpoint{more}' if more else ''}"
+            )
         if name == "run" and not path.is_dir():
             raise OptionError(str(path), "is not a run directory", "give what sensikit analyze wrote")
 
@@ -205,13 +206,25 @@ def _parameters(settings: Any) -> Iterator[Parameter]:
             continue
         of, choices = types[each.name], ", ".join(each.metadata["choices"])
         # the choices are what a reader looks for, so they open the line
-        more: dict[str, Any] = {"rich_help_panel": panel, "help": f"{choices}: {each.metadata['help']}" if choices else each.metadata["help"]}
+        more: dict[str, Any] = {
+            "rich_help_panel": panel,
+            "help": f"{choices}: {each.metadata['help']}" if choices else each.metadata["help"],
+        }
         if of in (tuple[str, ...], tuple[str, ...] | None):
             # typer takes a tuple for an option with several values; here it is one value with commas
             more |= {"metavar": "<a,b,…>", "parser": _parts}
             of, value = str | None, value and ",".join(value)
         info = typer.Option(*names_of(each), **more)
         yield Parameter(each.name, Parameter.KEYWORD_ONLY, default=value, annotation=Annotated[of, info])
+
+
+def spellings(settings: Any) -> list[str]:
+    """Return every spelling of the options that settings have."""
+    return [
+        name
+        for each, value in _fields(settings)
+        for name in (spellings(value) if is_dataclass(value) else names_of(each))
+    ]
 
 
 def heading(settings: type[Any]) -> str:

@@ -60,7 +60,7 @@ def quiet(wanted: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(
-    total: float | None, what: str, unit: str = "batches", *, done: float = 0, after: float = 0
+    total: float | None, what: str, unit: str = "batches", *, done: float = 0, after: float = 0, soon: float = SOON
 ) -> Iterator[Bar]:
     """Show `what` with its rate and time left while the block runs.
 
@@ -70,10 +70,11 @@ def progress(
         unit: what is counted, in the plural.
         done: how many of them an earlier call did.
         after: units of the like that come after this block: the time until their end is shown too.
+        soon: seconds before the first line in a log.
     """
     what = printable(what)
     if not sys.stderr.isatty() or not _speaks():
-        log = _Log(total, what, unit, done, after)
+        log = _Log(total, what, unit, done, after, soon)
         yield log
         log.close()
         return
@@ -88,7 +89,8 @@ def progress(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as shown:
-        task = shown.add_task(what, total=total, completed=done, rate="")
+        task = shown.add_task(what, total=total, rate="")
+        shown.update(task, completed=done)
         count = _Log(total, what, unit, done, after)
         spoke = -SHOWN_EVERY
 
@@ -105,16 +107,18 @@ def progress(
 
 
 class _Log:
-    def __init__(self, total: float | None, what: str, unit: str, done: float = 0, after: float = 0) -> None:
+    def __init__(
+        self, total: float | None, what: str, unit: str, done: float, after: float, soon: float = SOON
+    ) -> None:
         self.total, self.what, self.unit, self.after = total, what, unit, after
         self.begun = self.done = done
         self.started = self.spoke = time.monotonic()
-        self.said = False
+        self.wait = soon
 
     def advance(self, steps: float = 1, note: Note | None = None) -> None:
         self.done += steps
-        if time.monotonic() - self.spoke >= (LOG_EVERY if self.said else SOON):
-            self.spoke, self.said = time.monotonic(), True
+        if time.monotonic() - self.spoke >= self.wait:
+            self.spoke, self.wait = time.monotonic(), LOG_EVERY
             self._print(note)
 
     def close(self) -> None:
@@ -134,11 +138,19 @@ class _Log:
     def _print(self, note: Note | None = None) -> None:
         rate, seconds = self.rate(), max(time.monotonic() - self.started, 1e-9)
         of = f"/{self.total:g}" if self.total else ""
-        left = f", {_span((self.total - self.done) / rate)} left" if self.total and self.done < self.total and rate else ""
+        left = (
+            f", {_span((self.total - self.done) / rate)} left" if self.total and self.done < self.total and rate else ""
+        )
         more = f", {note()}" if note else ""
         say(f"{self.what}: {self.done:g}{of} {self.unit}{more}, {rate:.2g}/s, {_span(seconds)}{left}{self.end()}")
 
 
 def _span(seconds: float) -> str:
     """Return a time in the unit that suits it."""
-    return f"{seconds:.0f} s" if seconds < 300 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 300
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

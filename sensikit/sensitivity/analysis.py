@@ -207,7 +207,9 @@ def _measure_all(run: Run, job: _Job, work: Work) -> None:
     units = {unit: number for number, unit in enumerate(job.units())}
     job.model.module.train(settings.mode == "train")
     left = {name: len(of) * len(job.passes) for name, of in plan.sets.items() if not run.has(settings.task, name)}
-    say(f"{len(plan.sets)} sets of batches, {sum(left.values()):,} batches of about {plan.tokens} target tokens to come")
+    say(
+        f"{len(plan.sets)} sets of batches, {sum(left.values()):,} batches of about {plan.tokens} target tokens to come"
+    )
     with work:
         for name, batches in plan.sets.items():
             if name not in left:
