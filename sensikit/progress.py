@@ -101,7 +101,7 @@ def progress(
                 shown.update(task, completed=count.done)
                 if time.monotonic() - spoke >= SHOWN_EVERY:
                     spoke = time.monotonic()
-                    shown.update(task, rate=f"{count.rate():.2g}/s{count.end()}{f', {note()}' if note else ''}")
+                    shown.update(task, rate=f"{count.rate():.1f}/s{count.end()}{f', {note()}' if note else ''}")
 
         yield _Shown()
 
@@ -136,6 +136,8 @@ class _Log:
         return f", {_span(((self.total or 0) - self.done + self.after) / rate)} to the end"
 
     def _print(self, note: Note | None = None) -> None:
+        if not _speaks():
+            return
         rate, seconds = self.rate(), max(time.monotonic() - self.started, 1e-9)
         of = f"/{self.total:g}" if self.total else ""
         left = (
