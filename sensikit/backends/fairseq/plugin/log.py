@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Log(logging.Handler):
         self._shown, self._done = contextlib.ExitStack(), 0
         self._bar: Bar | None = None
         self._last: dict[str, float] = {}
+        self._begun = 0.0
 
     @classmethod
     def attach(cls, out: Path, updates: int) -> None:
@@ -66,7 +68,7 @@ class Log(logging.Handler):
         """Begin to show progress, after so many updates."""
         for log in _logs():
             if log._bar is None:
-                log._done = done
+                log._done, log._begun = done, time.monotonic()
                 bar = progress(log.updates or None, "training", unit="updates", done=done, soon=0)
                 log._bar = log._shown.enter_context(bar)
 
@@ -85,8 +87,9 @@ class Log(logging.Handler):
         inner = metrics.get_smoothed_values("train_inner")
         numbers = {name: float(value) for name, value in inner.items() if value is not None}
         numbers = numbers if numbers.get("loss") else self._last
-        speed = [f"{numbers['wps']:,.0f} target tokens/s"] if numbers.get("wps") else []
-        return ", ".join([part for part in (_losses(numbers), *speed) if part])
+        # fairseq begins to measure at the second update
+        speed = numbers.get("wps") or numbers.get("wpb", 0) / max(time.monotonic() - self._begun, 1e-9)
+        return f"{_losses(numbers)}, {speed:,.0f} target tokens/s"
 
     def close(self) -> None:
         """End the progress."""
