@@ -121,6 +121,10 @@ def _read(typed: Mapping[str, Any]) -> list[tuple[str, Path]]:
     return [(name, path) for name, path in named if isinstance(path, Path) and name not in OUTPUTS]
 
 
+QUICK = ("inspect", "report")
+"""Verbs that nobody waits for long enough to be told what is opened."""
+
+
 def opens(verb: str, typed: Mapping[str, Any]) -> str:
     """Return what a verb reads and how large it is, and where it writes, for those who wait."""
     texts = [Path(each) for each in typed.get("sources") or ()]
@@ -182,7 +186,8 @@ def with_options(function: Callable[..., Ending | None]) -> Callable[..., None]:
         with hushed(every.quiet):
             # what a library prints is no result
             with contextlib.redirect_stdout(sys.stderr):
-                say(opens(function.__name__, paths))
+                if function.__name__ not in QUICK:
+                    say(opens(function.__name__, paths))
                 try:
                     ending = function(**settings, **typed)
                 except KeyboardInterrupt as stop:

@@ -78,7 +78,8 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         self.vocabulary = Vocabulary.of(self.source_dictionary, list(names.values()))
         if training:
             self._check(args)
-            Watch.begin()
+            if args.log_format == "json":
+                Watch.begin()
             if args.log_format == "json" and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
                 Log.attach(Path(args.save_dir), args.max_update)
 

@@ -40,7 +40,9 @@ class Watch:
         self.process = os.getpid()
         fairseq_train.train, fairseq_train.validate_and_save = self.train, self.after
         main = threading.current_thread() is threading.main_thread()
-        self.handlers = {number: signal.signal(number, self.interrupt) for number in SIGNALS} if main else {}
+        # one that somebody else takes care of, or that ends the process, is left as it is
+        mine = [number for number in SIGNALS if main and signal.getsignal(number) is signal.default_int_handler]
+        self.handlers = {number: signal.signal(number, self.interrupt) for number in mine}
 
     @classmethod
     def begin(cls) -> None:
