@@ -103,8 +103,10 @@ def _again(subject: Subject, *more: str) -> str:
     for analysis in subject.manifest["analyses"].values():
         words = _words(analysis["command"])
         if words[:2] == ["sensikit", "analyze"] and any(word.partition("=")[0] == "--out" for word in words):
-            kept = _without(words, ("--out",), ("--resume", "--dry-run"))
-            return shlex.join([*kept, "--out", subject.path, "--resume", *more])
+            words = [word for each in words for word in (each.split("=", 1) if each.startswith("--out=") else [each])]
+            at = words.index("--out") + 1
+            words[at : at + 1] = [subject.path]
+            return shlex.join([*_without(words, (), ("--resume", "--dry-run")), "--resume", *more])
     return ""
 
 
