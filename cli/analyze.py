@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sensikit.settings import RELEASED, AnalysisSettings, MemorySettings, Options, option
 
 from . import options
+from .endings import command, kept, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sensikit.run import Run
+    from sensikit.tables import Table
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ def analyze(
     resume: options.Resume = False,
     share: options.Shared = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, and stop.")] = False,
-) -> None:
+) -> options.Ending | None:
     """Measure S(θ,B_l), D(θ,l) and the correlations of a model, per group."""
     from sensikit.backends.base import task_of
     from sensikit.distributed import Share
@@ -64,22 +71,55 @@ def analyze(
         task_of(model, settings.task)  # refuses a task that the model lacks before another is begun
     if dry_run:
         if not process.leads:
-            return
+            return None
         first, *others = (estimate(model, settings, opening.groups, memory) for settings in wanted)
         cost = sum(others, first)
-        options.tell(
+        lines = [
             f"{cost.batches} batches, about {cost.seconds / 60:.1f} minutes on {model.device}; "
             f"{cost.memory / 1e9:.2f} GB of memory at the most, measured on {PROBED} batches, the largest among them; "
             f"{cost.disk / 1e9:.2f} GB of disk"
-        )
-        for given, size in cost.others.items():
-            options.tell(f"  {given}: {size / 1e9:.2f} GB of memory")
-        return
+        ]
+        lines += [f"  {given}: {size / 1e9:.2f} GB of memory" for given, size in cost.others.items()]
+        return options.Ending(lines, asdict(cost))
     analyzed = partial(run_analysis, model, out, groups=opening.groups, share=process, memory=memory)
     for settings in wanted:
         run = analyzed(settings, resume=resume, command=options.command_line())
         resume = True
-        if process.leads:
-            options.tell(run.analysis(settings.task)["signature"])
-    if process.leads:
-        options.tell(str(out))
+    return _ending(run, [settings.task for settings in wanted]) if process.leads else None
+
+
+def _ending(run: Run, tasks: list[str]) -> options.Ending:
+    """Return how alike the groups are, by subset, and which pair is the most and the least so."""
+    from sensikit.figures.words import TASKS
+    from sensikit.statistics.correlation import CORRELATION, mean_correlation
+
+    frame, lines, means = run.read_table(CORRELATION.name), [], {}
+    for task in dict.fromkeys(tasks):
+        of_task = frame[frame["task"] == task]
+        means[task] = mean_correlation(run, of_task, task)
+        title = "How alike two languages are: PCC of their sensitivities, corrected for noise, mean over pairs"
+        lines += [shown(f"{title} ({TASKS[task]})", _table(means[task], of_task))]
+    signatures = {task: run.analysis(task)["signature"] for task in means}
+    data = {"run": run.path, "signatures": signatures, "mean": means, "correlation": frame}
+    following = command("prune", run.path, "--order", "specificity,random", *kept("--device"))
+    return options.Ending([*lines, *signatures.values(), str(run.path)], data, following)
+
+
+def _table(means: pd.DataFrame, frame: pd.DataFrame) -> Table:
+    """Return a row for each subset: the mean with its interval, what noise allows, the most and least alike pair."""
+    import pandas as pd
+
+    from sensikit.figures.correlation import pairs
+    from sensikit.figures.words import SUBSETS, subset_names
+    from sensikit.tables import NOTHING, Table
+
+    found, names, rows = pairs(frame), subset_names(frame), []
+    found = found[found["group_a"] < found["group_b"]].dropna(subset=["corrected"])
+    for subset in SUBSETS:
+        mean = means[means["subset"] == subset].iloc[0]
+        at = found[found["subset"] == subset].sort_values("corrected", kind="stable")
+        ends = [f"{row['group_a']}, {row['group_b']} {row['corrected']:.3f}" for row in at.to_dict("records")]
+        ends = [ends[-1], ends[0]] if ends else [NOTHING, NOTHING]
+        rows.append((names[subset], *mean[["corrected", "corrected_low", "corrected_high", "pcc", "ceiling"]], *ends))
+    headings = ("", "PCC", "95% from", "to", "These batches", "Their ceiling", "Most alike", "Least alike")
+    return Table(pd.DataFrame(rows, columns=headings), dict.fromkeys(headings[1:6], ".3f"))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from . import options
+from .endings import command
 
 
 def audit(
@@ -19,8 +20,8 @@ def audit(
     batches: Annotated[int, typer.Option(max=100_000, help="Of each group, at most; time grows with them.")] = 1,
     task: options.Task = None,
     share: options.Shared = None,
-) -> None:
-    """Ablate a sample of parameters exactly (Eq. 1), in float64, and compare with the Taylor estimate."""
+) -> options.Ending | None:
+    """Ablate a sample of parameters exactly (Equation 1), in float64, and compare with the Taylor estimate."""
     from sensikit.distributed import Share
     from sensikit.run import Run
     from sensikit.sensitivity.ablation import audit as run_audit
@@ -37,12 +38,14 @@ def audit(
         share=process,
     )
     if not process.leads:
-        return
+        return None
+    lines = []
     for code, rows in table.groupby("group", sort=False):
         shown = (
             f"{row['statistic']} {row['value']:.3f}"
             + ("" if math.isnan(row["value_low"]) else f" ({row['value_low']:.3f} to {row['value_high']:.3f})")
             for row in rows.to_dict("records")
         )
-        options.tell(f"{code}  {'  '.join(shown)}")
-    options.tell(table["signature"].iloc[0])
+        lines.append(f"{code}  {'  '.join(shown)}")
+    lines.append(table["signature"].iloc[0])
+    return options.Ending(lines, {"run": run, "audit": table}, command("report", run))

@@ -11,6 +11,8 @@ import typer
 from sensikit.languages import THRESHOLDS, read_name, read_tiers
 from sensikit.settings import SEEDS, Options, option
 
+from .endings import Ending, command
+
 _SOURCES = "LANG.tsv (English, tab, LANG; .gz too), LANG.train.tsv and so on, the prefix of PREFIX.cat and PREFIX.eng "
 _SOURCES += "(news.cat-eng), a gettext catalogue (ca.po, ca/LC_MESSAGES/x.mo) or a directory of catalogues."
 
@@ -49,12 +51,15 @@ def corpus(
             help="What a language is called, its family, its tier: cat=Catalan:Romance[:High].", metavar="CODE=…"
         ),
     ] = None,
-) -> None:
+) -> Ending:
     """Clean parallel text, split it without leaks, cut it into pieces and binarise it for fairseq if wanted."""
     from sensikit.corpus import build
 
     given = vars(how) | {"tiers": read_tiers(how.tiers), "names": dict(map(read_name, name or ()))}
-    print(table(build(sources, out, mono=mono or (), **given)))
+    manifest = build(sources, out, mono=mono or (), **given)
+    made = command("train", out, "--out", "MODEL") if how.binarise else command("analyze", "MODEL", "--data", out)
+    facts = {name: manifest[name] for name in ("languages", "english_mono", "counts")}
+    return Ending([table(manifest)], {"out": out, **facts}, made)
 
 
 def table(manifest: dict[str, Any]) -> str:

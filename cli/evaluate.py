@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from sensikit.errors import OptionError
 from sensikit.settings import EvaluationSettings, read_recipes
 
 from . import options
+from .endings import command, frames, kept
 
 
 def evaluate(
@@ -42,7 +43,7 @@ def evaluate(
     ] = None,
     resume: options.Resume = False,
     share: options.Shared = None,
-) -> None:
+) -> options.Ending | None:
     """Score the test sets with each model, translated where the metric needs it, and test the differences."""
     from sensikit.backends import first_task
     from sensikit.distributed import Share
@@ -67,5 +68,13 @@ def evaluate(
             command=options.command_line(),
             share=process,
         )
-    if process.leads:
-        options.tell(text(found.manifest, found.tables))
+    if not process.leads:
+        return None
+    facts: dict[str, Any] = {
+        name: found.manifest[name] for name in ("direction", "baseline", "signature", "notes") if name in found.manifest
+    }
+    again = command("analyze", checkpoints[0], "--data", data, "--out", "RUN", *kept(*options.spellings(opening)))
+    following = again if out is None else command("report", out)
+    return options.Ending(
+        [text(found.manifest, found.tables)], {"out": out, **facts, **frames(found.tables)}, following
+    )

@@ -14,8 +14,7 @@ def inspect(
     revision: Annotated[
         str | None, typer.Option(help="Of a model on the Hugging Face hub: a branch, tag or commit.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+) -> options.Ending:
     """Show what a model holds, without running anything inside it: languages, parameters, ties, memory needed."""
     from dataclasses import asdict
 
@@ -23,4 +22,4 @@ def inspect(
     from sensikit.backends.inspection import describe
 
     contents = look(checkpoint, revision)
-    options.tell(options.json_of(asdict(contents)) if as_json else describe(contents))
+    return options.Ending([describe(contents)], asdict(contents))

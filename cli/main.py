@@ -8,7 +8,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from inspect import signature
-from typing import Annotated
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
 
 # libgomp reads this once, when torch is first loaded: threads that spin while they wait
 # bring a shared machine to a standstill (measured: 4 sentences/s instead of 55).
@@ -19,6 +21,7 @@ import typer
 from sensikit.progress import say
 from sensikit.version import __version__
 
+from . import config
 from .analyze import analyze
 from .audit import audit
 from .corpus import corpus
@@ -26,6 +29,7 @@ from .demo import demo
 from .evaluate import evaluate
 from .export import export
 from .inspect import inspect
+from .layout import Verb, Verbs
 from .options import with_options
 from .prune import prune
 from .report import report
@@ -38,8 +42,8 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="sensikit",
     help="Which parameters of a multilingual model belong to which language.",
+    cls=Verbs,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -67,7 +71,7 @@ for verb, example in (
     (export, "sensikit export run --order specificity --group cat --ratio 0.3 --out pruned.pt"),
     (report, "sensikit report run evaluation --out page"),
 ):
-    app.command(verb.__name__, epilog=f"Example: {example}")(with_options(verb))
+    app.command(verb.__name__, cls=Verb, epilog=f"Example: {example}")(with_options(verb))
 
 
 _RESUMABLE = {
@@ -84,31 +88,48 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # Windows gives a pipe an encoding that has no θ
             stream.reconfigure(errors="backslashreplace")
-    debug = "--debug" in sys.argv
+    debug, kept = "--debug" in sys.argv, ""
     if debug:
         sys.argv.remove("--debug")
     # what a scheduler ends, or a launcher because another process failed, says how to go on
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         "".join(sys.argv[1:]).encode()  # names that are not UTF-8 could not be noted in what is written
+        if any(word.partition("=")[0] == config.NAME for word in sys.argv):
+            verbs: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+            sys.argv[1:] = config.expanded(sys.argv[1:], verbs)
         code = app(prog_name="sensikit", standalone_mode=False) or 0
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        code, kept = INTERRUPTED, str(stop)
     except Exception as error:
         if debug:
             raise
         code = told(error)
     if code == INTERRUPTED:
-        say(f"sensikit: interrupted; {_remedy(sys.argv[1:])}")
+        say(f"sensikit: interrupted; {f'{kept}; ' if kept else ''}{_remedy(sys.argv[1:])}")
     sys.exit(code)
 
 
 def _remedy(arguments: Sequence[str]) -> str:
     """Return how to go on after an interrupt."""
     verb = next((word for word in arguments if not word.startswith("-")), "")
-    if verb in _RESUMABLE:
-        return "the same command with --resume goes on from here"
-    return f"the same command {'goes on from here' if verb in _GOING_ON else 'starts again'}"
+    if verb in _GOING_ON:
+        return "the same command goes on from here"
+    if verb not in _RESUMABLE:
+        return "nothing was kept: the same command starts again"
+    places = _places(verb, arguments)
+    if any(path.is_dir() and (verb != "train" or any(path.glob("checkpoint*.pt"))) for path in places):
+        return "the same command with --resume goes on from what is kept"
+    more = " with --resume" if any(path.exists() for path in places) else ""
+    return f"nothing was kept: the same command{more} starts again"
+
+
+def _places(verb: str, arguments: Sequence[str]) -> list[Path]:
+    """Return where a verb writes, as far as its command tells."""
+    if verb == "prune":  # in the run, which is its one argument without a name
+        return [Path(word, "pruning") for word in arguments if Path(word, "pruning").is_dir()]
+    pairs = pairwise([*arguments, ""])
+    return [Path(word.partition("=")[2] or after) for word, after in pairs if word.partition("=")[0] == "--out"]
 
 
 def _of_input(error: Exception) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import json
-import shlex
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
@@ -14,14 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from sensikit.errors import OptionError, printable
+from sensikit.errors import OptionError
+from sensikit.progress import quiet as hushed
+from sensikit.progress import say
 from sensikit.settings import Loading, Options, Tiers, names_of, option
+
+from .endings import Ending, command_line, tell
 
 if TYPE_CHECKING:
     from sensikit.backends.base import Model
     from sensikit.run import Run
 
+__all__ = ["Ending", "command_line", "tell"]
+
 T = TypeVar("T")
+
+HUB = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+"""What a model on the hub is called."""
 
 Checkpoint = Annotated[
     Path,
@@ -47,17 +56,6 @@ Shared = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call left.")]
-
-
-def tell(text: object, err: bool = False) -> None:
-    """Print lines that may hold names of unknown origin: no sign of them steers the terminal."""
-    typer.echo("\n".join(map(printable, str(text).split("\n"))), err=err)
-
-
-def json_of(value: Any) -> str:
-    """Return a value as JSON that can be shown: what no terminal should see is escaped, and nothing is lost."""
-    text = json.dumps(value, indent=1, ensure_ascii=False)
-    return "".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text)
 
 
 OUTPUTS = ("out", "mask")
@@ -92,11 +90,81 @@ def same(one: Path, other: Path) -> bool:
     return one == other or (one.exists() and other.exists() and one.samefile(other))
 
 
-def with_options(function: Callable[..., None]) -> Callable[..., None]:
+def check_there(typed: Mapping[str, Any]) -> None:
+    """Refuse a path that is read and does not exist, before anything heavy is loaded.
+
+    Args:
+        typed: values of a verb's parameters by their names; those that are paths count.
+
+    Raises:
+        OptionError: naming the path.
+    """
+    for name, path in _read(typed):
+        if name in MODELS and HUB.fullmatch(str(path)) and path.suffix != ".pt":
+            continue
+        if not path.exists():
+            more = ", a directory, or owner/model of the hub" if name in MODELS else ""
+            raise OptionError(
+                str(path), "does not exist", f"check the path{f': give a checkpoint{more}' if more else ''}"
+            )
+        if name == "run" and not path.is_dir():
+            raise OptionError(str(path), "is not a run directory", "give what sensikit analyze wrote")
+
+
+MODELS = ("checkpoint", "checkpoints")
+"""Parameters that may name a model on the hub."""
+
+
+def _read(typed: Mapping[str, Any]) -> list[tuple[str, Path]]:
+    """Return the paths that a verb reads, with their parameters."""
+    named = [(name, path) for name, value in typed.items() for path in (value if isinstance(value, list) else [value])]
+    return [(name, path) for name, path in named if isinstance(path, Path) and name not in OUTPUTS]
+
+
+QUICK = ("inspect", "report")
+"""Verbs that nobody waits for long enough to be told what is opened."""
+
+
+def opens(verb: str, typed: Mapping[str, Any]) -> str:
+    """Return what a verb reads and how large it is, and where it writes, for those who wait."""
+    texts = [Path(each) for each in typed.get("sources") or ()]
+    read = [f"{path} ({_size(path)})" for path in [*(path for _, path in _read(typed)), *texts]]
+    parts = [f"opens {', '.join(read)}"] if read else []
+    parts += [f"writes {typed['out']}"] if typed.get("out") else []
+    return f"{verb}: {', '.join(parts)}; the time left is shown once the first steps are done" if parts else ""
+
+
+ENTRIES = 10_000
+"""Files of a directory that are looked at for its size: it is to be told at once."""
+
+
+def _size(path: Path) -> str:
+    if not path.exists():
+        return "of the hub"
+    files = list(itertools.islice(path.rglob("*"), ENTRIES)) if path.is_dir() else [path]
+    size, more = sum(each.stat().st_size for each in files if each.is_file()), len(files) == ENTRIES
+    unit = next((unit for unit in ("GB", "MB") if size >= UNITS[unit]), "kB")
+    return f"{'over ' if more else ''}{size / UNITS[unit]:.{0 if unit == 'kB' else 1}f} {unit}"
+
+
+UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
+
+
+@dataclass(frozen=True)
+class Every(Options):
+    """Every verb."""
+
+    config: Path | None = option(None, "A TOML file of options by their names: batches = 100. What is typed wins.")
+    json: bool = option(False, "Print the result as one JSON object; all else goes to standard error.")
+    quiet: bool = option(False, "Show no progress and no notes: the result and errors alone.")
+
+
+def with_options(function: Callable[..., Ending | None]) -> Callable[..., None]:
     """Return `function` as typer takes it: a parameter that is a dataclass becomes an option for each of its fields.
 
     The fields are those with a help text, of nested dataclasses too. Their defaults are those of the class, or those
-    of the object that the parameter has for its default. Two options of one name are a ValueError.
+    of the object that the parameter has for its default. Two options of one name are a ValueError. Beside them stand
+    those of `Every`; what the function returns is shown as they say. Before it is called, paths are checked.
     """
     hints = get_type_hints(function, include_extras=True)
     defaults: dict[str, Any] = {}
@@ -107,10 +175,25 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
             parameters += _parameters(defaults[name])
         else:
             parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name]))
+    parameters += _parameters(Every())
 
     def verb(**typed: Any) -> None:
-        check_apart(typed)
-        function(**{name: _built(default, typed) for name, default in defaults.items()}, **typed)
+        paths = dict(typed)
+        every = _built(Every(), typed)
+        check_apart(paths)
+        settings = {name: _built(default, typed) for name, default in defaults.items()}
+        check_there(paths)
+        with hushed(every.quiet):
+            # what a library prints is no result
+            with contextlib.redirect_stdout(sys.stderr):
+                if function.__name__ not in QUICK:
+                    say(opens(function.__name__, paths))
+                try:
+                    ending = function(**settings, **typed)
+                except KeyboardInterrupt as stop:
+                    raise typer.Abort(*stop.args) from stop  # typer would drop what it says was kept
+            if ending is not None:
+                ending.show(function.__name__, every.json)
 
     verb.__name__, verb.__doc__ = function.__name__, function.__doc__
     # typer reads the names and defaults of the one, and the types of the other
@@ -121,20 +204,37 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
 
 def _parameters(settings: Any) -> Iterator[Parameter]:
     """Return the parameters that typer makes options of, one for each field."""
-    types = get_type_hints(type(settings))
+    types, panel = get_type_hints(type(settings)), heading(type(settings))
     for each, value in _fields(settings):
         if is_dataclass(value):
             yield from _parameters(value)
             continue
         of, choices = types[each.name], ", ".join(each.metadata["choices"])
         # the choices are what a reader looks for, so they open the line
-        more: dict[str, Any] = {"help": f"{choices}: {each.metadata['help']}" if choices else each.metadata["help"]}
+        more: dict[str, Any] = {
+            "rich_help_panel": panel,
+            "help": f"{choices}: {each.metadata['help']}" if choices else each.metadata["help"],
+        }
         if of in (tuple[str, ...], tuple[str, ...] | None):
             # typer takes a tuple for an option with several values; here it is one value with commas
             more |= {"metavar": "<a,b,…>", "parser": _parts}
             of, value = str | None, value and ",".join(value)
         info = typer.Option(*names_of(each), **more)
         yield Parameter(each.name, Parameter.KEYWORD_ONLY, default=value, annotation=Annotated[of, info])
+
+
+def spellings(settings: Any) -> list[str]:
+    """Return every spelling of the options that settings have."""
+    return [
+        name
+        for each, value in _fields(settings)
+        for name in (spellings(value) if is_dataclass(value) else names_of(each))
+    ]
+
+
+def heading(settings: type[Any]) -> str:
+    """Return what the options of a settings class stand under in --help: the beginning of its docstring."""
+    return re.split(r"[.:;,]", settings.__doc__ or "")[0]
 
 
 def _built(settings: T, typed: dict[str, Any]) -> T:
@@ -200,10 +300,3 @@ class Origin(Options):
         places = self.checkpoint or Path(noted["checkpoint"]), self.data or Path(noted["data"])
         loading = Loading.noted(noted["loading"], directory=places[0].is_dir())
         return Opening(direction=run.manifest["direction"], device=self.device, loading=loading).open(*places)
-
-
-def command_line() -> str:
-    """Return the command as it was typed, without the path of the program, and without the --share of this process."""
-    typed = iter(sys.argv[1:])
-    words = [word for word in typed if not (word == "--share" and next(typed, "")) and not word.startswith("--share=")]
-    return shlex.join(["sensikit", *words])

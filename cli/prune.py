@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sensikit.settings import Options, SweepSettings, option
 
 from . import options
+from .endings import command, kept, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sensikit.run import Run
+
+
+SCORED = tuple(
+    name for settings in (SweepSettings, options.Groups, options.Origin) for name in options.spellings(settings())
+)
+"""Options that a sweep must have the same when it goes on, or that say where its model is."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ def prune(
     task: options.Task = None,
     resume: options.Resume = False,
     share: options.Shared = None,
-) -> None:
+) -> options.Ending | None:
     """Prune an analysed model in several orders, and score every step."""
     from sensikit.distributed import Share
     from sensikit.pruning.sweep import check_asked, parse_ratios
@@ -60,6 +73,45 @@ def prune(
         command=options.command_line(),
         share=process,
     )
-    if process.leads:
-        mean = table.pivot_table(values="value", index=["order", "ratio"], columns="metric")
-        options.tell(mean.round(3).to_string())
+    return _ending(found, table, ratios) if process.leads else None
+
+
+def _ending(run: Run, table: pd.DataFrame, ratios: Sequence[float]) -> options.Ending:
+    """Return the mean curve of each order, and where those that have a random order beside them differ from it."""
+    import pandas as pd
+
+    from sensikit.errors import RunError
+    from sensikit.evaluation.metrics import METRICS
+    from sensikit.figures.curves import RANDOM
+    from sensikit.pruning.curves import curve_tests
+    from sensikit.pruning.ledger import UNPRUNED
+    from sensikit.report import tables
+
+    try:
+        tests = curve_tests({run.path.name: run})
+    except RunError:  # not every group has its unpruned score yet
+        tests = pd.DataFrame(columns=["order_a", "order_b", "metric"])
+    tests = tests[tests["order_a"] == tests["order_b"].map(RANDOM)]
+    lines = []
+    for metric in dict.fromkeys(table["metric"]):
+        name, at = METRICS[metric].label, tests[tests["metric"] == metric]
+        if (table["order"] != UNPRUNED).any():
+            lines.append(
+                shown(f"{name}, mean over languages, by the share that is pruned", tables.pruning(table, metric))
+            )
+        unpruned = table[(table["metric"] == metric) & (table["order"] == UNPRUNED)]["value"]
+        lines.append(f"Unpruned: {unpruned.mean():{METRICS[metric].digits}}\n")
+        if len(at):
+            lines.append(shown(f"{name}: second curve minus first", tables.curve_tests(at)))
+    orders = set(table["order"])
+    lacking = [other for order, other in RANDOM.items() if order in orders and other not in orders]
+    again = [
+        "--order",
+        ",".join(lacking),
+        "--ratios",
+        ",".join(f"{ratio:g}" for ratio in ratios),
+        *kept(*SCORED),
+        "--resume",
+    ]
+    following = command("prune", run.path, *again) if lacking else command("report", run.path)
+    return options.Ending([*lines, str(run.path)], {"run": run.path, "pruning": table, "tests": tests}, following)

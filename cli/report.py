@@ -28,11 +28,11 @@ def report(
         list[str] | None,
         typer.Option(help="ID=a,b,c: those runs are training seeds of one recipe, which is compared and drawn as one."),
     ] = None,
-) -> None:
+) -> options.Ending:
     """Draw the figures and tables that runs and evaluations support, and write one page that holds them all."""
     from sensikit.report.page import report as write_report
 
     page = write_report(
         paths, out, labels=label or (), groups=group or (), settings=settings, command=options.command_line()
     )
-    options.tell(str(page))
+    return options.Ending([str(page)], {"report": page})

@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from sensikit.errors import OptionError
+from sensikit.progress import say
 from sensikit.settings import MemorySettings
 
 from . import options
 from .analyze import Analyses, analyze
+from .endings import command
 from .prune import Curves, prune
 
 BESIDE_RANDOM = Curves(order=("specificity", "random"))
@@ -28,7 +30,7 @@ def sweep(
     curves: Curves = BESIDE_RANDOM,
     train_split: Annotated[str, typer.Option(help="Whose sentences the batches of analyze are made of.")] = "train",
     share: options.Shared = None,
-) -> None:
+) -> options.Ending:
     """Run analyze and prune on each model; call it again to go on where it stopped.
 
     A run directory is named after the model's directory, or after a file and the folder that it is in.
@@ -44,7 +46,17 @@ def sweep(
     task = analyses.task[0] if analyses.task else first_task(checkpoints[0], opening.loading.revision)
     check_asked(parse_ratios(curves.ratios), curves.order, range(curves.seeds), replace(curves.settings, task=task))
     origin = options.Origin(device=opening.device)
+    endings = {}
     for checkpoint, name in zip(checkpoints, names, strict=True):
-        options.tell(f"{checkpoint} → {out / name}", err=True)
-        analyze(checkpoint, data, out / name, opening, analyses, memory, train_split, resume=True, share=share)
-        prune(out / name, curves, options.Groups(opening.groups), origin, resume=True, share=share)
+        say(f"{checkpoint} → {out / name}")
+        analysed = analyze(
+            checkpoint, data, out / name, opening, analyses, memory, train_split, resume=True, share=share
+        )
+        swept = prune(out / name, curves, options.Groups(opening.groups), origin, resume=True, share=share)
+        if analysed and swept:
+            endings[name] = (analysed, swept)
+    lines = [
+        line for name, both in endings.items() for line in (f"{name}\n", *(part for of in both for part in of.lines))
+    ]
+    data_of = {name: both[0].data | both[1].data for name, both in endings.items()}
+    return options.Ending(lines, {"runs": data_of}, command("report", *(out / name for name in names), "--out", "PAGE"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from sensikit.settings import SEEDS, Options, option
 from sensikit.training import recipes
 
 from . import options
+from .endings import command
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,13 @@ def train(
     flags: Annotated[
         list[str] | None, typer.Argument(help="After --, any flag of fairseq-train: -- --lr 0.001 --id-k 3.")
     ] = None,
-) -> None:
+) -> options.Ending | None:
     """Train a translation model, with self-supervision and intra-distillation as the method has them."""
     import torch
 
     from sensikit.backends.fairseq.data import open_data
     from sensikit.backends.fairseq.plugin.launch import directions, start
+    from sensikit.backends.fairseq.plugin.log import validated
 
     where = open_data(data)
     given = recipes.flags(system.preset, system.method, *directions(where, system.direction))
@@ -47,4 +50,14 @@ def train(
     given += ["--max-update", str(system.updates)] if system.updates else []
     given += ["--seed", str(system.seed)] if system.seed is not None else []
     given += [] if torch.cuda.is_available() else ["--cpu"]
-    options.tell(str(start(where, out, [*given, *(flags or [])], options.command_line(), resume)))
+    best = start(where, out, [*given, *(flags or [])], options.command_line(), resume)
+    if os.environ.get("RANK", "0") != "0":
+        return None
+    valid = validated(out)
+    lines = [
+        str(best),
+        *([f"validation loss {valid['loss']:.3f} at update {valid['num_updates']:.0f}, the best"] if valid else []),
+    ]
+    direction = ["--direction", system.direction] if system.direction != "both" else []
+    following = command("evaluate", best, "--data", data, *direction, "--out", "EVALUATION")
+    return options.Ending(lines, {"checkpoint": best, "out": out, "validation": valid}, following)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from sensikit.errors import printable
@@ -14,12 +14,21 @@ from sensikit.errors import printable
 LOG_EVERY = 15.0
 """Seconds between two lines in a log."""
 
+SOON = 1.0
+"""Seconds of work before the first line in a log: what is done in less has the last line alone."""
+
+SHOWN_EVERY = 0.5
+"""Seconds between two notes on a terminal: to make one may cost something."""
+
+Note = Callable[[], str]
+"""Says what else is to be known of the last step; called when it is shown, and only then."""
+
 
 class Bar(Protocol):
     """What `progress` yields: something to tell of each step."""
 
-    def advance(self, steps: float = 1) -> None:
-        """Say that so many units more are done."""
+    def advance(self, steps: float = 1, note: Note | None = None) -> None:
+        """Say that so many units more are done, and what else is to be known of them."""
         ...
 
 
@@ -30,21 +39,42 @@ def say(text: str) -> None:
 
 
 def _speaks() -> bool:
-    return os.environ.get("RANK", "0") == "0"
+    return not _QUIET and os.environ.get("RANK", "0") == "0"
+
+
+_QUIET: list[bool] = []
+"""Not empty while nothing is to be said."""
 
 
 @contextlib.contextmanager
-def progress(total: float | None, what: str, unit: str = "batches") -> Iterator[Bar]:
+def quiet(wanted: bool = True) -> Iterator[None]:
+    """Say nothing, and show no progress, while the block runs."""
+    if wanted:
+        _QUIET.append(True)
+    try:
+        yield
+    finally:
+        if wanted:
+            _QUIET.pop()
+
+
+@contextlib.contextmanager
+def progress(
+    total: float | None, what: str, unit: str = "batches", *, done: float = 0, after: float = 0, soon: float = SOON
+) -> Iterator[Bar]:
     """Show `what` with its rate and time left while the block runs.
 
     Args:
         total: units of work in all, or None where nobody knows.
         what: a few words, shown before the bar.
         unit: what is counted, in the plural.
+        done: how many of them an earlier call did.
+        after: units of the like that come after this block: the time until their end is shown too.
+        soon: seconds before the first line in a log.
     """
     what = printable(what)
     if not sys.stderr.isatty() or not _speaks():
-        log = _Log(total, what, unit)
+        log = _Log(total, what, unit, done, after, soon)
         yield log
         log.close()
         return
@@ -55,44 +85,74 @@ def progress(total: float | None, what: str, unit: str = "batches") -> Iterator[
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(f"{unit}  {{task.fields[rate]}}"),
+        TextColumn(f"{unit}  {{task.fields[rate]}}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as shown:
         task = shown.add_task(what, total=total, rate="")
-        started = time.monotonic()
-        done = 0.0
+        shown.update(task, completed=done)
+        count = _Log(total, what, unit, done, after)
+        spoke = -SHOWN_EVERY
 
         class _Shown:
-            def advance(self, steps: float = 1) -> None:
-                nonlocal done
-                done += steps
-                rate = done / max(time.monotonic() - started, 1e-9)
-                shown.update(task, advance=steps, rate=f"{rate:.1f}/s")
+            def advance(self, steps: float = 1, note: Note | None = None) -> None:
+                nonlocal spoke
+                count.done += steps
+                shown.update(task, completed=count.done)
+                if time.monotonic() - spoke >= SHOWN_EVERY:
+                    spoke = time.monotonic()
+                    shown.update(task, rate=f"{count.rate():.1f}/s{count.end()}{f', {note()}' if note else ''}")
 
         yield _Shown()
 
 
 class _Log:
-    def __init__(self, total: float | None, what: str, unit: str) -> None:
-        self.total, self.what, self.unit = total, what, unit
-        self.done = 0.0
+    def __init__(
+        self, total: float | None, what: str, unit: str, done: float, after: float, soon: float = SOON
+    ) -> None:
+        self.total, self.what, self.unit, self.after = total, what, unit, after
+        self.begun = self.done = done
         self.started = self.spoke = time.monotonic()
+        self.wait = soon
 
-    def advance(self, steps: float = 1) -> None:
+    def advance(self, steps: float = 1, note: Note | None = None) -> None:
         self.done += steps
-        if time.monotonic() - self.spoke >= LOG_EVERY:
-            self.spoke = time.monotonic()
-            self._print()
+        if time.monotonic() - self.spoke >= self.wait:
+            self.spoke, self.wait = time.monotonic(), LOG_EVERY
+            self._print(note)
 
     def close(self) -> None:
         self._print()
 
-    def _print(self) -> None:
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        rate = self.done / seconds
+    def rate(self) -> float:
+        """Units a second."""
+        return (self.done - self.begun) / max(time.monotonic() - self.started, 1e-9)
+
+    def end(self) -> str:
+        """In how long the work that comes after is done too."""
+        rate = self.rate()
+        if not self.after or not rate:
+            return ""
+        return f", {_span(((self.total or 0) - self.done + self.after) / rate)} to the end"
+
+    def _print(self, note: Note | None = None) -> None:
+        if not _speaks():
+            return
+        rate, seconds = self.rate(), max(time.monotonic() - self.started, 1e-9)
         of = f"/{self.total:g}" if self.total else ""
         left = (
-            f", {(self.total - self.done) / rate:.0f} s left" if self.total and self.done < self.total and rate else ""
+            f", {_span((self.total - self.done) / rate)} left" if self.total and self.done < self.total and rate else ""
         )
-        say(f"{self.what}: {self.done:g}{of} {self.unit}, {rate:.2g}/s, {seconds:.0f} s{left}")
+        more = f", {note()}" if note else ""
+        say(f"{self.what}: {self.done:g}{of} {self.unit}{more}, {rate:.2g}/s, {_span(seconds)}{left}{self.end()}")
+
+
+def _span(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 300
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

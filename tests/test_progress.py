@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from sensikit import progress as module
-from sensikit.progress import LOG_EVERY, progress, say
+from sensikit.progress import LOG_EVERY, SOON, progress, quiet, say
 
 
 @pytest.fixture
@@ -28,25 +28,26 @@ def test_a_line_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_log_has_a_line_now_and_then_with_rate_and_time_left(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with progress(100, "S(θ,B) cat") as bar:
+    with progress(100, "S(θ,B) cat", after=200) as bar:
         for _ in range(60):
             clock[0] += 0.5
             bar.advance()
         assert capsys.readouterr() == (
             "",
-            # every 15 seconds of the 30 that have passed
-            "S(θ,B) cat: 30/100 batches, 2/s, 15 s, 35 s left\nS(θ,B) cat: 60/100 batches, 2/s, 30 s, 20 s left\n",
+            # after the first second, and every 15 of the 30 that have passed
+            "S(θ,B) cat: 2/100 batches, 2/s, 1 s, 49 s left, 149 s to the end\n"
+            "S(θ,B) cat: 32/100 batches, 2/s, 16 s, 34 s left, 134 s to the end\n",
         )
         bar.advance(40)
-    assert capsys.readouterr().err == "S(θ,B) cat: 100/100 batches, 3.3/s, 30 s\n"
+    assert capsys.readouterr().err == "S(θ,B) cat: 100/100 batches, 3.3/s, 30 s, 60 s to the end\n"
 
 
 def test_short_work_has_one_line(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with progress(3, "tables", "tables") as bar:
         for _ in range(3):
-            clock[0] += LOG_EVERY / 4
+            clock[0] += SOON / 4
             bar.advance()
-    assert capsys.readouterr().err == "tables: 3/3 tables, 0.27/s, 11 s\n"
+    assert capsys.readouterr().err == "tables: 3/3 tables, 4/s, 1 s\n"
 
 
 def test_work_of_unknown_length_has_no_time_left(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +55,24 @@ def test_work_of_unknown_length_has_no_time_left(clock: list[float], capsys: pyt
         clock[0] += 2 * LOG_EVERY
         bar.advance(60)
     assert capsys.readouterr().err == "reading: 60 lines, 2/s, 30 s\n" * 2
+
+
+def test_training_speaks_after_its_first_step_of_what_an_earlier_call_left(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress(300, "training", "updates", done=50, soon=0) as bar:
+        clock[0] += 2
+        bar.advance(1, lambda: "loss 5.1")
+        assert capsys.readouterr().err == "training: 51/300 updates, loss 5.1, 0.5/s, 2 s, 8 min left\n"
+
+
+def test_quiet_says_nothing_and_ends(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with quiet(), progress(3, "tables") as bar:
+        clock[0] += LOG_EVERY
+        bar.advance(note=pytest.fail)
+        say("T lowered")
+    say("over")
+    assert capsys.readouterr() == ("", "over\n")
 
 
 def test_no_work_at_all_divides_by_nothing(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pandas as pd
 
@@ -37,12 +38,29 @@ def missing(inputs: Inputs) -> list[Missing]:
     found += _uncompared(inputs)
     for subject in inputs.curves.lacking:
         what = f"Intervals and paired tests of the pruning curves of {subject.label}"
-        found.append(Missing(what, prune_command(subject, "--resume")))
+        found.append(Missing(what, resumed_command(subject)))
     if inputs.subjects and not inputs.evaluations:
         found.append(_evaluation(inputs.subjects))
     for each in inputs.evaluations:
         found += _ratios(each)
     return found
+
+
+GROUPS = ("--groups", "--languages")
+
+OPENING = (
+    "--direction", "--pairs", *GROUPS, "--device", "--dtype", "--revision", "--prompt", "--tiers", "--tier"
+)  # fmt: skip
+"""Options that decide which model and which groups a command is about."""
+
+
+def _opened(subject: Subject) -> list[str]:
+    """Return those of `OPENING` that a run was analysed with, each with its value."""
+    words = next((_words(of["command"]) for of in subject.manifest["analyses"].values()), [])
+    kept: list[str] = []
+    for word, value in pairwise([*words, ""]):
+        kept += [word, value] if word in OPENING else [word] if word.partition("=")[0] in OPENING else []
+    return kept
 
 
 def analyze_command(subject: Subject, *more: str) -> str:
@@ -53,32 +71,42 @@ def analyze_command(subject: Subject, *more: str) -> str:
     )  # fmt: skip
 
 
-def prune_command(subject: Subject, *more: str) -> str:
-    """Return the command that prunes the checkpoint of a run, with the options that it was pruned with before."""
+def prune_command(subject: Subject, *more: str, without: Sequence[str] = ()) -> str:
+    """Return the command that prunes the checkpoint of a run, with the options that it was pruned with before.
+
+    Those in `without`, which have a value each, are left out.
+    """
     kept: list[str] = []
     for command in subject.prunings:
         words = _words(command)
         if words[:2] == ["sensikit", "prune"] and len(words) > 2 and not words[2].startswith("-"):
-            kept = _without(words[3:], ("--order", "--ratios"), ("--cross", "--resume"))
+            kept = _without(words[3:], ("--order", "--ratios", *without), ("--cross", "--resume"))
             break
     return shlex.join(["sensikit", "prune", subject.path, *kept, *more])
 
 
-def orders_command(subject: Subject, orders: Sequence[str]) -> str:
+def orders_command(subject: Subject, orders: Sequence[str], without: Sequence[str] = ()) -> str:
     """Return the command that adds orders to the sweep of a run, at the ratios and with the options that it has."""
     ratios = sorted(set(subject.tables[PRUNING.name]["ratio"]))
-    return prune_command(
-        subject, "--order", ",".join(orders), "--ratios", ",".join(f"{r:g}" for r in ratios), "--resume"
-    )
+    more = "--order", ",".join(orders), "--ratios", ",".join(f"{r:g}" for r in ratios), "--resume"
+    return prune_command(subject, *more, without=without)
+
+
+def resumed_command(subject: Subject, without: Sequence[str] = ()) -> str:
+    """Return the command that goes on with the sweep of a run: its orders, ratios and options."""
+    orders = [order for order in dict.fromkeys(subject.tables[PRUNING.name]["order"]) if order != UNPRUNED]
+    return orders_command(subject, orders, without) if orders else prune_command(subject, "--resume", without=without)
 
 
 def _again(subject: Subject, *more: str) -> str:
     """Return the recorded command of an analysis, from where the run is now; empty if it was made by something else."""
     for analysis in subject.manifest["analyses"].values():
         words = _words(analysis["command"])
-        if words[:2] == ["sensikit", "analyze"] and "--out" in words[:-1]:
-            words[words.index("--out") + 1] = subject.path
-            return shlex.join([*_without(words, (), ("--resume",)), "--resume", *more])
+        if words[:2] == ["sensikit", "analyze"] and any(word.partition("=")[0] == "--out" for word in words):
+            words = [word for each in words for word in (each.split("=", 1) if each.startswith("--out=") else [each])]
+            at = words.index("--out") + 1
+            words[at : at + 1] = [subject.path]
+            return shlex.join([*_without(words, (), ("--resume", "--dry-run")), "--resume", *more])
     return ""
 
 
@@ -130,7 +158,7 @@ def _unpruned(frame: pd.DataFrame, subject: Subject, name: str) -> Iterator[Miss
         yield Missing(what, orders_command(subject, absent))
     lacking = [code for code in subject.manifest["groups"] if code not in set(frame["group"])]
     if lacking:
-        yield Missing(f"Pruning curves{name} for {joined(sorted(lacking))}", prune_command(subject, "--resume"))
+        yield Missing(f"Pruning curves{name} for {joined(sorted(lacking))}", resumed_command(subject, GROUPS))
     frame = of_metric(frame)
     cells = frame[frame["order"] != UNPRUNED].assign(seed=frame["seed"].astype("string").fillna(""))
     counts = cells.groupby(["order", "seed", "ratio"])["group"].nunique()
@@ -138,7 +166,7 @@ def _unpruned(frame: pd.DataFrame, subject: Subject, name: str) -> Iterator[Miss
     if len(partial):
         points = f"{len(partial)} point{'s' if len(partial) > 1 else ''}"
         what = f"{points} of the pruning curves{name}, left out because not every language was scored there"
-        yield Missing(what, prune_command(subject, "--resume"))
+        yield Missing(what, resumed_command(subject))
 
 
 def _uncompared(inputs: Inputs) -> Iterator[Missing]:
@@ -153,13 +181,14 @@ def _alike(first: Subject, second: Subject, task: str) -> str:
     analysis, origin = first.manifest["analyses"][task], second.manifest["provenance"]
     words = ["sensikit", "analyze", origin["checkpoint"], "--data", origin["data"], "--out", f"{second.path}-alike"]
     words += ["--tokens", str(analysis["tokens"]), "--batches", str(analysis["settings"].get("batches", 500))]
-    return shlex.join([*words, *(("--task", task) if task != "mt" else ())])
+    return shlex.join([*words, *(("--task", task) if task != "mt" else ()), *_opened(first)])
 
 
 def _evaluation(subjects: list[Subject]) -> Missing:
     origins = [subject.manifest["provenance"] for subject in subjects]
     checkpoints = list(dict.fromkeys(origin["checkpoint"] for origin in origins))
     command = ["sensikit", "evaluate", *checkpoints, "--data", origins[0]["data"], "--out", "EVALUATION"]
+    command += _opened(subjects[0])
     if any("mt" in subject.manifest["analyses"] for subject in subjects):
         return Missing("Translation quality on whole test sets, with intervals and paired tests", shlex.join(command))
     command += ["--task", "lm", "--metric", "loss,bpb"]

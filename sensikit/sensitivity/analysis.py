@@ -206,18 +206,23 @@ def _measure_all(run: Run, job: _Job, work: Work) -> None:
     sample = sample_of(plan.parameters)
     units = {unit: number for number, unit in enumerate(job.units())}
     job.model.module.train(settings.mode == "train")
+    left = {name: len(of) * len(job.passes) for name, of in plan.sets.items() if not run.has(settings.task, name)}
+    say(
+        f"{len(plan.sets)} sets of batches, {sum(left.values()):,} batches of about {plan.tokens} target tokens to come"
+    )
     with work:
         for name, batches in plan.sets.items():
-            if run.has(settings.task, name):
+            if name not in left:
                 say(f"{name}: already measured")
                 continue
+            size = left.pop(name)
 
             def elsewhere(number: int, block: int, name: str = name) -> Sums | None:
                 part = work.take(units[name, number, block])
                 return None if part is None else Sums.of(part)
 
             parts = []
-            with progress(len(batches) * len(job.passes), f"{_label(settings)} {name}") as bar, _memory():
+            with progress(size, f"{_label(settings)} {name}", after=sum(left.values())) as bar, _memory():
                 for number, parameters in enumerate(job.passes):
                     own = {p.name: sample[p.name] for p in parameters if name in plan.measured and p.name in sample}
                     how = job.how(batches, number, name) | {"elsewhere": functools.partial(elsewhere, number)}

@@ -20,7 +20,16 @@ from sensikit.parameters import sample_of
 from sensikit.run import Run
 from sensikit.settings import HIGH
 from sensikit.statistics.measures import Masks, measures
-from sensikit.statistics.noise import Leaves, Set, corrected, half_width, interval, left_out, reliability
+from sensikit.statistics.noise import (
+    Leaves,
+    Set,
+    block_sums,
+    corrected,
+    half_width,
+    interval,
+    left_out,
+    reliability,
+)
 from sensikit.statistics.streaming import Float, Keys, Moments, keys, selected, smallest
 from sensikit.tables import PAIR, Schema
 
@@ -124,6 +133,42 @@ def correlation_table(run: Run, task: str = "mt", high: float | None = None) -> 
             counts = (other.positive[a, b], other.half_variance[a], found.parameters)
             rows.append((task, subset, first, second, *found.estimates(a, b, without[subset]), *pair, *counts))
     return CORRELATION.frame(rows)
+
+
+MEANS = ("subset", "pairs", "corrected", "corrected_low", "corrected_high", "pcc", "ceiling")
+
+
+def mean_correlation(run: Run, table: pd.DataFrame, task: str = "mt") -> pd.DataFrame:
+    """Return the means over pairs of different groups: a row for each subset, in the columns `MEANS`.
+
+    The interval of the mean corrected PCC is a delete-one jackknife over the stored blocks, as that of each pair. It
+    reads nothing but the block means of sampled parameters, among which the high subset is drawn for its width.
+
+    >>> mean_correlation(run, correlation_table(run))[["subset", "pairs"]].values.tolist()
+    [['all', 6], ['high', 6], ['low', 6]]
+
+    Args:
+        run: with the blocks of its groups.
+        table: rows of correlation.csv, from `correlation_table`.
+        task: mt, denoise or lm.
+    """
+    sets = [(task, group) for group in run.groups(task)]
+    size = sum(len(each) for each in sample_of(run.parameters).values())
+    whole = np.concatenate([sums for _, sums in block_sums([(run, each) for each in sets], size, 1)], axis=1)
+    order = np.argsort(
+        -(whole / np.maximum(whole.sum(axis=1, keepdims=True), np.finfo(float).tiny)).mean(axis=0), kind="stable"
+    )
+    is_high = np.zeros(size, dtype=bool)
+    is_high[order[: int(high_share(run, task) * size)]] = True
+    first, second = np.triu_indices(len(sets), 1)
+    rows = []
+    for subset, leaves in left_out(run, sets, is_high).items():
+        once = (table["task"] == task) & (table["subset"] == subset) & (table["group_a"] < table["group_b"])
+        mean = table.loc[once, ["corrected", "pcc", "ceiling"]].mean()
+        width = half_width(leaves.corrected[:, first, second].mean(axis=1))
+        bounds = mean["corrected"] - width, mean["corrected"] + width
+        rows.append((subset, len(first), mean["corrected"], *bounds, mean["pcc"], mean["ceiling"]))
+    return pd.DataFrame(rows, columns=MEANS)
 
 
 def correlations(run: Run, sets: Sequence[Set], masks: Iterable[NDArray[np.bool_]]) -> dict[str, Correlation]:

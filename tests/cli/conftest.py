@@ -10,8 +10,9 @@ from tests.support import toy
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> toy.ToyBackend:
-    """The trained toy, which every checkpoint then is."""
+    """The trained toy, which every checkpoint then is, wherever it is said to be."""
     found = toy.backend()
+    monkeypatch.setattr("sensikit_cli.options.check_there", lambda _: None)
     monkeypatch.setattr("sensikit.backends.open_model", lambda *_: found)
     return found
 

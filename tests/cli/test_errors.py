@@ -50,7 +50,14 @@ def test_analyze_prints_its_signature_and_where_it_wrote(tmp_path: Path) -> None
     done = analyze(tmp_path, *SMALL, "--seed", 3)
     assert done.code == 0
     analysis = Run.open(tmp_path / "new").analysis()
-    assert done.output.splitlines() == [analysis["signature"], str(tmp_path / "new")]
+    following = f"Next: sensikit prune {tmp_path / 'new'} --order specificity,random"
+    assert done.output.splitlines()[-3:] == [analysis["signature"], str(tmp_path / "new"), following]
+    table = Run.open(tmp_path / "new").read_table("correlation.csv")
+    once = table[(table["subset"] == "high") & (table["group_a"] < table["group_b"])].sort_values("corrected")
+    (high,) = [line for line in done.output.splitlines() if line.strip().startswith("10% high")]
+    assert f" {once['corrected'].mean():.3f} " in high
+    first, last = ("{group_a}, {group_b} {corrected:.3f}".format(**once.iloc[at]) for at in (0, -1))
+    assert re.search(rf"{last} +{first}$", high)
     assert "seed:3" in analysis["signature"]
     assert analysis["command"].startswith("sensikit analyze a.pt --data data --out")
 
@@ -345,12 +352,16 @@ def test_debug_in_a_process_of_its_own_shows_the_line_and_fails() -> None:
         )
         assert done.returncode == (1 if debug else 2)
         assert ("Traceback" in done.stderr) == expected
-        assert "nowhere: is not a run directory" in done.stderr
+        assert "nowhere: does not exist; check the path" in done.stderr
 
 
 def test_an_interrupt_is_130_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raises(KeyboardInterrupt(), monkeypatch)
-    one_line(analyze(tmp_path), 130, "interrupted", "--resume")
+    one_line(analyze(tmp_path), 130, "interrupted; nothing was kept: the same command starts again")
+    (tmp_path / "new").mkdir()
+    one_line(analyze(tmp_path, "--resume"), 130, "--resume goes on from what is kept")
+    raises(KeyboardInterrupt("update 3 is saved in x"), monkeypatch)
+    one_line(analyze(tmp_path, "--resume"), 130, "interrupted; update 3 is saved in x; ")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort()])
@@ -361,29 +372,30 @@ def test_an_interrupt_before_or_after_the_work_is_130_too(
         raise error
 
     monkeypatch.setattr("sensikit_cli.main.app", interrupted)
-    one_line(call("analyze"), 130, "interrupted", "--resume")
+    one_line(call("analyze"), 130, "interrupted; nothing was kept")
 
 
 @pytest.mark.parametrize(
     ("verb", "remedy"),
     [
-        ("analyze", "with --resume goes on from here"),
-        ("train", "with --resume goes on from here"),
+        ("analyze", "the same command with --resume goes on from what is kept"),
+        ("evaluate", "the same command with --resume goes on from what is kept"),
+        ("train", "nothing was kept: the same command with --resume starts again"),
         ("sweep", "the same command goes on from here"),
         ("demo", "the same command goes on from here"),
         ("audit", "the same command starts again"),
-        ("export", "the same command starts again"),
+        ("export", "nothing was kept: the same command starts again"),
         ("report", "the same command starts again"),
     ],
 )
 def test_after_an_interrupt_no_verb_names_an_option_that_it_lacks(
-    monkeypatch: pytest.MonkeyPatch, verb: str, remedy: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, remedy: str
 ) -> None:
     def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sensikit_cli.main.app", interrupted)
-    assert remedy in call(verb).error
+    assert remedy in call(verb, "--out", tmp_path).error
 
 
 def test_an_interrupted_analysis_goes_on(tmp_path: Path, backend: toy.ToyBackend) -> None:

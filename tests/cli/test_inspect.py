@@ -18,10 +18,11 @@ from sensikit.backends.inspection import describe
 from sensikit.errors import CheckpointError
 from sensikit.parameters import registry
 from sensikit_cli.inspect import inspect as command
+from sensikit_cli.options import with_options
 from tests.support.checkpoints import edited
 
 app = typer.Typer()
-app.command()(command)
+app.command()(with_options(command))
 
 
 def test_it_agrees_with_the_registry_of_the_model(tiny_checkpoint: Path, tiny_backend: FairseqModel) -> None:
@@ -117,4 +118,4 @@ def test_command(tiny_checkpoint: Path) -> None:
 def test_command_with_json(tiny_checkpoint: Path) -> None:
     shown = CliRunner().invoke(app, [str(tiny_checkpoint), "--json"])
     assert shown.exit_code == 0
-    assert json.loads(shown.stdout) == asdict(inspect(tiny_checkpoint))
+    assert json.loads(shown.stdout) == {"verb": "inspect", **asdict(inspect(tiny_checkpoint)), "next": None}

@@ -19,11 +19,21 @@ from sensikit.progress import say
 from sensikit.settings import AnalysisSettings, EvaluationSettings, Options, SweepSettings, names_of, option
 from sensikit_cli import options
 from sensikit_cli.corpus import Preparation
+from sensikit_cli.endings import json_of
 from sensikit_cli.main import app, told
 from sensikit_cli.options import OUTPUTS, Groups, Opening, Origin, with_options
 from sensikit_cli.train import System
 from tests.support.command import call
 from tests.support.stored import everything
+
+anywhere = pytest.mark.usefixtures("unchecked")
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths need not exist."""
+    monkeypatch.setattr(options, "check_there", lambda _: None)
+
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands
 FROM_PYTHON_ALONE = {
@@ -126,11 +136,13 @@ def typed(*words: str, function: Callable[..., None] | None = None) -> Any:
     return seen[0] if seen else done.output
 
 
+@anywhere
 def test_what_is_not_typed_has_its_default() -> None:
     assert typed() == Settings()
     assert typed("--last") == Settings()
 
 
+@anywhere
 def test_what_is_typed_reaches_the_settings() -> None:
     words = ["--count", "9", "--name", "x", "--kind", "two", "--orders", "c, d,", "--only", "e", "--place", "there"]
     expected = Settings(9, "x", "two", ("c", "d"), ("e",), Path("there"), True, Inner(0.25))
@@ -148,6 +160,7 @@ def test_help_tells_every_field_and_its_default() -> None:
     assert "--no-quick-one" not in text
 
 
+@anywhere
 def test_the_default_of_a_parameter_is_that_of_its_options() -> None:
     def verb(settings: Settings = Settings(count=2, hidden=8, inner=Inner(0.1))) -> None:
         seen.append(settings)
@@ -201,7 +214,7 @@ def test_a_wrong_value_of_a_verb_is_one_line_and_exit_code_2(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-PLACES = {"checkpoint", "checkpoints", "data", "mono", "paths", "run", "source", "sources"}
+PLACES = {"checkpoint", "checkpoints", "config", "data", "mono", "paths", "run", "source", "sources"}
 """Parameters that are paths of what is read."""
 
 
@@ -244,7 +257,7 @@ def test_no_sign_of_a_name_steers_the_terminal(capsys: pytest.CaptureFixture[str
     name = "\x1b[31m\x85\u202ex"
     options.tell(f"{name}\ny")
     assert capsys.readouterr().out == "\N{REPLACEMENT CHARACTER}[31m \N{REPLACEMENT CHARACTER}x\ny\n"
-    shown = options.json_of({name: [name, "é"]})
+    shown = json_of({name: [name, "é"]})
     assert all(sign.isprintable() or sign == "\n" for sign in shown)
     assert json.loads(shown) == {name: [name, "é"]}
     say(name)

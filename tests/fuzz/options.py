@@ -137,6 +137,7 @@ def _in_place(root: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.chdir(root / "work"))
         stack.enter_context(mock.patch("sensikit.backends.open_model", return_value=toy.backend()))
+        stack.enter_context(mock.patch("sensikit_cli.options.check_there"))
         stack.enter_context(mock.patch("sensikit.figures.style.KINDS", ("svg",)))
         stack.enter_context(mock.patch(started, lambda _, out, *__: out))
         stack.enter_context(mock.patch("sensikit.demo.demo", lambda out, **_: out))

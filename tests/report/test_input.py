@@ -148,7 +148,7 @@ def test_a_damaged_run_is_refused_in_one_line_and_the_earlier_report_stays(tmp_p
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["nowhere"], "nowhere: is not a run directory"), (["a", "b"], "--out: several directories share no place"),
+    [(["nowhere"], "nowhere: does not exist"), (["a", "b"], "--out: several directories share no place"),
      (["a", "a", "--out", "out"], "a: is given twice"), (["a", "../here/a/", "--out", "out"], "a: is given twice"),
      (["a", "--label", "x", "--label", "y"], "--label: there are 2 for 1 runs"),
      (["a", "--out", "file"], "--out file: is not a directory"),

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sensikit.evaluation.resampling import LEVEL
 from sensikit.pruning.curves import curve_tests
 from sensikit.report.page import report
 from sensikit.run import Run
@@ -45,14 +44,7 @@ def test_curves_of_real_runs_are_tested_against_each_other(real_runs: Path, out:
     assert table["p"].tolist() == found["p"].tolist()
     assert "Under 200 test sentences (here " in Page(out / "report.html").text
     assert table["Difference"].tolist() == pytest.approx(found["difference"].tolist())
-    said = pd.read_csv(out / "tables" / "pruning-verdicts.csv")
-    judged = found[(found["run_a"] == "first") & (found["run_b"] == "first") & (found["order_a"] == "random")]
-    (row,) = said[(said["Run"] == "first") & (said["Against"] == "random")].fillna("").to_dict("records")
-    assert ("50%" in row["Not told apart at"]) == (judged.set_index("ratio").loc[0.5, "p"] >= LEVEL)
-    caption = (out / "tables" / "pruning-verdicts.txt").read_text()
-    assert "first: Least specific first" in caption
-    again = f"sensikit prune {real_runs / 'second'} --seeds 1 --tokenizer 13a --beam 2 --order matched,matched-reverse"
-    assert f"{again},matched-random --ratios 0,0.5 --resume" in caption
+    assert not (out / "tables" / "pruning-verdicts.csv").exists()
     points = pd.read_csv(out / "figures" / "pruning-change.csv")
     changed = points[points["ratio"] == 0.5]
     assert (changed["low"] <= changed["value"]).all()

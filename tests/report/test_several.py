@@ -58,11 +58,12 @@ def test_what_a_run_lacks_is_listed_with_its_command(tmp_path: Path, vectors_alo
 
 
 def test_a_command_is_listed_with_the_options_of_the_analysis_and_where_the_run_is_now(tmp_path: Path) -> None:
-    command = "sensikit analyze a.pt --data 'my data' --out elsewhere --batches 60 --resume"
+    command = "sensikit analyze a.pt --data 'my data' --out=elsewhere --batches 60 --direction xxx-eng --resume"
     run = synthetic_run.write_run(tmp_path / "my run", FEW, only=["correlation"], command=command)
-    wanted = f"sensikit analyze a.pt --data 'my data' --out '{run}' --batches 60 --resume"
+    wanted = f"sensikit analyze a.pt --data 'my data' --out '{run}' --batches 60 --direction xxx-eng --resume"
     assert wanted in absent(run).values()
     assert f"sensikit prune '{run}'" in absent(run).values()
+    assert any(of.startswith("sensikit evaluate") and of.endswith("--direction xxx-eng") for of in absent(run).values())
 
 
 def test_a_sweep_goes_on_with_the_options_that_it_was_begun_with(tmp_path: Path) -> None:
@@ -114,12 +115,16 @@ def test_orders_languages_and_points_that_were_not_decoded_are_listed(tmp_path: 
     frame = frame[~((frame["group"] == "cat") & (frame["ratio"] == 0.9) & (frame["order"] == "specificity"))]
     write_text(run / "pruning.csv", frame.to_csv(index=False))
     sealed(run)
-    found, resume = absent(run), f"sensikit prune {run} --resume"
+    (run / "pruning").mkdir(exist_ok=True)
+    record(run / "pruning", f"sensikit prune {run} --languages cat,fao --beam 2")  # where nob would never come
+    found, ratios = absent(run), "--ratios 0,0.1,0.3,0.5,0.7,0.9 --resume"
+    resume = f"--order specificity,sensitivity,magnitude {ratios}"
     absent_orders = [*MORE[:3], "reverse", *MORE[3:], "random"]
-    others = f"sensikit prune {run} --order {','.join(absent_orders)} --ratios 0,0.1,0.3,0.5,0.7,0.9 --resume"
+    others = f"sensikit prune {run} --languages cat,fao --beam 2 --order {','.join(absent_orders)} {ratios}"
     assert found[f"Pruning curves in the orders {joined(absent_orders)}"] == others
-    assert found["Pruning curves for nob"] == resume
-    assert found["1 point of the pruning curves, left out because not every language was scored there"] == resume
+    assert found["Pruning curves for nob"] == f"sensikit prune {run} --beam 2 {resume}"
+    point = found["1 point of the pruning curves, left out because not every language was scored there"]
+    assert point == f"sensikit prune {run} --languages cat,fao --beam 2 {resume}"
 
 
 # several runs
@@ -247,7 +252,10 @@ def test_curves_without_the_scores_of_their_resamples_are_shown_without_tests(tm
     assert found.curves.bands is None
     assert [subject.label for subject in found.curves.lacking] == ["run"]
     what = "Intervals and paired tests of the pruning curves of run"
-    assert absent(run, compare=True)[what] == f"sensikit prune {run} --resume"
+    assert absent(run, compare=True)[what] == (
+        f"sensikit prune {run} --order specificity,reverse,sensitivity,magnitude,random "
+        "--ratios 0,0.1,0.3,0.5,0.7,0.9 --resume"
+    )
 
 
 def compared(difference: float, half: float) -> inputs.Inputs:

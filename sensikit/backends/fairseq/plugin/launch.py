@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sensikit.backends.fairseq import checkpoint, compat
 from sensikit.backends.fairseq.data import DataBin
@@ -21,6 +21,9 @@ from sensikit.folder import Folder
 from sensikit.languages import ENGLISH, Pair, canonical, hub_of
 from sensikit.progress import say
 from sensikit.version import __version__
+
+if TYPE_CHECKING:
+    from sensikit.backends.fairseq.plugin.watch import Watch
 
 RECIPE, LOG = "recipe.json", "fairseq.log"
 FREE = ("--max-update", "--patience", "--log-interval", "--validate-interval-updates", "--num-workers", "--user-dir")
@@ -139,8 +142,23 @@ def _train(data: DataBin, out: Path, flags: Sequence[str], resume: bool, folder:
         given += ["--tensorboard-logdir", str(out / "tensorboard")]
     if folder:
         folder.save()
-    with _logged(out / LOG if folder else Path(os.devnull)):
-        train(given)
+    try:
+        with _logged(out / LOG if folder else Path(os.devnull)):
+            train(given)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(_kept(out) if folder else "") from stop
+
+
+def _watch() -> type[Watch]:
+    from sensikit.backends.fairseq.plugin.watch import Watch
+
+    return Watch
+
+
+def _kept(out: Path) -> str:
+    """Return what a run that was interrupted has kept; nothing where it has no checkpoint."""
+    last = _last(out)
+    return f"update {_updates(last)} is saved in {last.path}" if last else ""
 
 
 def best(out: Path) -> Path:
@@ -176,6 +194,7 @@ def _logged(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        _watch().end()
         log.Log.detach()
         root.handlers = before[0]
         root.setLevel(before[1])

@@ -28,6 +28,7 @@ import sensikit.backends.fairseq.plugin.model  # noqa: F401  both register thems
 from sensikit.backends.fairseq.compat import allow_resuming
 from sensikit.backends.fairseq.plugin.log import Log
 from sensikit.backends.fairseq.plugin.mixing import Mixture, Text, batches_of
+from sensikit.backends.fairseq.plugin.watch import Watch
 from sensikit.errors import DataError, OptionError
 from sensikit.training.losses import TERMS, summed, weights
 from sensikit.training.noise import MASK, OBJECTIVES, Vocabulary
@@ -77,6 +78,8 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         self.vocabulary = Vocabulary.of(self.source_dictionary, list(names.values()))
         if training:
             self._check(args)
+            if args.log_format == "json":
+                Watch.begin()
             if args.log_format == "json" and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
                 Log.attach(Path(args.save_dir), args.max_update)
 

@@ -27,7 +27,7 @@ def done(*words):
 def test_a_system_is_trained_resumed_evaluated_and_analysed(tiny_data, tmp_path, method):
     trained = ["train", tiny_data, "--out", tmp_path / "system", "--method", method, "--arch", "tiny", "--updates"]
     done(*trained, 4, "--", *FEW)
-    best = done(*trained, 6, "--resume", "--", *FEW).output.strip()
+    best = done(*trained, 6, "--resume", "--", *FEW).output.splitlines()[0]
     assert [line["num_updates"] for line in journal(tmp_path / "system") if line["set"] == "valid"] == [4, 6]
 
     done("evaluate", best, "--data", tiny_data, "--out", tmp_path / "scores", "--tokenizer", "13a", "--beam", 2)

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ import pytest
 from sensikit.backends.fairseq.checkpoint import read
 from sensikit.backends.fairseq.plugin.launch import Training
 from sensikit.errors import OptionError, RunError
+from tests.support.command import call
 from tests.support.training_run import FEW, journal, same_weights, train
 
 EPOCHS = ["--max-tokens", "2200", "--tokens-per-update", "2200", "--log-interval", "1", "--warmup-updates", "4"]
@@ -53,6 +56,50 @@ class TestResume:
             for run in (finished, out)
         ]
         assert lines[0] == lines[1]
+
+    def test_an_interrupt_saves_the_update_that_it_came_in(self, finished, tiny_data, tmp_path, monkeypatch):
+        from sensikit.backends.fairseq.plugin.task import LanguageAwareTask
+
+        out, steps, real, before = tmp_path / "run", [], LanguageAwareTask.train_step, signal.getsignal(signal.SIGINT)
+
+        def interrupted(self, **step):
+            steps.append(step)
+            if len(steps) == 6:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)  # a launcher passes on what the terminal has sent too
+            return real(self, **step)
+
+        monkeypatch.setattr(LanguageAwareTask, "train_step", interrupted)
+        words = [tiny_data, "--out", out, "--method", "cd+id", "--arch", "tiny", "--updates", 10]
+        done = call("train", *words, "--", *FEW)
+        assert (done.code, done.output) == (130, "")
+        shown = done.error.splitlines()
+        assert shown[0].startswith(f"train: opens {tiny_data} (")
+        (first,) = [line for line in shown if line.startswith("training: 1/10 updates, loss ")]
+        assert re.search(r" target tokens/s, .*/s, .* s left$", first)
+        kept = f"update 6 is saved in {out / 'checkpoint_last.pt'}; the same command with --resume goes on"
+        assert shown[-1].startswith(f"sensikit: interrupted; {kept}")
+        assert signal.getsignal(signal.SIGINT) == before
+        monkeypatch.setattr(LanguageAwareTask, "train_step", real)
+        done = call("train", *words, "--resume", "--json", "--", *FEW)
+        assert done.code == 0, done.error
+        assert "training: 7/10 updates, loss " in done.error
+        assert same_weights(finished, out)
+        assert [line for line in journal(out) if line["set"] == "valid"] != []
+        valid = [line["loss"] for line in journal(out) if line["set"] == "valid"]
+        assert json.loads(done.output)["validation"]["loss"] == min(valid)
+
+    def test_an_interrupt_before_the_first_update_keeps_nothing(self, tiny_data, tmp_path, monkeypatch):
+        from sensikit.backends.fairseq.plugin.task import LanguageAwareTask
+
+        def interrupted(*_, **__):
+            signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(LanguageAwareTask, "build_model", interrupted)
+        words = ["train", tiny_data, "--out", tmp_path / "run", "--arch", "tiny", "--", *FEW]
+        done = call(*words)
+        line = "sensikit: interrupted; nothing was kept: the same command with --resume starts again"
+        assert (done.code, done.error.splitlines()[-1]) == (130, line)
 
     def test_the_first_samples_after_it_are_those_that_were_next(self, finished, tiny_data, tmp_path, monkeypatch):
         from sensikit.backends.fairseq.plugin.task import LanguageAwareTask
@@ -98,7 +145,7 @@ class TestResume:
         # fairseq itself adds one each time
         before = {path: path.read_bytes() for path in finished.iterdir() if path.is_file()}
         done = train(tiny_data, finished, "--resume")
-        assert done.stdout.strip() == str(finished / "checkpoint_best.pt")
+        assert done.stdout.splitlines()[0] == str(finished / "checkpoint_best.pt")
         assert {path: path.read_bytes() for path in finished.iterdir() if path.is_file()} == before
 
     def test_a_line_of_the_journal_that_was_cut_short_is_dropped(self, finished, tiny_data, tmp_path):
