@@ -42,13 +42,16 @@ def write_results(run: Run) -> None:
     """Write the tables of every task that is measured whole."""
     tasks = [task for task in run.tasks if run.complete(task)]
     both = OF_BOTH_TASKS if len(tasks) > 1 else {}
-    with progress(len(BY_TASK) + len(both), "tables", "tables") as bar:
-        measured = {task: _measured(run, task) for task in tasks}
-        for schema, make in BY_TASK.items():
-            table = pd.concat([make(run, task, *measured[task].get(schema, ())) for task in tasks], ignore_index=True)
-            if len(table):  # of a single group there is no pair
-                run.write_table(schema, table)
-            bar.advance()
+    rows: dict[Schema, list[pd.DataFrame]] = {schema: [] for schema in BY_TASK}
+    with progress(len(tasks) * len(BY_TASK) + len(both), "tables", "tables") as bar:
+        for task in tasks:  # one after the other: what is shared by the tables of one is as large as the model
+            measured = _measured(run, task)
+            for schema, make in BY_TASK.items():
+                rows[schema].append(make(run, task, *measured[schema]) if schema in measured else make(run, task))
+                bar.advance()
+        for schema, frames in rows.items():
+            if any(map(len, frames)):  # of a single group there is no pair
+                run.write_table(schema, pd.concat(frames, ignore_index=True))
         for schema, compare in both.items():
             run.write_table(schema, compare(run))
             bar.advance()

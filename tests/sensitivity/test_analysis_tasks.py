@@ -187,7 +187,7 @@ def test_tables_wait_for_a_task_that_is_not_measured_whole(tmp_path: Path) -> No
     assert run.tasks == ["mt", "denoise"]
     assert set(run.read_table("correlation.csv")["task"]) == {"denoise"}
     assert not (run.path / "similarity.csv").exists()
-    analyze(Watched(), tmp_path / "run", QUICK, resume=True)
+    run = analyze(Watched(), tmp_path / "run", QUICK, resume=True)
     assert set(run.read_table("correlation.csv")["task"]) == {"mt", "denoise"}
     assert (run.path / "similarity.csv").exists()
 
