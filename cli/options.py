@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from sensikit.errors import OptionError
+from sensikit.progress import announced
 from sensikit.progress import quiet as hushed
-from sensikit.progress import say
 from sensikit.settings import Loading, Options, Tiers, names_of, option
 
 from .endings import Ending, command_line, tell
@@ -186,10 +186,10 @@ def with_options(function: Callable[..., Ending | None]) -> Callable[..., None]:
         with hushed(every.quiet):
             # what a library prints is no result
             with contextlib.redirect_stdout(sys.stderr):
-                if function.__name__ not in QUICK:
-                    say(opens(function.__name__, paths))
+                told = "" if function.__name__ in QUICK else opens(function.__name__, paths)
                 try:
-                    ending = function(**settings, **typed)
+                    with announced(told):
+                        ending = function(**settings, **typed)
                 except KeyboardInterrupt as stop:
                     raise typer.Abort(*stop.args) from stop  # typer would drop what it says was kept
             if ending is not None:

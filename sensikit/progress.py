@@ -35,7 +35,29 @@ class Bar(Protocol):
 def say(text: str) -> None:
     """Print one line to standard error; of processes that a launcher started, the first speaks for all."""
     if _speaks():
-        print(printable(text), file=sys.stderr, flush=True)
+        for line in (*_HELD, text):
+            print(printable(line), file=sys.stderr, flush=True)
+        _HELD.clear()
+
+
+_HELD: list[str] = []
+
+
+@contextlib.contextmanager
+def announced(text: str) -> Iterator[None]:
+    """Say what the block is about to do: at once on a terminal, in a log before the first line that comes of it.
+
+    What is refused before it has said anything is one line in a log.
+    """
+    if text:
+        _HELD.append(text)
+    try:
+        if sys.stderr.isatty() and text:
+            _HELD.clear()
+            say(text)
+        yield
+    finally:
+        _HELD.clear()
 
 
 def _speaks() -> bool:

@@ -62,7 +62,7 @@ def test_the_columns_that_readers_of_the_files_rely_on() -> None:
     )
     assert TABLES["pruning.csv"].columns == shown.split()
     assert TABLES["pruning-cross.csv"].columns == shown.replace("group", "group evaluated", 1).split()
-    shown = "system direction group tier metric value value_low value_high sentences metric_signature"
+    shown = "system direction group tier metric value value_low value_high sentences seeds metric_signature"
     assert SCORES["evaluation.csv"].columns == shown.split()
 
 

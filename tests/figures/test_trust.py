@@ -56,7 +56,7 @@ def test_runs_have_a_row_of_panels_each() -> None:
     frame = two(lambda seed: synthetic_tables.convergence({"cat": LANGUAGES["cat"]}, seed))
     axes = figures.convergence_curves(frame, LANGUAGES).figure.axes
     assert [ax.get_title() for ax in axes] == [
-        "10% high-sensitive parameters", "90% low-sensitive parameters", "all parameters", "", "", "",
+        "high-sensitive parameters", "low-sensitive parameters", "all parameters", "", "", "",
     ]  # fmt: skip
     assert [ax.get_ylabel().split("\n")[0] for ax in axes] == ["regular", "", "", "distilled", "", ""]
 

@@ -17,11 +17,10 @@ from sensikit.report import text as summary
 from sensikit.report.missing import missing
 from sensikit.report.page import report
 from sensikit.report.sections import quality
-from sensikit.run import Run
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.command import call
 from tests.support.page import FEW, Page
-from tests.support.stored import sealed
+from tests.support.stored import empty, sealed
 from tests.support.watched import QUICK, SCORING, Watched, signature_of
 
 # what is missing
@@ -191,13 +190,13 @@ def test_what_is_compared_are_fields_that_signatures_have() -> None:
     fields = {
         "S": signature_of(Watched(), QUICK),
         "P": cell_signature(
-            Run(Path("run"), {"parameters": [], "direction": "xxx-eng", "provenance": PROVENANCE}),
+            empty(Path("run"), {"direction": "xxx-eng", "provenance": PROVENANCE}),
             SCORING,
             "eng",
             "text",
         ),
     }
-    of_noise = {"noise", "mono"}  # of denoising alone
+    of_noise = {"noise", "mono", "engine"}  # of denoising alone, and of another engine
     for head, text in fields.items():
         assert set(summary.MATTERS[head]) - of_noise <= {part.partition(":")[0] for part in text.split("|")}
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from sensikit.errors import OptionError
-from sensikit.parameters import Parameter
+from sensikit.parameters import Parameter, component_of
 from sensikit.run import Run
 from sensikit.sensitivity import strata
 from sensikit.sensitivity.strata import (
@@ -28,7 +28,12 @@ from sensikit.sensitivity.strata import (
 )
 from tests.support import handmade
 
-SHAPES = {"embed_tokens.weight": (40, 50), "fc1.weight": (30, 100), "layer_norm.weight": (20,), "fc1.bias": (30,)}
+SHAPES = {
+    f"encoder.{name}": shape
+    for name, shape in {
+        "embed_tokens.weight": (40, 50), "fc1.weight": (30, 100), "layer_norm.weight": (20,), "fc1.bias": (30,),
+    }.items()
+}  # fmt: skip
 SIZE = 2000 + 3000 + 20 + 30
 
 
@@ -38,12 +43,10 @@ def population(seed: int = 0) -> np.ndarray:
 
 
 def run_of(path: Path, own: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Run:
-    found = {"embed_tokens.weight": "embedding", "layer_norm.weight": "norm"}
-
     def parameters(shapes: handmade.Shapes, spared: object = ()) -> tuple[Parameter, ...]:
         made, start = [], 0
         for name, shape in shapes.items():
-            made.append(Parameter(name, shape, start, found.get(name, "ffn"), "encoder", None, True))
+            made.append(Parameter(name, shape, start, component_of(name), "encoder", None, True))
             start = made[-1].stop
         return tuple(made)
 
