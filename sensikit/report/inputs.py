@@ -210,7 +210,7 @@ def _check_batches(run: Run, task: str) -> None:
 def _check_vectors(run: Run, task: str) -> None:
     """Refuse a run that no longer has its sensitivities; a damaged one is another matter."""
     for path in (run.vector(task, code, kind) for code in run.groups(task) for kind in ("", "half", "blocks")):
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise RunError(path, "is missing", "measure it again: analyze --resume")
 
 
