@@ -208,10 +208,10 @@ def _check_batches(run: Run, task: str) -> None:
 
 
 def _check_vectors(run: Run, task: str) -> None:
-    """Refuse a run that no longer has its sensitivities; a damaged one is another matter."""
-    for path in (run.vector(task, code, kind) for code in run.groups(task) for kind in ("", "half", "blocks")):
-        if not os.path.lexists(path):
-            raise RunError(path, "is missing", "measure it again: analyze --resume")
+    """Refuse a run that no longer has its sensitivities; one that lacks some of them is damaged, another matter."""
+    paths = [run.vector(task, code, kind) for code in run.groups(task) for kind in ("", "half", "blocks")]
+    if not any(map(os.path.lexists, paths)):
+        raise RunError(paths[0], "is missing", "measure it again: analyze --resume")
 
 
 def _curves(subjects: Sequence[Subject], recipes: Mapping[str, Sequence[str]]) -> Curves:
