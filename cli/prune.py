@@ -82,7 +82,7 @@ def _ending(run: Run, table: pd.DataFrame, ratios: Sequence[float]) -> options.E
 
     from sensikit.errors import RunError
     from sensikit.evaluation.metrics import METRICS
-    from sensikit.figures.curves import RANDOM
+    from sensikit.figures.points import RANDOM
     from sensikit.pruning.curves import curve_tests
     from sensikit.pruning.ledger import UNPRUNED
     from sensikit.report import tables

@@ -8,11 +8,12 @@ from sensikit.figures.components import component_correlation, component_heatmap
 from sensikit.figures.convergence import convergence_curves
 from sensikit.figures.correlation import correlation_heatmaps, task_similarity
 from sensikit.figures.cross import cross_matrix
-from sensikit.figures.curves import curve, pruning_comparison, pruning_curves, pruning_curves_by_group
+from sensikit.figures.curves import pruning_comparison, pruning_curves, pruning_curves_by_group
 from sensikit.figures.data import data_statistics, token_layout
 from sensikit.figures.dendrogram import dendrogram
 from sensikit.figures.frames import order
 from sensikit.figures.overlap import overlap_heatmaps
+from sensikit.figures.points import curve
 from sensikit.figures.quality import masking_ratio, quality_gains
 from sensikit.figures.spread import balance, sensitivity_violins, specificity
 from sensikit.figures.style import COLUMN, FULL, Drawn, save

@@ -28,6 +28,7 @@ from sensikit.figures.frames import (
     runs,
     seeds_of,
     titles,
+    units,
 )
 from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, corners, dark, dots, framed, group_map, places
 from sensikit.figures.panels import beside, canvas, legend_below, listed, panels, rounded_up, ruled
@@ -137,7 +138,7 @@ def correlation_heatmaps(
     if not subsets:
         raise OptionError(f"task {task}", "has no correlation in the table", "choose a task and subsets that it has")
     seeds = marked(seeds_of(frame))
-    frame, labels = averaged(frame, CORRELATION.key), runs(averaged(frame, CORRELATION.key))
+    frame, labels = averaged(frame, CORRELATION.key), units(frame)
     if difference is not None and value == "corrected":
         frame = _one_border(frame, changed_pairs(of_task(difference, task)), labels)
     groups, data = measured(frame, groups), marked(frame)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sensikit.evaluation.metrics import METRICS
-from sensikit.figures.curves import CHOSEN, line_of
+from sensikit.figures.curves import line_of
 from sensikit.figures.frames import Groups, of_metric, of_run, present, runs
 from sensikit.figures.grids import colour_bar, framed, group_map
 from sensikit.figures.panels import canvas, panels, rounded_up
+from sensikit.figures.points import CHOSEN
 from sensikit.figures.style import FULL, Drawn, styled
 from sensikit.figures.words import joined, named, percent, span
 from sensikit.pruning.ledger import UNPRUNED

@@ -36,6 +36,11 @@ def runs(frame: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(frame["run"].astype(str))) if "run" in frame else [""]
 
 
+def units(frame: pd.DataFrame) -> list[str]:
+    """Return what is compared: the recipes, and the runs that stand alone; see `runs`."""
+    return list(dict.fromkeys(frame["recipe"])) if "recipe" in frame else runs(frame)
+
+
 def averaged(frame: pd.DataFrame, key: Sequence[str]) -> pd.DataFrame:
     """Return the mean over the runs of each recipe, under its name in `run`, with their number in `runs`.
 

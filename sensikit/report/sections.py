@@ -12,8 +12,9 @@ from sensikit.evaluation import tables as quality_tables
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.resampling import FEWEST, INDEPENDENT, LEVEL
 from sensikit.evaluation.scoring import BY_TIER, SIGNIFICANCE
-from sensikit.figures.curves import CHOSEN, HOW, MATCHED, ORDERS, RANDOM, is_matched, line_of
-from sensikit.figures.frames import averaged, examples_of, metrics_of, of_metric, runs
+from sensikit.figures.curves import ORDERS, is_matched, line_of
+from sensikit.figures.frames import averaged, examples_of, metrics_of, of_metric, units
+from sensikit.figures.points import CHOSEN, HOW, MATCHED, RANDOM
 from sensikit.figures.quality import by_ratio
 from sensikit.figures.style import FULL, Drawn
 from sensikit.figures.words import TASKS, arrow, joined, named
@@ -180,8 +181,7 @@ def _heatmaps(inputs: Inputs, frame: pd.DataFrame, task: str) -> Iterator[Entry]
     value = inputs.settings.correlation
     known = inputs.comparisons if value == "corrected" else ()
     compared = [each for each in known if each.task == task and each.table is not None]
-    units = runs(averaged(frame, CORRELATION.key))
-    beside = compared[0].table if len(units) == 2 and compared else None
+    beside = compared[0].table if len(units(frame)) == 2 and compared else None
     title = of_the("Correlation of sensitivity between languages", task)
     drawn = figures.correlation_heatmaps(frame, inputs.groups, value=value, difference=beside)
     yield Entry(f"correlation-{task}", title, CORRELATION.name, drawn, task=task)
@@ -212,21 +212,14 @@ def specificity(inputs: Inputs) -> Iterator[Entry]:
         yield Entry("specificity", "Language specificity in numbers", SPECIFICITY.name, table, caption)
     for task, frame in by_task(inputs, COMPONENTS):
         title = of_the("Where sensitivity and specificity live", task)
-        yield Entry(
-            f"components-{task}",
-            title,
-            COMPONENTS.name,
-            figures.component_heatmaps(averaged(frame, COMPONENTS.key)),
-            task=task,
-        )
+        drawn = figures.component_heatmaps(averaged(frame, COMPONENTS.key))
+        yield Entry(f"components-{task}", title, COMPONENTS.name, drawn, task=task)
         title = of_the("Specificity of each language by component", task)
         drawn = figures.specificity_by_component(frame, inputs.groups)
         yield Entry(f"components-by-group-{task}", title, COMPONENTS.name, drawn, task=task)
     for task, frame in by_task(inputs, WITHIN):
-        title, drawn = (
-            of_the("Correlation within components", task),
-            figures.component_correlation(averaged(frame, WITHIN.key)),
-        )
+        title = of_the("Correlation within components", task)
+        drawn = figures.component_correlation(averaged(frame, WITHIN.key))
         yield Entry(f"components-correlation-{task}", title, WITHIN.name, drawn, task=task)
     for task, frame in by_task(inputs, OVERLAP):
         title = of_the("Overlap of the most specific parameters", task)
@@ -266,7 +259,7 @@ def _swept(inputs: Inputs, schema: Schema) -> Iterator[tuple[pd.DataFrame, str, 
 def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: str) -> Iterator[Entry]:
     bands, tests = inputs.curves.bands, inputs.curves.tests
     of_these = None if tests is None else of_metric(tests, metric)
-    width = FULL if len(runs(averaged(frame, PRUNING.key))) > 1 else WIDE
+    width = FULL if len(units(frame)) > 1 else WIDE
     matched = frame["order"].map(is_matched)
     if of_these is not None and len(judgements(of_these)):
         title = f"Does specificity matter?{of}"

@@ -9,9 +9,10 @@ import pandas as pd
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.figures.correlation import changed_pairs, mean_changes, pairs
-from sensikit.figures.curves import CHOSEN, curve, curve_over_seeds, line_of
+from sensikit.figures.curves import line_of
 from sensikit.figures.data import sizes
 from sensikit.figures.frames import Groups, averaged, metrics_of, of_metric, of_run, of_task, present, runs
+from sensikit.figures.points import CHOSEN, curve, curve_over_seeds
 from sensikit.figures.spread import placed, shown, wide
 from sensikit.figures.style import TIERS
 from sensikit.figures.words import SUBSETS, percent, subset_names

@@ -12,8 +12,9 @@ from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL, SIGNIFICANCE
 from sensikit.evaluation.tables import DECODED, decoded
 from sensikit.figures.correlation import VALUES, mean_changes, pairs
-from sensikit.figures.curves import CHOSEN, CONTROL, MATCHED, curve, short, verdicts
+from sensikit.figures.curves import short
 from sensikit.figures.frames import of_metric, of_task
+from sensikit.figures.points import CHOSEN, CONTROL, MATCHED, curve, verdicts
 from sensikit.figures.quality import gains
 from sensikit.figures.words import SUBSETS, TASKS, arrow, joined, percent, span, subset_names
 from sensikit.languages import ALONE
@@ -28,19 +29,7 @@ MATTERS = {
     # fields of the signature of S that make two runs measure different things; the number of batches, the seed and
     # σ (which follows from T) do not, and the checkpoint is what is compared
     "S": (
-        "task",
-        "noise",
-        "mono",
-        "dir",
-        "groups",
-        "split",
-        "loss",
-        "mode",
-        "abs",
-        "tokens",
-        "rest",
-        "dtype",
-        "data",
+        *("task", "noise", "mono", "dir", "groups", "split", "loss", "mode", "abs", "tokens", "rest", "dtype", "data"),
         "high",
     ),
     "P": ("task", "protect", "among", "scope", "dir", "split", "beam", "lenpen", "maxlen", "engine", "sents", "refs"),

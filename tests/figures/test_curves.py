@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from sensikit import figures
 from sensikit.figures import curves, style
+from sensikit.figures import points as points_of
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.drawn import LANGUAGES, ORDER, lines, two
 
@@ -209,10 +210,10 @@ def test_marks_say_better_worse_or_not_told_apart_without_colour() -> None:
 
 def test_of_a_loss_less_is_better() -> None:
     tests = synthetic_tables.curve_tests(curves.curve(losses()), (0.1,))  # the difference is below 0: less loss
-    assert curves.verdicts(tests).set_index("ratio")["verdict"].to_dict() == {
+    assert points_of.verdicts(tests).set_index("ratio")["verdict"].to_dict() == {
         0.1: "alike", 0.3: "better", 0.5: "better", 0.7: "better", 0.9: "better",
     }  # fmt: skip
-    assert curves.verdicts(tests.assign(p_holm=np.nan)).empty
+    assert points_of.verdicts(tests.assign(p_holm=np.nan)).empty
 
 
 def test_orders_at_equal_sensitivity_have_a_figure_and_a_control_of_their_own() -> None:
