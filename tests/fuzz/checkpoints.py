@@ -21,7 +21,7 @@ from sensikit.backends.fairseq.checkpoint import read
 from sensikit.backends.fairseq.settings import trained
 from tests.conftest import REPLACED, train_checkpoint, write_corpus
 from tests.fuzz import Outcome, Result
-from tests.fuzz.judging import tried
+from tests.fuzz.judging import judged, tried
 from tests.support.checkpoints import content_of
 from tests.support.command import call
 
@@ -217,8 +217,6 @@ def mutations(count: int, seed: int) -> Iterator[Outcome]:
 
 def _read(path: Path, data: Path, what: str, kept: bool) -> tuple[Result, str]:
     """Judge a checkpoint that is inspected: analyze takes or refuses it, and its tensors are those that torch reads."""
-    from tests.fuzz.judging import judged
-
     refused = judged(call("analyze", path, "--data", data, "--out", "nowhere", "--batches", 4, "--dry-run"))
     if refused:
         return refused

@@ -179,6 +179,12 @@ class TinyTransformer(nn.Module):
         return x * x.shape[-1] ** 0.5 + torch.sin(place * rate)
 
 
+def cross_entropy(logits: torch.Tensor, target: torch.Tensor, kind: str, reduction: str = "sum") -> torch.Tensor:
+    """Nats of a kind of loss; none where the target is PAD."""
+    smoothing = {"nll": 0.0, "train": 0.1}[kind]
+    return functional.cross_entropy(logits, target, ignore_index=PAD, reduction=reduction, label_smoothing=smoothing)
+
+
 class Corpora(dict[tuple[str, str], "list[Pair]"]):
     """Sentence pairs by (language, split); a split that is not there is refused as a backend does."""
 
@@ -268,23 +274,13 @@ class ToyBackend:
 
     def loss(self, micro_batch: MicroBatch, kind: str = "nll") -> tuple[torch.Tensor, int]:
         logits = self.module(micro_batch.source, micro_batch.previous)
-        smoothing = {"nll": 0.0, "train": 0.1}[kind]
-        total = functional.cross_entropy(
-            logits.flatten(0, 1),
-            micro_batch.target.flatten(),
-            ignore_index=PAD,
-            reduction="sum",
-            label_smoothing=smoothing,
-        )
+        total = cross_entropy(logits.flatten(0, 1), micro_batch.target.flatten(), kind)
         return total, int((micro_batch.target != PAD).sum())
 
     def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
         micro_batch = self.collate(items, split)
         logits = self.module(micro_batch.source, micro_batch.previous).transpose(1, 2)
-        smoothing = {"nll": 0.0, "train": 0.1}[kind]
-        nats = functional.cross_entropy(
-            logits, micro_batch.target, ignore_index=PAD, reduction="none", label_smoothing=smoothing
-        )
+        nats = cross_entropy(logits, micro_batch.target, kind, "none")
         tokens = (micro_batch.target != PAD).sum(dim=1)
         return torch.stack([nats.double().sum(dim=1), tokens], dim=1).detach().cpu().numpy()
 
@@ -378,36 +374,25 @@ class ToyDenoising:
 
     def loss(self, micro_batch: Masked, kind: str = "nll") -> tuple[torch.Tensor, tuple[int, int]]:
         logits = self.backend.module(micro_batch.source, micro_batch.source).flatten(0, 1)
-        smoothing = {"nll": 0.0, "train": 0.1}[kind]
-        terms = [
-            functional.cross_entropy(
-                logits, target.flatten(), ignore_index=PAD, reduction="sum", label_smoothing=smoothing
-            )
-            for target in (micro_batch.whole, micro_batch.missing)
-        ]
+        terms = [cross_entropy(logits, each.flatten(), kind) for each in (micro_batch.whole, micro_batch.missing)]
         return torch.stack(terms), (int((micro_batch.whole != PAD).sum()), int((micro_batch.missing != PAD).sum()))
 
     def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
         rows = [self.loss(self.collate([item], split), kind) for item in items]
-        return np.array(
-            [[float(each) for pair in zip(terms, counts, strict=True) for each in pair] for terms, counts in rows]
-        )
+        return np.array([[*zip(terms.tolist(), counts, strict=True)] for terms, counts in rows]).reshape(-1, 4)
 
 
 def backend(seed: int = 0, device: str | torch.device = "cpu") -> ToyBackend:
     """Return a trained toy of its own: what one test does to it no other test sees."""
-    return copy.deepcopy(_trained(seed)) if str(device) == "cpu" else _moved(copy.deepcopy(_trained(seed)), device)
+    found = copy.deepcopy(_trained(seed))
+    found.device = torch.device(device)
+    found.module.to(found.device)
+    return found
 
 
 @functools.lru_cache
 def _trained(seed: int) -> ToyBackend:
     return ToyBackend(seed=seed).train()
-
-
-def _moved(found: ToyBackend, device: str | torch.device) -> ToyBackend:
-    found.device = torch.device(device)
-    found.module.to(found.device)
-    return found
 
 
 def vocabulary_size(languages: int = len(LANGUAGES)) -> int:

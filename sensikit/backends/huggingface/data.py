@@ -113,12 +113,7 @@ class TextData:
                 in length.
         """
         codes = self.code(source), self.code(target)
-        first, second = self._split(self._sides(*codes), split, "-".join(codes))
-        lines, others = self._lines(first), self._lines(second)
-        if len(lines) != len(others):
-            problem = f"has {len(lines)} lines, and {second.path.name} has {len(others)}"
-            raise DataError(first.path, problem, "the two must have the same lines")
-        return lines, others
+        return self._aligned(*self._split(self._sides(*codes), split, "-".join(codes)))
 
     def sentences(self, language: str, split: str) -> list[str]:
         """Return the sentences of a language, none of them blank.
@@ -154,10 +149,10 @@ class TextData:
         columns = self._split(there, split, "-".join(own))
         name = split if split in there else SPLITS.get(split, split)
         if name in PARALLEL and columns == sum((self.texts.get((code,), {}).get(name, ()) for code in own), ()):
-            lines = self._lines(columns[0])
             english = [code for code in self.languages() if standard(code) == ENGLISH]
             common = [column for code in english for column in self.texts.get((code,), {}).get(name, ())][:1]
-            texts = self._lines(common[0]) if common else [f"{name} {row}" for row in range(len(lines))]
+            lines, texts = self._aligned(columns[0], (common or columns)[0])
+            texts = texts if common else [f"{name} {row}" for row in range(len(lines))]
             kept = [text for line, text in zip(lines, texts, strict=True) if line or len(own) == 2]
             return kept, ENGLISH if common else "line"
         if len(own) == 1:
@@ -175,6 +170,14 @@ class TextData:
         files = {column.path for splits in of for columns in splits.values() for column in columns}
         names = {path.relative_to(self.root).as_posix(): path for path in files}
         return sha256_of(*(f"{name}={digest(names[name], self.root, self.manifest)}" for name in sorted(names)))
+
+    def _aligned(self, first: Column, second: Column) -> tuple[list[str], list[str]]:
+        """Return the lines of two columns, which must be as many."""
+        lines, others = self._lines(first), self._lines(second)
+        if len(lines) != len(others):
+            problem = f"has {len(lines)} lines, and {second.path.name} has {len(others)}"
+            raise DataError(first.path, problem, "the two must have the same lines")
+        return lines, others
 
     def _wanted(self, name: str) -> list[Pair]:
         """Return the pairs of one name, which may be a direction."""

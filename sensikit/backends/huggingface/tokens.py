@@ -113,9 +113,9 @@ def load_tokenizer(directory: Directory, vocabulary: int) -> Any:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 directory.path, trust_remote_code=False, local_files_only=True
             )
-    except (KeyboardInterrupt, SystemExit):
-        raise
     except BaseException as error:  # tokenizers raises Exception itself, and panics that are none
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         problem = f"has no tokenizer that transformers opens ({reason})"
         raise CheckpointError(

@@ -99,6 +99,10 @@ def test_a_blank_line_of_a_parallel_set_shifts_no_segment(tmp_path: Path) -> Non
     data = open_text(folder(tmp_path, dev____cat__dev="Sí\n\nNo\n", dev____fra__dev="Oui\nA\nNon\n"))
     assert data.segments(["cat"], "dev")[0] == ["dev 0", "dev 2"]
     assert data.segments(["cat", "fra"], "dev")[0] == ["dev 0", "dev 1", "dev 2"]
+    data = open_text(folder(tmp_path, dev____eng__dev="Yes\n"))
+    for codes in (["cat"], ["cat", "fra"]):
+        problem = "cat.dev: has 3 lines, and eng.dev has 1"
+        assert problem in refused(DataError, lambda codes=codes: data.segments(codes, "dev"))
 
 
 def test_text_in_one_language_is_train_where_its_name_says_nothing(tmp_path: Path) -> None:

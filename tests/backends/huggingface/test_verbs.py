@@ -169,8 +169,7 @@ def test_some_pairs_of_text_that_is_parallel_in_more_languages_are_found_again(
 def test_a_language_model_of_text_with_pairs_and_monolingual_files_is_found_again(
     directory: Directory, text: Path, tmp_path: Path
 ) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(text, data)
+    data = Path(shutil.copytree(text, tmp_path / "data"))
     for code in ("cat", "eng"):
         shutil.copyfile(text / f"train.{code}-fra.{code}", data / f"{code}.txt")
     prompt = ("--prompt", "{source} {target_code}")

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from sensikit.backends.fairseq import checkpoint, compat
 from sensikit.backends.fairseq.data import DataBin
@@ -21,9 +21,6 @@ from sensikit.folder import Folder
 from sensikit.languages import ENGLISH, Pair, canonical, hub_of
 from sensikit.progress import say
 from sensikit.version import __version__
-
-if TYPE_CHECKING:
-    from sensikit.backends.fairseq.plugin.watch import Watch
 
 RECIPE, LOG = "recipe.json", "fairseq.log"
 FREE = ("--max-update", "--patience", "--log-interval", "--validate-interval-updates", "--num-workers", "--user-dir")
@@ -149,12 +146,6 @@ def _train(data: DataBin, out: Path, flags: Sequence[str], resume: bool, folder:
         raise KeyboardInterrupt(_kept(out) if folder else "") from stop
 
 
-def _watch() -> type[Watch]:
-    from sensikit.backends.fairseq.plugin.watch import Watch
-
-    return Watch
-
-
 def _kept(out: Path) -> str:
     """Return what a run that was interrupted has kept; nothing where it has no checkpoint."""
     last = _last(out)
@@ -185,6 +176,8 @@ def _processes(flags: Sequence[str]) -> list[str]:
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """Let what fairseq logs go to a file, and not to the terminal."""
+    from sensikit.backends.fairseq.plugin.watch import Watch  # which imports fairseq
+
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)s | %(name)s | %(message)s"))
     root, fairseq = logging.getLogger(), logging.getLogger("fairseq")
@@ -194,7 +187,7 @@ def _logged(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _watch().end()
+        Watch.end()
         log.Log.detach()
         root.handlers = before[0]
         root.setLevel(before[1])
