@@ -19,7 +19,7 @@ def demo(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Regular and CD+ID, side by side; takes much longer.")] = False,
 ) -> options.Ending:
-    """Train a small model on real text, analyse it, prune it and write a report, in a few minutes."""
+    """Train a small model on real text, analyse it, prune it and write a report: a quarter of an hour."""
     say("demo: a small corpus, a model trained on it, its analysis and report: minutes, or an hour or more with --full")
     from sensikit.demo import demo as run_demo
     from sensikit.demo.full import demo_full
