@@ -102,6 +102,8 @@ def check_there(typed: Mapping[str, Any]) -> None:
     for name, path in _read(typed):
         if name in MODELS and HUB.fullmatch(str(path)) and path.suffix != ".pt":
             continue
+        if name == "data" and any(Path(part).is_dir() for part in str(path).split(":")):
+            continue  # DATA:DATA, fairseq's shards, is refused as that where data are opened
         if not path.exists():
             more = ", a directory, or owner/model of the hub" if name in MODELS else ""
             raise OptionError(

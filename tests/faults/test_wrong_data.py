@@ -12,6 +12,7 @@ import pytest
 from sensikit.backends.fairseq.opening import open_checkpoint
 from sensikit.errors import DataError
 from tests.support.checkpoints import translation
+from tests.support.command import call
 
 
 @pytest.fixture
@@ -170,6 +171,8 @@ def test_a_second_training_set_is_refused_by_name(tiny_checkpoint: Path, data: P
 
 def test_several_directories_are_refused_by_name(tiny_checkpoint: Path, data: Path) -> None:
     refused(tiny_checkpoint, Path(f"{data}:{data}"), "is several directories, as fairseq takes shards")
+    done = call("analyze", tiny_checkpoint, "--data", f"{data}:{data}", "--out", data / "run")
+    assert (done.code, "is several directories" in done.error, done.error.count("\n")) == (2, True, 1)
 
 
 def test_truncated_text(tiny_checkpoint: Path, data: Path) -> None:
