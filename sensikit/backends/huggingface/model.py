@@ -89,9 +89,10 @@ def skeleton(directory: Directory, config: Any) -> nn.Module:
         problem = f"makes no model ({_said(error)})"
         raise CheckpointError(directory.path / "config.json", problem, "it may be damaged") from error
     for name, header in directory.tensors.items():
-        # as another dtype they would be read without their scales; masks that some files hold are no weights
-        # and of complex ones, the imaginary part would be lost without a word
-        if header.dtype not in FLOATS and (name.endswith(("weight", "bias")) or header.dtype.startswith("C")):
+        # as another dtype they would be read without their scales, and complex ones without their imaginary part;
+        # attn.bias of four dimensions, which older GPTs hold, is a mask and no weight
+        weight = name.endswith("weight") or (name.endswith("bias") and len(header.shape) < 4)
+        if header.dtype not in FLOATS and (weight or header.dtype.startswith("C")):
             problem = f"has {name} as {header.dtype}"
             raise CheckpointError(directory.name, problem, "give weights that are real and not quantised")
     described = sum(each.numel() for each in module.parameters())

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sensikit.backends import open_model
 from sensikit.backends.huggingface.opening import HuggingFaceModel
@@ -175,6 +176,15 @@ def test_bf16_weights_have_sums_in_float32_and_the_signature_says_so(
         found.append(np.concatenate([each.numpy().ravel() for each in mean.values()]))
     assert np.corrcoef(*found)[0, 1] > 0.999
     assert not np.array_equal(*found)
+
+
+def test_a_mask_of_attention_that_a_file_holds_is_no_weight(directory: Directory, text: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(directory("gpt2"), tmp_path / "gpt2"))
+    state = load_file(path / "model.safetensors")
+    mask = {"transformer.h.0.attn.bias": torch.ones(1, 1, 8, 8, dtype=torch.bool).tril()}
+    save_file({**state, **mask}, path / "model.safetensors", {"format": "pt"})
+    pairs = zip(*(opened(each, text).module.parameters() for each in (path, directory("gpt2"))), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize("family", SEQ2SEQ)
