@@ -109,22 +109,21 @@ def generate_fast(
         OptionError: if CTranslate2 does not know such a model.
         MissingDependencyError: if it is not installed.
     """
-    family, own = type(module.config).__name__, module.config
+    family = type(module.config).__name__
     loaders = ctranslate2.load("converters.transformers")._MODEL_LOADERS
     begun = [start] if forced is None else [start, forced]
     eos, unk = tokens.tokenizer.eos_token_id, tokens.tokenizer.unk_token_id
     found: list[list[int]] = [[] for _ in inputs]
-    module.config = copy.deepcopy(own)  # it is written into
-    if not hasattr(own, "normalize_before"):  # which transformers 5 no longer says of BART (after) and mBART (before)
-        module.config.normalize_before = own.model_type == "mbart"
+    held = copy.deepcopy(module).cpu()  # its configuration is written into, and its weights are read where they are
+    # transformers 5 no longer says this of BART (after) and mBART (before)
+    if not hasattr(held.config, "normalize_before"):
+        held.config.normalize_before = held.config.model_type == "mbart"
     try:
         with torch.no_grad():
-            spec = loaders[family].get_model_spec(module)
+            spec = loaders[family].get_model_spec(held)
     except (KeyError, AttributeError, NotImplementedError, ValueError) as error:
         problem = f"ctranslate2 does not know such a {family.removesuffix('Config')}"
         raise OptionError("--engine", problem, "give --engine own") from error
-    finally:
-        module.config = own
     if spec.decoder.start_from_zero_embedding and module.get_input_embeddings().weight[start].any():
         raise OptionError("--engine", "ctranslate2 starts from zeros, which this Marian does not", "give --engine own")
     with ctranslate2.searching(spec, decoding, module.device, begun, eos, unk, tokens.pad) as search:
