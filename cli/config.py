@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sensikit.errors import OptionError
+from sensikit.files import open_file
 
 NAME = "--config"
 
@@ -49,7 +50,7 @@ def expanded(words: Sequence[str], verbs: Mapping[str, Any]) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return tomllib.load(file)
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or f"is not TOML ({error})"

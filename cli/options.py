@@ -71,8 +71,7 @@ def check_apart(typed: Mapping[str, Any]) -> None:
     Raises:
         OptionError: naming the options.
     """
-    named = [(name, path) for name, value in typed.items() for path in (value if isinstance(value, list) else [value])]
-    paths = [(name, path) for name, path in named if isinstance(path, Path)]
+    paths = _paths(typed)
     outputs = [(name, path) for wanted in OUTPUTS for name, path in paths if name == wanted]
     for (name, path), (other, beside) in itertools.combinations(outputs, 2):
         one, two = path.resolve(), beside.resolve()
@@ -117,10 +116,15 @@ MODELS = ("checkpoint", "checkpoints")
 """Parameters that may name a model on the hub."""
 
 
+def _paths(typed: Mapping[str, Any]) -> list[tuple[str, Path]]:
+    """Return the paths among the values of a verb's parameters, each with the name of its parameter."""
+    named = [(name, path) for name, value in typed.items() for path in (value if isinstance(value, list) else [value])]
+    return [(name, path) for name, path in named if isinstance(path, Path)]
+
+
 def _read(typed: Mapping[str, Any]) -> list[tuple[str, Path]]:
     """Return the paths that a verb reads, with their parameters."""
-    named = [(name, path) for name, value in typed.items() for path in (value if isinstance(value, list) else [value])]
-    return [(name, path) for name, path in named if isinstance(path, Path) and name not in OUTPUTS]
+    return [(name, path) for name, path in _paths(typed) if name not in OUTPUTS]
 
 
 QUICK = ("inspect", "report")
@@ -190,7 +194,7 @@ def with_options(function: Callable[..., Ending | None]) -> Callable[..., None]:
             with contextlib.redirect_stdout(sys.stderr):
                 told = "" if function.__name__ in QUICK else opens(function.__name__, paths)
                 try:
-                    with announced(told):
+                    with announced(told) if told else contextlib.nullcontext():
                         ending = function(**settings, **typed)
                 except KeyboardInterrupt as stop:
                     raise typer.Abort(*stop.args) from stop  # typer would drop what it says was kept

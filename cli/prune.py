@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from sensikit.run import Run
 
 
-SCORED = tuple(
-    name for settings in (SweepSettings, options.Groups, options.Origin) for name in options.spellings(settings())
+SCORED = (
+    "--task",
+    *(name for settings in (SweepSettings, options.Groups, options.Origin) for name in options.spellings(settings())),
 )
 """Options that a sweep must have the same when it goes on, or that say where its model is."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +42,7 @@ def train(
     from sensikit.backends.fairseq.data import open_data
     from sensikit.backends.fairseq.plugin.launch import directions, start
     from sensikit.backends.fairseq.plugin.log import validated
+    from sensikit.distributed import Share
 
     where = open_data(data)
     given = recipes.flags(system.preset, system.method, *directions(where, system.direction))
@@ -51,7 +51,7 @@ def train(
     given += ["--seed", str(system.seed)] if system.seed is not None else []
     given += [] if torch.cuda.is_available() else ["--cpu"]
     best = start(where, out, [*given, *(flags or [])], options.command_line(), resume)
-    if os.environ.get("RANK", "0") != "0":
+    if not Share.given().leads:
         return None
     valid = validated(out)
     lines = [

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np  # loaded with the first part: the command line answers before it
 
 POLL = 0.1
-"""Seconds between two looks at what the other processes have done."""
+"""Seconds between two looks at what the other processes have done; a fiftieth of the time waited, if that is more."""
 
 PATIENCE = 60.0
 """Seconds after which a process says whom it waits for."""
@@ -151,8 +151,9 @@ class Work:
         if self._alone:
             return None
         self._ask(unit)  # first: what is gone is then known not to be asked for any more
-        for before in self._lying() - set(range(unit, len(self.owners))):
-            self._file(before).unlink(missing_ok=True)
+        for before in self._lying():
+            if before < unit:
+                self._file(before).unlink(missing_ok=True)
         waited = 0.0
         while unit not in self._lying():
             if self.owners[unit] == self.share.rank:
@@ -196,10 +197,11 @@ class Work:
 
     def _wait(self, waited: float, rank: int) -> float:
         """Wait a moment; say once, after a while, for whom. Return the seconds waited in all."""
-        if waited < PATIENCE <= waited + POLL:
+        pause = max(POLL, waited / 50)  # to see what is left may mean to read a long ledger
+        if waited < PATIENCE <= waited + pause:
             say(f"waiting for process {rank + 1} of {self.share.size}; if it was ended, start it again")
-        time.sleep(POLL)
-        return waited + POLL
+        time.sleep(pause)
+        return waited + pause
 
     # files
 
@@ -245,14 +247,14 @@ def _read(path: Path) -> Part:
     import numpy as np
 
     found = _checked(path, lambda: np.load(path))
-    facts, *names = _checked(path, lambda: found.files)
+    facts, *names = found.files
     arrays = (_checked(path, partial(found.__getitem__, name)) for name in names)
-    return Part(json.loads(_checked(path, partial(found.__getitem__, facts)).tobytes()), arrays)
+    return Part(_checked(path, lambda: json.loads(found[facts].tobytes())), arrays)
 
 
 def _checked(path: Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         path.unlink(missing_ok=True)
         raise RunError(path, "is damaged", "the same command with --resume makes it again") from error

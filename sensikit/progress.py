@@ -41,6 +41,7 @@ def say(text: str) -> None:
 
 
 _HELD: list[str] = []
+"""What is to be said before the next line."""
 
 
 @contextlib.contextmanager
@@ -49,12 +50,8 @@ def announced(text: str) -> Iterator[None]:
 
     What is refused before it has said anything is one line in a log.
     """
-    if text:
-        _HELD.append(text)
+    (say if sys.stderr.isatty() else _HELD.append)(text)
     try:
-        if sys.stderr.isatty() and text:
-            _HELD.clear()
-            say(text)
         yield
     finally:
         _HELD.clear()

@@ -28,6 +28,9 @@ HIGH = 0.1
 PROTECT = 0.1
 """The share of the prunable parameters that is never pruned: those with the highest S(θ, B_l)."""
 
+AMONG = ("prunable", "all")
+"""What they are a share of: the prunable parameters, or all, norms too, as in the authors' code."""
+
 SEEDS = 2**32 - 1
 """The largest seed that all generators take."""
 
@@ -36,9 +39,6 @@ CORRELATIONS = ("corrected", "pcc", "spearman", "log_pcc")
 
 STRATA = 100
 """Strata of equal S(θ,B_l), from each of which a matched order takes the same share."""
-
-AMONG = ("prunable", "all")
-"""What they are a share of: the prunable parameters, or all, norms too, as in the authors' code."""
 
 BOOTSTRAP = 10_000
 """Draws of the test segments behind an interval: of fewer, no p is small enough where many are looked at."""
@@ -234,7 +234,7 @@ class AnalysisSettings(Options):
         choices=("mixed", "pooled"),
     )
     rest_temperature: float = option(1.0, "Of the mix: 1 = in proportion to the data.", least=0.01, most=1000)
-    sigma: float = option(SIGMA, "σ of D, on the scale of a summed loss.", least=1e-20, most=1e6)
+    sigma: float = option(SIGMA, "σ of D, on the scale of a summed loss.", least=1e-20, most=10**6)
     high: float = option(HIGH, "Share of the parameters in the high subset: the largest S.", above=0, below=1)
     seed: int = option(1, "Of every random choice: sentences, and the noise that is denoised.", least=0, most=SEEDS)
     micro_batches: int = option(

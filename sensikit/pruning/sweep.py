@@ -230,8 +230,8 @@ def _give(run: Run, model: Model, wanted: Sequence[Cell], settings: SweepSetting
 
     def make(unit: int) -> Part:
         cell, lacking = wanted[unit], ledger().missing(wanted[unit], settings.scored)
-        # what the first process has measured since this one opened the run is noted there now
-        pruner.run.manifest = Run.open(run.path).manifest
+        if _order(cell) != pruner.of:  # the first process may have measured what it needs since the run was opened
+            run.manifest = Run.open(run.path).manifest
         what = pruner.prune(cell)
         bar.advance()
         return _made(run, model, cell, settings, chosen(lacking)).part(**what)

@@ -9,15 +9,16 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from sensikit.backends.base import Model
+from sensikit.backends.base import Item, Model
 from sensikit.distributed import Part, Share, Work, dealt
 from sensikit.errors import NonFiniteError, OptionError, RunError, SensikitError
 from sensikit.files import sha256_of
@@ -370,7 +371,7 @@ def estimate(
     """Return what `analyze` would take, after running a few batches to measure it; nothing is written."""
     plan = make_plan(model, settings, groups)
     job = _job(model, plan, settings, memory or MemorySettings())
-    sizes = {key: plan.task.sizes(key, settings.split).tolist() for key in plan.measured}
+    sizes = {key: plan.task.sizes(key, settings.split) for key in plan.measured}
     width = functools.partial(_padded, sizes)
     every = [batch for batches in plan.sets.values() for batch in batches]
     widest = max(every, key=lambda batch: max(map(width, batch.micro_batches)))
@@ -393,9 +394,9 @@ def estimate(
     return Cost(peak, others, disk_of(largest([plan.parameters]), plan), seconds * batches, batches)
 
 
-def _padded(sizes: dict[str, list[list[int]]], items: Sequence[tuple[str, int]]) -> int:
+def _padded(sizes: Mapping[str, NDArray[np.int64]], items: Sequence[Item]) -> int:
     """Return how many tokens a micro-batch takes, padding included."""
-    return len(items) * sum(max(sizes[key][row][side] for key, row in items) for side in (0, 1))
+    return len(items) * int(np.max([sizes[key][row, :2] for key, row in items], axis=0).sum())
 
 
 def _peak(device: torch.device) -> int:
