@@ -12,7 +12,7 @@ import typer
 from sensikit.settings import RELEASED, AnalysisSettings, MemorySettings, Options, option
 
 from . import options
-from .endings import command, kept, shown
+from .endings import Ending, command, command_line, kept, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ def analyze(
     resume: options.Resume = False,
     share: options.Shared = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, and stop.")] = False,
-) -> options.Ending | None:
+) -> Ending | None:
     """Measure S(θ,B_l), D(θ,l) and the correlations of a model, per group."""
     from sensikit.backends.base import task_of
     from sensikit.distributed import Share
@@ -80,15 +80,15 @@ def analyze(
             f"{cost.disk / 1e9:.2f} GB of disk"
         ]
         lines += [f"  {given}: {size / 1e9:.2f} GB of memory" for given, size in cost.others.items()]
-        return options.Ending(lines, asdict(cost))
+        return Ending(lines, asdict(cost))
     analyzed = partial(run_analysis, model, out, groups=opening.groups, share=process, memory=memory)
     for settings in wanted:
-        run = analyzed(settings, resume=resume, command=options.command_line())
+        run = analyzed(settings, resume=resume, command=command_line())
         resume = True
     return _ending(run, [settings.task for settings in wanted]) if process.leads else None
 
 
-def _ending(run: Run, tasks: list[str]) -> options.Ending:
+def _ending(run: Run, tasks: list[str]) -> Ending:
     """Return how alike the groups are, by subset, and which pair is the most and the least so."""
     from sensikit.figures.words import TASKS
     from sensikit.statistics.correlation import CORRELATION, mean_correlation
@@ -102,7 +102,7 @@ def _ending(run: Run, tasks: list[str]) -> options.Ending:
     signatures = {task: run.analysis(task)["signature"] for task in means}
     data = {"run": run.path, "signatures": signatures, "mean": means, "correlation": frame}
     following = command("prune", run.path, "--order", "specificity,random", *kept("--device"))
-    return options.Ending([*lines, *signatures.values(), str(run.path)], data, following)
+    return Ending([*lines, *signatures.values(), str(run.path)], data, following)
 
 
 def _table(means: pd.DataFrame, frame: pd.DataFrame) -> Table:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .endings import command
+from .endings import Ending, command, command_line
 
 
 def audit(
@@ -20,7 +20,7 @@ def audit(
     batches: Annotated[int, typer.Option(max=100_000, help="Of each group, at most; time grows with them.")] = 1,
     task: options.Task = None,
     share: options.Shared = None,
-) -> options.Ending | None:
+) -> Ending | None:
     """Ablate a sample of parameters exactly (Equation 1), in float64, and compare with the Taylor estimate."""
     from sensikit.distributed import Share
     from sensikit.run import Run
@@ -34,7 +34,7 @@ def audit(
         parameters=parameters,
         batches=batches,
         task=task or found.tasks[0],
-        command=options.command_line(),
+        command=command_line(),
         share=process,
     )
     if not process.leads:
@@ -48,4 +48,4 @@ def audit(
         )
         lines.append(f"{code}  {'  '.join(shown)}")
     lines.append(table["signature"].iloc[0])
-    return options.Ending(lines, {"run": run, "audit": table}, command("report", run))
+    return Ending(lines, {"run": run, "audit": table}, command("report", run))

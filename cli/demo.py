@@ -9,7 +9,7 @@ import typer
 
 from sensikit.progress import say
 
-from . import options
+from .endings import Ending, command_line
 
 
 def demo(
@@ -18,12 +18,12 @@ def demo(
         typer.Option(help="The directory; what was killed goes on there.", show_default="demo, or demo-full"),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Regular and CD+ID, side by side; takes much longer.")] = False,
-) -> options.Ending:
+) -> Ending:
     """Train a small model on real text, analyse it, prune it and write a report: a quarter of an hour."""
     say("demo: a small corpus, a model trained on it, its analysis and report: minutes, or an hour or more with --full")
     from sensikit.demo import demo as run_demo
     from sensikit.demo.full import demo_full
 
     run = demo_full if full else run_demo
-    page = run(out or Path("demo-full" if full else "demo"), command=options.command_line())
-    return options.Ending([str(page)], {"report": page})
+    page = run(out or Path("demo-full" if full else "demo"), command=command_line())
+    return Ending([str(page)], {"report": page})

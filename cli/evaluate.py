@@ -15,7 +15,7 @@ from sensikit.errors import OptionError
 from sensikit.settings import EvaluationSettings, read_recipes
 
 from . import options
-from .endings import command, frames, kept
+from .endings import Ending, command, command_line, frames, kept
 
 
 def evaluate(
@@ -43,7 +43,7 @@ def evaluate(
     ] = None,
     resume: options.Resume = False,
     share: options.Shared = None,
-) -> options.Ending | None:
+) -> Ending | None:
     """Score the test sets with each model, translated where the metric needs it, and test the differences."""
     from sensikit.backends import first_task
     from sensikit.distributed import Share
@@ -65,7 +65,7 @@ def evaluate(
             baseline=baseline,
             recipes=read_recipes(group or (), names),
             resume=resume,
-            command=options.command_line(),
+            command=command_line(),
             share=process,
         )
     if not process.leads:
@@ -75,6 +75,4 @@ def evaluate(
     }
     again = command("analyze", checkpoints[0], "--data", data, "--out", "RUN", *kept(*options.spellings(opening)))
     following = again if out is None else command("report", out)
-    return options.Ending(
-        [text(found.manifest, found.tables)], {"out": out, **facts, **frames(found.tables)}, following
-    )
+    return Ending([text(found.manifest, found.tables)], {"out": out, **facts, **frames(found.tables)}, following)

@@ -11,6 +11,7 @@ import typer
 from sensikit.settings import AMONG, PROTECT, SEEDS, Options, option
 
 from . import options
+from .endings import Ending
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def export(
         str, typer.Option("--format", help="native, huggingface: the model's own, or what transformers loads.")
     ] = "native",
     mask: Annotated[Path | None, typer.Option(help="A safetensors file to write: true where pruned.")] = None,
-) -> options.Ending:
+) -> Ending:
     """Write a model with the parameters that an order prunes set to zero, or convert a whole fairseq checkpoint."""
     from sensikit.errors import OptionError
     from sensikit.pruning.export import convert
@@ -50,7 +51,7 @@ def export(
         if origin.data is None:
             raise OptionError("--data", "is needed to convert a checkpoint", "or give --group and --ratio of a run")
         signed = convert(options.Opening(device=origin.device).open(source, origin.data), out)
-        return options.Ending([f"{out}: the whole model, for transformers", signed], {"out": out, "signature": signed})
+        return Ending([f"{out}: the whole model, for transformers", signed], {"out": out, "signature": signed})
     if group is None or ratio is None:
         missing = "--group" if group is None else "--ratio"
         raise OptionError(missing, "is missing", "a whole checkpoint goes with --format huggingface alone")
@@ -60,4 +61,4 @@ def export(
     done = run_export(found, origin.open(found), chosen, ratio, out, mask, form)
     lines = [f"{out}: {done.pruned} of {done.prunable} prunable parameters are zero", done.signature]
     facts = {"out": out, "mask": mask, "pruned": done.pruned, "prunable": done.prunable, "signature": done.signature}
-    return options.Ending(lines, facts)
+    return Ending(lines, facts)

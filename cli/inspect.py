@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from . import options
+from .endings import Ending
 
 
 def inspect(
@@ -14,7 +15,7 @@ def inspect(
     revision: Annotated[
         str | None, typer.Option(help="Of a model on the Hugging Face hub: a branch, tag or commit.")
     ] = None,
-) -> options.Ending:
+) -> Ending:
     """Show what a model holds, without running anything inside it: languages, parameters, ties, memory needed."""
     from dataclasses import asdict
 
@@ -22,4 +23,4 @@ def inspect(
     from sensikit.backends.inspection import describe
 
     contents = look(checkpoint, revision)
-    return options.Ending([describe(contents)], asdict(contents))
+    return Ending([describe(contents)], asdict(contents))

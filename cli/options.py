@@ -19,13 +19,11 @@ from sensikit.progress import announced
 from sensikit.progress import quiet as hushed
 from sensikit.settings import Loading, Options, Tiers, names_of, option
 
-from .endings import Ending, command_line, tell
+from .endings import Ending
 
 if TYPE_CHECKING:
     from sensikit.backends.base import Model
     from sensikit.run import Run
-
-__all__ = ["Ending", "command_line", "tell"]
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import typer
 from sensikit.settings import Options, SweepSettings, option
 
 from . import options
-from .endings import command, kept, shown
+from .endings import Ending, command, command_line, kept, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def prune(
     task: options.Task = None,
     resume: options.Resume = False,
     share: options.Shared = None,
-) -> options.Ending | None:
+) -> Ending | None:
     """Prune an analysed model in several orders, and score every step."""
     from sensikit.distributed import Share
     from sensikit.pruning.sweep import check_asked, parse_ratios
@@ -71,13 +71,13 @@ def prune(
         settings=settings,
         cross=curves.cross,
         resume=resume,
-        command=options.command_line(),
+        command=command_line(),
         share=process,
     )
     return _ending(found, table, ratios) if process.leads else None
 
 
-def _ending(run: Run, table: pd.DataFrame, ratios: Sequence[float]) -> options.Ending:
+def _ending(run: Run, table: pd.DataFrame, ratios: Sequence[float]) -> Ending:
     """Return the mean curve of each order, and where those that have a random order beside them differ from it."""
     import pandas as pd
 
@@ -115,4 +115,4 @@ def _ending(run: Run, table: pd.DataFrame, ratios: Sequence[float]) -> options.E
         "--resume",
     ]
     following = command("prune", run.path, *again) if lacking else command("report", run.path)
-    return options.Ending([*lines, str(run.path)], {"run": run.path, "pruning": table, "tests": tests}, following)
+    return Ending([*lines, str(run.path)], {"run": run.path, "pruning": table, "tests": tests}, following)

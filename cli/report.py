@@ -9,7 +9,7 @@ import typer
 
 from sensikit.settings import ReportSettings
 
-from . import options
+from .endings import Ending, command_line
 
 
 def report(
@@ -28,11 +28,9 @@ def report(
         list[str] | None,
         typer.Option(help="ID=a,b,c: those runs are training seeds of one recipe, which is compared and drawn as one."),
     ] = None,
-) -> options.Ending:
+) -> Ending:
     """Draw the figures and tables that runs and evaluations support, and write one page that holds them all."""
     from sensikit.report.page import report as write_report
 
-    page = write_report(
-        paths, out, labels=label or (), groups=group or (), settings=settings, command=options.command_line()
-    )
-    return options.Ending([str(page)], {"report": page})
+    page = write_report(paths, out, labels=label or (), groups=group or (), settings=settings, command=command_line())
+    return Ending([str(page)], {"report": page})

@@ -14,7 +14,7 @@ from sensikit.settings import MemorySettings
 
 from . import options
 from .analyze import Analyses, analyze
-from .endings import command
+from .endings import Ending, command
 from .prune import Curves, prune
 
 BESIDE_RANDOM = Curves(order=("specificity", "random"))
@@ -30,7 +30,7 @@ def sweep(
     curves: Curves = BESIDE_RANDOM,
     train_split: Annotated[str, typer.Option(help="Whose sentences the batches of analyze are made of.")] = "train",
     share: options.Shared = None,
-) -> options.Ending:
+) -> Ending:
     """Run analyze and prune on each model; call it again to go on where it stopped.
 
     A run directory is named after the model's directory, or after a file and the folder that it is in.
@@ -59,4 +59,4 @@ def sweep(
         line for name, both in endings.items() for line in (f"{name}\n", *(part for of in both for part in of.lines))
     ]
     data_of = {name: both[0].data | both[1].data for name, both in endings.items()}
-    return options.Ending(lines, {"runs": data_of}, command("report", *(out / name for name in names), "--out", "PAGE"))
+    return Ending(lines, {"runs": data_of}, command("report", *(out / name for name in names), "--out", "PAGE"))

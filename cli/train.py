@@ -12,7 +12,7 @@ from sensikit.settings import SEEDS, Options, option
 from sensikit.training import recipes
 
 from . import options
-from .endings import command
+from .endings import Ending, command, command_line
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def train(
     flags: Annotated[
         list[str] | None, typer.Argument(help="After --, any flag of fairseq-train: -- --lr 0.001 --id-k 3.")
     ] = None,
-) -> options.Ending | None:
+) -> Ending | None:
     """Train a translation model, with self-supervision and intra-distillation as the method has them."""
     import torch
 
@@ -50,7 +50,7 @@ def train(
     given += ["--max-update", str(system.updates)] if system.updates else []
     given += ["--seed", str(system.seed)] if system.seed is not None else []
     given += [] if torch.cuda.is_available() else ["--cpu"]
-    best = start(where, out, [*given, *(flags or [])], options.command_line(), resume)
+    best = start(where, out, [*given, *(flags or [])], command_line(), resume)
     if not Share.given().leads:
         return None
     valid = validated(out)
@@ -60,4 +60,4 @@ def train(
     ]
     direction = ["--direction", system.direction] if system.direction != "both" else []
     following = command("evaluate", best, "--data", data, *direction, "--out", "EVALUATION")
-    return options.Ending(lines, {"checkpoint": best, "out": out, "validation": valid}, following)
+    return Ending(lines, {"checkpoint": best, "out": out, "validation": valid}, following)

@@ -1,8 +1,8 @@
 """Real SIGKILLs of real processes: whatever they were at, `resume` ends with the bytes of a run that was left alone.
 
 A process of its own loads torch once and forks a child for each kill. A child is killed either at its n-th event (it
-is about to open, rename or truncate a file of the run, has just opened one to write it, makes a directory, collates a
-batch, translates a split), or from outside at some moment.
+is about to open, rename or truncate a file of the run, has just opened one to write it, makes a directory, computes a
+loss, translates a split), or from outside at some moment.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any
 import pytest
 import torch
 
-from sensikit.backends.base import Translations
 from sensikit.evaluation.systems import evaluate_systems
 from sensikit.pruning.sweep import prune
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.settings import AnalysisSettings, EvaluationSettings, SweepSettings
 from tests.support import toy
+from tests.support.watched import Telling, snapshot
 
 SETTINGS = AnalysisSettings(batches=4, tokens=64, micro_batches=2)
 SWEEP: dict[str, Any] = {
@@ -39,32 +39,18 @@ SWEEP: dict[str, Any] = {
 FILE_EVENTS = ("open", "os.rename", "os.truncate", "os.mkdir", "os.remove")
 
 
-class Backend(toy.ToyBackend):
-    """A toy that tells of each micro-batch and each split."""
-
-    tell: Callable[[], None] = staticmethod(lambda: None)
-
-    def collate(self, *arguments: Any, **options: Any) -> toy.Piece:
-        self.tell()
-        return super().collate(*arguments, **options)
-
-    def translate(self, *arguments: Any, **options: Any) -> Translations:
-        self.tell()
-        return super().translate(*arguments, **options)
-
-
-def opened(folder: Path) -> Backend:
+def opened(folder: Path) -> Telling:
     """Return the backend with the weights kept in `folder`: a process that forks may not have trained them."""
-    backend = Backend()
+    backend = Telling()
     backend.module.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     return backend
 
 
-def work(verb: str, backend: Backend, path: Path, resume: bool) -> None:
+def work(verb: str, backend: Telling, path: Path, resume: bool) -> None:
     if verb == "analyze":
         analyze(backend, path, SETTINGS, resume=resume, command="sensikit analyze")
     elif verb == "evaluate":
-        other = Backend(seed=5)
+        other = Telling(seed=5)
         other.tell = backend.tell
         systems = {"one": lambda: backend, "two": lambda: other}
         settings = EvaluationSettings(tokenizer="none", bootstrap=10)
@@ -162,11 +148,6 @@ if __name__ == "__main__":
 
 
 # the tests
-
-
-def snapshot(path: Path) -> dict[str, bytes]:
-    files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock")
-    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 def killed(verb: str, folder: Path, inside: int, outside: int) -> list[dict[str, Any]]:

@@ -5,13 +5,14 @@ A process of its own loads torch once, and forks the processes of every case.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ import numpy as np
 import pytest
 import torch
 
-from sensikit.backends.base import Translations
 from sensikit.distributed import Part, Share, Work, dealt
 from sensikit.errors import OptionError, RunError
 from sensikit.evaluation.systems import evaluate_systems
@@ -28,8 +28,7 @@ from sensikit.run import Run
 from sensikit.sensitivity.ablation import audit
 from sensikit.sensitivity.analysis import analyze
 from sensikit.settings import AnalysisSettings, EvaluationSettings, MemorySettings, SweepSettings
-from tests.support import toy
-from tests.support.watched import snapshot
+from tests.support.watched import Telling, snapshot
 
 # dropout, so that the random state belongs to what must not depend on who sums a block
 SETTINGS = AnalysisSettings(batches=5, tokens=40, micro_batches=2, mode="train")
@@ -37,30 +36,7 @@ SWEEP = SweepSettings(metrics=("bleu", "loss"), tokenizer="none", bootstrap=10)
 GROUPS = ["cat", "nso"]
 
 
-class Backend(toy.ToyBackend):
-    """A toy that is killed at the n-th thing that it computes."""
-
-    left = sys.maxsize
-
-    def count(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def loss(self, *arguments: Any, **options: Any) -> tuple[torch.Tensor, int]:
-        self.count()
-        return super().loss(*arguments, **options)
-
-    def losses(self, *arguments: Any, **options: Any) -> np.ndarray:
-        self.count()
-        return super().losses(*arguments, **options)
-
-    def translate(self, *arguments: Any, **options: Any) -> Translations:
-        self.count()
-        return super().translate(*arguments, **options)
-
-
-def work(verb: str, backend: Backend, path: Path, share: Share, resume: bool = False) -> None:
+def work(verb: str, backend: Telling, path: Path, share: Share, resume: bool = False) -> None:
     if verb == "analyze":
         memory = MemorySettings(parameter_passes=2)
         analyze(backend, path, SETTINGS, groups=GROUPS, resume=resume, share=share, memory=memory)
@@ -70,9 +46,15 @@ def work(verb: str, backend: Backend, path: Path, share: Share, resume: bool = F
         orders = ["specificity", "random", "fisher"]
         prune(Run.open(path), backend, [0, 0.3, 0.6], orders, seeds=[1], settings=SWEEP, resume=resume, share=share)
     else:
-        systems = {"one": lambda: backend, "two": lambda: Backend(seed=5)}
+        systems = {"one": lambda: backend, "two": lambda: Telling(seed=5)}
         settings = EvaluationSettings(metrics=("bleu", "loss"), tokenizer="none", bootstrap=10)
         evaluate_systems(systems, path, settings, groups=GROUPS, resume=resume, share=share)
+
+
+def killing(at: int) -> Callable[[], object]:
+    """Return what kills the process when it is called once more after `at` times."""
+    calls = itertools.count()
+    return lambda: next(calls) < at or os.kill(os.getpid(), signal.SIGKILL)
 
 
 def together(
@@ -83,8 +65,9 @@ def together(
     for rank in range(size):
         if not (pid := os.fork()):
             try:
-                backend = Backend()
-                backend.left = at if rank == victim else sys.maxsize
+                backend = Telling()
+                if rank == victim:
+                    backend.tell = killing(at)
                 work(verb, backend, path, Share(rank, size), resume)
                 os._exit(0)
             except BaseException as error:

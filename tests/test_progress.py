@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import sys
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 from sensikit import progress as module
-from sensikit.progress import LOG_EVERY, SOON, progress, quiet, say
+from sensikit.progress import LOG_EVERY, SOON, announced, progress, quiet, say
 
 
 @pytest.fixture
@@ -109,6 +110,20 @@ def test_a_terminal_has_a_bar(
     assert f"4/{total or '?'}" in last
     assert re.search(r"batches +[\d.]+/s", last)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_announced_is_said_at_once_on_a_terminal_and_in_a_log_before_the_next_line(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    shown = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with contextlib.suppress(ValueError), announced("opens a"):
+        assert shown.getvalue() == ("opens a\n" if terminal else "")
+        raise ValueError
+    with announced("opens b"):
+        say("T lowered")
+    assert shown.getvalue() == ("opens a\n" if terminal else "") + "opens b\nT lowered\n"
 
 
 def test_a_terminal_has_its_cursor_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,9 +155,9 @@ def test_analyze_and_prune_end_with_their_numbers(tmp_path: Path) -> None:
     assert high["corrected_low"] < high["corrected"] < high["corrected_high"]
     typed = f"sensikit analyze --batches 4 --tokens 64 a.pt --data data --out {out} --device cpu"
     assert Run.open(out).analysis()["command"] == typed  # with what the file said, and not --json
-    options = ["--ratios", "0,0.5", "--tokenizer", "none", "--bootstrap", 20]
+    options = ["--ratios", "0,0.5", "--task", "mt", "--tokenizer", "none", "--bootstrap", 20]
     found, pruned = ended("prune", out, "--order", "specificity", *options)
-    again = "--order random --ratios 0,0.5 --tokenizer none --bootstrap 20 --resume"
+    again = "--order random --ratios 0,0.5 --task mt --tokenizer none --bootstrap 20 --resume"
     assert pruned["next"] == f"sensikit prune {out} {again}"
     quiet = call(*pruned["next"].split()[1:], "--quiet")
     assert (quiet.code, quiet.error) == (0, "")

@@ -19,7 +19,7 @@ from sensikit.progress import say
 from sensikit.settings import AnalysisSettings, EvaluationSettings, Options, SweepSettings, names_of, option
 from sensikit_cli import options
 from sensikit_cli.corpus import Preparation
-from sensikit_cli.endings import json_of
+from sensikit_cli.endings import json_of, tell
 from sensikit_cli.main import app, told
 from sensikit_cli.options import OUTPUTS, Groups, Opening, Origin, with_options
 from sensikit_cli.train import System
@@ -255,7 +255,7 @@ def test_outputs_that_are_one_file_are_refused_before_anything_is_opened(tmp_pat
 
 def test_no_sign_of_a_name_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     name = "\x1b[31m\x85\u202ex"
-    options.tell(f"{name}\ny")
+    tell(f"{name}\ny")
     assert capsys.readouterr().out == "\N{REPLACEMENT CHARACTER}[31m \N{REPLACEMENT CHARACTER}x\ny\n"
     shown = json_of({name: [name, "é"]})
     assert all(sign.isprintable() or sign == "\n" for sign in shown)

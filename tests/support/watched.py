@@ -62,6 +62,24 @@ class Watched(toy.ToyBackend):
         return total * (1.0 if factor is None else factor), tokens
 
 
+class Telling(toy.ToyBackend):
+    """A toy that tells of each loss and each split that it is about to compute."""
+
+    tell: Callable[[], object] = staticmethod(lambda: None)
+
+    def loss(self, *arguments: Any, **options: Any) -> tuple[torch.Tensor, int]:
+        self.tell()
+        return super().loss(*arguments, **options)
+
+    def losses(self, *arguments: Any, **options: Any) -> np.ndarray:
+        self.tell()
+        return super().losses(*arguments, **options)
+
+    def translate(self, *arguments: Any, **options: Any) -> Translations:
+        self.tell()
+        return super().translate(*arguments, **options)
+
+
 def snapshot(path: Path) -> dict[str, bytes]:
     """Every file below a run but the lock."""
     files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock")
