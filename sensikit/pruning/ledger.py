@@ -172,19 +172,20 @@ class Ledger(Folder):
     @classmethod
     def taken(cls, path: Path) -> Self:
         """Return the ledger at `path` with its `problems`."""
-        found = super().open(path)
+        found, seen = super().open(path), set[Key | None]()
         for number, text in enumerate(_whole(found.file).decode(errors="replace").splitlines(), start=1):
             where, key, line = f"{found.file}:{number}", *_read(text)
             said = "is not a line of a ledger" if key is None else "is not as it was written" if line is None else ""
-            if key is not None and key in found._slots and found.lines.get(key) != line:
+            if key is not None and key in seen and found.lines.get(key) != line:
                 said = "says something else of a cell than an earlier line"
                 found.lines.pop(key, None)
             if said:
                 found.problems.append(DamagedError(where, said, "score it again: prune --resume"))
             elif key is not None and line is not None:
                 found.lines[key] = line
-            if key is None or key not in found._slots:
+            if key is None or key not in seen:
                 found._slots.append(key)
+            seen.add(key)
         return found
 
     def verified(self) -> Iterator[tuple[Key, DamagedError]]:
