@@ -20,7 +20,7 @@ def demo(
     full: Annotated[bool, typer.Option("--full", help="Regular and CD+ID, side by side; takes much longer.")] = False,
 ) -> Ending:
     """Train a small model on real text, analyse it, prune it and write a report: a quarter of an hour."""
-    say("demo: a small corpus, a model trained on it, its analysis and report: minutes, or an hour or more with --full")
+    say("demo: a corpus, a model of it, its analysis and report: a quarter of an hour, or much longer with --full")
     from sensikit.demo import demo as run_demo
     from sensikit.demo.full import demo_full
 
