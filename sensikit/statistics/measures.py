@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensikit.run import Run
-from sensikit.statistics.noise import SUBSETS, Set, beside, sampled
+from sensikit.statistics.noise import SUBSETS, Set, masked, sampled
 from sensikit.statistics.streaming import CONSTANT, Float, Moments
 
 WHOLE = 1 << 25
@@ -50,7 +50,7 @@ def measures(run: Run, sets: Sequence[Set], is_high: NDArray[np.bool_]) -> dict[
 
     def stream() -> Iterator[tuple[str, np.ndarray]]:
         """Yield (subset, (N, n) float64), chunk by chunk: all values, then those of each of the subsets."""
-        for block, inside in beside(run.stream(vectors), is_high):
+        for block, inside in masked(run.stream(vectors), is_high):
             wide = block.astype(np.float64)
             yield from (("all", wide), ("high", wide[:, inside]), ("low", wide[:, ~inside]))
 
@@ -66,7 +66,7 @@ def _ranked(run: Run, vectors: Sequence[Path], is_high: NDArray[np.bool_]) -> tu
     if len(is_high) * len(vectors) > WHOLE:
         kept[:] = False
         kept[sampled(run)] = True
-    blocks = [block[:, here] for block, here in beside(run.stream(vectors), kept)]
+    blocks = [block[:, here] for block, here in masked(run.stream(vectors), kept)]
     return np.concatenate(blocks, axis=1), is_high[kept]
 
 

@@ -1,6 +1,6 @@
 """Intervals over batches: what a correlation would be without one of the stored blocks of batches.
 
-Everything here reads the block means that `analyze` keeps of a sample of the parameters, never the data.
+Intervals are of the block means that `analyze` keeps of a sample of the parameters; nothing here reads the data.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def block_moments(run: Run, sets: Sequence[Set], is_high: np.ndarray, count: int
 def moments_of(stream: Iterable[np.ndarray], is_high: NDArray[np.bool_], count: int) -> dict[str, Moments]:
     """Return the moments of a stream of `count` vectors, by subset of their P elements; `is_high` is (P,)."""
     moments = {subset: Moments.zero(count) for subset in SUBSETS}
-    for block, inside in beside(stream, is_high):
+    for block, inside in masked(stream, is_high):
         moments["high"].add(block[:, inside])
         moments["low"].add(block[:, ~inside])
     moments["all"].merge(moments["high"])
@@ -115,12 +115,12 @@ def moments_of(stream: Iterable[np.ndarray], is_high: NDArray[np.bool_], count: 
     return moments
 
 
-def beside(stream: Iterable[np.ndarray], is_high: NDArray[np.bool_]) -> Iterator[tuple[np.ndarray, NDArray[np.bool_]]]:
-    """Yield each chunk of a stream, (V, n), with which of its n elements are in the high subset."""
+def masked(stream: Iterable[np.ndarray], mask: NDArray[np.bool_]) -> Iterator[tuple[np.ndarray, NDArray[np.bool_]]]:
+    """Yield each chunk of a stream, (V, n), with its part of a mask over all P elements, (n,)."""
     stop = 0
     for block in stream:
         start, stop = stop, stop + block.shape[1]
-        yield block, is_high[start:stop]
+        yield block, mask[start:stop]
 
 
 def sampled(run: Run) -> NDArray[np.int64]:
