@@ -12,10 +12,8 @@ from typing import Self
 
 import numpy as np
 
-from sensikit.errors import RunError
+from sensikit.errors import DamagedError, RunError
 from sensikit.parameters import Parameter
-
-AGAIN = "measure it again: analyze --resume"
 
 
 class Vector:
@@ -51,4 +49,4 @@ class Vector:
         """Fill a contiguous float32 array with what begins at a place in the file, in bytes."""
         self._file.seek(place)
         if self._file.readinto(into.data.cast("B")) != into.nbytes:
-            raise RunError(self.path, "is missing or damaged", AGAIN)
+            raise DamagedError(self.path, "is missing or damaged", "measure it again: analyze --resume")

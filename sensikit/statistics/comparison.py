@@ -11,9 +11,9 @@ from scipy import stats
 
 from sensikit.errors import RunError
 from sensikit.run import Run
-from sensikit.statistics.correlation import SUBSETS, Correlation, correlations, high_subset, in_sample
+from sensikit.statistics.correlation import Correlation, correlations, high_subset
 from sensikit.statistics.halves import DESIGNS, in_halves
-from sensikit.statistics.noise import block_batches
+from sensikit.statistics.noise import SUBSETS, block_batches, sampled
 from sensikit.statistics.streaming import Float
 from sensikit.tables import PAIR
 
@@ -70,17 +70,17 @@ def correlation_difference(
         check_comparable(first, run, task)
     groups, same = first.groups(task), all(paired(first, run, task) for run in both[1:])
     sets, more = [(task, group) for group in groups], [run for run in beside if run not in both]
+    count = _blocks([*both, *more], task)  # one for all: the splits of both sides are subtracted
     found: dict[int, dict[str, Correlation]] = {}
     halves: dict[int, dict[str, Float]] = {}
     for places in _alike(both):
         sharing = [*(both[i] for i in places), *(run for run in more if _shape(run) == _shape(both[places[0]]))]
-        masks = high_subset(sharing, task, high)
-        found |= {i: correlations(both[i], sets, masks()) for i in places}
+        is_high = high_subset(sharing, task, high)
+        found |= {i: correlations(both[i], sets, is_high) for i in places}
         if len(both) == 2:  # else the seeds say how much noise there is
             measured = [(run, sets if run in both else [(task, group) for group in run.groups(task)])
                         for run in sharing]  # fmt: skip
-            count = _blocks([*both, *sharing[len(places) :]], task)
-            halves |= zip(places, in_halves(measured, in_sample(sharing[0], masks()), count), strict=False)
+            halves |= zip(places, in_halves(measured, is_high[sampled(sharing[0])], count), strict=False)
     rows = []
     for subset in SUBSETS:
         values = np.stack([found[i][subset].corrected for i in range(len(both))])

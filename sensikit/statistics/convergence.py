@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sensikit.run import Run
-from sensikit.statistics.correlation import SUBSETS, high_subset, in_sample
-from sensikit.statistics.noise import block_batches, block_moments, fisher, half_width
+from sensikit.statistics.correlation import high_subset
+from sensikit.statistics.noise import SUBSETS, block_batches, block_moments, fisher, half_width, sampled
 from sensikit.statistics.streaming import Float, Moments
 from sensikit.tables import Schema
 
@@ -24,7 +25,9 @@ ENOUGH = (0.95, 0.99)
 """Reliabilities of S that the number of batches is given for."""
 
 
-def convergence_table(run: Run, task: str = "mt", high: float | None = None) -> pd.DataFrame:
+def convergence_table(
+    run: Run, task: str = "mt", is_high: NDArray[np.bool_] | None = None, high: float | None = None
+) -> pd.DataFrame:
     """Return convergence.csv: the PCC between S of two disjoint sets of n batches, for each group, subset and n.
 
     The sets are of 1, 2, … blocks, up to half of them. `reliability` stands for every way to draw two such sets: it is
@@ -35,16 +38,17 @@ def convergence_table(run: Run, task: str = "mt", high: float | None = None) -> 
     Args:
         run: with S and the blocks of its groups.
         task: mt, denoise or lm.
+        is_high: as `high_subset` returned it, where it is there already.
         high: the share of the parameters in the high subset; by default as the run was analysed.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
-    is_high = in_sample(run, high_subset([run], task, high)())
+    in_sample = (high_subset([run], task, high) if is_high is None else is_high)[sampled(run)]
     rows = []
     for group in run.groups(task):
         blocks = block_batches(run, (task, group))
-        moments = block_moments(run, [(task, group)], is_high, len(blocks))
+        moments = block_moments(run, [(task, group)], in_sample, len(blocks))
         sizes = [round(blocks.sum() * count / len(blocks)) for count in range(1, len(blocks) // 2 + 1)]
         for subset in SUBSETS:
             means = moments[subset].combined(np.diag(1 / blocks))

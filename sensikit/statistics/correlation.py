@@ -7,7 +7,7 @@ all parameters, the widths of the intervals of the stored block means. Nothing r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -16,24 +16,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sensikit.errors import RunError
-from sensikit.parameters import sample_of
 from sensikit.run import Run
 from sensikit.settings import HIGH
-from sensikit.statistics.measures import Masks, measures
+from sensikit.statistics.halves import borders
+from sensikit.statistics.measures import measures
 from sensikit.statistics.noise import (
     Leaves,
     Set,
-    block_sums,
     corrected,
     half_width,
     interval,
     left_out,
+    moments_of,
     reliability,
+    sampled,
 )
-from sensikit.statistics.streaming import Float, Keys, Moments, keys, selected, smallest
+from sensikit.statistics.streaming import Float, Keys, Moments, held, keys, levels
 from sensikit.tables import PAIR, Schema
-
-SUBSETS = ("all", "high", "low")
 
 _ESTIMATES = ("corrected", "corrected_low", "corrected_high", "pcc", "pcc_low", "pcc_high", "ceiling")
 
@@ -89,7 +88,9 @@ class Correlation:
         return (found, found - width, found + width, self.pcc[a, b], float(low), float(high), self.ceiling[a, b])
 
 
-def correlation_table(run: Run, task: str = "mt", high: float | None = None) -> pd.DataFrame:
+def correlation_table(
+    run: Run, task: str = "mt", is_high: NDArray[np.bool_] | None = None, high: float | None = None
+) -> pd.DataFrame:
     """Return correlation.csv: how S(θ,B_a) and S(θ,B_b) correlate, for every ordered pair of groups in each subset.
 
     `pcc` is the Pearson correlation of S of these n batches, and `reliability_a` and `reliability_b` the share of the
@@ -115,6 +116,7 @@ def correlation_table(run: Run, task: str = "mt", high: float | None = None) -> 
     Args:
         run: with S, the halves and the blocks of its groups.
         task: mt, denoise or lm.
+        is_high: as `high_subset` returned it, where it is there already.
         high: the share of the parameters in the high subset (see `high_subset`); by default as the run was analysed.
 
     Raises:
@@ -122,11 +124,11 @@ def correlation_table(run: Run, task: str = "mt", high: float | None = None) -> 
     """
     groups = run.groups(task)
     sets = [(task, group) for group in groups]
-    masks = high_subset([run], task, high)
-    without = left_out(run, sets, in_sample(run, masks()))
-    others = measures(run, sets, masks)
+    is_high = high_subset([run], task, high) if is_high is None else is_high
+    without = left_out(run, sets, is_high[sampled(run)])
+    others = measures(run, sets, is_high)
     rows = []
-    for subset, found in correlations(run, sets, masks()).items():
+    for subset, found in correlations(run, sets, is_high).items():
         other = others[subset]
         for (a, first), (b, second) in product(enumerate(groups), repeat=2):
             pair = (found.reliability[a], found.reliability[b], other.spearman[a, b], other.log_pcc[a, b])
@@ -153,13 +155,8 @@ def mean_correlation(run: Run, table: pd.DataFrame, task: str = "mt") -> pd.Data
         task: mt, denoise or lm.
     """
     sets = [(task, group) for group in run.groups(task)]
-    size = sum(len(each) for each in sample_of(run.parameters).values())
-    whole = np.concatenate([sums for _, sums in block_sums([(run, each) for each in sets], size, 1)], axis=1)
-    order = np.argsort(
-        -(whole / np.maximum(whole.sum(axis=1, keepdims=True), np.finfo(float).tiny)).mean(axis=0), kind="stable"
-    )
-    is_high = np.zeros(size, dtype=bool)
-    is_high[order[: int(high_share(run, task) * size)]] = True
+    size = len(sampled(run))
+    (is_high,) = borders([(run, each) for each in sets], size, int(high_share(run, task) * size), np.ones((1, 1)))
     first, second = np.triu_indices(len(sets), 1)
     rows = []
     for subset, leaves in left_out(run, sets, is_high).items():
@@ -171,27 +168,26 @@ def mean_correlation(run: Run, table: pd.DataFrame, task: str = "mt") -> pd.Data
     return pd.DataFrame(rows, columns=MEANS)
 
 
-def correlations(run: Run, sets: Sequence[Set], masks: Iterable[NDArray[np.bool_]]) -> dict[str, Correlation]:
+def correlations(run: Run, sets: Sequence[Set], is_high: NDArray[np.bool_]) -> dict[str, Correlation]:
     """Return the correlations between sets by subset, in one pass.
 
     Args:
         run: with the vectors and the halves of the sets.
         sets: N of them.
-        masks: which parameters are in the high subset, chunk by chunk, as `high_subset` yields them.
+        is_high: which parameters are in the high subset, as `high_subset` returns them, (P,).
     """
     count = len(sets)
     vectors = [run.vector(*each, kind) for kind in ("", "half") for each in sets]
     entries = [run.manifest["sets"]["/".join(each)] for each in sets]
     n = np.array([entry["batches"] for entry in entries], dtype=float)
     n1 = np.array([entry["half_batches"] for entry in entries], dtype=float)
-    moments = {subset: Moments.zero(2 * count) for subset in SUBSETS}
-    for block, is_high in zip(run.stream(vectors), masks, strict=True):
-        whole, first = n[:, None] * block[:count], n1[:, None] * block[count:]
-        halves = np.concatenate([first, whole - first])
-        moments["high"].add(halves[:, is_high])
-        moments["low"].add(halves[:, ~is_high])
-    moments["all"].merge(moments["high"])
-    moments["all"].merge(moments["low"])
+
+    def halves() -> Iterator[np.ndarray]:
+        for block in run.stream(vectors):
+            whole, first = n[:, None] * block[:count], n1[:, None] * block[count:]
+            yield np.concatenate([first, whole - first])
+
+    moments = moments_of(halves(), is_high, 2 * count)
     return {subset: _of_halves(of, np.stack([n1, n - n1], axis=1)) for subset, of in moments.items()}
 
 
@@ -204,8 +200,8 @@ def _of_halves(sums: Moments, batches: Float) -> Correlation:
     return Correlation(pcc, found, sums.count)
 
 
-def high_subset(runs: Sequence[Run], task: str, high: float | None = None) -> Masks:
-    """Return a stream of masks over the parameters: which are in the high subset of a task.
+def high_subset(runs: Sequence[Run], task: str, high: float | None = None) -> NDArray[np.bool_]:
+    """Return which of the P parameters are in the high subset of a task, (P,).
 
     It holds the ⌊high·P⌋ parameters with the largest mean over groups of S(θ,B_l) scaled to sum one, ties by index:
     one subset for every pair of groups, and for all runs where there are several.
@@ -230,8 +226,8 @@ def high_subset(runs: Sequence[Run], task: str, high: float | None = None) -> Ma
         return (keys(-(block / sums).mean(axis=0)) for block in stream())
 
     count = sum(parameter.numel for parameter in runs[0].parameters)
-    (cut,) = smallest(scores, [int((high_share(runs[0], task) if high is None else high) * count)])
-    return lambda: selected(scores(), cut)
+    size = int((high_share(runs[0], task) if high is None else high) * count)
+    return np.asarray(levels(held(scores, count), [size]) == 0)
 
 
 def high_share(run: Run, task: str) -> float:
@@ -240,18 +236,6 @@ def high_share(run: Run, task: str) -> float:
     if not isinstance(share, float) or not 0 < share < 1:
         raise RunError(run.path, f"was analysed with {share!r} for the share of the high subset", "analyze again")
     return share
-
-
-def in_sample(run: Run, masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    """Return which of the M parameters that have block means are within the masks, (M,) bool."""
-    sample = sample_of(run.parameters)
-    places = np.concatenate([parameter.start + sample[parameter.name] for parameter in run.parameters])
-    found, start = [], 0
-    for mask in masks:
-        first, last = np.searchsorted(places, (start, start + len(mask)))
-        found.append(mask[places[first:last] - start])
-        start += len(mask)
-    return np.concatenate(found)
 
 
 TASKS = ("mt", "denoise")
@@ -275,12 +259,12 @@ def similarity_table(run: Run, high: float | None = None) -> pd.DataFrame:
     groups = [group for group in run.groups(first) if group in run.groups(second)]
     if not groups:
         return SIMILARITY.frame([])
-    masks = high_subset([run], first, high)
-    is_high = in_sample(run, masks())
+    is_high = high_subset([run], first, high)
+    in_sample = is_high[sampled(run)]
     rows = []
     for group in groups:
         pair = [(first, group), (second, group)]
-        without = left_out(run, pair, is_high)
-        for subset, of in correlations(run, pair, masks()).items():
+        without = left_out(run, pair, in_sample)
+        for subset, of in correlations(run, pair, is_high).items():
             rows.append((first, second, subset, group, *of.estimates(0, 1, without[subset]), of.parameters))
     return SIMILARITY.frame(rows)

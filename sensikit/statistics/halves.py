@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensikit.run import Run
-from sensikit.statistics.noise import Set, block_batches, block_sums, corrected, joined, reliability
+from sensikit.statistics.noise import SUBSETS, Set, block_batches, block_sums, corrected, joined, reliability
 from sensikit.statistics.streaming import CONSTANT, Float
 
 DESIGNS = (20, 12, 8, 4)
@@ -51,11 +51,11 @@ def in_halves(
     """
     if not count:
         unknown = [np.full((1, 2, len(sets), len(sets)), np.nan) for _, sets in measured]
-        return [dict.fromkeys(("all", "high", "low"), each) for each in unknown]
+        return [dict.fromkeys(SUBSETS, each) for each in unknown]
     first = balanced(count)
     halves = np.stack([first, ~first], axis=1).reshape(-1, count).astype(np.float64)
     sources = [(run, each) for run, sets in measured for each in sets]
-    inside = _borders(sources, is_high, halves)
+    inside = borders(sources, len(is_high), int(is_high.sum()), halves)
     totals: list[dict[str, list[Float]]] = [{} for _ in measured]
     edges = np.cumsum([len(sets) for _, sets in measured])[:-1]
     for start, block in _blocks(sources, len(is_high), count):
@@ -82,9 +82,16 @@ def _blocks(sources: Sequence[tuple[Run, Set]], size: int, count: int) -> Iterat
         yield start, sums.reshape(len(sources), count, -1)
 
 
-def _borders(sources: Sequence[tuple[Run, Set]], is_high: NDArray[np.bool_], halves: Float) -> NDArray[np.bool_]:
-    """Return which of the M sampled parameters are in the high subset of each of H halves of the blocks, (H, M)."""
-    size, high, count = len(is_high), int(is_high.sum()), halves.shape[1]
+def borders(sources: Sequence[tuple[Run, Set]], size: int, high: int, halves: Float) -> NDArray[np.bool_]:
+    """Return which of `size` sampled parameters are the `high` of the high subset of each of H halves, (H, size).
+
+    Args:
+        sources: runs with their sets.
+        size: of the sample.
+        high: of them, how many are in the high subset.
+        halves: which blocks are in each, (H, G).
+    """
+    count = halves.shape[1]
     totals = sum(block.sum(axis=2) for _, block in _blocks(sources, size, count)) @ halves.T
     scores = np.empty((len(halves), size), dtype=np.float32)
     for start, block in _blocks(sources, size, count):

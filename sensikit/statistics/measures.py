@@ -13,11 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from sensikit.parameters import sample_of
 from sensikit.run import Run
-from sensikit.statistics.noise import Set
+from sensikit.statistics.noise import SUBSETS, Set, masked, sampled
 from sensikit.statistics.streaming import CONSTANT, Float, Moments
 
 WHOLE = 1 << 25
@@ -25,9 +23,6 @@ WHOLE = 1 << 25
 
 BITS = 16
 """Leading bits of a deviation, in float32, by which it is counted: bins are less than a hundredth wide."""
-
-Masks = Callable[[], Iterator[NDArray[np.bool_]]]
-"""A stream of masks over the parameters, chunk by chunk as `Run.stream` yields them."""
 
 
 @dataclass(frozen=True)
@@ -49,51 +44,56 @@ class Beside:
     half_variance: NDArray[np.int64]
 
 
-def measures(run: Run, sets: Sequence[Set], masks: Masks) -> dict[str, Beside]:
-    """Return what stands beside the PCC of N sets, by subset of the parameters: all, high, low."""
+def measures(run: Run, sets: Sequence[Set], is_high: NDArray[np.bool_]) -> dict[str, Beside]:
+    """Return what stands beside the PCC of N sets, by subset of the P parameters; `is_high` is (P,)."""
     vectors = [run.vector(*each) for each in sets]
 
     def stream() -> Iterator[tuple[str, np.ndarray]]:
         """Yield (subset, (N, n) float64), chunk by chunk: all values, then those of each of the subsets."""
-        for block, is_high in zip(run.stream(vectors), masks(), strict=True):
+        for block, inside in masked(run.stream(vectors), is_high):
             wide = block.astype(np.float64)
-            yield from (("all", wide), ("high", wide[:, is_high]), ("low", wide[:, ~is_high]))
+            yield from (("all", wide), ("high", wide[:, inside]), ("low", wide[:, ~inside]))
 
-    ranked = _spearman(*_ranked(run, vectors, masks))
+    ranked = _spearman(*_ranked(run, vectors, is_high))
     logs = _logs(stream(), len(sets))
     carried = _half_variance(stream, len(sets))
     return {subset: Beside(ranked[subset], *logs[subset], carried[subset]) for subset in ranked}
 
 
-def _ranked(run: Run, vectors: Sequence[Path], masks: Masks) -> tuple[np.ndarray, NDArray[np.bool_]]:
+def _ranked(run: Run, vectors: Sequence[Path], is_high: NDArray[np.bool_]) -> tuple[np.ndarray, NDArray[np.bool_]]:
     """Return the values that are ranked, (N, K) float32, and which are in the high subset, (K,)."""
-    sample = sample_of(run.parameters)
-    count = sum(parameter.numel for parameter in run.parameters)
-    kept = np.ones(count, dtype=bool)
-    if count * len(vectors) > WHOLE:
+    kept = np.ones(len(is_high), dtype=bool)
+    if len(is_high) * len(vectors) > WHOLE:
         kept[:] = False
-        kept[np.concatenate([parameter.start + sample[parameter.name] for parameter in run.parameters])] = True
-    blocks, inside, start = [], [], 0
-    for block, is_high in zip(run.stream(vectors), masks(), strict=True):
-        here = kept[start : start + len(is_high)]
-        blocks.append(block[:, here])
-        inside.append(is_high[here])
-        start += len(is_high)
-    return np.concatenate(blocks, axis=1), np.concatenate(inside)
+        kept[sampled(run)] = True
+    blocks = [block[:, here] for block, here in masked(run.stream(vectors), kept)]
+    return np.concatenate(blocks, axis=1), is_high[kept]
 
 
 def _spearman(values: np.ndarray, is_high: NDArray[np.bool_]) -> dict[str, Float]:
+    orders = [np.argsort(row) for row in values]  # of a subset it is the same, without the others
     found = {}
-    for subset, inside in (("all", slice(None)), ("high", is_high), ("low", ~is_high)):
+    for subset, inside in (("all", np.ones_like(is_high)), ("high", is_high), ("low", ~is_high)):
         moments = Moments.zero(len(values))
-        moments.add(np.stack([stats.rankdata(row[inside]) for row in values]))
+        ranked = zip(values, orders, strict=True)
+        moments.add(np.stack([_ranks(row, order[inside[order]])[inside] for row, order in ranked]))
         found[subset] = moments.pearson()
+    return found
+
+
+def _ranks(row: np.ndarray, order: NDArray[np.int64]) -> Float:
+    """Return the ranks of the values whose ascending order this is, at their places in the row; ties share theirs."""
+    ordered = row[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    counts = np.diff(starts, append=len(order))
+    found = np.empty(len(row))
+    found[order] = np.repeat(starts + (counts + 1) / 2, counts)
     return found
 
 
 def _logs(stream: Iterator[tuple[str, np.ndarray]], count: int) -> dict[str, tuple[Float, NDArray[np.int64]]]:
     """Return the PCC of log S where both are above 0, and how many those are, (N, N) each, by subset."""
-    sums = {subset: np.zeros((4, count, count)) for subset in ("all", "high", "low")}
+    sums = {subset: np.zeros((4, count, count)) for subset in SUBSETS}
     for subset, block in stream:
         above = (block > 0).astype(np.float64)
         logs = np.log(np.where(block > 0, block, 1.0))
@@ -112,7 +112,7 @@ def _logs(stream: Iterator[tuple[str, np.ndarray]], count: int) -> dict[str, tup
 
 def _half_variance(stream: Callable[[], Iterator[tuple[str, np.ndarray]]], count: int) -> dict[str, NDArray[np.int64]]:
     """Return the fewest parameters that hold half of Σ (S − S̄)² of each set, (N,), by subset."""
-    totals: dict[str, Float] = {subset: np.zeros((2, count)) for subset in ("all", "high", "low")}
+    totals: dict[str, Float] = {subset: np.zeros((2, count)) for subset in SUBSETS}
     for subset, block in stream():
         totals[subset] += [np.full(count, block.shape[1]), block.sum(axis=1)]
     bins = {subset: np.zeros((2, count, 1 << BITS)) for subset in totals}

@@ -1,24 +1,23 @@
 """Intervals over batches: what a correlation would be without one of the stored blocks of batches.
 
-Everything here reads the block means that `analyze` keeps of a sample of the parameters, never the data.
+Intervals are of the block means that `analyze` keeps of a sample of the parameters; nothing here reads the data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
+from sensikit.parameters import sample_of
 from sensikit.run import Run
-from sensikit.statistics.streaming import Float, Moments
+from sensikit.statistics.streaming import CACHED, LEAST, Float, Moments
 
-HELD = 1 << 18
-"""Block means that are worked on at a time: about as many as fit into a processor's cache."""
-
-LEAST = 1 << 10
-"""Parameters at a time, however many blocks there are."""
+SUBSETS = ("all", "high", "low")
+"""Of the parameters: all, the most sensitive, and the rest (see `correlation.high_subset`)."""
 
 Set = tuple[str, str]
 """Task and name of a set of batches, such as ("mt", "cat")."""
@@ -101,14 +100,33 @@ def corrected(pcc: Float, reliability: Float) -> Float:
 
 def block_moments(run: Run, sets: Sequence[Set], is_high: np.ndarray, count: int) -> dict[str, Moments]:
     """Return the moments of the block sums of N sets, each in `count` blocks, by subset: of N·count vectors."""
-    moments = {subset: Moments.zero(len(sets) * count) for subset in ("all", "high", "low")}
-    for start, sums in block_sums([(run, each) for each in sets], len(is_high), count):
-        inside = is_high[start : start + sums.shape[1]]
-        moments["high"].add(sums[:, inside])
-        moments["low"].add(sums[:, ~inside])
+    sums = block_sums([(run, each) for each in sets], len(is_high), count)
+    return moments_of((block for _, block in sums), is_high, len(sets) * count)
+
+
+def moments_of(stream: Iterable[np.ndarray], is_high: NDArray[np.bool_], count: int) -> dict[str, Moments]:
+    """Return the moments of a stream of `count` vectors, by subset of their P elements; `is_high` is (P,)."""
+    moments = {subset: Moments.zero(count) for subset in SUBSETS}
+    for block, inside in masked(stream, is_high):
+        moments["high"].add(block[:, inside])
+        moments["low"].add(block[:, ~inside])
     moments["all"].merge(moments["high"])
     moments["all"].merge(moments["low"])
     return moments
+
+
+def masked(stream: Iterable[np.ndarray], mask: NDArray[np.bool_]) -> Iterator[tuple[np.ndarray, NDArray[np.bool_]]]:
+    """Yield each chunk of a stream, (V, n), with its part of a mask over all P elements, (n,)."""
+    stop = 0
+    for block in stream:
+        start, stop = stop, stop + block.shape[1]
+        yield block, mask[start:stop]
+
+
+def sampled(run: Run) -> NDArray[np.int64]:
+    """Return where in the flat order the parameters are whose block means are stored, (M,)."""
+    sample = sample_of(run.parameters)
+    return np.concatenate([parameter.start + sample[parameter.name] for parameter in run.parameters])
 
 
 def block_batches(run: Run, of: Set) -> np.ndarray:
@@ -157,7 +175,7 @@ def fisher(pcc: Float) -> Float:
 def block_sums(sources: Sequence[tuple[Run, Set]], size: int, count: int) -> Iterator[tuple[int, Float]]:
     """Yield (start, (V·count, m)): the sums over the batches of each block at sampled parameters start … start + m."""
     readers = [(run.block_reader(*each), block_batches(run, each)[:, None]) for run, each in sources]
-    step = max(LEAST, HELD // (len(sources) * count))
+    step = max(LEAST, CACHED // (len(sources) * count))
     for start in range(0, size, step):
         stop = min(start + step, size)
         yield start, np.concatenate([joined(read(start, stop) * batches, count) for read, batches in readers])

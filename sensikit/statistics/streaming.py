@@ -1,4 +1,4 @@
-"""Statistics of vectors that are too long to hold, one pass at a time: moments, exact selection, exact quantiles.
+"""Statistics of vectors that are too long to hold, one pass at a time: moments and exact selection.
 
 A stream is a function that yields the vectors anew at each call, side by side, in flat order: (V, n) arrays with n
 bounded. The results equal the obvious computation on the whole vectors, in float64.
@@ -291,16 +291,3 @@ def order_statistics(stream: Callable[[], Iterable[np.ndarray]], ranks: Sequence
     """
     cuts = smallest(lambda: (keys(chunk) for chunk in stream()), [rank + 1 for rank in ranks])
     return [values_of(cut.key) for cut in cuts]
-
-
-def quantiles(stream: Callable[[], Iterable[np.ndarray]], count: int, levels: Sequence[float]) -> list[float]:
-    """Return quantiles of a vector of `count` values, interpolated linearly as `numpy.quantile` does.
-
-    >>> quantiles(lambda: [np.array([3.0, 1.0]), np.array([2.0])], 3, [0.5, 0.75])
-    [2.0, 2.5]
-    """
-    places = [level * (count - 1) for level in levels]
-    ranks = [min(int(place) + up, count - 1) for place in places for up in (0, 1)]
-    found = order_statistics(stream, ranks)
-    pairs = zip(found[::2], found[1::2], places, strict=True)
-    return [low + (high - low) * (place - int(place)) for low, high, place in pairs]

@@ -247,3 +247,6 @@ def test_models_of_two_shapes_can_be_compared(tmp_path: Path) -> None:
     found = correlation_difference(a, b)
     assert found["paired"].all()
     assert found["difference_low"].notna().all()
+    fewer = handmade.run_of_batches(tmp_path / "c", {code: rows[:12, :50] for code, rows in drawn.items()})
+    found = correlation_difference(a, b, beside=[fewer])  # both are split as the fewer blocks are
+    assert found.loc[found["subset"] == "all", "difference_low"].notna().all()

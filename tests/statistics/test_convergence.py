@@ -74,7 +74,7 @@ def test_blocks_of_unequal_size_do_not_lean_the_estimate(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("step", [4, 1 << 16])
 def test_table_is_the_obvious_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    monkeypatch.setattr("sensikit.statistics.noise.HELD", 1)
+    monkeypatch.setattr("sensikit.statistics.noise.CACHED", 1)
     monkeypatch.setattr("sensikit.statistics.noise.LEAST", step)
     drawn = batches(4)
     run = handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES)

@@ -55,7 +55,7 @@ def test_ranks_of_a_model_that_is_too_large_are_of_the_sample(
         return {p.name: np.arange(p.numel)[(np.arange(p.start, p.stop) % 2) == 0] for p in parameters}
 
     monkeypatch.setattr(measures, "WHOLE", 3 * SIZE - 1)
-    monkeypatch.setattr(measures, "sample_of", every_second)
+    monkeypatch.setattr("sensikit.statistics.noise.sample_of", every_second)
     monkeypatch.setattr("sensikit.run.CHUNK", 6)
     found = correlation_table(run).set_index(KEY)
     stored = {code: handmade.flat(run, code).astype(np.float64) for code in CODES}

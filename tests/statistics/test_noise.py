@@ -45,7 +45,7 @@ def obvious_interval(
 def test_interval_is_the_obvious_leave_one_block_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    monkeypatch.setattr("sensikit.statistics.noise.HELD", 1)
+    monkeypatch.setattr("sensikit.statistics.noise.CACHED", 1)
     monkeypatch.setattr("sensikit.statistics.noise.LEAST", step)
     drawn = batches(9)
     run = handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES)
@@ -75,7 +75,7 @@ def test_interval_of_a_sample_stands_around_the_pcc_of_all_parameters(
         vectors = {kind: handmade.shaped(run.parameters, handmade.flat(run, code, kind)) for kind in ("", "half")}
         facts = dict(run.manifest["sets"][f"mt/{code}"])
         run.write_set("mt", code, {**vectors, "blocks": {handmade.BLOCK_KEY: blocks}}, facts)
-    monkeypatch.setattr("sensikit.statistics.correlation.sample_of", every_second)
+    monkeypatch.setattr("sensikit.statistics.noise.sample_of", every_second)
     found = table(run)
     for subset, inside in groups_of([handmade.flat(run, code) for code in CODES]).items():
         row = found.loc[(subset, "nob", "cat")]

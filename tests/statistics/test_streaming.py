@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
+from sensikit.statistics.ranks import between, ranks_of
 from sensikit.statistics.streaming import (
     DIGIT,
     Cut,
@@ -15,7 +16,6 @@ from sensikit.statistics.streaming import (
     Moments,
     keys,
     order_statistics,
-    quantiles,
     selected,
     smallest,
 )
@@ -103,14 +103,15 @@ def test_selection_reads_two_to_four_times_and_holds_no_more_than_it_may(
 def test_quantiles_read_twice_however_many_they_are() -> None:
     stream = Watched()
     levels = [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99]
-    found = quantiles(stream, 50_000, levels)
+    found = between(order_statistics(stream, ranks_of(50_000, levels)), 50_000, levels)
     assert stream.passes == 2
     assert stream.most <= 3
     np.testing.assert_allclose(found, np.quantile(np.concatenate(list(stream())), levels), rtol=1e-14)
 
 
 def test_a_quantile_of_one_value_is_that_value() -> None:
-    assert quantiles(lambda: [np.array([2.5])], 1, [0.0, 0.3, 1.0]) == [2.5, 2.5, 2.5]
+    found = order_statistics(lambda: [np.array([2.5])], ranks_of(1, [0.0, 0.3, 1.0]))
+    assert between(found, 1, [0.0, 0.3, 1.0]) == [2.5, 2.5, 2.5]
 
 
 def test_order_statistics_of_equal_values() -> None:
