@@ -60,6 +60,7 @@ DAMAGED_FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a translation edited": ("hypotheses/cat.none.0.0.txt", lambda path: path.write_text("x\n" * 24)),
     "a translation gone": ("hypotheses/cat.none.0.0.txt", Path.unlink),
     "sums gone": ("pruning/sums/cat.none.0.0.bleu.npy", Path.unlink),
+    "segments gone": ("pruning/segments/*.npy", Path.unlink),
     "sums of another cell": (
         "pruning/sums/cat.none.0.0.bleu.npy",
         lambda path: shutil.copy(path.with_name("cat.specificity.0.8.bleu.npy"), path),
@@ -71,6 +72,7 @@ DAMAGED_FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
 def test_what_a_line_names_is_missed_and_made_again_by_a_resume(run: Run, straight: Path, damage: str) -> None:
     shutil.copytree(straight, run.path, dirs_exist_ok=True)
     name, harm = DAMAGED_FILES[damage]
+    name = next(run.path.glob(name)).relative_to(run.path).as_posix()
     harm(run.path / name)
     with pytest.raises(DamagedError, match=f"{name}: is missing or damaged; score it again: prune --resume$"):
         Ledger.open(run.path / "pruning").check()
