@@ -193,22 +193,28 @@ class Ledger(Folder):
 
     def verified(self) -> Iterator[tuple[Key, DamagedError]]:
         """Yield each line whose value is not that of its sums, or that names a file that is missing or damaged."""
-        root = self.path.parent
-        for (cell, metric), line in self.lines.items():
-            where = f"{self.file}, {cell.evaluated} {cell.order} {cell.ratio:g} {metric}"
-            try:
-                sums = load_sums(root / line["sums"], line["sums_sha256"], AGAIN)
-                ids = load_ids(root / SEGMENTS / line["test_set"], AGAIN)
-                score = float(METRICS[metric].score(sums.sum(0)))
-                alike = math.isclose(score, line["value"], rel_tol=1e-9, abs_tol=1e-12)
-                if not alike or {len(sums), len(ids)} != {line["sentences"]}:
-                    raise DamagedError(where, "has another value than its sums", AGAIN)
-                if line["hypotheses"] and not Folder(root, {}).whole(line["hypotheses"], line["sha256"]):
-                    raise DamagedError(root / line["hypotheses"], "is missing or damaged", AGAIN)
-            except DamagedError as error:
-                yield (cell, metric), error
-            except (ValueError, IndexError):
-                yield (cell, metric), DamagedError(where, "has sums of no test set", AGAIN)
+        for key in self.lines:
+            if problem := self.problem(*key):
+                yield key, problem
+
+    def problem(self, cell: Cell, metric: str) -> DamagedError | None:
+        """Return what is wrong with what a line names, if anything is."""
+        line, root = self.lines[cell, metric], self.path.parent
+        where = f"{self.file}, {cell.evaluated} {cell.order} {cell.ratio:g} {metric}"
+        try:
+            sums = load_sums(root / line["sums"], line["sums_sha256"], AGAIN)
+            ids = load_ids(root / SEGMENTS / line["test_set"], AGAIN)
+            score = float(METRICS[metric].score(sums.sum(0)))
+        except DamagedError as error:
+            return error
+        except (ValueError, IndexError):
+            return DamagedError(where, "has sums of no test set", AGAIN)
+        alike = math.isclose(score, line["value"], rel_tol=1e-9, abs_tol=1e-12)
+        if not alike or {len(sums), len(ids)} != {line["sentences"]}:
+            return DamagedError(where, "has another value than its sums", AGAIN)
+        if line["hypotheses"] and not Folder(root, {}).whole(line["hypotheses"], line["sha256"]):
+            return DamagedError(root / line["hypotheses"], "is missing or damaged", AGAIN)
+        return None
 
     def check(self) -> None:
         """Refuse what a line names if it is damaged, and tables that say something else than the lines.

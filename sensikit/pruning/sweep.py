@@ -216,17 +216,22 @@ def _give(run: Run, model: Model, wanted: Sequence[Cell], settings: SweepSetting
         # a damaged line is one that the first process has yet to drop: its cell is missing
         return Ledger.taken(path) if (path / Ledger.NOTE).exists() else Ledger(path, {})
 
+    def lacking(found: Ledger, cell: Cell) -> list[str]:
+        # what is damaged too: the first process makes it again, and may not have said so yet
+        gone = found.missing(cell, settings.scored)
+        return [name for name in settings.scored if name in gone or found.problem(cell, name)]
+
     def left(mine: Collection[int]) -> list[int]:
         found = ledger()
-        return [unit for unit in mine if found.missing(wanted[unit], settings.scored)]
+        return [unit for unit in mine if lacking(found, wanted[unit])]
 
     def make(unit: int) -> Part:
-        cell, lacking = wanted[unit], ledger().missing(wanted[unit], settings.scored)
+        cell, metrics = wanted[unit], chosen(lacking(ledger(), wanted[unit]))
         if _order(cell) != pruner.of:  # the first process may have measured what it needs since the run was opened
             run.manifest = Run.open(run.path).manifest
         what = pruner.prune(cell)
         bar.advance()
-        return _made(run, model, cell, settings, chosen(lacking)).part(**what)
+        return _made(run, model, cell, settings, metrics).part(**what)
 
     with _Pruner(run, model, wanted, settings) as pruner, progress(None, "pruning, a share", "cells") as bar:
         work.give(make, left)

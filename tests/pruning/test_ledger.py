@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sensikit.distributed import Share, Work
 from sensikit.errors import DamagedError
 from sensikit.files import write_text
 from sensikit.pruning.ledger import PRUNING, Ledger
@@ -78,6 +79,23 @@ def test_what_a_line_names_is_missed_and_made_again_by_a_resume(run: Run, straig
         Ledger.open(run.path / "pruning").check()
     prune(run, translating(), **SMALL, settings=SCORING, resume=True)
     assert snapshot(run.path) == snapshot(straight)
+
+
+def test_a_process_that_shares_a_sweep_does_not_take_for_done_what_is_damaged(
+    run: Run, straight: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(straight, run.path, dirs_exist_ok=True)
+    path, left = run.path / "pruning" / "ledger.jsonl", []
+    monkeypatch.setattr(Work, "give", lambda work, make, of: left.extend(of(range(len(work.owners)))))
+    again = {**SMALL, "settings": SCORING, "resume": True, "share": Share(1, 2)}
+    prune(run, translating(), **again)
+    assert left == []
+    (run.path / "pruning/sums/cat.none.0.0.bleu.npy").unlink()
+    prune(run, translating(), **again)
+    assert left == [0]
+    path.write_bytes(b"{\n" + path.read_bytes())
+    prune(run, translating(), **again)
+    assert left == [0, 0]
 
 
 def test_a_score_that_is_not_that_of_its_sums_is_named_whatever_its_hash(run: Run, straight: Path) -> None:
