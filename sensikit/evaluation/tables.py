@@ -143,6 +143,11 @@ def tests_of(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) ->
     found = [f"{MARK} differs from {baseline} with p < {LEVEL:g} after Holm over {family} tests: {how}, two-sided."]
     if single:
         found.append(f"One model against one ({', '.join(single)} against {baseline}): other seeds may say otherwise.")
+    others = [name for name in dict.fromkeys((baseline, *tests["system_b"])) if name not in single]
+    if others != [baseline] and (once := [name for name in others if counts.get(name, 1) == 1]):
+        found.append(
+            f"One training run of {', '.join(once)}: p does not know how it varies with the seed, and is too small."
+        )
     return found
 
 

@@ -186,6 +186,7 @@ def test_a_recipe_is_the_mean_of_its_seeds_and_is_what_is_tested() -> None:
     assert "those of ID also over training seeds" in text
     assert "One model against one" not in text
     assert "t over training seeds and test sentences (Welch)" in text
+    assert "One training run of base: p does not know how it varies with the seed" in text
 
 
 def test_one_system_alone_has_scores_with_intervals_and_no_marks() -> None:
