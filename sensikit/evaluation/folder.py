@@ -11,6 +11,7 @@ evaluation.csv  tiers.csv  significance.csv  tables/      made of those, every t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -79,9 +80,9 @@ class Translated(Folder):
         yield "SHA-256 of the data", noted["data"]["sha256"], facts["data"]["sha256"]
         yield from ((name, noted["settings"].get(name), value) for name, value in facts["settings"].items())
 
-    def has(self, system: str, group: str) -> bool:
-        """Return whether a test set was translated, and it, its references and segments are as they were written."""
-        return self._has_with_ids(_hypotheses(system, group)) and self._has(_references(group))
+    def has(self, system: str, group: str, decodes: bool) -> bool:
+        """Return whether a test set was translated, or its losses taken, and all of it is as it was written."""
+        return all(map(self._has, self._files(system, group, decodes)))
 
     def keep(self, system: str, group: str, found: Translations, ids: Ids, known_by: str) -> None:
         """Store a translated test set, its references and segments, and note all in the manifest, last of all.
@@ -105,10 +106,6 @@ class Translated(Folder):
     def references(self, group: str) -> list[str]:
         """Return the references of a group, a line each."""
         return lines(self.path / _references(group))
-
-    def has_losses(self, system: str, group: str) -> bool:
-        """Return whether the losses of a test set and its segments are there as they were written."""
-        return self._has_with_ids(_losses(system, group))
 
     def keep_losses(self, system: str, group: str, sums: Float, ids: Ids, known_by: str) -> None:
         """Store the losses of a test set, (n, 2K + 1), and its segments; note them in the manifest, last of all."""
@@ -138,26 +135,24 @@ class Translated(Folder):
         return {"from": files[_references(group)]["from"], **files[_hypotheses(system, group)]}
 
     def check(self, metrics: Iterable[str]) -> None:
-        """Verify every text and loss that some metrics are of.
+        """Verify every file that some metrics are of.
 
         Raises:
             DamagedError: naming the first that is missing or not what was written.
         """
-        decodes = {METRICS[name].decodes for name in metrics}
-        for system in self.manifest["systems"]:
-            for group in self.manifest["groups"]:
-                texts = (_hypotheses(system, group), _references(group)) if True in decodes else ()
-                for name in (*texts, *((_losses(system, group),) if False in decodes else ())):
-                    if not (self._has_with_ids if name not in texts[1:] else self._has)(name):
-                        raise DamagedError(
-                            self.path / name, "is missing or damaged", "make it again: evaluate --resume"
-                        )
+        units = product(self.manifest["systems"], self.manifest["groups"], {METRICS[name].decodes for name in metrics})
+        for name in dict.fromkeys(name for unit in units for name in self._files(*unit)):
+            if not self._has(name):
+                raise DamagedError(self.path / name, "is missing or damaged", "make it again: evaluate --resume")
+
+    def _files(self, system: str, group: str, decodes: bool) -> list[str]:
+        """Return what a translated test set, or its losses, consists of: its segments too, where they are noted."""
+        own = (_hypotheses if decodes else _losses)(system, group)
+        segments = self.manifest["files"].get(own, {}).get("segments")
+        return [own, *[_references(group)] * decodes, *[segments] * (segments is not None)]
 
     def _has(self, name: str) -> bool:
         return self.whole(name, self.manifest["files"].get(name, {}).get("sha256"))
-
-    def _has_with_ids(self, name: str) -> bool:
-        return self._has(name) and self._has(self.manifest["files"][name]["segments"])
 
     def _keep_ids(self, ids: Ids, known_by: str) -> dict[str, str]:
         name = f"segments/{save_ids(self.path / 'segments', ids)}"

@@ -328,11 +328,9 @@ def evaluate(
         OptionError, MissingDependencyError: as `bleu_metric`.
     """
     metrics = [metric for metric in METRICS.values() if metric.decodes]
-    rows, ids = (
-        [metric.sums(hypotheses, references, tokenizer, spm_model) for metric in metrics],
-        identified(references),
-    )
-    scores = resampled([metric.scored(ids, sums) for metric, sums in zip(metrics, rows, strict=True)], bootstrap)
+    rows = {metric: metric.sums(hypotheses, references, tokenizer, spm_model) for metric in metrics}
+    ids = identified(references)
+    scores = resampled([metric.scored(ids, sums) for metric, sums in rows.items()], bootstrap)
     return {
         metric.name: Score(score.value, *score.interval(), metric.signature(bootstrap, tokenizer, spm_model))
         for metric, score in zip(metrics, scores, strict=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,63 +15,55 @@ from sensikit.evaluation.resampling import Float, Ids
 from sensikit.settings import EvaluationSettings
 
 
-class Known(NamedTuple):
-    """The identities of the sentences of a test set, (n,), and what they are known by; see `Segments`."""
-
-    ids: Ids
-    by: str
-
-
 @dataclass(frozen=True)
 class Made:
-    """A test set's translations, and the sums of its losses, (n, 2K + 1), each with its segments, where asked for."""
+    """A test set's translations, and the sums of its losses, (n, 2K + 1), as far as they were asked for.
 
-    translations: Translations | None = None
-    translated: Known | None = None
-    losses: Float | None = None
-    lost: Known | None = None
+    Beside each are the identities of its sentences, (n,), and what they are known by; see `Segments`.
+    """
+
+    translations: tuple[Translations, Ids, str] | None = None
+    losses: tuple[Float, Ids, str] | None = None
 
     @classmethod
-    def by(
-        cls, model: Model, settings: EvaluationSettings, group: str, *, translated: bool, lost: bool, seed: int
-    ) -> Self:
+    def by(cls, model: Model, settings: EvaluationSettings, group: str, decodes: Collection[bool], seed: int) -> Self:
         """Return what a model makes of the test set of a group.
 
         Args:
             model: in evaluation mode.
             settings: whose task, split and decoding.
             group: whose test set.
-            translated: translate it.
-            lost: take the losses.
+            decodes: True among them: it is translated; False: its losses are taken.
             seed: of the noise of the sentences, where a task has any.
         """
-        split, decoding, found = settings.split, settings.decoding, cls()
-        if translated:
-            task = translation_of(model, settings.task)
-            texts = task.translate(group, split, decoding)
-            found = cls(texts, Known(*ids_of(task, group, split, len(texts.hypotheses), True)))
-        if lost:
-            of = task_of(model, settings.task, seed)
-            sums = losses(of, group, split, decoding)
-            known = Known(*ids_of(of, group, split, len(sums), False))
-            found = cls(found.translations, found.translated, sums, known)
-        return found
+        split, translated, lost = settings.split, None, None
+        if True in decodes:
+            translation = translation_of(model, settings.task)
+            texts = translation.translate(group, split, settings.decoding)
+            translated = texts, *ids_of(translation, group, split, len(texts.hypotheses), True)
+        if False in decodes:
+            task = task_of(model, settings.task, seed)
+            sums = losses(task, group, split, settings.decoding)
+            lost = sums, *ids_of(task, group, split, len(sums), False)
+        return cls(translated, lost)
 
     def part(self, **facts: Any) -> Part:
         """Return it as another process reads it, with `facts` of the reader's own."""
-        texts, arrays = self.translations and asdict(self.translations), []
-        if self.translated is not None:
-            arrays.append(np.asarray(self.translated.ids))
-        if self.lost is not None:
-            arrays += [np.asarray(self.losses), np.asarray(self.lost.ids)]
-        known = [each and each.by for each in (self.translated, self.lost)]
-        return Part({**facts, "translations": texts, "known_by": known}, arrays)
+        facts = {**facts, "translations": None, "losses": None}
+        arrays: list[np.ndarray] = []
+        if self.translations:
+            texts, ids, known_by = self.translations
+            facts["translations"], arrays = [asdict(texts), known_by], [ids]
+        if self.losses:
+            sums, ids, facts["losses"] = self.losses
+            arrays += [sums, ids]
+        return Part(facts, arrays)
 
     @classmethod
     def of(cls, part: Part) -> Self:
         """Return what another process has made."""
-        texts, (translated, lost), arrays = part.facts["translations"], part.facts["known_by"], iter(part.arrays)
-        found = cls(Translations(**texts), Known(next(arrays), translated)) if texts else cls()
-        if lost:
-            found = cls(found.translations, found.translated, next(arrays), Known(next(arrays), lost))
-        return found
+        translated, known_by, arrays = part.facts["translations"], part.facts["losses"], iter(part.arrays)
+        return cls(
+            (Translations(**translated[0]), next(arrays), translated[1]) if translated else None,
+            (next(arrays), next(arrays), known_by) if known_by else None,
+        )

@@ -118,7 +118,8 @@ def evaluate_systems(
             tables[SIGNIFICANCE.name] = significance_table(scores, baseline)
         for name, table in tables.items():
             folder.write_table(name, table)
-        folder.manifest |= {"signature": _signature(folder, settings), "notes": _notes(folder, settings)}
+        signed = _signature(folder, settings)
+        folder.manifest |= {"signature": signed, "notes": _notes(folder, settings, signed)}
         folder.save()
         quality_tables.save(out / "tables", folder.manifest, tables)
     return Evaluation(folder.manifest, tables)
@@ -219,13 +220,11 @@ def _measure(folder: Translated, systems: Mapping[str, Opener], settings: Evalua
             part = work.take(number)
             made = make(units[number]) if part is None else Made.of(part)
             if made.translations:
-                assert made.translated is not None
-                folder.keep(label, key, made.translations, *made.translated)
-                bar.advance(len(made.translations.hypotheses))
-            if made.losses is not None:
-                assert made.lost is not None
-                folder.keep_losses(label, key, made.losses, *made.lost)
-                bar.advance(len(made.losses))
+                folder.keep(label, key, *made.translations)
+                bar.advance(len(made.translations[0].hypotheses))
+            if made.losses:
+                folder.keep_losses(label, key, *made.losses)
+                bar.advance(len(made.losses[0]))
 
 
 def _maker(folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings) -> Callable[[Unit], Made]:
@@ -240,7 +239,7 @@ def _maker(folder: Translated, systems: Mapping[str, Opener], settings: Evaluati
 
     def make(unit: Unit) -> Made:
         label, decodes, key = unit
-        return Made.by(opened(label), settings, key, translated=decodes, lost=not decodes, seed=SEED)
+        return Made.by(opened(label), settings, key, [decodes], SEED)
 
     return make
 
@@ -260,7 +259,7 @@ def _size(facts: Mapping[str, Any], unit: Unit, settings: EvaluationSettings) ->
 
 def _has(folder: Translated, unit: Unit) -> bool:
     label, decodes, key = unit
-    return folder.has(label, key) if decodes else folder.has_losses(label, key)
+    return folder.has(label, key, decodes)
 
 
 def _work(out: Path, share: Share, facts: Mapping[str, Any], settings: EvaluationSettings) -> Work:
@@ -341,10 +340,10 @@ def _signature(folder: Translated, settings: EvaluationSettings) -> str:
     )
 
 
-def _notes(folder: Translated, settings: EvaluationSettings) -> list[str]:
+def _notes(folder: Translated, settings: EvaluationSettings, signed: str) -> list[str]:
     alone = "own" in folder.known_by and len(folder.manifest["groups"]) > 1
     return [
-        *[quality_tables.DECODED] * quality_tables.decoded(_signature(folder, settings)),
+        *[quality_tables.DECODED] * quality_tables.decoded(signed),
         *[INDEPENDENT] * alone,
         *(
             f"{system}, {group}: {count} sources longer than the model takes, translated in part"

@@ -116,14 +116,17 @@ def tables(frames: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str, Table]]:
 
 def intervals(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> str:
     """Return what the intervals are of: test sentences, and training seeds where there are any."""
-    recipes, fewest = manifest["recipes"], int(frames["evaluation.csv"]["sentences"].min())
+    recipes, tests = manifest["recipes"], frames.get("significance.csv")
+    counts = frames["evaluation.csv"]["sentences"] if tests is None else tests["segments"]
     text = "Intervals are over test sentences, a sentence drawn at once in all languages"
     if recipes:
         text += f"; those of {', '.join(recipes)} also over training seeds (t of both variances)"
     text += "; of one training run they say nothing of other seeds."
-    if fewest >= FEWEST:
+    if counts.min() >= FEWEST:
         return text
-    return f"{text} Only {fewest} test sentences: under {FEWEST} no interval or p is to be trusted; nothing is marked."
+    there = "" if counts.max() < FEWEST else " there"  # a mean over groups may be of enough, where no group is
+    text += f" Only {int(counts.min())} test sentences"
+    return f"{text}: under {FEWEST} no interval or p is to be trusted; nothing is marked{there}."
 
 
 def tests_of(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -140,6 +143,11 @@ def tests_of(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) ->
     found = [f"{MARK} differs from {baseline} with p < {LEVEL:g} after Holm over {family} tests: {how}, two-sided."]
     if single:
         found.append(f"One model against one ({', '.join(single)} against {baseline}): other seeds may say otherwise.")
+    others = [name for name in dict.fromkeys((baseline, *tests["system_b"])) if name not in single]
+    if others != [baseline] and (once := [name for name in others if counts.get(name, 1) == 1]):
+        found.append(
+            f"One training run of {', '.join(once)}: p does not know how it varies with the seed, and is too small."
+        )
     return found
 
 

@@ -34,7 +34,7 @@ from sensikit.evaluation.resampling import (
 )
 from sensikit.evaluation.scoring import compared
 from sensikit.files import sha256
-from sensikit.pruning.ledger import SEGMENTS, UNPRUNED, Ledger, Line
+from sensikit.pruning.ledger import AGAIN, SEGMENTS, UNPRUNED, Ledger, Line
 from sensikit.run import Run
 
 ORDER, MATCHED = "specificity", "matched"
@@ -114,10 +114,9 @@ def _units(
     found = {}
     for name in compared(list(runs), recipes):
         those = [runs[label] for label in recipes.get(name, [name])]
-        kinds = [_kinds(run) for run in those]
-        alike = {metric: kind for metric, kind in kinds[0].items() if all(each.get(metric) == kind for each in kinds)}
-        each = [curves(run) for run in those]
-        found[name] = {metric: [of[metric] for of in each] for metric in each[0] if metric in alike}, alike
+        each, kinds = zip(*map(_swept, those), strict=True)
+        alike = {metric: kind for metric, kind in kinds[0].items() if all(of.get(metric) == kind for of in kinds)}
+        found[name] = {metric: [of[metric] for of in each] for metric in alike}, alike
     return found
 
 
@@ -233,24 +232,28 @@ def curves(run: Run) -> dict[str, Curves]:
     Raises:
         RunError: if the ledger of the sweep or the sums of a cell are missing or damaged.
     """
-    file = Ledger.open(run.path / "pruning").file
+    return _swept(run)[0]
+
+
+Swept = tuple[dict[str, Curves], dict[str, Any]]
+"""By metric, the curves, and what must be the same in two sweeps for their draws to be of the same sentences."""
+
+
+def _swept(run: Run) -> Swept:
+    file = Ledger(run.path / "pruning", {}).file
     return _read(run.path, sha256(file) if file.is_file() else "")
 
 
 @lru_cache(maxsize=8)
-def _read(folder: Path, _: str) -> dict[str, Curves]:
-    """Return the curves of a ledger, by its SHA-256: bands and tests are made of the same ones."""
+def _read(folder: Path, _: str) -> Swept:
+    """Return what is in a ledger, by its SHA-256: bands and tests are made of the same curves."""
     ledger = Ledger.open(folder / "pruning")
-    return {metric: _curves(ledger, folder, lines) for metric, lines in _own(ledger).items()}
-
-
-def _own(ledger: Ledger) -> dict[str, list[Line]]:
-    """Return the lines of each metric whose own group was scored."""
-    found: dict[str, list[Line]] = {}
+    own: dict[str, list[Line]] = {}
     for (cell, metric), line in ledger.lines.items():
         if not cell.other:
-            found.setdefault(metric, []).append(line)
-    return found
+            own.setdefault(metric, []).append(line)
+    found = {metric: _curves(ledger, folder, lines) for metric, lines in own.items()}
+    return found, {metric: _kind(lines) for metric, lines in own.items()}
 
 
 def _curves(ledger: Ledger, folder: Path, lines: Sequence[Line]) -> Curves:
@@ -278,21 +281,16 @@ def _curves(ledger: Ledger, folder: Path, lines: Sequence[Line]) -> Curves:
 
 
 def _scored(folder: Path, line: Line) -> Scored:
-    sums = load_sums(folder / line["sums"], line["sums_sha256"], "prune again")
-    return METRICS[line["metric"]].scored(load_ids(folder / SEGMENTS / line["test_set"], "prune again"), sums)
+    sums = load_sums(folder / line["sums"], line["sums_sha256"], AGAIN)
+    return METRICS[line["metric"]].scored(load_ids(folder / SEGMENTS / line["test_set"], AGAIN), sums)
 
 
-def _kinds(run: Run) -> dict[str, Any]:
-    """Return, by metric, what must be the same in two sweeps for their resamples to be of the same sentences."""
-
+def _kind(lines: Sequence[Line]) -> Any:
     def without_checkpoint(text: str) -> str:
         return "|".join(part for part in text.split("|") if not part.startswith("ckpt:"))
 
-    return {
-        metric: (
-            {without_checkpoint(line["signature"]) for line in lines},
-            {line["metric_signature"] for line in lines},
-            {(line["group"], line["test_set"], line["sentences"]) for line in lines},
-        )
-        for metric, lines in _own(Ledger.open(run.path / "pruning")).items()
-    }
+    return (
+        {without_checkpoint(line["signature"]) for line in lines},
+        {line["metric_signature"] for line in lines},
+        {(line["group"], line["test_set"], line["sentences"]) for line in lines},
+    )

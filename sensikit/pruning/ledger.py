@@ -17,7 +17,7 @@ import pandas as pd
 
 from sensikit.errors import DamagedError, RunError
 from sensikit.evaluation.metrics import METRICS
-from sensikit.evaluation.resampling import load_sums
+from sensikit.evaluation.resampling import load_ids, load_sums
 from sensikit.files import lines, open_file, read_json, safe_name, seal_of, unwritable, write_json, write_text
 from sensikit.folder import SEAL, Folder
 from sensikit.progress import say
@@ -65,6 +65,9 @@ LINE = (*CROSS.columns, "mask", "test_set", "sums", "sums_sha256")
 
 SEGMENTS = "pruning/segments"
 """Below the run: the identities of the segments of each test set, in a file that is named after them."""
+
+AGAIN = "score it again: prune --resume"
+"""What mends a line, or what it names."""
 
 _NUMBERS = ("ratio", "value", "value_low", "value_high", "pruned", "prunable", "sentences")
 
@@ -180,7 +183,7 @@ class Ledger(Folder):
                 said = "says something else of a cell than an earlier line"
                 found.lines.pop(key, None)
             if said:
-                found.problems.append(DamagedError(where, said, "score it again: prune --resume"))
+                found.problems.append(DamagedError(where, said, AGAIN))
             elif key is not None and line is not None:
                 found.lines[key] = line
             if key is None or key not in seen:
@@ -189,24 +192,29 @@ class Ledger(Folder):
         return found
 
     def verified(self) -> Iterator[tuple[Key, DamagedError]]:
-        """Yield each line whose translations or sums are missing or damaged, or whose value is not that of its sums."""
-        root, again = self.path.parent, "score it again: prune --resume"
-        for (cell, metric), line in self.lines.items():
-            where = f"{self.file}, {cell.evaluated} {cell.order} {cell.ratio:g} {metric}"
-            try:
-                sums = load_sums(root / line["sums"], line["sums_sha256"], again)
-                score = float(METRICS[metric].score(sums.sum(0)))
-                if len(sums) != line["sentences"] or not math.isclose(
-                    score, line["value"], rel_tol=1e-9, abs_tol=1e-12
-                ):
-                    raise DamagedError(where, "has another value than its sums", again)
-                if line["hypotheses"] and not Folder(root, {}).whole(line["hypotheses"], line["sha256"]):
-                    raise DamagedError(root / line["hypotheses"], "is missing or damaged", again)
-            except (DamagedError, ValueError, IndexError) as error:
-                told = (
-                    error if isinstance(error, DamagedError) else DamagedError(where, "has sums of no test set", again)
-                )
-                yield (cell, metric), told
+        """Yield each line whose value is not that of its sums, or that names a file that is missing or damaged."""
+        for key in self.lines:
+            if problem := self.problem(*key):
+                yield key, problem
+
+    def problem(self, cell: Cell, metric: str) -> DamagedError | None:
+        """Return what is wrong with what a line names, if anything is."""
+        line, root = self.lines[cell, metric], self.path.parent
+        where = f"{self.file}, {cell.evaluated} {cell.order} {cell.ratio:g} {metric}"
+        try:
+            sums = load_sums(root / line["sums"], line["sums_sha256"], AGAIN)
+            ids = load_ids(root / SEGMENTS / line["test_set"], AGAIN)
+            score = float(METRICS[metric].score(sums.sum(0)))
+        except DamagedError as error:
+            return error
+        except (ValueError, IndexError):
+            return DamagedError(where, "has sums of no test set", AGAIN)
+        alike = math.isclose(score, line["value"], rel_tol=1e-9, abs_tol=1e-12)
+        if not alike or {len(sums), len(ids)} != {line["sentences"]}:
+            return DamagedError(where, "has another value than its sums", AGAIN)
+        if line["hypotheses"] and not Folder(root, {}).whole(line["hypotheses"], line["sha256"]):
+            return DamagedError(root / line["hypotheses"], "is missing or damaged", AGAIN)
+        return None
 
     def check(self) -> None:
         """Refuse what a line names if it is damaged, and tables that say something else than the lines.

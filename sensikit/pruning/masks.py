@@ -135,7 +135,6 @@ def _protected(run: Run, order: Order) -> NDArray[np.bool_]:
     """Return which of the prunable parameters have one of the highest S(θ, B_l) among these, or among all."""
     parameters = run.parameters if order.among == "all" else prunable_of(run)
     vector = run.vector(order.task, order.group)
-
     count = sum(parameter.numel for parameter in parameters)
     highest = held(lambda: (keys(-block[0]) for block in run.stream([vector], parameters)), count)
     (cut,) = smallest(highest, [int(order.protect * count + 1e-9)])

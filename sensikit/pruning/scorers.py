@@ -29,6 +29,7 @@ from sensikit.sensitivity.batches import Batch, fingerprint
 from sensikit.sensitivity.planning import Plan, redrawn
 from sensikit.sensitivity.taylor import Tensors, added
 from sensikit.settings import AnalysisSettings
+from sensikit.signature import splitmix
 from sensikit.statistics.specificity import specificity
 from sensikit.statistics.streaming import Float, Keys, keys
 
@@ -300,13 +301,9 @@ def _magnitude(chunk: Chunk) -> Keys:
 
 
 def random_keys(seed: int, start: int, size: int) -> Keys:
-    """Return keys of flat indices start..start+size: splitmix64 of (seed, index), the same however chunked."""
-    with np.errstate(over="ignore"):
-        z = np.arange(start, start + size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z += np.uint64(int(sha256_of("random order", str(seed))[:16], 16))
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.minimum(z ^ (z >> np.uint64(31)), LAST - np.uint64(1))
+    """Return keys of flat indices start..start+size: SplitMix64 of (seed, index), the same however chunked."""
+    of_seed = np.uint64(int(sha256_of("random order", str(seed))[:16], 16))
+    return np.minimum(splitmix(of_seed, np.arange(start, start + size, dtype=np.uint64)), LAST - np.uint64(1))
 
 
 _S, _BOTH = (("{}", "{}"),), (("{}", "{}"), ("{}", rest_of("{}")))

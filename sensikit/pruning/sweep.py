@@ -15,13 +15,7 @@ import pandas as pd
 from sensikit.backends.base import Model, task_of
 from sensikit.distributed import Part, Share, Work, dealt
 from sensikit.errors import OptionError
-from sensikit.evaluation.metrics import (
-    Metric,
-    bleu_metric,
-    check_scored,
-    chosen,
-    length_ratio,
-)  # fmt: skip
+from sensikit.evaluation.metrics import Metric, bleu_metric, check_scored, chosen, length_ratio
 from sensikit.evaluation.resampling import Float, Ids, Sampled, resampled, save_ids, save_sums
 from sensikit.evaluation.shared import Made
 from sensikit.languages import chosen_groups
@@ -52,10 +46,10 @@ def prune(
     """Prune, translate where a metric needs it, and score every cell; return (and write as pruning.csv) the tidy table.
 
     Each cell's hypotheses and sums over sentences are stored, then its lines are added to pruning/ledger.jsonl. Where
-    two cells prune the same parameters (the largest ratio of all orders), the second one's are copied. A
-    killed sweep goes on with `resume` and ends with the same bytes; a later sweep may add orders, seeds, ratios, groups
-    and metrics to the ledger, but not change the other `settings`. Scores that an order needs beside S and D are
-    measured first, and stored in the run.
+    two cells prune the same parameters (the largest ratio of all orders), the second one's are copied. A killed sweep
+    goes on with `resume` and ends with the same bytes; a later sweep may add orders, seeds, ratios, groups and metrics
+    to the ledger, but not change the other `settings`. Scores that an order needs beside S and D are measured first,
+    and stored in the run.
 
     >>> settings = SweepSettings(metrics=("loss",))
     >>> table = prune(run, model, [0, 0.5], ["specificity", "random"], groups=["cat", "fur"], settings=settings)
@@ -84,7 +78,7 @@ def prune(
     check_source(run, model)
     keys, metrics = chosen_groups(run.groups(settings.task), groups), chosen(settings.scored)
     check_asked(ratios, orders, seeds, settings)
-    noted = _noted(settings, metrics)  # a tokenizer that does not exist is refused before the work begins
+    noted = _noted(settings, metrics)
     check_scored(settings.scored, model, settings.task, settings.split)
     wanted = cells(keys, ratios, orders, seeds, cross)
     work = _work(run, share or Share(), wanted, settings, noted)
@@ -158,14 +152,11 @@ def _noted(settings: SweepSettings, metrics: Sequence[Metric]) -> dict[str, Any]
     """Return what a ledger's cells have in common; a SentencePiece model by what is in it, not by where it is."""
     noted: dict[str, Any] = asdict(settings)
     noted["max_sentences"] = settings.decoding.max_sentences
-    noted["tokenizer"] = noted.pop("spm_model") or noted["tokenizer"]
+    del noted["metrics"], noted["tokenizer"], noted["spm_model"]
     if not any(metric.decodes for metric in metrics):
         del noted["decoding"]
-    del noted["metrics"]
     if "bleu" in settings.scored:
         noted["tokenizer"] = bleu_metric(settings.tokenizer, settings.spm_model).tokenizer_signature
-    else:
-        del noted["tokenizer"]
     return noted
 
 
@@ -222,19 +213,25 @@ def _give(run: Run, model: Model, wanted: Sequence[Cell], settings: SweepSetting
 
     def ledger() -> Ledger:
         path = run.path / "pruning"
-        return Ledger.open(path) if (path / Ledger.NOTE).exists() else Ledger(path, {})
+        # a damaged line is one that the first process has yet to drop: its cell is missing
+        return Ledger.taken(path) if (path / Ledger.NOTE).exists() else Ledger(path, {})
+
+    def lacking(found: Ledger, cell: Cell) -> list[str]:
+        # what is damaged too: the first process makes it again, and may not have said so yet
+        gone = found.missing(cell, settings.scored)
+        return [name for name in settings.scored if name in gone or found.problem(cell, name)]
 
     def left(mine: Collection[int]) -> list[int]:
         found = ledger()
-        return [unit for unit in mine if found.missing(wanted[unit], settings.scored)]
+        return [unit for unit in mine if lacking(found, wanted[unit])]
 
     def make(unit: int) -> Part:
-        cell, lacking = wanted[unit], ledger().missing(wanted[unit], settings.scored)
+        cell, metrics = wanted[unit], chosen(lacking(ledger(), wanted[unit]))
         if _order(cell) != pruner.of:  # the first process may have measured what it needs since the run was opened
             run.manifest = Run.open(run.path).manifest
         what = pruner.prune(cell)
         bar.advance()
-        return _made(run, model, cell, settings, chosen(lacking)).part(**what)
+        return _made(run, model, cell, settings, metrics).part(**what)
 
     with _Pruner(run, model, wanted, settings) as pruner, progress(None, "pruning, a share", "cells") as bar:
         work.give(make, left)
@@ -243,9 +240,8 @@ def _give(run: Run, model: Model, wanted: Sequence[Cell], settings: SweepSetting
 
 def _made(run: Run, model: Model, cell: Cell, settings: SweepSettings, metrics: Sequence[Metric]) -> Made:
     """Return what the pruned model makes of a test set."""
-    kinds = {metric.decodes for metric in metrics}
-    seed = _seed(run, settings)
-    return Made.by(model, settings, cell.evaluated, translated=True in kinds, lost=False in kinds, seed=seed)
+    decodes = {metric.decodes for metric in metrics}
+    return Made.by(model, settings, cell.evaluated, decodes, _seed(run, settings))
 
 
 def _shared(run: Run, ledger: Ledger, cell: Cell, mask: str, metric: str) -> Line | None:
@@ -263,24 +259,17 @@ def _shared(run: Run, ledger: Ledger, cell: Cell, mask: str, metric: str) -> Lin
 
 
 def _lines(
-    run: Run,
-    model: Model,
-    cell: Cell,
-    what: Line,
-    settings: SweepSettings,
-    metrics: Sequence[Metric],
-    made: Made,
+    run: Run, model: Model, cell: Cell, what: Line, settings: SweepSettings, metrics: Sequence[Metric], made: Made
 ) -> list[Line]:
     """Store what was made of a cell, score it, and return a line of the ledger for each metric."""
     rows: dict[Metric, Float] = {}
     ids: dict[bool, Ids] = {}
     facts: dict[bool, Line] = {}
-    of_texts = [metric for metric in metrics if metric.decodes]
-    if found := made.translations:
-        assert made.translated is not None
+    if made.translations:
+        found, ids[True], known_by = made.translations
         texts = found.hypotheses, found.references
-        rows |= {metric: metric.sums(*texts, settings.tokenizer, settings.spm_model) for metric in of_texts}
-        ids[True], known_by = made.translated
+        for metric in (metric for metric in metrics if metric.decodes):
+            rows[metric] = metric.sums(*texts, settings.tokenizer, settings.spm_model)
         facts[True] = {
             "truncated": found.truncated,
             "mean_length_ratio": length_ratio(*texts),
@@ -289,11 +278,10 @@ def _lines(
             "sha256": run.write_lines(cell.hypotheses, found.hypotheses),
             "test_set": save_ids(run.path / SEGMENTS, ids[True]),
         }
-    for metric in (metric for metric in metrics if not metric.decodes):
+    if made.losses:
+        sums, ids[False], known_by = made.losses
+        rows |= dict.fromkeys((metric for metric in metrics if not metric.decodes), sums)
         task = task_of(model, settings.task, _seed(run, settings))
-        assert made.losses is not None
-        assert made.lost is not None
-        rows[metric], (ids[False], known_by) = made.losses, made.lost
         facts[False] = {
             "truncated": 0,
             **dict.fromkeys(("mean_length_ratio", "hypotheses", "sha256")),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -293,7 +294,7 @@ def test_sums_are_stored_as_small_as_they_can_be_and_come_back_as_they_were(
     assert np.array_equal(again, sums)
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "cut", "other"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "cut", "other", "pipe"])
 def test_damaged_sums_and_identities_are_one_line(kind: str, tmp_path: Path) -> None:
     path, ids = tmp_path / "cell.npy", identified(REFERENCES)
     digest, name = save_sums(path, np.ones((50, 10))), tmp_path / save_ids(tmp_path, ids)
@@ -303,6 +304,9 @@ def test_damaged_sums_and_identities_are_one_line(kind: str, tmp_path: Path) -> 
             file.unlink()
         elif kind == "other":
             np.save(file, np.ones((50, 10)) * 2)
+        elif kind == "pipe":
+            file.unlink()
+            os.mkfifo(file)
         else:
             file.write_bytes({"empty": b"", "cut": file.read_bytes()[:200]}[kind])
     for read in (lambda: load_sums(path, digest, "prune again"), lambda: load_ids(name, "prune again")):

@@ -157,6 +157,10 @@ def test_under_200_sentences_nothing_is_marked_and_it_is_said() -> None:
     assert "Only 199 test sentences" in text
     assert "0*" not in text
     assert "Only" not in quality_tables.text(MANIFEST, frames())
+    # the mean over test sets of which each has too few may have enough
+    tests = tables["significance.csv"]
+    tables["significance.csv"] = tests.assign(segments=tests["segments"].where(tests["tier"] != "All", 300))
+    assert "nothing is marked there." in quality_tables.text(MANIFEST, tables)
 
 
 SEEDS = {"base": (30.0, 20.0, 4.0), "one": (31.9, 22.0, 5.0), "two": (32.1, 22.0, 6.0), "three": (32.0, 23.0, 7.0)}
@@ -182,6 +186,7 @@ def test_a_recipe_is_the_mean_of_its_seeds_and_is_what_is_tested() -> None:
     assert "those of ID also over training seeds" in text
     assert "One model against one" not in text
     assert "t over training seeds and test sentences (Welch)" in text
+    assert "One training run of base: p does not know how it varies with the seed" in text
 
 
 def test_one_system_alone_has_scores_with_intervals_and_no_marks() -> None:

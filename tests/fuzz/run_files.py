@@ -260,7 +260,7 @@ vectors = functools.partial(tried, "ab", _VECTORS)
 blocks = functools.partial(tried, "ab", "[ab]/sensitivity/mt/*.blocks.safetensors")
 ledger = functools.partial(tried, "b", "b/pruning/*.json b/pruning/ledger.jsonl")
 tables = functools.partial(tried, "b", "b/*.csv")
-hypotheses = functools.partial(tried, "b", "b/hypotheses/*.txt b/pruning/sums/*.npy")
+hypotheses = functools.partial(tried, "b", "b/hypotheses/*.txt b/pruning/s*/*.npy")
 evaluation = functools.partial(
-    tried, "c", "c/manifest.json c/*.csv c/hypotheses/*.txt c/references/*.txt c/losses/*.npy"
+    tried, "c", "c/manifest.json c/*.csv c/hypotheses/*.txt c/references/*.txt c/losses/*.npy c/segments/*.npy"
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sensikit.distributed import Share, Work
 from sensikit.errors import DamagedError
 from sensikit.files import write_text
 from sensikit.pruning.ledger import PRUNING, Ledger
@@ -60,6 +61,7 @@ DAMAGED_FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a translation edited": ("hypotheses/cat.none.0.0.txt", lambda path: path.write_text("x\n" * 24)),
     "a translation gone": ("hypotheses/cat.none.0.0.txt", Path.unlink),
     "sums gone": ("pruning/sums/cat.none.0.0.bleu.npy", Path.unlink),
+    "segments gone": ("pruning/segments/*.npy", Path.unlink),
     "sums of another cell": (
         "pruning/sums/cat.none.0.0.bleu.npy",
         lambda path: shutil.copy(path.with_name("cat.specificity.0.8.bleu.npy"), path),
@@ -71,11 +73,29 @@ DAMAGED_FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
 def test_what_a_line_names_is_missed_and_made_again_by_a_resume(run: Run, straight: Path, damage: str) -> None:
     shutil.copytree(straight, run.path, dirs_exist_ok=True)
     name, harm = DAMAGED_FILES[damage]
+    name = next(run.path.glob(name)).relative_to(run.path).as_posix()
     harm(run.path / name)
     with pytest.raises(DamagedError, match=f"{name}: is missing or damaged; score it again: prune --resume$"):
         Ledger.open(run.path / "pruning").check()
     prune(run, translating(), **SMALL, settings=SCORING, resume=True)
     assert snapshot(run.path) == snapshot(straight)
+
+
+def test_a_process_that_shares_a_sweep_does_not_take_for_done_what_is_damaged(
+    run: Run, straight: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(straight, run.path, dirs_exist_ok=True)
+    path, left = run.path / "pruning" / "ledger.jsonl", []
+    monkeypatch.setattr(Work, "give", lambda work, make, of: left.extend(of(range(len(work.owners)))))
+    again = {**SMALL, "settings": SCORING, "resume": True, "share": Share(1, 2)}
+    prune(run, translating(), **again)
+    assert left == []
+    (run.path / "pruning/sums/cat.none.0.0.bleu.npy").unlink()
+    prune(run, translating(), **again)
+    assert left == [0]
+    path.write_bytes(b"{\n" + path.read_bytes())
+    prune(run, translating(), **again)
+    assert left == [0, 0]
 
 
 def test_a_score_that_is_not_that_of_its_sums_is_named_whatever_its_hash(run: Run, straight: Path) -> None:
