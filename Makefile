@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-full test test-all bench fuzz lint format clean
+.PHONY: demo demo-full test test-all bench gpu gpu-wheels fuzz lint format clean
 
 demo: $(STAMP)
 	$(BIN)/sensikit demo --out demo
@@ -23,6 +23,30 @@ test-all: lint
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
+
+# on a bare machine with a GPU, torch, numpy, scipy and pandas: what else is needed comes along in gpu-wheels, which the second of these
+# fills beforehand where there is a network, for the Python of that machine
+GPU_PYTHON ?= python3
+GPU_VERSION ?= 3.12
+GPU_WITH ?= fairseq
+WHEEL := $(BIN)/python -m pip download --quiet --only-binary=:all: --dest gpu-wheels --python-version $(GPU_VERSION) \
+	--implementation cp $(foreach n,28 27 24 17,--platform manylinux_2_$(n)_x86_64) --platform manylinux2014_x86_64
+
+gpu:
+	$(GPU_PYTHON) -m tests.benchmarks.gpu --out gpu-results --wheels gpu-wheels
+
+gpu-wheels: $(STAMP)
+	rm -rf gpu-wheels
+	$(WHEEL) --constraint requirements/constraints.txt --requirement requirements/gpu.txt
+	rm -f gpu-wheels/numpy-* gpu-wheels/hf_xet-*
+ifeq ($(GPU_WITH),fairseq)
+	$(WHEEL) --no-deps --require-hashes --requirement requirements/fairseq.txt
+	$(WHEEL) --constraint requirements/constraints.txt --no-deps bitarray hydra-core omegaconf
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir gpu-wheels --constraint requirements/constraints.txt antlr4-python3-runtime
+else
+	$(WHEEL) --constraint requirements/constraints.txt --no-deps $(GPU_WITH)
+endif
+	@du -sh gpu-wheels
 
 # hostile and damaged inputs by the hundred; a small part of it is among the tests
 fuzz: $(STAMP)
@@ -47,4 +71,4 @@ $(STAMP): pyproject.toml $(wildcard requirements/*.txt)
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo demo-full .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo demo-full gpu-wheels gpu-results .pytest_cache .mypy_cache .ruff_cache

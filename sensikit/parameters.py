@@ -238,6 +238,12 @@ def memory_of(count: int, held_gradient: bool = True, width: int = FLOAT) -> int
     return count * (FLOAT * (VECTORS_IN_MEMORY - 1) + width * (1 + held_gradient))
 
 
-def disk_per_group(count: int) -> int:
-    """Return the bytes that the vectors of one group and task take on disk, beside its block means."""
-    return FLOAT * VECTORS_PER_GROUP * count
+def disk_per_group(count: int, width: int = FLOAT, halves: bool = True) -> int:
+    """Return the bytes that the vectors of one group and task take on disk, beside its block means.
+
+    Args:
+        count: scalars.
+        width: bytes of a stored one.
+        halves: S of the first half of the batches is stored too.
+    """
+    return width * (VECTORS_PER_GROUP - (not halves)) * count

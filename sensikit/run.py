@@ -1,7 +1,7 @@
 """The run directory: one safetensors file per vector of sensitivities, small tables, and a manifest that hashes them.
 
-Steps share nothing but this directory. A vector is one float32 tensor per parameter, under its own name and shape;
-its flat order is that of the registry in the manifest, which holds:
+Steps share nothing but this directory. A vector is one tensor per parameter, float32 or bfloat16, under its own name
+and shape, and float32 to whoever reads it; its flat order is that of the registry in the manifest, which holds:
 
 format, version, versions  of the run, of sensikit, and of Python, torch and numpy
 direction                  what finds the groups again: "xxx-eng", "eng-xxx", or pairs joined by +
@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 from sensikit.errors import DamagedError, RunError
 from sensikit.files import safe_name
 from sensikit.folder import Folder
-from sensikit.parameters import FLOAT, Parameter, listed
+from sensikit.parameters import Parameter, listed
 from sensikit.settings import TASKS
 from sensikit.tables import Schema
 from sensikit.vectors import Vector
@@ -104,7 +104,8 @@ class Run(Folder):
         for name, noted in manifest["sets"].items():
             cls.hold(noted, {"files": dict, **({"sigma": float} if name.endswith(_REST) else {})}, where, f"{name}'s ")
             task, _, of = name.partition("/")
-            wanted = {file_of(task, of, kind) for kind in kinds_of(task, of)}
+            halves = manifest["analyses"].get(task, {}).get("settings", {}).get("halves", True)
+            wanted = {file_of(task, of, kind) for kind in kinds_of(task, of, halves)}
             if set(noted["files"]) != wanted:
                 raise cls.lacks(f"the hashes of {name}", where)
             if task in TASKS and of not in (
@@ -162,6 +163,10 @@ class Run(Folder):
             raise RunError(self.path, f"holds no analysis of {task}", f"add it: analyze --task {task} --resume")
         entry: dict[str, Any] = self.manifest["analyses"][task]
         return entry
+
+    def halved(self, task: str) -> bool:
+        """Return whether S of half the batches of a group is stored too."""
+        return bool(self.analysis(task)["settings"].get("halves", True))
 
     def complete(self, task: str) -> bool:
         """Return whether every set of a task is measured."""
@@ -229,11 +234,11 @@ class Run(Folder):
                 self._open(path)  # whole, and of the hash that was noted
             files = [stack.enter_context(Vector(path)) for path in vectors]
             for parameter in chosen:
-                starts = [file.start(parameter) for file in files]
+                readers = [file.reader(parameter) for file in files]
                 for offset in range(0, parameter.numel, CHUNK):
                     block = np.empty((len(files), min(CHUNK, parameter.numel - offset)), dtype=np.float32)
-                    for file, start, row in zip(files, starts, block, strict=True):
-                        file.read(start + FLOAT * offset, row)
+                    for read, row in zip(readers, block, strict=True):
+                        read(offset, row)
                     yield (parameter, offset), block
 
     def block_reader(self, task: str, name: str) -> Callable[[int, int], np.ndarray]:
@@ -274,9 +279,11 @@ class Run(Folder):
         return super().read_table(table, groups or {*self.manifest["groups"], MIXED})
 
 
-def kinds_of(task: str, name: str) -> tuple[str, ...]:
+def kinds_of(task: str, name: str, halves: bool = True) -> tuple[str, ...]:
     """Return the kinds of vectors that a set has: of a group S, its first half and its blocks, of another one alone."""
-    return ("", "half", "blocks") if task in TASKS and name != MIXED and not name.endswith(_REST) else ("",)
+    if task not in TASKS or name == MIXED or name.endswith(_REST):
+        return ("",)
+    return ("", "half", "blocks") if halves else ("", "blocks")
 
 
 def file_of(task: str, name: str, kind: str = "") -> str:

@@ -244,6 +244,16 @@ class AnalysisSettings(Options):
         most=10_000,
     )
     skip_nonfinite: bool = option(False, "Leave out, and count, batches whose gradient is not finite.")
+    store: str = option(
+        "fp32",
+        "of the vectors on disk; bf16 takes half of it, and S within 0.4 % of each other may become equal.",
+        choices=("fp32", "bf16"),
+    )
+    halves: bool = option(
+        True,
+        "Store S of half the batches too; without it, noise is told from the blocks of a sample of the parameters.",
+        names=("--halves/--no-halves",),
+    )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from sensikit.progress import progress, say
 from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
 from sensikit.sensitivity.batches import Batch, fingerprint
 from sensikit.sensitivity.planning import (
+    STORED,
     Plan,
     device_memory,
     disk_of,
@@ -113,7 +114,7 @@ def analyze(
     for note in plan.notes:
         say(note)
     with Run.begun(out, facts, resume) as run:
-        _check_disk(run, settings.task, disk_of(facts["parameter_count"], plan))
+        _check_disk(run, settings.task, disk_of(facts["parameter_count"], plan, settings))
         run.manifest["analyses"].setdefault(settings.task, analysis)
         run.save()
         try:
@@ -227,9 +228,9 @@ def _measure_all(run: Run, job: _Job, work: Work) -> None:
                 for number, parameters in enumerate(job.passes):
                     own = {p.name: sample[p.name] for p in parameters if name in plan.measured and p.name in sample}
                     how = job.how(batches, number, name) | {"elsewhere": functools.partial(elsewhere, number)}
-                    parts.append(measure(**how, sample=own, advance=bar.advance))
+                    parts.append(measure(**how, sample=own, advance=bar.advance, halves=settings.halves))
             found = joined(parts)
-            vectors = _vectors(found, name in plan.measured)
+            vectors = _vectors(found, name in plan.measured, settings)
             run.write_set(settings.task, name, vectors, _noted(found, batches, settings))
     if settings.rest == "pooled":
         for name in plan.measured:
@@ -291,11 +292,15 @@ def _give(out: Path, job: _Job, work: Work) -> None:
         job.model.module.eval()
 
 
-def _vectors(found: Sensitivity, whole: bool) -> dict[str, Tensors]:
-    vectors = {"": found.mean}
-    if whole:
-        vectors |= {"half": found.half, "blocks": {BLOCK_KEY: torch.from_numpy(found.blocks)}}
-    return vectors
+def _vectors(found: Sensitivity, whole: bool, settings: AnalysisSettings) -> dict[str, Tensors]:
+    vectors = {"": found.mean} | ({"half": found.half} if whole and settings.halves else {})
+    vectors = {kind: _rounded(each, settings) for kind, each in vectors.items()}
+    return vectors | ({"blocks": {BLOCK_KEY: torch.from_numpy(found.blocks)}} if whole else {})
+
+
+def _rounded(vector: Tensors, settings: AnalysisSettings) -> Tensors:
+    """Return a vector as it is stored: to the nearest, a tie to the even."""
+    return {name: tensor.to(STORED[settings.store]) for name, tensor in vector.items()}
 
 
 def _noted(found: Sensitivity, batches: Sequence[Batch], settings: AnalysisSettings) -> dict[str, Any]:
@@ -330,7 +335,7 @@ def _pool(run: Run, settings: AnalysisSettings, name: str, others: Sequence[str]
     tokens = float(np.mean([entry["tokens_mean"] for entry in entries]))
     facts = {"pooled": list(others), "tokens_mean": tokens}
     facts["sigma"] = sigma_for(settings.reduction == "token", tokens, settings.sigma)
-    run.write_set(settings.task, rest_of(name), {"": shaped}, facts)
+    run.write_set(settings.task, rest_of(name), {"": _rounded(shaped, settings)}, facts)
 
 
 # what it would take
@@ -379,7 +384,7 @@ def estimate(
     done: list[float] = []
     try:
         # the first one also pays for what is loaded and allocated once
-        measure(**job.how(probe), advance=lambda: done.append(time.monotonic()))
+        measure(**job.how(probe), advance=lambda: done.append(time.monotonic()), halves=settings.halves)
     except NonFiniteError:
         if not settings.skip_nonfinite:
             raise
@@ -391,7 +396,7 @@ def estimate(
             name = f"--parameter-passes {passes}" + f" --sums {where}" * (model.device.type == "cuda")
             other = replace(job, passes=passes_of(plan.parameters, passes), sums=where)
             others[name] = peak - job.vectors() + other.vectors()
-    return Cost(peak, others, disk_of(largest([plan.parameters]), plan), seconds * batches, batches)
+    return Cost(peak, others, disk_of(largest([plan.parameters]), plan, settings), seconds * batches, batches)
 
 
 def _padded(sizes: Mapping[str, NDArray[np.int64]], items: Sequence[Item]) -> int:

@@ -22,6 +22,9 @@ from sensikit.statistics.specificity import sigma_for
 TOKENS = 4096
 """T, the target tokens of a batch, where nothing else is asked for and the data suffice."""
 
+STORED = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""The type of stored vectors, by what --store says."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -136,6 +139,8 @@ def run_signature(model: Model, settings: AnalysisSettings, plan: Plan) -> str:
         high=settings.high,
         seed=settings.seed,
         nonfinite="skipped" if settings.skip_nonfinite else None,
+        store=settings.store if settings.store != "fp32" else None,
+        halves=None if settings.halves else "none",
         # each micro-batch draws its own dropout
         micro_batches=settings.micro_batches if settings.mode == "train" else None,
         dtype=model.provenance.loading.get("dtype", "fp32"),
@@ -206,10 +211,12 @@ def held_gradient(settings: AnalysisSettings) -> bool:
     return settings.micro_batches > 1 or settings.skip_nonfinite
 
 
-def disk_of(count: int, plan: Plan) -> int:
+def disk_of(count: int, plan: Plan, settings: AnalysisSettings) -> int:
     """Return the bytes of disk that a task takes: the vectors of each group and of all, and the block means."""
     blocks = sum(len(blocks_of(len(plan.sets[code]))) for code in plan.measured)
-    return disk_per_group(count) * len(plan.measured) + FLOAT * (count + min(count, SAMPLED) * blocks)
+    width = STORED[settings.store].itemsize
+    vectors = disk_per_group(count, width, settings.halves) * len(plan.measured) + width * count
+    return vectors + FLOAT * min(count, SAMPLED) * blocks
 
 
 def check_source(run: Run, model: Model) -> None:

@@ -95,6 +95,7 @@ def measure(
     seed: int | None = None,
     elsewhere: Callable[[int], Sums | None] = lambda _: None,
     sums: str = "device",
+    halves: bool = True,
 ) -> Sensitivity:
     """Return S(θ, B) = |θ| · (1/|B|) Σ_b |∇L(θ, b)| (Eq. 3), the absolute value taken per batch.
 
@@ -130,6 +131,7 @@ def measure(
         seed: of torch's random state at the start of the first block, one more at each other; as it is, by default.
         elsewhere: number of a block → its sums, where another process made them.
         sums: "device", where the parameters are; "split", those of all blocks on the CPU; or "cpu", all of them.
+        halves: S of the first half is wanted too.
 
     Raises:
         NonFiniteError: naming the first such batch, unless they are skipped.
@@ -150,7 +152,7 @@ def measure(
         result.skipped += found.skipped
         result.block_batches.append(found.batches)
         rows.append(total.add(found))
-        if number + 1 == len(blocks.sizes) // 2:
+        if halves and number + 1 == len(blocks.sizes) // 2:
             result.half, result.half_batches = total.mean(), total.batches
     result.mean, result.batches, result.blocks = total.mean(), total.batches, np.stack(rows)
     return result

@@ -28,6 +28,7 @@ from sensikit.statistics.noise import (
     interval,
     left_out,
     moments_of,
+    reliabilities,
     reliability,
     sampled,
 )
@@ -171,12 +172,18 @@ def mean_correlation(run: Run, table: pd.DataFrame, task: str = "mt") -> pd.Data
 def correlations(run: Run, sets: Sequence[Set], is_high: NDArray[np.bool_]) -> dict[str, Correlation]:
     """Return the correlations between sets by subset, in one pass.
 
+    The reliability of a set is that of its two halves; where a set has none, that of its blocks, of the sample alone.
+
     Args:
-        run: with the vectors and the halves of the sets.
+        run: with the vectors of the sets, and their halves or their blocks.
         sets: N of them.
         is_high: which parameters are in the high subset, as `high_subset` returns them, (P,).
     """
     count = len(sets)
+    if not all(run.halved(task) for task, _ in sets):
+        known = reliabilities(run, sets, is_high[sampled(run)])
+        moments = moments_of(run.stream([run.vector(*each) for each in sets]), is_high, count)
+        return {subset: _correlation(of.pearson(), known[subset], of.count) for subset, of in moments.items()}
     vectors = [run.vector(*each, kind) for kind in ("", "half") for each in sets]
     entries = [run.manifest["sets"]["/".join(each)] for each in sets]
     n = np.array([entry["batches"] for entry in entries], dtype=float)
@@ -195,9 +202,11 @@ def _of_halves(sums: Moments, batches: Float) -> Correlation:
     """Return the correlations between N sets from the sums over the first halves of their batches, then the second."""
     eye = np.eye(len(batches))
     whole, own = sums.combined(np.hstack([eye, eye])), np.diag(sums.products).reshape(2, -1).sum(axis=0)
-    pcc = whole.pearson()
-    found = np.where(np.isnan(np.diag(pcc)), np.nan, reliability(np.diag(whole.products), own, batches))
-    return Correlation(pcc, found, sums.count)
+    return _correlation(whole.pearson(), reliability(np.diag(whole.products), own, batches), sums.count)
+
+
+def _correlation(pcc: Float, reliability: Float, parameters: int) -> Correlation:
+    return Correlation(pcc, np.where(np.isnan(np.diag(pcc)), np.nan, reliability), parameters)
 
 
 def high_subset(runs: Sequence[Run], task: str, high: float | None = None) -> NDArray[np.bool_]:

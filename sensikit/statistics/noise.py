@@ -41,18 +41,40 @@ def left_out(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Le
         sets: N of them.
         is_high: (M,) bool, which of the parameters are in the high subset; the rest are the low subset.
     """
-    count = min(len(block_batches(run, each)) for each in sets)
-    batches = np.stack([joined(block_batches(run, each), count) for each in sets])
+    count, batches = _in_common(run, sets)
     found = {}
     for subset, moments in block_moments(run, sets, is_high, count).items():
         own = np.diag(moments.products).reshape(len(sets), count)
         each = [_of_blocks(moments, own, batches, kept) for kept in 1.0 - np.eye(count)]
-        found[subset] = Leaves(*(np.stack(side) for side in zip(*each, strict=True)))
+        pairs = [(pcc, corrected(pcc, found)) for pcc, found in each]
+        found[subset] = Leaves(*(np.stack(side) for side in zip(*pairs, strict=True)))
     return found
 
 
+def reliabilities(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Float]:
+    """Return the reliability of each of N sets from its blocks at the sampled parameters, (N,), by subset.
+
+    Args:
+        run: with block means of M sampled parameters.
+        sets: N of them.
+        is_high: (M,) bool, which of the parameters are in the high subset; the rest are the low subset.
+    """
+    count, batches = _in_common(run, sets)
+    found = {}
+    for subset, moments in block_moments(run, sets, is_high, count).items():
+        own = np.diag(moments.products).reshape(len(sets), count)
+        found[subset] = _of_blocks(moments, own, batches, np.ones(count))[1]
+    return found
+
+
+def _in_common(run: Run, sets: Sequence[Set]) -> tuple[int, Float]:
+    """Return as many blocks as the set with the fewest has, and the batches of each set in as many, (N, G)."""
+    count = min(len(block_batches(run, each)) for each in sets)
+    return count, np.stack([joined(block_batches(run, each), count) for each in sets])
+
+
 def _of_blocks(moments: Moments, own: Float, batches: Float, kept: Float) -> tuple[Float, Float]:
-    """Return the PCC and the corrected PCC of the blocks that are kept, (N, N) each.
+    """Return the PCC of the blocks that are kept, (N, N), and the reliability of each set, (N,).
 
     Args:
         moments: of the block sums of N sets, G of each.
@@ -62,8 +84,7 @@ def _of_blocks(moments: Moments, own: Float, batches: Float, kept: Float) -> tup
     """
     # S is a mean, but the sum of the blocks will do: a correlation does not see the scale
     whole = moments.combined(np.asarray(np.kron(np.eye(len(own)), kept[None]), dtype=float))
-    pcc = whole.pearson()
-    return pcc, corrected(pcc, reliability(np.diag(whole.products), own @ kept, batches * kept))
+    return whole.pearson(), reliability(np.diag(whole.products), own @ kept, batches * kept)
 
 
 def reliability(whole: Float, own: Float, batches: Float) -> Float:

@@ -39,6 +39,19 @@ def test_the_vectors_are_plain_safetensors_under_the_names_of_the_parameters(run
     assert all(torch.equal(tensor, vector(0)[name]) for name, tensor in stored.items())
 
 
+def test_a_vector_of_bfloat16_is_read_as_float32(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "CHUNK", 7)  # from within a tensor too
+    rounded = {name: tensor.bfloat16() for name, tensor in vector(0).items()}
+    run.write_set("mt", "cat", {"": rounded, "half": vector(1)}, {})
+    found = np.concatenate(list(run.stream([run.vector("mt", "cat"), run.vector("mt", "cat", "half")])), axis=1)
+    assert found.dtype == np.float32
+    assert np.array_equal(found[0], flat({name: tensor.float() for name, tensor in rounded.items()}))
+    assert np.array_equal(found[1], flat(vector(1)))
+    run.write_set("mt", "cat", {"": {name: tensor.half() for name, tensor in rounded.items()}}, {})
+    with pytest.raises(RunError, match=f"^{run.vector('mt', 'cat')}: holds p0 in another type; "):
+        next(run.stream([run.vector("mt", "cat")]))
+
+
 # what a notebook shows
 
 

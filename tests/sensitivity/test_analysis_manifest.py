@@ -153,7 +153,10 @@ def test_signature_tells_checkpoint_data_direction_and_languages() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [QUICK, replace(QUICK, rest="pooled"), AnalysisSettings(batches=44, tokens=9), replace(QUICK, batches=3)],
+    [
+        *(QUICK, replace(QUICK, rest="pooled"), AnalysisSettings(batches=44, tokens=9), replace(QUICK, batches=3)),
+        *(replace(QUICK, halves=False), replace(QUICK, rest="pooled", store="bf16")),
+    ],
 )
 @pytest.mark.parametrize("asked", [None, ["cat", "nob"]])
 def test_a_dry_run_knows_the_disk_and_the_batches_a_run_takes(
@@ -199,7 +202,7 @@ def test_block_means_of_large_models_are_those_of_a_sample() -> None:
     plan = make_plan(Watched(), AnalysisSettings(batches=44, tokens=9))
     for count in (999_999, 1_000_000, 5_000_000):
         vectors = 3 * 3 + 1
-        assert disk_of(count, plan) == 4 * (count * vectors + min(count, 1_000_000) * 20 * 3)
+        assert disk_of(count, plan, AnalysisSettings()) == 4 * (count * vectors + min(count, 1_000_000) * 20 * 3)
 
 
 def test_notes_are_said_once_each_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

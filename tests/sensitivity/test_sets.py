@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from sensikit.errors import RunError
 from sensikit.run import MIXED, Run, rest_of
 from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.planning import Plan, make_plan
@@ -65,3 +70,27 @@ def test_a_run_of_them_is_resumed_and_read_again(run: Run) -> None:
     again = Run.open(run.path)
     assert again.complete("mt")
     assert set(again.read_table("correlation.csv")["group_a"]) == set(KEYS)
+
+
+def test_what_is_stored_may_take_a_third_of_the_disk(run: Run, tmp_path: Path) -> None:
+    settings = replace(QUICK, store="bf16", halves=False)
+    small = analyze(backend(), tmp_path / "run", settings)
+    whole, part = ({*each.analysis()["signature"].split("|")} for each in (run, small))
+    assert part - whole == {"store:bf16", "halves:none"}
+    for name in (MIXED, *KEYS, *map(rest_of, KEYS)):
+        (found,), (exact,) = (
+            np.concatenate(list(each.stream([each.vector("mt", name)])), axis=1) for each in (small, run)
+        )
+        assert np.array_equal(found, torch.from_numpy(exact).bfloat16().float().numpy())
+        assert not small.vector("mt", name, "half").exists()
+    assert Run.open(small.path).complete("mt")
+    tables = [each.read_table("correlation.csv") for each in (run, small)]
+    np.testing.assert_allclose(tables[1]["pcc"], tables[0]["pcc"], atol=0.01)
+    # the reliability is the mean covariance of two different blocks over the variance of their mean
+    table = tables[1].set_index(["subset", "group_a", "group_b"])["ceiling"]
+    for key in KEYS:
+        blocks = np.cov(small.block_reader("mt", key)(0, run.manifest["parameter_count"]).astype(np.float64))
+        different = (blocks.sum() - np.trace(blocks)) / (len(blocks) * (len(blocks) - 1))
+        assert table["all", key, key] == pytest.approx(different / blocks.mean(), rel=1e-4)
+    with pytest.raises(RunError, match="was made with another signature"):
+        analyze(backend(), small.path, QUICK, resume=True)
