@@ -51,8 +51,8 @@ def expanded(words: Sequence[str], verbs: Mapping[str, Any]) -> list[str]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         with open_file(path) as file:
-            return tomllib.load(file)
-    except (OSError, ValueError) as error:
+            return tomllib.loads(file.read().decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         problem = getattr(error, "strerror", None) or f"is not TOML ({error})"
         raise OptionError(f"{NAME} {path}", problem, "give a file with lines such as batches = 100") from error
 

@@ -44,14 +44,14 @@ def train(
     from sensikit.backends.fairseq.plugin.log import validated
     from sensikit.distributed import Share
 
-    where = open_data(data)
+    process, where = Share.given(), open_data(data)
     given = recipes.flags(system.preset, system.method, *directions(where, system.direction))
     given += ["--arch", f"sensikit_{system.arch}"] if system.arch else []
     given += ["--max-update", str(system.updates)] if system.updates else []
     given += ["--seed", str(system.seed)] if system.seed is not None else []
     given += [] if torch.cuda.is_available() else ["--cpu"]
     best = start(where, out, [*given, *(flags or [])], command_line(), resume)
-    if not Share.given().leads:
+    if not process.leads:
         return None
     valid = validated(out)
     lines = [

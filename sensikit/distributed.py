@@ -39,6 +39,8 @@ POLL = 0.1
 PATIENCE = 60.0
 """Seconds after which a process says whom it waits for."""
 
+_SHARE = r"([0-9]{1,6})/([0-9]{1,6})"
+
 _NEXT = "next"
 """The file that says which unit is taken. Where it is, there is a first process."""
 
@@ -62,10 +64,16 @@ class Share:
         """
         launched = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
         if text is None:
-            return cls(int(launched[0]), int(launched[1])) if launched[0] and launched[1] else cls()
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
+            if not all(launched):
+                return cls()
+            found = re.fullmatch(_SHARE, "/".join(map(str, launched)))
+            if not found or int(found[1]) >= int(found[2]):
+                problem = f"RANK is {launched[0]!r:.30}, WORLD_SIZE is {launched[1]!r:.30}"
+                raise OptionError("environment", problem, "a launcher sets them to 0 and 16, say; unset them without")
+            return cls(int(found[1]), int(found[2]))
+        found = re.fullmatch(_SHARE, text)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise OptionError("--share", f"{text} is no share", "give 1/16 to 16/16, say")
+            raise OptionError("--share", f"{text[:50]} is no share", "give 1/16 to 16/16, say")
         if launched != (None, None):
             raise OptionError("--share", "goes without a launcher, and there is one", "leave it out")
         return cls(int(found[1]) - 1, int(found[2]))

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -160,7 +161,7 @@ def read_json(path: Path, kind: type[SensikitError] = SensikitError) -> Any:
     except FileNotFoundError as error:
         raise kind(path, "does not exist", "check the path") from error
     except OSError as error:
-        raise kind(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+        raise kind(path, f"cannot be read ({error.strerror})", "check that it is a file you may read") from error
     except (ValueError, RecursionError) as error:
         raise kind(path, "is not valid JSON", "it is damaged; make it again") from error
 
@@ -191,17 +192,34 @@ def sha256_of(*parts: str) -> str:
     return digest.hexdigest()
 
 
+LONGEST_LINE = 16 << 20
+"""Bytes of a line of text: no sentence is as long, and a file without line ends is not read into memory."""
+
+UNPACKED = 16 << 20, 300
+"""Bytes that a gzipped file may unpack to in any case, and as a multiple of its own size: text has 3 to 20 times."""
+
+
 def raw_lines(path: Path) -> Iterator[bytes]:
     """Yield each line of a file, gzipped or not, without its end; only a line feed ends a line.
 
     Raises:
-        DataError: if the file is missing, damaged or empty.
+        DataError: if the file is missing, damaged or empty, has a line of over `LONGEST_LINE`, or unpacks without end.
     """
-    number = 0
+    number = size = 0
     try:
         with open_file(path) as file:
-            for line in gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file:
-                number += 1
+            packed = path.suffix == ".gz"
+            most = max(UNPACKED[0], UNPACKED[1] * os.fstat(file.fileno()).st_size)
+            text = io.BufferedReader(gzip.GzipFile(fileobj=file)) if packed else file
+            while line := text.readline(LONGEST_LINE + 1):
+                number, size = number + 1, size + len(line)
+                if len(line) > LONGEST_LINE:
+                    problem = f"has a line of over {LONGEST_LINE >> 20} MB, its line {number}"
+                    raise DataError(path, problem, "give text with a sentence in each line")
+                if packed and size > most:
+                    raise DataError(
+                        path, f"unpacks to over {UNPACKED[1]} times its size", "it is no text; leave it out"
+                    )
                 yield line.rstrip(b"\r\n")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(path, f"is damaged after line {number} ({error})", "get it again") from error

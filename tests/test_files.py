@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import os
 import signal
@@ -243,6 +244,21 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
                 reading(tmp_path / name)
         with pytest.raises(OSError, match="not a file"):
             sha256(tmp_path / name)
+
+
+def test_text_is_not_read_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(files, "UNPACKED", (3000, 5))
+    (tmp_path / "a.txt").write_bytes(b"a\n" * 3000 + b"b" * 999 + b"\nc")
+    assert len(list(raw_lines(tmp_path / "a.txt"))) == 3002
+    (tmp_path / "a.txt").write_bytes(b"a\n" + b"b" * 10**6)
+    (tmp_path / "b.gz").write_bytes(gzip.compress(b"a\n" * 5000))
+    for name, problem in (
+        ("a.txt", "has a line of over 0 MB, its line 2"),
+        ("b.gz", "unpacks to over 5 times its size"),
+    ):
+        with pytest.raises(DataError, match=problem):
+            list(raw_lines(tmp_path / name))
 
 
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}', "[" * 10**5, "1" * 10**4, '"\xff"', ""])

@@ -240,7 +240,7 @@ def test_work_is_dealt_evenly() -> None:
     assert dealt([1, 9, 1, 9, 1, 9], 2) == [0, 1, 0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2"])
+@pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2", "٣/٤", "1/" + "9" * 48])
 def test_what_is_no_share_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match=f"--share: {text} is no share"):
         Share.given(text)
@@ -254,3 +254,11 @@ def test_a_launcher_says_the_share(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Share.given() == Share(3, 4)
     with pytest.raises(OptionError, match="goes without a launcher"):
         Share.given("1/2")
+
+
+@pytest.mark.parametrize(("rank", "size"), [("x", "2"), ("0", "y"), ("-1", "2"), ("2", "2"), ("0", "9" * 5000)])
+def test_a_launcher_that_says_no_share_is_refused(rank: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(OptionError, match=r"environment: RANK is '.*', WORLD_SIZE is '.{1,30}; a launcher sets them"):
+        Share.given()

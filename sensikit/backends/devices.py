@@ -19,9 +19,11 @@ def pick_device(device: str) -> torch.device:
     gpu = torch.cuda.is_available()
     if device == "auto":
         local = os.environ.get("LOCAL_RANK")
+        if local and not re.fullmatch("[0-9]{1,6}", local):
+            raise OptionError("environment", f"LOCAL_RANK is {local!r:.30}", "a launcher sets it to 0, say; unset it")
         own = f"cuda:{int(local) % torch.cuda.device_count()}" if local and gpu else "cuda"
         return torch.device(own if gpu else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?", device):
         raise OptionError("--device", f"{device!r} is unknown", "give auto, cpu, cuda or cuda:N")
     if device.startswith("cuda") and (not gpu or (torch.device(device).index or 0) >= torch.cuda.device_count()):
         raise OptionError("--device", f"there is no {device} on this machine", "give --device cpu or auto")

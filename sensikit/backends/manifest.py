@@ -14,7 +14,7 @@ from sensikit.settings import Tiers
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
-    """Return the manifest of a data directory, or None if it has none.
+    """Return the manifest of a data directory, or None if it has none; another's is none.
 
     Raises:
         DataError: if `root` is no directory, or its manifest is damaged.
@@ -27,7 +27,7 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     manifest = read_json(path, DataError)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("languages", {}), dict):
         raise DataError(path, "is not a manifest of sensikit corpus", "make the data again")
-    return manifest
+    return manifest if {"languages", "files"} & {*manifest} else None
 
 
 def digest(path: Path, root: Path, manifest: Mapping[str, Any]) -> str:

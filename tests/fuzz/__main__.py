@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.fuzz import GOOD, KINDS, kind_of, table
+from tests.fuzz import GOOD, KINDS, Outcome, kind_of, table
 
 
 def main() -> int:
@@ -18,12 +18,13 @@ def main() -> int:
     unknown = [name for name in given.kinds if name not in KINDS]
     if unknown:
         parser.error(f"{unknown[0]} is no kind: {', '.join(KINDS)}")
-    found = {}
+    found: dict[str, list[Outcome]] = {}
     for name in given.kinds or KINDS:
-        found[name] = list(kind_of(name)(given.count or KINDS[name][1], given.seed))
-        for each in found[name]:
+        found[name] = []
+        for each in kind_of(name)(given.count or KINDS[name][1], given.seed):
+            found[name].append(each)
             if each.result not in GOOD:
-                print(f"{name}: {each.result}: {each.what}: {each.detail}", file=sys.stderr)
+                print(f"{name}: {each.result}: {each.what}: {each.detail}", file=sys.stderr, flush=True)
     print(table(found))
     return int(any(each.result not in GOOD for outcomes in found.values() for each in outcomes))
 

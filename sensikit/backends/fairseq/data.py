@@ -151,7 +151,7 @@ def open_data(path: Path) -> DataBin:
         if not (path / "bin").is_dir():
             raise DataError(path, "is text that is not binarised", "make the data again, without --no-binarise")
         return DataBin(path, path / "bin", manifest)
-    if path.name == "bin" and (path.parent / "manifest.json").is_file():
+    if path.name == "bin" and read_manifest(path.parent) is not None:
         return open_data(path.parent)
     if not any(path.glob("dict.*.txt")):
         inside = any(path.glob("bin/dict.*.txt"))

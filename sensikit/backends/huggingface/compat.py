@@ -43,7 +43,7 @@ def quiet() -> Iterator[None]:
     """Keep transformers' log and its progress bars off the terminal: what matters of them is an error of ours."""
     log = importlib.import_module("transformers.utils.logging")
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
+    log.set_verbosity(log.CRITICAL)  # errors tell whole configurations, signs that steer a terminal too
     log.disable_progress_bar()
     try:
         with warnings.catch_warnings():

@@ -25,7 +25,7 @@ GENERATES = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel", "MTModel"
 
 _LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers", "n_layer")
 
-_COUNT = re.compile("layer|expert|block|head|group|stage")
+_COUNT = re.compile("layer|expert|block|head|group|stage|label")
 MOST = 100_000
 """Of what a configuration counts; a window may be as long."""
 
@@ -56,7 +56,7 @@ def configuration(directory: Directory) -> Any:
                 directory.path, trust_remote_code=False, local_files_only=True
             )
     except Exception as error:  # transformers raises all kinds of it for what makes no model
-        raise CheckpointError(directory.path / "config.json", _said(error), "it may be damaged") from error
+        raise CheckpointError(directory.path / "config.json", said(error), "it may be damaged") from error
     return found
 
 
@@ -86,7 +86,7 @@ def skeleton(directory: Directory, config: Any) -> nn.Module:
         with compat.quiet(), torch.device("meta"):
             module: nn.Module = _class(config).from_config(config, dtype=torch.float32, trust_remote_code=False)
     except Exception as error:
-        problem = f"makes no model ({_said(error)})"
+        problem = f"makes no model ({said(error)})"
         raise CheckpointError(directory.path / "config.json", problem, "it may be damaged") from error
     for name, header in directory.tensors.items():
         # as another dtype they would be read without their scales, and complex ones without their imaginary part;
@@ -95,8 +95,10 @@ def skeleton(directory: Directory, config: Any) -> nn.Module:
         if header.dtype not in FLOATS and (weight or header.dtype.startswith("C")):
             problem = f"has {name} as {header.dtype}"
             raise CheckpointError(directory.name, problem, "give weights that are real and not quantised")
-    described = sum(each.numel() for each in module.parameters())
-    if described > 1.5 * stored + 1e6:
+    described, computed = (sum(each.numel() for each in part) for part in (module.parameters(), module.buffers()))
+    # tables that are computed, of positions or masks, are as large as the configuration says
+    if described > 1.5 * stored + 1e6 or computed > 1.5 * stored + 1e8:
+        described += computed
         problem = f"describes {described:,} parameters, and the weights are {stored:,}"
         raise CheckpointError(directory.path / "config.json", problem, "it belongs to other weights")
     return module
@@ -126,7 +128,7 @@ def build(directory: Directory, config: Any, bare: nn.Module, dtype: str = "fp32
                 output_loading_info=True,
             )
     except Exception as error:
-        problem = f"its weights do not make a {config.model_type} ({_said(error)})"
+        problem = f"its weights do not make a {config.model_type} ({said(error)})"
         raise CheckpointError(directory.name, problem, "it may be damaged") from error
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if names := sorted(map(str, found[what])):
@@ -168,5 +170,6 @@ def _class(config: Any) -> Any:
     return transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """Return what another library says of an error, in a line of its own."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -11,7 +11,7 @@ import torch
 from sensikit.backends.base import Provenance, Task
 from sensikit.backends.devices import pick_device
 from sensikit.backends.huggingface.data import TextData, open_text
-from sensikit.backends.huggingface.directory import read_directory
+from sensikit.backends.huggingface.directory import Directory, read_directory
 from sensikit.backends.huggingface.model import build, configuration, ghosts, skeleton
 from sensikit.backends.huggingface.tasks import (
     EncoderDecoder,
@@ -23,7 +23,7 @@ from sensikit.backends.huggingface.tasks import (
 from sensikit.backends.huggingface.tokens import Tokens, family_of, load_tokenizer
 from sensikit.backends.huggingface.writing import write_pruned
 from sensikit.backends.manifest import group_of
-from sensikit.errors import DataError, OptionError
+from sensikit.errors import CheckpointError, DataError, OptionError
 from sensikit.languages import ALONE, Pair, direction_of, keyed, select, standard
 from sensikit.settings import Loading, Tiers
 
@@ -96,7 +96,7 @@ def open_directory(
     tokenizer = load_tokenizer(directory, bare.get_input_embeddings().num_embeddings)
     causal = not config.is_encoder_decoder
     family = "plain" if causal else family_of(directory, tokenizer)
-    tokens = Tokens(tokenizer, family, None if causal else _start(config))
+    tokens = Tokens(tokenizer, family, None if causal else _start(directory, config, bare))
     if loading.prompt and tokens.scheme.tag:
         raise OptionError("--prompt", f"is not for this model, which has tags of languages ({family})", "leave it out")
     notes = list(text.notes)
@@ -132,9 +132,13 @@ def open_directory(
     return HuggingFaceModel(opened, provenance, tasks, notes)
 
 
-def _start(config: Any) -> int | None:
+def _start(directory: Directory, config: Any, bare: Any) -> int:
     found = config.decoder_start_token_id
-    return config.bos_token_id if found is None else int(found)
+    found = config.bos_token_id if found is None else found
+    if type(found) is not int or not 0 <= found < bare.get_input_embeddings().num_embeddings:
+        problem = f"names {found!s:.20}, which is no token of its vocabulary, as what the decoder starts with"
+        raise CheckpointError(directory.path / "config.json", problem, "mend decoder_start_token_id")
+    return found
 
 
 def _no_pairs(text: TextData, direction: str | None, pairs: Sequence[str] | None) -> bool:

@@ -17,8 +17,9 @@ from sensikit.backends.base import Item, Segments, Translations
 from sensikit.backends.huggingface.data import TextData
 from sensikit.backends.huggingface.decoding import generate, generate_fast
 from sensikit.backends.huggingface.directory import Directory
+from sensikit.backends.huggingface.model import said
 from sensikit.backends.huggingface.tokens import Ids, Tokens
-from sensikit.errors import DataError, OptionError
+from sensikit.errors import CheckpointError, DataError, OptionError
 from sensikit.files import sha256_of
 from sensikit.languages import Group, Pair, name_of, standard
 from sensikit.settings import Decoding
@@ -173,7 +174,12 @@ class TextTask(ABC):
     def _cross_entropy(self, micro_batch: MicroBatch, kind: str, reduction: str) -> torch.Tensor:
         if kind not in self.kinds:
             raise OptionError("--loss", f"{kind!r} is unknown", "give nll")
-        logits = self.opened.module(**micro_batch.fed, use_cache=False).logits
+        try:
+            logits = self.opened.module(**micro_batch.fed, use_cache=False).logits
+        except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+            # transformers believes most of a configuration until it computes
+            problem = f"makes a model that cannot be computed ({said(error)})"
+            raise CheckpointError(self.opened.directory.path / "config.json", problem, "it may be damaged") from error
         # the loss that transformers computes itself is a mean, and of bfloat16 logits
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return functional.cross_entropy(

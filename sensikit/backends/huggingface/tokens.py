@@ -104,8 +104,10 @@ def load_tokenizer(directory: Directory, vocabulary: int) -> Any:
     if not isinstance(found, dict):
         raise CheckpointError(settings, "holds no settings by name", "it is damaged; fetch it again")
     named = found.get("tokenizer_class")
-    if named and not hasattr(transformers, str(named)):
-        # transformers would take another tokenizer in its place
+    kind = getattr(transformers, str(named), None)
+    # of one whose package is not installed, there is a stand-in that says which
+    if named and not (isinstance(kind, type) and (issubclass(kind, _base()) or hasattr(kind, "_backends"))):
+        # transformers would take another tokenizer in its place, or call whatever that is
         problem = f"has a tokenizer, {named}, that transformers {transformers.__version__} does not have"
         raise CheckpointError(directory.name, problem, "code of its own is never run")
     try:
@@ -126,6 +128,11 @@ def load_tokenizer(directory: Directory, vocabulary: int) -> Any:
         problem = f"has a tokenizer with ids up to {largest:,} and a model with {vocabulary:,} rows"
         raise CheckpointError(directory.name, problem, "they do not belong together")
     return tokenizer
+
+
+def _base() -> type:
+    found: type = compat.load().PreTrainedTokenizerBase
+    return found
 
 
 class Tokens:

@@ -142,6 +142,18 @@ def pipe(path: Path) -> None:
     os.mkfifo(path / "tokenizer.json")
 
 
+def no_start(path: Path) -> None:
+    changed(path / "config.json", decoder_start_token_id=10**9)
+
+
+def labels(path: Path) -> None:
+    changed(path / "config.json", num_labels=10**10)
+
+
+def positions(path: Path) -> None:
+    changed(path / "config.json", max_position_embeddings=10**9)
+
+
 def odd_setting(path: Path) -> None:
     changed(path / "config.json", activation_function=10**9)
 
@@ -152,6 +164,10 @@ def experts(path: Path) -> None:
 
 def odd_tokenizer(path: Path) -> None:
     (path / "tokenizer_config.json").write_text("[]", encoding="utf-8")
+
+
+def no_tokenizer_class(path: Path) -> None:
+    changed(path / "tokenizer_config.json", tokenizer_class="AutoModel")
 
 
 def quantised(path: Path) -> None:
@@ -185,9 +201,13 @@ DAMAGE = {
     in_integers: "has model.encoder.layers.0.fc1.weight as I8",
     complex_bias: "has model.encoder.layers.0.fc1.bias as C64",
     pipe: "is not a regular file",
+    no_start: "names 1000000000, which is no token of its vocabulary",
+    labels: "describes 10000000000 as num_labels",
+    positions: "describes 32,000,0",
     odd_setting: "activation_function",
     experts: "as num_local_experts",
     odd_tokenizer: "holds no settings by name",
+    no_tokenizer_class: "has a tokenizer, AutoModel, that transformers",
     quantised: "is quantised",
     no_tokenizer: "has no tokenizer that transformers opens",
 }
@@ -210,6 +230,15 @@ def test_a_damaged_directory(damage: Callable[[Path], None], directory: Director
     out = tmp_path / "run"
     assert DAMAGE[damage] in refused("analyze", path, "--data", text, "--direction", "xxx-fra", "--out", out)
     assert not out.exists()
+
+
+def test_a_setting_that_transformers_believes_until_it_computes(
+    directory: Directory, text: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(directory("nllb"), tmp_path / "model"))
+    changed(path / "config.json", output_hidden_states="x")
+    words = ("--data", text, "--direction", "xxx-fra", "--out", tmp_path / "run", "--dry-run")
+    assert "makes a model that cannot be computed (TypeError" in refused("analyze", path, *words)
 
 
 def test_options_that_do_not_fit(directory: Directory, text: Path, tmp_path: Path) -> None:
