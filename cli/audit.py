@@ -33,7 +33,7 @@ def audit(
         groups=which.groups,
         parameters=parameters,
         batches=batches,
-        task=task or found.tasks[0],
+        task=task,
         command=command_line(),
         share=process,
     )

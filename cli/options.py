@@ -300,7 +300,6 @@ class Origin(Options):
 
     def open(self, run: Run) -> Model:
         """Return the model of a run with its data."""
-        noted = run.manifest["provenance"]
-        places = self.checkpoint or Path(noted["checkpoint"]), self.data or Path(noted["data"])
-        loading = Loading.noted(noted["loading"], directory=places[0].is_dir())
-        return Opening(direction=run.manifest["direction"], device=self.device, loading=loading).open(*places)
+        from sensikit.api import reopened
+
+        return reopened(run, self.checkpoint, self.data, self.device)

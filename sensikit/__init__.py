@@ -1,7 +1,8 @@
 """sensikit: which parameters of a multilingual model belong to which language.
 
 The public names stand in __init__.pyi, for type checkers too. Each is loaded when it is first used, so importing
-sensikit is quick and needs neither fairseq nor transformers.
+sensikit is quick and needs neither fairseq nor transformers. `sensikit.report` is the function; what else its package
+holds is imported from there: `from sensikit.report import tables`.
 """
 
 import lazy_loader

@@ -16,7 +16,7 @@ GROUND = [
 # top to bottom: a file imports files of its own layer and of those below it
 LAYERS = [
     ["sensikit_cli"],
-    ["sensikit", "sensikit.demo"],
+    ["sensikit", "sensikit.api", "sensikit.demo"],
     ["sensikit.backends"],  # what a framework needs: opened by the command line and the demo, named nowhere below
     ["sensikit.training"],
     ["sensikit.report", "sensikit.corpus"],

@@ -17,6 +17,7 @@ from sensikit.backends.fairseq.plugin import launch
 from sensikit.demo import Demo, Recipe, bridged, catalogues, demo
 from sensikit.errors import MissingDependencyError, RunError
 from sensikit.files import read_json, sha256
+from sensikit.report import page
 from sensikit.run import Run
 from tests.support.command import call
 from tests.support.corpus_text import english, translated
@@ -101,7 +102,7 @@ def test_a_finished_demo_does_nothing_twice(finished: Path, monkeypatch: pytest.
     monkeypatch.setattr("sensikit.sensitivity.analysis.measure", refuse)
     monkeypatch.setattr("sensikit.pruning.export.convert", refuse)
     monkeypatch.setattr("sensikit.backends.fairseq.translation.Translation.translate", refuse)
-    monkeypatch.setattr("sensikit.report.page.report", lambda runs, out, **_: out / "report.html")
+    monkeypatch.setattr(page, "report", lambda runs, out, **_: out / "report.html")
     assert demo(finished, TINY) == finished / "report.html"
     assert [sha256(finished / name) for name in kept] == before
 
@@ -120,7 +121,7 @@ def test_a_demo_that_is_interrupted_goes_on_where_it_stopped(
         patch.setattr("sensikit.pruning.sweep.prune", interrupt)
         with pytest.raises(KeyboardInterrupt):
             demo(tmp_path / "demo", TINY)
-    monkeypatch.setattr("sensikit.report.page.report", lambda runs, out, **_: out / "report.html")
+    monkeypatch.setattr(page, "report", lambda runs, out, **_: out / "report.html")
     demo(tmp_path / "demo", TINY)
     for name in ("run/correlation.csv", "run/pruning.csv", "run/sensitivity/mt/cat.safetensors"):
         assert (tmp_path / "demo" / name).read_bytes() == (finished / name).read_bytes()

@@ -13,6 +13,7 @@ from sensikit.demo import demo
 from sensikit.demo.full import demo_full
 from sensikit.errors import RunError
 from sensikit.files import read_json, sha256
+from sensikit.report import page
 from sensikit.run import Run
 from tests.support.command import call
 from tests.support.corpus_text import english
@@ -38,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(launch, "train", refuse)
         patch.setattr("sensikit.corpus.build", refuse)
         patch.setattr("sensikit.backends.fairseq.translation.Translation.translate", refuse)
-        patch.setattr("sensikit.report.page.report", lambda runs, out, **_: out / "report.html")
+        patch.setattr(page, "report", lambda runs, out, **_: out / "report.html")
         demo_full(out, FEW)  # it is finished: nothing is done twice
         assert {path: sha256(path) for path in before} == before
     return out

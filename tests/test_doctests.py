@@ -15,7 +15,6 @@ import pytest
 
 import sensikit
 from sensikit.corpus import build
-from sensikit.report.page import report
 from sensikit.run import Run
 from tests.support import corpus_text, synthetic_run, synthetic_tables, toy
 
@@ -37,7 +36,7 @@ def with_examples() -> list[str]:
 
 def test_every_public_function_has_an_example() -> None:
     named = [getattr(sensikit, name) for name in sensikit.__all__]
-    public = [Run, build, report, *filter(inspect.isfunction, named)]
+    public = [Run, build, *filter(inspect.isfunction, named)]
     assert len(public) > 16
     assert [each.__name__ for each in public if ">>> " not in (each.__doc__ or "")] == []
 
@@ -47,6 +46,7 @@ def given(analysed: Path, tmp_path: Path) -> dict[str, Any]:
     """What the examples start from: two models, a run of the first, an evaluation, two texts, a folder for the rest."""
     lines = {"cat": corpus_text.english(120), "fao": corpus_text.english(60)}
     return {
+        "sensikit": sensikit,
         "model": toy.backend(),
         "other": toy.backend(1),
         "run": Run.open(shutil.copytree(analysed, tmp_path / "run")),
@@ -60,7 +60,7 @@ def given(analysed: Path, tmp_path: Path) -> dict[str, Any]:
 def test_the_examples_of_a_module_are_right(
     name: str, given: dict[str, Any], request: pytest.FixtureRequest, vectors_alone: None
 ) -> None:
-    if name == "sensikit.backends":
+    if name == "sensikit.api":
         pytest.importorskip("fairseq")
         given |= {
             "checkpoint": request.getfixturevalue("tiny_checkpoint"),

@@ -23,21 +23,7 @@ def open_model(
     loading: Loading | None = None,
     tiers: Tiers | None = None,
 ) -> Model:
-    """Return a model with its data; nothing inside the checkpoint is run.
-
-    >>> model = open_model(checkpoint, data)
-    >>> model.tasks, list(model.task("mt").groups), model.task("mt").direction
-    (('mt',), ['cat', 'nob', 'fao'], 'xxx-eng')
-
-    Args:
-        checkpoint: a fairseq checkpoint, a Hugging Face directory, or owner/model of the Hugging Face hub.
-        data: what `sensikit corpus` wrote, a fairseq data directory, or for Hugging Face's models a folder of text.
-        direction: "xxx-eng", "eng-xxx", or with any other language; by default the pairs into the language that all
-            pairs have in common, else those out of it, else all pairs.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        pairs: instead of a direction, such as ["cat-fra", "spa-fra"].
-        loading: of Hugging Face's models alone.
-        tiers: of the groups, in place of those of the data.
+    """Return a model with its data; nothing inside the checkpoint is run. What is given is as for `sensikit.open`.
 
     Raises:
         CheckpointError, DataError, OptionError, MissingDependencyError: in one line, what is wrong and what to do.

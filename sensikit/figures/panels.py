@@ -11,10 +11,12 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from sensikit.figures.style import Captioned
+
 
 def canvas(width: float, height: float) -> Figure:
     """Return an empty figure of `width` × `height` inches that belongs to no window."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return Captioned(figsize=(width, height), layout="constrained")
 
 
 def panels(figure: Figure, count: int, columns: int, **shared: Any) -> list[Axes]:

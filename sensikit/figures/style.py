@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple, ParamSpec, cast
 
 import matplotlib
 import numpy as np
@@ -117,6 +117,22 @@ HOLLOW: Any = {"linestyle": "", "markerfacecolor": "none", "markersize": 2.4, "m
 SEEDS = "Hollow: single training seeds, beside the mean of their recipe and its 95% interval over them. "
 
 
+class Captioned(Figure):
+    """A figure of matplotlib's with the caption that says how to read it; a notebook shows both."""
+
+    caption = ""
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """Return the figure over its caption, as a notebook shows it."""
+        image = io.BytesIO()
+        with matplotlib.rc_context(RC), quiet():
+            self.savefig(image, format="svg", metadata={"Date": None})
+        source = f"data:image/svg+xml;base64,{base64.b64encode(image.getvalue()).decode('ascii')}"
+        caption = html.escape(self.caption)
+        shown = f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+        return {"text/html": shown, "text/plain": self.caption}
+
+
 class Drawn(NamedTuple):
     """A figure, the tidy frame that it shows, and the caption that says how to read it."""
 
@@ -126,13 +142,9 @@ class Drawn(NamedTuple):
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """Return the figure over its caption, as a notebook shows it."""
-        image = io.BytesIO()
-        with matplotlib.rc_context(RC), quiet():
-            self.figure.savefig(image, format="svg", metadata={"Date": None})
-        source = f"data:image/svg+xml;base64,{base64.b64encode(image.getvalue()).decode('ascii')}"
-        caption = html.escape(self.caption)
-        shown = f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-        return {"text/html": shown, "text/plain": self.caption}
+        shown = cast(Captioned, self.figure)
+        shown.caption = self.caption
+        return shown._repr_mimebundle_()
 
 
 def styled(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:

@@ -63,7 +63,7 @@ def prune(
         orders: names of `scorers.SCORERS`.
         seeds: of the random orders, one curve each.
         groups: those of the run by default.
-        settings: see `SweepSettings`.
+        settings: see `SweepSettings`; by default of the run's first task.
         cross: score every group with what is left by each one's order, for pruning-cross.csv.
         resume: go on with, or add to, what the ledger holds.
         command: the command line, noted beside the ledger.
@@ -74,7 +74,7 @@ def prune(
         RunError: if the run belongs to another checkpoint or other data, or its ledger stands already (without
             `resume`).
     """
-    settings = settings or SweepSettings()
+    settings = settings or SweepSettings(task=run.tasks[0])
     check_source(run, model)
     keys, metrics = chosen_groups(run.groups(settings.task), groups), chosen(settings.scored)
     check_asked(ratios, orders, seeds, settings)

@@ -43,7 +43,7 @@ def report(
 
     An older report in the same place is replaced, each file in one step: all of it can be made again.
 
-    >>> page = report([scores], folder / "report", labels=["test sets"])
+    >>> page = sensikit.report([scores], folder / "report", labels=["test sets"])
     >>> sorted(path.name for path in page.parent.iterdir())
     ['figures', 'report.html', 'tables']
 

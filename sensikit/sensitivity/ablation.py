@@ -63,7 +63,7 @@ def audit(
     groups: Sequence[str] | None = None,
     parameters: int = PARAMETERS,
     batches: int = BATCHES,
-    task: str = "mt",
+    task: str | None = None,
     command: str = "",
     share: Share | None = None,
 ) -> pd.DataFrame:
@@ -83,7 +83,7 @@ def audit(
         groups: those of the run by default.
         parameters: how many are ablated, for each language.
         batches: of each language, at most.
-        task: whose loss.
+        task: whose loss; by default the first of the run.
         command: the command line, noted in the summary.
         share: which of several processes this is, all called alike; the first one writes the run, and alone returns
             rows.
@@ -96,6 +96,7 @@ def audit(
     if batches < 1:
         raise OptionError("--batches", f"{batches} is too few", "give 1 or more")
     check_source(run, model)
+    task = task or run.tasks[0]
     chosen = chosen_groups(run.groups(task), groups)
     run.check(task, chosen)
     settings, plan = redrawn(run, model, chosen, task)

@@ -59,7 +59,7 @@ LAYOUT = Schema(
 
 def analyze(
     model: Model,
-    out: Path,
+    out: str | Path,
     settings: AnalysisSettings | None = None,
     *,
     groups: Sequence[str] | None = None,
@@ -83,7 +83,7 @@ def analyze(
     Args:
         model: with its data.
         out: the run directory.
-        settings: what decides the numbers.
+        settings: what decides the numbers; by default of the model's first task.
         groups: those to measure, by key; all that there are data of by default. B_-l are the others of these.
         resume: go on with what stands at `out`, or add a task to it.
         command: the command line, noted in the manifest.
@@ -94,7 +94,7 @@ def analyze(
         OptionError: for a task that the model was not trained on, or for passes beside `skip_nonfinite`.
         RunError: if `out` exists (without `resume`), or was made with other settings or of something else (with it).
     """
-    settings = settings or AnalysisSettings()
+    out, settings = Path(out), settings or AnalysisSettings(task=model.tasks[0])
     plan = make_plan(model, settings, groups)
     analysis = {
         "signature": run_signature(model, settings, plan),
