@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-full test test-all bench gpu gpu-wheels fuzz lint format clean
+.PHONY: demo demo-full test test-all bench gpu gpu-wheels fuzz study lint format clean
 
 demo: $(STAMP)
 	$(BIN)/sensikit demo --out demo
@@ -51,6 +51,11 @@ endif
 # hostile and damaged inputs by the hundred; a small part of it is among the tests
 fuzz: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
+
+# the paper's claims on your own text: LANG.{train,dev,test}.tsv.gz in DATA, LANG.extra.txt.gz in MONO; goes on after a kill
+study: $(STAMP)
+	$(BIN)/python notebooks/study/study.py "$(DATA)" "$(MONO)" --out study --jobs $(or $(JOBS),1)
+	cp study/study.md docs/study.md
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

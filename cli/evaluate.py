@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from sensikit.errors import OptionError
-from sensikit.settings import EvaluationSettings, read_recipes
+from sensikit.settings import Choice, EvaluationSettings, read_recipes
 
 from . import options
 from .endings import Ending, command, command_line, frames, kept
@@ -22,6 +22,7 @@ def evaluate(
     checkpoints: options.Checkpoints,
     data: options.Data,
     settings: EvaluationSettings,
+    choice: Choice,
     opening: options.Opening,
     out: Annotated[
         Path | None, typer.Option(help="Where tables and translations go; by default they are only printed.")
@@ -29,7 +30,8 @@ def evaluate(
     label: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to call a model; once for each, in order. By default the directory, or a file's folder."
+            help="What to call a model; once for each, in order. By default the directory, or a file's folder. "
+            "With --choose-on, one is chosen of those that are called alike."
         ),
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="The label that others are tested against: the first.")] = None,
@@ -47,6 +49,7 @@ def evaluate(
     """Score the test sets with each model, translated where the metric needs it, and test the differences."""
     from sensikit.backends import first_task
     from sensikit.distributed import Share
+    from sensikit.evaluation.choosing import candidates, evaluate_chosen
     from sensikit.evaluation.systems import evaluate_systems, labels_of
     from sensikit.evaluation.tables import text
 
@@ -55,19 +58,25 @@ def evaluate(
     process = Share.given(share)
     if process.size > 1 and out is None:
         raise OptionError("--out", "is where several processes find each other, and there is none", "give one")
-    names = labels_of(checkpoints, label or ())
+    if choice.choose_on and process.size > 1:
+        raise OptionError("--choose-on", "is the work of one process", "leave out --share and torchrun")
+    settings = replace(settings, task=task or first_task(checkpoints[0], opening.loading.revision))
+    how: dict[str, Any] = {"groups": opening.groups, "baseline": baseline, "resume": resume, "command": command_line()}
     with contextlib.ExitStack() as stack:
-        found = evaluate_systems(
-            {name: partial(opening.open, path, data) for name, path in zip(names, checkpoints, strict=True)},
-            out or Path(stack.enter_context(TemporaryDirectory())),
-            replace(settings, task=task or first_task(checkpoints[0], opening.loading.revision)),
-            groups=opening.groups,
-            baseline=baseline,
-            recipes=read_recipes(group or (), names),
-            resume=resume,
-            command=command_line(),
-            share=process,
-        )
+        place = out or Path(stack.enter_context(TemporaryDirectory()))
+        if choice.choose_on:
+            of = candidates(checkpoints, label or ())
+            systems = {
+                name: {each: partial(opening.open, path, data) for each, path in those} for name, those in of.items()
+            }
+            how["recipes"] = read_recipes(group or (), list(of))
+            lenpens = choice.penalties(settings.decoding.lenpen)
+            found = evaluate_chosen(systems, place, settings, choice.choose_on, lenpens, **how)
+        else:
+            names = labels_of(checkpoints, label or ())
+            openers = {name: partial(opening.open, path, data) for name, path in zip(names, checkpoints, strict=True)}
+            how["recipes"] = read_recipes(group or (), names)
+            found = evaluate_systems(openers, place, settings, share=process, **how)
     if not process.leads:
         return None
     facts: dict[str, Any] = {

@@ -100,8 +100,12 @@ def _ending(run: Run, table: pd.DataFrame, ratios: Sequence[float]) -> Ending:
             lines.append(
                 shown(f"{name}, mean over languages, by the share that is pruned", tables.pruning(table, metric))
             )
-        unpruned = table[(table["metric"] == metric) & (table["order"] == UNPRUNED)]["value"]
-        lines.append(f"Unpruned: {unpruned.mean():{METRICS[metric].digits}}\n")
+            if METRICS[metric].lengths:
+                lines.append(shown("Brevity penalty in it", tables.brevity(table)))
+        unpruned = table[(table["metric"] == metric) & (table["order"] == UNPRUNED)]
+        ratio = unpruned["length_ratio"].mean()
+        length = f", length ratio {ratio:.3f}" if METRICS[metric].lengths else ""
+        lines.append(f"Unpruned: {unpruned['value'].mean():{METRICS[metric].digits}}{length}\n")
         if len(at):
             lines.append(shown(f"{name}: second curve minus first", tables.curve_tests(at)))
     orders = set(table["order"])

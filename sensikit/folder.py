@@ -185,15 +185,15 @@ class Folder:
                 yield name, self.manifest.get(name), facts.get(name)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for one writer; the manifest is read again, as another may have written it since.
+    def locked(self) -> Iterator[Self]:
+        """Yield the folder, held for one writer; the manifest is read again, as another may have written it since.
 
         Raises:
             RunError: if another process holds it.
         """
         with _locked(self.path):
             self.manifest = self.open(self.path).manifest
-            yield
+            yield self
 
     def save(self) -> None:
         """Write the note, in one step, with its hash."""

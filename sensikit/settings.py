@@ -337,6 +337,33 @@ class EvaluationSettings(Options):
 
 
 @dataclass(frozen=True)
+class Choice(Options):
+    """What is chosen before the test, for each system by itself: its checkpoint and its length penalty."""
+
+    choose_on: str | None = option(
+        None,
+        "A split, valid: of checkpoints of one --label or folder, and of --lenpens, the best in BLEU there is scored.",
+    )
+    lenpens: tuple[str, ...] | None = option(None, "Length penalties to choose among: 1,1.5,2; by default --lenpen.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lenpens is not None and self.choose_on is None:
+            raise OptionError("--lenpens", "are chosen among, and nothing says where", "give --choose-on valid")
+        _ = self.penalties(1.0)
+
+    def penalties(self, lenpen: float) -> list[float]:
+        """Return the length penalties, each once; `lenpen` where none are given."""
+        found = []
+        for text in self.lenpens or ():
+            try:
+                found.append(Decoding(lenpen=float(text)).lenpen)
+            except (ValueError, OptionError) as error:
+                raise OptionError("--lenpens", f"{text[:100]} is no length penalty", "give such as 1,1.5,2") from error
+        return list(dict.fromkeys(found)) or [lenpen]
+
+
+@dataclass(frozen=True)
 class SweepSettings(EvaluationSettings):
     """What decides the numbers of a pruning sweep; a ledger holds cells of one of these alone, in any metrics."""
 

@@ -58,11 +58,12 @@ def test_the_columns_that_readers_of_the_files_rely_on() -> None:
     assert CORRELATION.columns == shown.split()
     shown = (
         "order seed group ratio metric value value_low value_high pruned prunable sentences truncated "
-        "mean_length_ratio metric_signature signature hypotheses sha256"
+        "length_ratio brevity_penalty metric_signature signature hypotheses sha256"
     )
     assert TABLES["pruning.csv"].columns == shown.split()
     assert TABLES["pruning-cross.csv"].columns == shown.replace("group", "group evaluated", 1).split()
-    shown = "system direction group tier metric value value_low value_high sentences seeds metric_signature"
+    shown = "system direction group tier metric value value_low value_high length_ratio brevity_penalty sentences "
+    shown += "seeds metric_signature"
     assert SCORES["evaluation.csv"].columns == shown.split()
 
 
@@ -140,7 +141,7 @@ def test_what_a_table_must_not_hold_is_refused_with_the_line_and_the_command(run
 
 
 def test_a_problem_that_a_table_knows_of_itself_is_refused(run: Run) -> None:
-    run.write_table("pruning.csv", TABLES["pruning.csv"].frame([("random", 1, "cat", 0.5, "bleu", 1, 1, 1, *[1] * 9)]))
+    run.write_table("pruning.csv", TABLES["pruning.csv"].frame([("random", 1, "cat", 0.5, "bleu", 1, 1, 1, *[1] * 10)]))
     with pytest.raises(RunError, match=r"pruning.csv: lacks the unpruned bleu of cat; .* sensikit prune --resume$"):
         run.read_table(TABLES["pruning.csv"])
 

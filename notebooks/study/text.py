@@ -1,13 +1,12 @@
 """A corpus cut down to a cap: so many training pairs of each language, and what is left over as monolingual text.
 
-python text.py DEB8 MONO OUT writes OUT/LANG.train.tsv (drawn), LANG.dev.tsv, LANG.test.tsv (whole) and OUT/mono/LANG.txt,
-from LANG.train.tsv.gz, LANG.dev.tsv.gz, LANG.test.tsv.gz (English, tab, LANG) and, of every language, LANG.extra.txt.gz.
+python text.py PARALLEL MONO OUT reads PARALLEL/LANG.{train,dev,test}.tsv.gz (English, tab, LANG) and, where they are,
+MONO/LANG.extra.txt.gz; it writes OUT/LANG.train.tsv (drawn), OUT/LANG.{dev,test}.tsv (whole) and OUT/mono/LANG.txt.
 """
 
 from __future__ import annotations
 
 import gzip
-import os
 import random
 import sys
 from pathlib import Path
@@ -36,7 +35,7 @@ def cut(parallel: Path, mono: Path, out: Path, cap: int = CAP) -> None:
         sys.exit(f"{parallel}: holds no LANG.train.tsv.gz; name the folder of the corpus: make study DATA=… MONO=…")
     for code in languages:
         pairs = lines(parallel / f"{code}.train.tsv.gz")
-        drawn = set(random.Random(code).sample(range(len(pairs)), min(cap, len(pairs))))  # noqa: S311
+        drawn = set(random.Random(code).sample(range(len(pairs)), min(cap, len(pairs))))
         rest = [pair.split("\t") for number, pair in enumerate(pairs) if number not in drawn]
         english |= dict.fromkeys(pair[0] for pair in rest)
         write(partial / f"{code}.train.tsv", [pairs[number] for number in sorted(drawn)])
@@ -44,7 +43,7 @@ def cut(parallel: Path, mono: Path, out: Path, cap: int = CAP) -> None:
             write(partial / f"{code}.{split}.tsv", lines(parallel / f"{code}.{split}.tsv.gz"))
         write(partial / "mono" / f"{code}.txt", [pair[1] for pair in rest] + lines(mono / f"{code}.extra.txt.gz"))
     write(partial / "mono" / "eng.txt", list(english))
-    os.rename(partial, out)
+    partial.rename(out)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ manifest.json                   systems with their checkpoints' SHA-256, recipes
 hypotheses/SYSTEM.GROUP.txt     references/GROUP.txt      a sentence each line
 losses/SYSTEM.GROUP.npy         nats and target tokens of each sentence
 segments/DIGEST.npy             the identities of the sentences, see `resampling.identified`
+choice/LENPEN                   evaluations of what was chosen among, and choice.csv, where there was a choice
 evaluation.csv  tiers.csv  significance.csv  tables/      made of those, every time anew; the first three are hashed
 """
 
@@ -23,12 +24,15 @@ from sensikit.files import lines, safe_name, sha256
 from sensikit.folder import Folder
 
 KIND = "evaluation"
+CHOICE = "choice"
+"""The folder below it of what was chosen among, see `choosing`."""
 
 
 class Translated(Folder):
     """An evaluation directory: its path and its manifest."""
 
     KIND, VERB, FORMAT = "an evaluation", "evaluate", 3
+    BARE = (CHOICE,)
     FIELDS: ClassVar[Mapping[str, type]] = {
         **dict.fromkeys(("data", "settings", "groups", "systems", "recipes", "files", "tables"), dict),
         **dict.fromkeys(("version", "direction", "baseline", "command"), str),
@@ -69,6 +73,10 @@ class Translated(Folder):
             if given["sha256"] != noted["sha256"]:
                 problem = f"holds {system} of another checkpoint ({noted['sha256'][:8]}, not {given['sha256'][:8]})"
                 raise RunError(self.path, problem, f"give this one another --label, or {self.ELSEWHERE}")
+            ours, theirs = ({"lenpen": "–"} | of.get("chosen", {}) for of in (noted, given))
+            if ours["lenpen"] != theirs["lenpen"]:
+                problem = f"holds {system} with length penalty {ours['lenpen']}, not {theirs['lenpen']}"
+                raise RunError(self.path, problem, self.ELSEWHERE)
         super().take_up(facts)
         kept = {name: self.manifest[name] for name in ("files", "tables")}
         self.manifest = {"format": self.FORMAT, **facts, **kept}

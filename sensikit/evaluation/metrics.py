@@ -42,6 +42,8 @@ class Metric:
         bounds: the lowest and the highest score there can be.
         higher: whether higher is better.
         unit: in words; a score of 100 has none.
+        lengths: sums (…, K) → the length of translations over that of their references (…); None where neither is
+            known.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Metric:
     bounds: tuple[float, float] = (0.0, 100.0)
     higher: bool = True
     unit: str = ""
+    lengths: Callable[[Float], Float] | None = None
 
     @property
     def digits(self) -> str:
@@ -95,6 +98,30 @@ class Metric:
         return Scored.of(self.score, ids, sums, self.bounds)
 
 
+LENGTHS = ("length_ratio", "brevity_penalty")
+"""Columns of tables of scores beside every BLEU, made by `lengths`; empty beside the other metrics."""
+
+
+def lengths(metric: Metric, sums: Float) -> tuple[float, float] | tuple[None, None]:
+    """Return the length ratio c/r of a test set by its sums (n, K), in BLEU's tokens, and the brevity penalty.
+
+    BLEU's factor min(1, exp(1 - r/c)) is 1 where translations are as long as their references or longer. Where two
+    systems differ in it, another length penalty of the beam search may turn their order round. Of other metrics there
+    is neither.
+    """
+    if metric.lengths is None:
+        return None, None
+    total = sums.sum(0)
+    return float(metric.lengths(total)), float(brevity(total))
+
+
+def brevity(sums: Float) -> Float:
+    """Return the brevity penalty of (…, 10) sums of BLEU."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Float = np.exp(np.minimum(1 - sums[..., 1] / sums[..., 0], 0))
+    return found
+
+
 def bleu_score(sums: Float) -> Float:
     """Return BLEU of (…, 10) sums: length, length of the reference, 4 · correct n-grams, 4 · n-grams.
 
@@ -102,14 +129,13 @@ def bleu_score(sums: Float) -> Float:
     1 / 2^k in the place of its correct n-grams (`exp`, the smoothing of mteval-v13a and sacreBLEU's default); without
     one correct n-gram, or any 4-gram at all, BLEU is 0.
     """
-    length, reference, correct, total = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
+    correct, total = sums[..., 2:6], sums[..., 6:10]
     missing = correct == 0
     defined = ~missing.all(-1) & (total > 0).all(-1)
     smoothed = np.where(missing, 0.5 ** missing.cumsum(-1), correct)
     with np.errstate(divide="ignore", invalid="ignore"):
-        brevity = np.exp(np.minimum(1 - reference / length, 0))
         mean = np.log(100 * smoothed / total).mean(-1)
-    return np.where(defined, brevity * np.exp(np.where(defined, mean, 0)), 0.0)
+    return np.where(defined, brevity(sums) * np.exp(np.where(defined, mean, 0)), 0.0)
 
 
 def chrf_score(sums: Float) -> Float:
@@ -259,7 +285,9 @@ def chrf_metric(*_: object) -> CHRF:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("bleu", "BLEU", bleu_score, bleu_metric),
+        Metric(
+            "bleu", "BLEU", bleu_score, bleu_metric, lengths=lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1)
+        ),
         Metric("chrf", "chrF++", chrf_score, chrf_metric),
         Metric("loss", "Loss", loss_score, bounds=(0.0, np.inf), higher=False, unit="nats per token"),
         Metric("bpb", "Bits per byte", bits_per_byte, bounds=(0.0, np.inf), higher=False, unit="bits per byte"),
@@ -335,8 +363,3 @@ def evaluate(
         metric.name: Score(score.value, *score.interval(), metric.signature(bootstrap, tokenizer, spm_model))
         for metric, score in zip(metrics, scores, strict=True)
     }
-
-
-def length_ratio(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """Return words in all hypotheses over words in all references: a model that runs on shows here first."""
-    return sum(len(h.split()) for h in hypotheses) / max(sum(len(r.split()) for r in references), 1)

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from sensikit.evaluation.metrics import LENGTHS, METRICS, lengths
 from sensikit.evaluation.resampling import (
     FEWEST,
     Difference,
@@ -33,15 +34,15 @@ ALL = "All"
 EVALUATION = Schema(
     "evaluation.csv", "Scores by group", "evaluate",
     key=("system", "direction", "group", "tier", "metric"),
-    numbers=("value", "value_low", "value_high", "sentences", "seeds"),
+    numbers=("value", "value_low", "value_high", *LENGTHS, "sentences", "seeds"),
     text=("metric_signature",),
-    empty=("value_low", "value_high"),
+    empty=("value_low", "value_high", *LENGTHS),
 )  # fmt: skip
 BY_TIER = Schema(
     "tiers.csv", "Scores by resource level", "evaluate",
     key=("system", "direction", "tier", "metric"),
-    numbers=("value", "value_low", "value_high", "groups", "segments", "seeds"),
-    empty=("value_low", "value_high"),
+    numbers=("value", "value_low", "value_high", *LENGTHS, "groups", "segments", "seeds"),
+    empty=("value_low", "value_high", *LENGTHS),
     groups=(),
 )  # fmt: skip
 SIGNIFICANCE = Schema(
@@ -97,6 +98,15 @@ class Scores:
         """Return the mean of a system's, or a recipe's, scores over some groups."""
         return over_seeds([mean([self.values[metric, seed, group] for group in groups]) for seed in self.seeds(name)])
 
+    def lengths(self, metric: str, name: str, groups: Sequence[str]) -> Sequence[float | None]:
+        """Return the means of `LENGTHS` over some groups, and over the seeds of a recipe."""
+        found = [
+            lengths(METRICS[metric], self.sets[metric, seed, group].sums)
+            for seed in self.seeds(name)
+            for group in groups
+        ]
+        return (None, None) if found[0][0] is None else np.array(found, dtype=float).mean(axis=0).tolist()
+
     def segments(self, metric: str, groups: Sequence[str]) -> int:
         """Return how many segments the test sets of some groups have together."""
         return distinct([self.sets[metric, self.systems[0], group] for group in groups])
@@ -112,7 +122,7 @@ def evaluation_table(scores: Scores) -> pd.DataFrame:
     """Return evaluation.csv: each system and recipe, group and metric, with its 95 % interval."""
     rows = [
         (name, scores.direction, group, tier, metric, found.value, *found.interval(),
-         scores.sentences[metric, group], len(scores.seeds(name)), signature)
+         *scores.lengths(metric, name, [group]), scores.sentences[metric, group], len(scores.seeds(name)), signature)
         for name in (*scores.systems, *scores.recipes)
         for group, tier in scores.tiers.items()
         for metric, signature in scores.signatures.items()
@@ -124,8 +134,8 @@ def evaluation_table(scores: Scores) -> pd.DataFrame:
 def tiers_table(scores: Scores) -> pd.DataFrame:
     """Return tiers.csv: each system's and recipe's mean over the groups of each tier and over all, with interval."""
     rows = [
-        (name, scores.direction, tier, metric, found.value, *found.interval(), len(groups),
-         scores.segments(metric, groups), len(scores.seeds(name)))
+        (name, scores.direction, tier, metric, found.value, *found.interval(), *scores.lengths(metric, name, groups),
+         len(groups), scores.segments(metric, groups), len(scores.seeds(name)))
         for name in (*scores.systems, *scores.recipes)
         for tier, groups in scores.by_tier().items()
         for metric in scores.signatures

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -44,6 +44,33 @@ SEED = 1
 """Of the noise that is denoised: every system sees the same."""
 
 
+class Chosen(NamedTuple):
+    """A checkpoint and a length penalty, and by what they were chosen.
+
+    Attributes:
+        checkpoint: what it is called.
+        lenpen: of its translations.
+        split: on which it had the highest BLEU, mean over groups.
+        bleu: there.
+        lenpens: that were chosen among.
+    """
+
+    checkpoint: str
+    lenpen: float
+    split: str
+    bleu: float
+    lenpens: Sequence[float]
+
+    @property
+    def among(self) -> str:
+        """Return how it was chosen, for a signature."""
+        return f"bleu/{self.split}/lenpen={'+'.join(f'{each:g}' for each in self.lenpens)}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the manifest says of it."""
+        return {"name": self.checkpoint, "lenpen": self.lenpen, "split": self.split, "bleu": self.bleu}
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What came of it: the manifest, and the tidy tables by the names of their files."""
@@ -63,6 +90,7 @@ def evaluate_systems(
     resume: bool = False,
     command: str = "",
     share: Share | None = None,
+    choices: Mapping[str, Chosen] | None = None,
 ) -> Evaluation:
     """Translate what is not translated yet, score all; write and return evaluation.csv, tiers.csv, significance.csv.
 
@@ -87,6 +115,7 @@ def evaluate_systems(
         command: as it was typed, for the record.
         share: which of several processes this is, all called alike. The first one writes the directory, and returns the
             tables; the others return none.
+        choices: by label, what `choosing` has chosen: each system is translated with its own length penalty.
 
     Raises:
         OptionError: for labels, a baseline, groups, metrics or a task that do not exist.
@@ -94,16 +123,11 @@ def evaluate_systems(
         RunError: if `out` exists (without `resume`), or was made of something else (with it).
     """
     settings = settings or EvaluationSettings()
-    _check_labels(list(systems))
     recipes = {name: list(seeds) for name, seeds in (recipes or {}).items()}
-    tested = compared(list(systems), recipes)
-    baseline = tested[0] if baseline is None else baseline
-    if baseline not in tested:
-        problem = "is one seed of a recipe" if baseline in systems else "is no label"
-        raise OptionError("--baseline", f"{baseline} {problem}", f"choose among {', '.join(tested)}")
+    baseline = baseline_of(list(systems), recipes, baseline)
     for metric in chosen(settings.scored):
         _signed(metric, settings)  # a tokenizer that does not exist is refused before the work begins
-    facts = {"kind": KIND, **_facts(systems, settings, groups), "recipes": recipes, "baseline": baseline}
+    facts = {"kind": KIND, **_facts(systems, settings, groups, choices or {}), "recipes": recipes, "baseline": baseline}
     facts |= {"command": command, "files": {}, "tables": {}}
     work = _work(out, share or Share(), facts, settings)
     if not work.share.leads:
@@ -114,7 +138,7 @@ def evaluate_systems(
         _measure(folder, systems, settings, work)
         scores = _scored(folder, settings)
         tables = {EVALUATION.name: evaluation_table(scores), BY_TIER.name: tiers_table(scores)}
-        if len(tested) > 1:
+        if len(compared(list(systems), recipes)) > 1:
             tables[SIGNIFICANCE.name] = significance_table(scores, baseline)
         for name, table in tables.items():
             folder.write_table(name, table)
@@ -123,6 +147,21 @@ def evaluate_systems(
         folder.save()
         quality_tables.save(out / "tables", folder.manifest, tables)
     return Evaluation(folder.manifest, tables)
+
+
+def baseline_of(systems: Sequence[str], recipes: Mapping[str, Sequence[str]], baseline: str | None) -> str:
+    """Return what the others are tested against: the first of what is tested by default.
+
+    Raises:
+        OptionError: for labels that name no file, or a baseline that is none of them and no recipe.
+    """
+    _check_labels(systems)
+    tested = compared(systems, recipes)
+    baseline = tested[0] if baseline is None and tested else baseline
+    if baseline not in tested:
+        problem = "is one seed of a recipe" if baseline in systems else "is no label"
+        raise OptionError("--baseline", f"{baseline} {problem}", f"choose among {', '.join(tested)}")
+    return str(baseline)
 
 
 def labels_of(checkpoints: Sequence[Path], labels: Sequence[str] = ()) -> list[str]:
@@ -155,7 +194,12 @@ def _check_labels(labels: Sequence[str]) -> None:
             raise OptionError("--label", problem, "give a short one of letters, digits and dashes")
 
 
-def _facts(systems: Mapping[str, Opener], settings: EvaluationSettings, groups: Sequence[str] | None) -> dict[str, Any]:
+def _facts(
+    systems: Mapping[str, Opener],
+    settings: EvaluationSettings,
+    groups: Sequence[str] | None,
+    choices: Mapping[str, Chosen],
+) -> dict[str, Any]:
     """Open every model; return what the manifest says of them, their data and groups."""
     first: Model | None = None
     noted: dict[str, dict[str, Any]] = {}
@@ -170,7 +214,7 @@ def _facts(systems: Mapping[str, Opener], settings: EvaluationSettings, groups: 
         _check_alike(model, first, settings.task, noted)
         noted[label] = {
             "checkpoint": origin.checkpoint, "sha256": origin.checkpoint_sha256, "framework": origin.framework,
-            **model.training,
+            **model.training, **({"chosen": choices[label].facts()} if choices else {}),
         }  # fmt: skip
     if first is None:
         raise OptionError("MODEL", "there is none", "give at least one")
@@ -184,6 +228,7 @@ def _facts(systems: Mapping[str, Opener], settings: EvaluationSettings, groups: 
             "noise": task.choices(),
             "split": settings.split,
             **asdict(settings.decoding),
+            **({"lenpen": next(iter(choices.values())).among} if choices else {}),
         },
         "groups": {key: task.groups[key].facts() for key in keys},
         "systems": noted,
@@ -239,7 +284,9 @@ def _maker(folder: Translated, systems: Mapping[str, Opener], settings: Evaluati
 
     def make(unit: Unit) -> Made:
         label, decodes, key = unit
-        return Made.by(opened(label), settings, key, [decodes], SEED)
+        lenpen = folder.manifest["systems"][label].get("chosen", {}).get("lenpen", settings.decoding.lenpen)
+        how = replace(settings, decoding=replace(settings.decoding, lenpen=lenpen))
+        return Made.by(opened(label), how, key, [decodes], SEED)
 
     return make
 
@@ -328,12 +375,15 @@ def _signed(metric: Metric, settings: EvaluationSettings) -> str:
 
 def _signature(folder: Translated, settings: EvaluationSettings) -> str:
     origins = {folder.noted(system, group)["from"] for system, group in _translated(folder, settings)}
+    how = settings.decoding.choices(settings.split, "+".join(sorted(origins)))
+    if any("chosen" in facts for facts in folder.manifest["systems"].values()):
+        how |= {"lenpen": "chosen" if "lenpen" in how else None, "chosen": folder.manifest["settings"]["lenpen"]}
     return signature(
         "E",
         task=settings.task,
         **folder.manifest["settings"]["noise"],
         dir=folder.manifest["direction"],
-        **settings.decoding.choices(settings.split, "+".join(sorted(origins))),
+        **how,
         seg="+".join(folder.known_by),
         seed=SEED if folder.manifest["settings"]["noise"] else None,
         data=folder.manifest["data"]["sha256"][:8],
@@ -345,6 +395,12 @@ def _notes(folder: Translated, settings: EvaluationSettings, signed: str) -> lis
     return [
         *[quality_tables.DECODED] * quality_tables.decoded(signed),
         *[INDEPENDENT] * alone,
+        *(
+            f"{system}: {best['name']} with length penalty {best['lenpen']:g}, the best in BLEU on {best['split']} "
+            f"({best['bleu']:.2f})"
+            for system, facts in folder.manifest["systems"].items()
+            if (best := facts.get("chosen"))
+        ),
         *(
             f"{system}, {group}: {count} sources longer than the model takes, translated in part"
             for system, group in _translated(folder, settings)

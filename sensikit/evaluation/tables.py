@@ -63,6 +63,29 @@ def _unlike(tests: pd.DataFrame | None, metric: str, over: str) -> set[tuple[str
     return set(zip(found["system_b"], found[over], strict=True))
 
 
+def brevity(evaluation: pd.DataFrame, tiers: pd.DataFrame, metric: str) -> Table:
+    """Return a row for each system: the brevity penalty in the scores of each group, and the means of both lengths."""
+    found, means = (frame[frame["metric"] == metric] for frame in (evaluation, tiers[tiers["tier"] == ALL]))
+    table = found.pivot(index="system", columns="group", values="brevity_penalty")
+    table = table.loc[list(dict.fromkeys(found["system"])), list(dict.fromkeys(found["group"]))]
+    mean = means.set_index("system")
+    table = table.assign(All=mean["brevity_penalty"], **{"Length ratio": mean["length_ratio"]}).rename_axis(
+        index="System", columns=None
+    )
+    return Table(table.reset_index(), dict.fromkeys(table.columns, ".3f"))
+
+
+def choice(frame: pd.DataFrame) -> Table:
+    """Return a row for each checkpoint and length penalty of choice.csv; what was chosen is marked."""
+    headings = {
+        "system": "System", "checkpoint": "Checkpoint", "lenpen": "Length penalty", "value": "BLEU",
+        "length_ratio": "Length ratio", "brevity_penalty": "Brevity penalty",
+    }  # fmt: skip
+    formats = {"Length penalty": "g", "BLEU": ".2f", "Length ratio": ".3f", "Brevity penalty": ".3f"}
+    marks = {"BLEU": [MARK if each else " " for each in frame["chosen"]]}
+    return Table(frame[list(headings)].rename(columns=headings), formats, marks)
+
+
 def differences(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) -> Table:
     """Return a row for each system and tier: its mean with its interval, and the change from the baseline, tested.
 
@@ -111,6 +134,12 @@ def tables(frames: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str, Table]]:
         title = f"{name}, mean over groups with its 95% interval{change}"
         found[f"{metric}-differences"] = title, differences(tiers, tests, metric)
         found[f"{metric}-groups"] = f"{name} by group", by_group(evaluation, tests, metric)
+        if METRICS[metric].lengths:
+            title = f"Brevity penalty in {name}, and the length of translations over that of references"
+            found[f"{metric}-lengths"] = title, brevity(evaluation, tiers, metric)
+    if "choice.csv" in frames:
+        title = f"What was chosen among, by mean BLEU on the split that was chosen on; {MARK} was chosen"
+        found["choice"] = title, choice(frames["choice.csv"])
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 import pandas as pd
 
 from sensikit.errors import DamagedError, RunError
-from sensikit.evaluation.metrics import METRICS
+from sensikit.evaluation.metrics import LENGTHS, METRICS
 from sensikit.evaluation.resampling import load_ids, load_sums
 from sensikit.files import lines, open_file, read_json, safe_name, seal_of, unwritable, write_json, write_text
 from sensikit.folder import SEAL, Folder
@@ -45,10 +45,10 @@ PRUNING = Schema(
     "pruning.csv", "Pruning curves", "prune",
     key=("order", "seed", "group", "ratio", "metric"),
     numbers=("seed", "ratio", "value", "value_low", "value_high", "pruned", "prunable", "sentences", "truncated",
-             "mean_length_ratio"),
+             *LENGTHS),
     text=("metric_signature", "signature", "hypotheses", "sha256"),
     # random orders alone have a seed, and the loss has no translations
-    empty=("seed", "value_low", "value_high", "truncated", "mean_length_ratio", "hypotheses", "sha256"),
+    empty=("seed", "value_low", "value_high", "truncated", *LENGTHS, "hypotheses", "sha256"),
     problem=_unpruned,
 )  # fmt: skip
 """Each group by itself, pruned in an order of its own."""
@@ -146,7 +146,7 @@ class Ledger(Folder):
         problems: what is wrong with the others.
     """
 
-    KIND, VERB, FORMAT = "a pruning sweep", "prune", 3
+    KIND, VERB, FORMAT = "a pruning sweep", "prune", 4
     NOTE, ELSEWHERE = "settings.json", "move it away"
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:

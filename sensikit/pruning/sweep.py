@@ -15,7 +15,7 @@ import pandas as pd
 from sensikit.backends.base import Model, task_of
 from sensikit.distributed import Part, Share, Work, dealt
 from sensikit.errors import OptionError
-from sensikit.evaluation.metrics import Metric, bleu_metric, check_scored, chosen, length_ratio
+from sensikit.evaluation.metrics import LENGTHS, Metric, bleu_metric, check_scored, chosen, lengths
 from sensikit.evaluation.resampling import Float, Ids, Sampled, resampled, save_ids, save_sums
 from sensikit.evaluation.shared import Made
 from sensikit.languages import chosen_groups
@@ -272,7 +272,6 @@ def _lines(
             rows[metric] = metric.sums(*texts, settings.tokenizer, settings.spm_model)
         facts[True] = {
             "truncated": found.truncated,
-            "mean_length_ratio": length_ratio(*texts),
             "signature": cell_signature(run, settings, known_by, found.references_from),
             "hypotheses": cell.hypotheses,
             "sha256": run.write_lines(cell.hypotheses, found.hypotheses),
@@ -284,7 +283,7 @@ def _lines(
         task = task_of(model, settings.task, _seed(run, settings))
         facts[False] = {
             "truncated": 0,
-            **dict.fromkeys(("mean_length_ratio", "hypotheses", "sha256")),
+            **dict.fromkeys(("hypotheses", "sha256")),
             "signature": cell_signature(run, settings, known_by, noise=task.choices()),
             "test_set": save_ids(run.path / SEGMENTS, ids[False]),
         }
@@ -315,6 +314,7 @@ def _line(
         "sentences": len(sums),
         "metric_signature": metric.signature(settings.bootstrap, settings.tokenizer, settings.spm_model),
         **facts,
+        **dict(zip(LENGTHS, lengths(metric, sums), strict=True)),
         "sums": cell.sums(metric.name),
         "sums_sha256": save_sums(run.path / cell.sums(metric.name), sums),
     }

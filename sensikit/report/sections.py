@@ -283,6 +283,15 @@ def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: s
     )
     title = f"Pruning curves in numbers{of}"
     yield Entry(f"pruning{suffix}", title, PRUNING.name, tables.pruning(frame), caption)
+    if METRICS[metric].lengths:
+        caption = "Mean over languages of exp(1 - r/c) where translations, c, are shorter than their references, r."
+        yield Entry(
+            f"brevity{suffix}",
+            f"Brevity penalty by the share that is pruned{of}",
+            PRUNING.name,
+            tables.brevity(frame),
+            caption,
+        )
     if tests is not None and (tests["metric"] == metric).any():
         fewest = int(tests.loc[tests["metric"] == metric, "segments"].min())
         few = f"Under {FEWEST} test sentences (here {fewest}) no p is to be trusted. " if fewest < FEWEST else ""

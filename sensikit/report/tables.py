@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from sensikit.evaluation.metrics import METRICS
+from sensikit.evaluation.metrics import LENGTHS, METRICS
 from sensikit.figures.correlation import changed_pairs, mean_changes, pairs
 from sensikit.figures.curves import line_of
 from sensikit.figures.data import sizes
@@ -20,6 +21,8 @@ from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.report.text import judgements, listed
 from sensikit.statistics.correlation import CORRELATION
 from sensikit.tables import Table
+
+LENGTH_LABELS = dict(zip(LENGTHS, ("Length ratio", "Brevity penalty"), strict=True))
 
 
 def _tidied(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -108,6 +111,7 @@ def quality_by_group(frame: pd.DataFrame, known: Groups) -> Table:
         scores = of_metric(of_label, first).set_index("group")
         for key in present(known, scores.index):
             score, more = scores.loc[key], {METRICS[metric].label: values.get((metric, key)) for metric in others}
+            more |= {label: score[name] for name, label in LENGTH_LABELS.items() if METRICS[first].lengths}
             rows.append(
                 {
                     "Run": label, "Language": key, "Resource": known[key]["tier"], METRICS[first].label: score["value"],
@@ -116,8 +120,19 @@ def quality_by_group(frame: pd.DataFrame, known: Groups) -> Table:
             )  # fmt: skip
     formats = {METRICS[metric].label: METRICS[metric].digits for metric in (first, *others)}
     return Table(
-        _tidied(rows), {**formats, **dict.fromkeys(("95% from", "to"), METRICS[first].digits), "Sentences": ",.0f"}
+        _tidied(rows),
+        {
+            **formats,
+            **dict.fromkeys(("95% from", "to"), METRICS[first].digits),
+            **dict.fromkeys(LENGTH_LABELS.values(), ".3f"),
+            "Sentences": ",.0f",
+        },
     )
+
+
+def brevity(frame: pd.DataFrame) -> Table:
+    """Return the mean brevity penalty in BLEU at each ratio, as `pruning` returns the score."""
+    return pruning(frame.assign(value=frame["brevity_penalty"], value_low=math.nan, value_high=math.nan), "bleu")
 
 
 def pruning(frame: pd.DataFrame, metric: str = "") -> Table:

@@ -68,6 +68,21 @@ def test_seeds_of_a_recipe_are_named_on_the_command_line(
     assert "those of both also over training seeds" in done.output
 
 
+def test_a_checkpoint_and_a_length_penalty_are_chosen_on_another_split(
+    tiny_checkpoint: Path, plain_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    given = ["--data", tiny_data, "--out", tmp_path / "e", "--label", "x", "--label", "x", *QUICK, "--groups", "nob"]
+    how = ["--choose-on", "valid", "--lenpens", "1,2", "--max-sentences", 5]
+    done = call("evaluate", plain_checkpoint, tiny_checkpoint, *given, *how)
+    assert done.code == 0, done.error
+    choice = pd.read_csv(tmp_path / "e" / "choice.csv")
+    assert (len(choice), choice["chosen"].sum()) == (4, 1)
+    best = choice.loc[choice["value"].idxmax()]
+    assert best["chosen"] == 1
+    assert f"x: {best['checkpoint']} with length penalty {best['lenpen']:g}, the best in BLEU on valid" in done.output
+    assert "Brevity penalty" in done.output
+
+
 def test_manifest_tells_systems_and_command(evaluated: tuple[Path, str], tiny_checkpoint: Path) -> None:
     manifest = json.loads((evaluated[0] / "manifest.json").read_text("utf-8"))
     assert manifest["command"].startswith(f"sensikit evaluate {tiny_checkpoint} ")

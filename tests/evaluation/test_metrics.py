@@ -30,7 +30,6 @@ from sensikit.evaluation.metrics import (
     chrf_score,
     evaluate,
     ids_of,
-    length_ratio,
     loss_score,
     losses,
 )
@@ -170,13 +169,6 @@ def test_a_sentence_too_few_or_too_many_is_refused_and_not_cut_off(count: int) -
 def test_nothing_to_score_is_refused() -> None:
     with pytest.raises(DataError, match="no sentence"):
         evaluate([], [], "13a")
-
-
-def test_length_ratio_by_hand() -> None:
-    assert length_ratio(["a b c", "d"], ["a b", "c d"]) == 1.0
-    assert length_ratio(["a a a a a a", ""], ["a b", "c"]) == 2.0
-    assert length_ratio(["", ""], ["a", "b"]) == 0.0
-    assert length_ratio(["a b"], [""]) == 2.0
 
 
 # scores of sums

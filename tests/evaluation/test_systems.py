@@ -109,11 +109,12 @@ def test_differences_are_of_the_same_scores_and_against_the_baseline(straight: P
 
 def test_columns_are_those_that_others_read(straight: Path) -> None:
     assert list(pd.read_csv(straight / "evaluation.csv")) == [
-        "system", "direction", "group", "tier", "metric", "value", "value_low", "value_high", "sentences", "seeds",
-        "metric_signature",
+        "system", "direction", "group", "tier", "metric", "value", "value_low", "value_high", "length_ratio",
+        "brevity_penalty", "sentences", "seeds", "metric_signature",
     ]  # fmt: skip
     assert list(pd.read_csv(straight / "tiers.csv")) == [
-        "system", "direction", "tier", "metric", "value", "value_low", "value_high", "groups", "segments", "seeds",
+        "system", "direction", "tier", "metric", "value", "value_low", "value_high", "length_ratio", "brevity_penalty",
+        "groups", "segments", "seeds",
     ]  # fmt: skip
     assert list(pd.read_csv(straight / "significance.csv")) == [
         "system_a", "system_b", "direction", "group", "tier", "metric", "difference", "difference_low",

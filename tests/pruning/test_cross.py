@@ -64,8 +64,8 @@ def test_the_matrix_has_the_columns_that_others_read_and_the_unpruned_model(stra
     table = Run.open(straight).read_table("pruning-cross.csv")
     assert table.columns.tolist() == [
         "order", "seed", "group", "evaluated", "ratio", "metric", "value", "value_low", "value_high", "pruned",
-        "prunable", "sentences", "truncated", "mean_length_ratio", "metric_signature", "signature", "hypotheses",
-        "sha256",
+        "prunable", "sentences", "truncated", "length_ratio", "brevity_penalty", "metric_signature", "signature",
+        "hypotheses", "sha256",
     ]  # fmt: skip
     unpruned = table[table["order"] == "none"]
     assert unpruned["evaluated"].tolist() == unpruned["group"].tolist() == [key for key in LANGUAGES for _ in range(2)]

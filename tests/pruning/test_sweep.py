@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sacrebleu.metrics import BLEU
 
 from sensikit.errors import OptionError
-from sensikit.evaluation.metrics import evaluate, length_ratio, losses
+from sensikit.evaluation.metrics import evaluate, losses
 from sensikit.figures.curves import pruning_curves
 from sensikit.folder import SEAL
 from sensikit.pruning.ledger import Cell, cells
@@ -86,7 +87,9 @@ def test_cells_are_what_plan_apply_decode_and_score_give_one_by_one(straight: Pa
         assert (line["value"], line["value_low"], line["value_high"], line["metric_signature"]) == quality[
             line["metric"]
         ]
-        assert line["mean_length_ratio"] == length_ratio(found.hypotheses, found.references)
+        if line["metric"] == "bleu":  # as sacreBLEU has them
+            theirs = BLEU(tokenize="none", force=True).corpus_score(found.hypotheses, [found.references])
+            assert (line["length_ratio"], line["brevity_penalty"]) == pytest.approx((theirs.ratio, theirs.bp))
         assert line["sentences"] == 24
         assert line["prunable"] == run.manifest["prunable_count"]
         assert line["pruned"] == round(cell.ratio * line["prunable"])
@@ -107,7 +110,8 @@ def test_table_is_the_ledger_and_has_the_columns_that_others_read(straight: Path
     table = Run.open(straight).read_table("pruning.csv")
     assert table.columns.tolist() == [
         "order", "seed", "group", "ratio", "metric", "value", "value_low", "value_high", "pruned", "prunable",
-        "sentences", "truncated", "mean_length_ratio", "metric_signature", "signature", "hypotheses", "sha256",
+        "sentences", "truncated", "length_ratio", "brevity_penalty", "metric_signature", "signature",
+        "hypotheses", "sha256",
     ]  # fmt: skip
     lines = ledger(straight)
     assert len(table) == len(lines) == 2 * CELLS
@@ -243,7 +247,7 @@ def test_the_loss_of_a_cell_is_that_of_what_the_order_of_the_task_leaves(run: Ru
     row = table[(table["group"] == "cat") & (table["ratio"] == 0.5)].iloc[0]
     assert row["value"] == pytest.approx((terms[:, 0] / terms[:, 1]).sum(), abs=1e-12)
     assert row["value_low"] < row["value"] < row["value_high"]
-    assert row[["hypotheses", "sha256", "mean_length_ratio"]].isna().all()
+    assert row[["hypotheses", "sha256", "length_ratio", "brevity_penalty"]].isna().all()
     assert row["sentences"] == 24
     assert f"P|task:{task}|" in row["signature"]
     assert ("|noise:toy|seed:1|" in row["signature"]) == (task == "denoise")

@@ -25,7 +25,7 @@ FIGURES = {
     "pruning-by-group", "pruning-cross-specificity", "distribution-mt", "balance-mt", "convergence-mt", "audit-mt",
     "groups", "layout",
 }  # fmt: skip
-TABLES = {"quality", "quality-by-group", "correlation", "specificity", "pruning", "balance", "groups"}
+TABLES = {"quality", "quality-by-group", "correlation", "specificity", "pruning", "brevity", "balance", "groups"}
 
 
 def test_one_run_is_reported_into_itself_and_loses_nothing(reported: Path) -> None:
@@ -99,7 +99,7 @@ def test_signature_and_command_stand_with_every_figure_and_table(reported: Path)
         assert all(sign in text for sign in ("P|protect:0.1", "BLEU|nrefs:1", "chrF++|nrefs:1", prune)), name
     text = Page(reported / "report.html").text
     # all but those of the sweep, of the audit and of the data, and the provenance
-    assert text.count(analysis["signature"]) == len(FIGURES) + len(TABLES) - 10 + 1
+    assert text.count(analysis["signature"]) == len(FIGURES) + len(TABLES) - 11 + 1
     for stem in ("components-mt", "convergence-mt", "distribution-mt", "overlap-mt", "dendrogram-mt", "similarity"):
         assert analysis["signature"] in (reported / "figures" / f"{stem}.svg").read_text()
     audit = (reported / "figures" / "audit-mt.svg").read_text()
@@ -320,7 +320,7 @@ def test_references_that_are_decoded_from_binaries_are_told_of_at_every_number(t
             if "loss" not in each.stem
         ]
         said = [DECODED in text for text in (*captions, " ".join(summary.sentences(found.subjects[0])))]
-        assert len(said) == 8
+        assert len(said) == 9
         assert not any(said) if raw else all(said)
         for name in ("pruning.csv", "pruning-cross.csv"):
             write_text(

@@ -129,7 +129,7 @@ def pruning(
         cell = {
             "order": order, "seed": seed, "group": code, "ratio": ratio,
             "pruned": round(ratio * 9e5), "prunable": 900_000,
-            "sentences": languages[code]["sizes"]["test"], "truncated": 0, "mean_length_ratio": 1.0 + ratio,
+            "sentences": languages[code]["sizes"]["test"], "truncated": 0,
             "signature": "P|protect:0.1|scope:global|dir:xxx-eng|split:test|beam:5|ckpt:5e1fca5e|v:0.1.0",
             "hypotheses": f"hypotheses/{code}.{order}.{seed}.{ratio}.txt", "sha256": "ab" * 32,
         }  # fmt: skip

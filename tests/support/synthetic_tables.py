@@ -42,10 +42,12 @@ def evaluation(languages: Languages, gain: float = 1.0) -> dict[str, pd.DataFram
             for code in languages:
                 score, tier = bleu[code] + plus + more, languages[code]["tier"]
                 value = score, score - 1, score + 1
-                scored.append((name, "xxx-eng", code, tier, metric, *value, 300, 1, METRIC_SIGNATURES[metric]))
+                facts = *value, *LENGTHS[metric], 300, 1, METRIC_SIGNATURES[metric]
+                scored.append((name, "xxx-eng", code, tier, metric, *facts))
             for tier, codes in subsets.items():
                 mean = sum(bleu[code] for code in codes) / len(codes) + plus + more
-                by_tier.append((name, "xxx-eng", tier, metric, mean, mean - 0.6, mean + 0.6, len(codes), 300, 1))
+                facts = mean, mean - 0.6, mean + 0.6, *LENGTHS[metric], len(codes), 300, 1
+                by_tier.append((name, "xxx-eng", tier, metric, *facts))
         places = [("", tier) for tier in subsets] + [(code, "") for code in languages]
         for code, tier in places:
             p = 0.2 if tier == "Very Low" else 0.002
@@ -55,6 +57,7 @@ def evaluation(languages: Languages, gain: float = 1.0) -> dict[str, pd.DataFram
     return {schema.name: schema.frame(rows) for schema, rows in made.items()}
 
 
+LENGTHS = {"bleu": (0.95, 0.949), "chrf": (None, None), "loss": (None, None)}
 METRIC_SIGNATURES = {
     "bleu": "nrefs:1|tok:13a|v:2.6.0",
     "chrf": "nrefs:1|nc:6|v:2.6.0",
@@ -105,7 +108,8 @@ def scores(bleu: float, half: float, metrics: Sequence[str]) -> list[dict[str, A
     values = {"bleu": (bleu, half), "chrf": (18 + 1.2 * bleu, 1.2 * half), "loss": (4 - bleu / 10, half / 10)}
     return [
         {"metric": name, "value": value, "value_low": value - width, "value_high": value + width,
-         "metric_signature": METRIC_SIGNATURES[name]}
+         "metric_signature": METRIC_SIGNATURES[name], "length_ratio": LENGTHS[name][0],
+         "brevity_penalty": LENGTHS[name][1]}
         for name, (value, width) in values.items() if name in metrics
     ]  # fmt: skip
 
@@ -245,7 +249,7 @@ def cross(
         cell = {
             "order": order, "seed": "", "group": code, "evaluated": other, "ratio": ratio,
             "pruned": round(ratio * 9e5), "prunable": 900_000, "sentences": 100, "truncated": 0,
-            "mean_length_ratio": 1.0, "signature": "P|protect:0.1|v:0.1.0", "sha256": "ab" * 32,
+            "signature": "P|protect:0.1|v:0.1.0", "sha256": "ab" * 32,
             "hypotheses": f"hypotheses/{other}.{order}.{ratio}.by-{code}.txt",
         }  # fmt: skip
         rows.extend({**cell, **score} for score in scores(14 * keeps, 1.0, metrics))
