@@ -24,6 +24,7 @@ class System(Options):
     preset: str = option("small", "hyper-parameters.", choices=tuple(recipes.PRESETS))
     arch: str | None = option(None, "the size; by default the preset's.", choices=tuple(recipes.SIZES))
     updates: int | None = option(None, "Updates in all; by default the preset's.", least=1, most=10**9)
+    dtype: str = option("fp32", "of the passes (autocast); weights and sums are fp32.", choices=("fp32", "bf16"))
     seed: int | None = option(None, "Of every random choice; by default the preset's.", least=0, most=SEEDS)
     keep: int | None = option(
         None,
@@ -55,6 +56,7 @@ def train(
     given = recipes.flags(system.preset, system.method, *directions(where, system.direction))
     given += ["--arch", f"sensikit_{system.arch}"] if system.arch else []
     given += ["--max-update", str(system.updates)] if system.updates else []
+    given += ["--dtype", system.dtype] if system.dtype != "fp32" else []
     given += ["--seed", str(system.seed)] if system.seed is not None else []
     given += ["--keep-interval-updates", str(system.keep)] if system.keep is not None else []
     given += [] if torch.cuda.is_available() else ["--cpu"]

@@ -46,7 +46,7 @@ SIZES = {
 
 # checkpoints and validation come by updates, not by epochs; with legacy_ddp, a part need not use every parameter
 _ALWAYS = """
---task sensikit --criterion sensikit --optimizer adam --adam-betas (0.9,0.98) --lr-scheduler inverse_sqrt
+--task sensikit --criterion sensikit --optimizer sensikit_adam --adam-betas (0.9,0.98) --lr-scheduler inverse_sqrt
 --warmup-init-lr 1e-7 --label-smoothing 0.1 --max-source-positions 512 --max-target-positions 512
 --no-epoch-checkpoints --keep-interval-updates 1 --save-interval 1000000 --validate-interval 1000000
 --log-format json --log-interval 50 --ddp-backend legacy_ddp

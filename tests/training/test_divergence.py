@@ -6,7 +6,7 @@ import torch
 from scipy.special import log_softmax
 from scipy.stats import entropy
 
-from sensikit.training.losses import strength, x_divergence, x_gradient
+from sensikit.training.losses import strength, x_divergence, x_with_slope
 
 
 def log_probabilities(passes: int, positions: int = 5, vocabulary: int = 7, scale: float = 1.5) -> torch.Tensor:
@@ -57,11 +57,14 @@ def test_probabilities_that_underflow_give_no_inf_and_no_nan():
 
 
 @pytest.mark.parametrize("passes", [2, 3])
-def test_the_written_gradient_is_that_of_autograd(passes):
-    scores = log_probabilities(passes).requires_grad_()
-    x_divergence(scores).sum().backward()
-    written = x_gradient(scores.detach(), scores.detach().exp()) / passes
-    assert torch.allclose(written, scores.grad, rtol=1e-12, atol=1e-15)
+def test_what_is_written_of_its_gradient_is_that_of_autograd(passes):
+    logits = log_probabilities(passes).requires_grad_()
+    scores = torch.log_softmax(logits, -1)
+    expected = x_divergence(scores)
+    expected.sum().backward()
+    found, slope = x_with_slope(scores.detach(), scores.detach().exp())
+    assert torch.allclose(found, expected, rtol=1e-12, atol=0)
+    assert torch.allclose(slope / passes, logits.grad, rtol=1e-12, atol=1e-15)
 
 
 class TestStrength:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -19,84 +20,89 @@ from sensikit.training.losses import Term, term, weights  # noqa: E402
 PAD = 1
 
 
-def logits_of(passes=2, positions=6, vocabulary=9, dtype=torch.float64):
-    return torch.randn(passes, positions, vocabulary, dtype=dtype, generator=torch.Generator().manual_seed(3)) * 2
+TARGET = torch.tensor([0, 8, 3, 3, 5, 1])
 
 
-def slow_term(logits, target, smoothing, alpha):
+def inputs_of(passes=2, positions=6, vocabulary=9, dtype=torch.float64):
+    """States (K, N, 4) and a projection (V, 4) whose logits differ by some nats."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = (passes, positions, 4), (vocabulary, 4)
+    return [torch.randn(*shape, dtype=dtype, generator=generator).requires_grad_() for shape in shapes]
+
+
+def slow_term(states, projection, target, smoothing, alpha):
     """The term as it is written in the papers, by autograd."""
-    scores = functional.log_softmax(logits, -1)
+    scores = functional.log_softmax(states @ projection.T, -1)
     losses = [label_smoothed_nll_loss(each, target, smoothing)[0] for each in scores]
-    loss = sum(losses) / len(logits)
+    loss = sum(losses) / len(states)
     mean = scores.exp().mean(0)
     divergence = sum(
         functional.kl_div(mean.log(), each, log_target=True, reduction="sum")
         + functional.kl_div(each, mean.log(), log_target=True, reduction="sum")
         for each in scores
-    ) / len(logits)
-    nll = sum(functional.nll_loss(each, target, reduction="sum") for each in scores) / len(logits)
+    ) / len(states)
+    nll = sum(functional.nll_loss(each, target, reduction="sum") for each in scores) / len(states)
     return Term(loss + alpha * divergence, loss, nll, divergence)
 
 
-@pytest.fixture(params=[1, 4, 1000], ids=["slices of one", "slices of two", "one slice"])
+@pytest.fixture(params=[1, 4, 1000], ids=["slices of one", "slices of four", "one slice"])
 def slices(request, monkeypatch):
-    spans = objectives._spans
-
-    def cut(logits, target):
-        for start in range(0, logits.shape[1], request.param):
-            span = slice(start, start + request.param)
-            yield span, next(iter(spans(logits[:, span], target[span])))[1]
-
-    monkeypatch.setattr(objectives, "_spans", cut)
+    starts = range(0, 6, request.param)
+    monkeypatch.setattr(objectives, "_spans", lambda *_: [slice(start, start + request.param) for start in starts])
 
 
 @pytest.mark.parametrize(("passes", "smoothing", "alpha"), [(1, 0.0, 0.0), (1, 0.1, 0.0), (2, 0.1, 5.0), (3, 0.2, 0.7)])
 class TestTerm:
     def test_it_is_what_the_papers_write(self, slices, passes, smoothing, alpha):
-        logits, target = logits_of(passes), torch.tensor([0, 8, 3, 3, 5, 1])
-        fast, slow = term(logits, target, smoothing, alpha), slow_term(logits, target, smoothing, alpha)
+        given = *inputs_of(passes), TARGET, smoothing, alpha
+        fast, slow = term(*given), slow_term(*given)
         assert fast.total.item() == pytest.approx(slow.total.item(), rel=1e-12)
         assert fast.loss.item() == pytest.approx(slow.loss.item(), rel=1e-12)
         assert fast.nll.item() == pytest.approx(slow.nll.item(), rel=1e-12)
         assert fast.divergence.item() == pytest.approx(slow.divergence.item() if alpha else 0.0, rel=1e-9)
+        with torch.no_grad():
+            assert [each.item() for each in term(*given)] == pytest.approx([each.item() for each in fast], rel=1e-12)
 
-    def test_so_is_its_gradient(self, slices, passes, smoothing, alpha):
-        target = torch.tensor([0, 8, 3, 3, 5, 1])
+    def test_so_are_its_gradients(self, slices, passes, smoothing, alpha):
         gradients = []
         for make in (term, slow_term):
-            logits = logits_of(passes).requires_grad_()
-            (make(logits, target, smoothing, alpha).total * 3).backward()
-            gradients.append(logits.grad)
+            inputs = inputs_of(passes)
+            (make(*inputs, TARGET, smoothing, alpha).total * 3).backward()
+            gradients.append(torch.cat([each.grad.flatten() for each in inputs]))
         assert torch.allclose(*gradients, rtol=1e-10, atol=1e-14)
 
     def test_its_gradient_is_that_of_finite_differences(self, passes, smoothing, alpha):
-        target = torch.tensor([0, 2])
-        logits = logits_of(passes, 2, 4).requires_grad_()
-        assert torch.autograd.gradcheck(lambda x: term(x, target, smoothing, alpha).total, (logits,))
+        inputs = inputs_of(passes, 2, 4)
+        assert torch.autograd.gradcheck(lambda *x: term(*x, torch.tensor([0, 2]), smoothing, alpha).total, inputs)
 
 
-def test_half_precision_is_computed_in_single():
-    logits, target = logits_of(dtype=torch.float32), torch.tensor([0, 8, 3, 3, 5, 1])
-    exact = term(logits.bfloat16().float(), target, 0.1, 5.0)
-    half = term(logits.bfloat16(), target, 0.1, 5.0)
-    assert half.total.dtype == torch.float32
-    assert half.total.item() == exact.total.item()
+def test_half_precision_is_added_up_in_single():
+    """What is rounded is the logits and their slopes, not the sums over positions and over the vocabulary."""
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [each.detach().bfloat16().to(dtype).requires_grad_() for each in inputs_of(2, 500, 40)]
+        result = term(*inputs, torch.arange(500) % 40, 0.1, 5.0)
+        result.total.backward()
+        assert (result.total.dtype, inputs[1].grad.dtype) == (torch.float32, dtype)
+        found.append((result.total.detach().view(1), *(each.grad.float() for each in inputs)))
+    for exact, half in zip(*found, strict=True):
+        assert (half - exact).norm() < 2**-7 * exact.norm()
 
 
 def test_a_part_without_any_target_is_zero_and_has_a_gradient():
-    logits = torch.zeros(2, 0, 9, requires_grad=True)
-    found = term(logits, torch.zeros(0, dtype=torch.long), 0.1, 5.0)
+    states, projection = inputs_of(positions=0)
+    found = term(states, projection, torch.zeros(0, dtype=torch.long), 0.1, 5.0)
     found.total.backward()
     assert found.total.item() == 0
-    assert logits.grad.shape == logits.shape
+    assert states.grad.shape == states.shape
+    assert not projection.grad.any()
 
 
-def test_spans_cover_every_position_once():
-    logits, target = torch.zeros(2, 1000, 4000), torch.arange(1000)
-    spans = list(objectives._spans(logits, target))
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_spans_cover_every_position_once(on_gpu):
+    spans = list(objectives._spans(100_000, 2, 40_000, on_gpu))
     assert len(spans) > 10
-    assert torch.equal(torch.cat([wanted[0, :, 0] for _, wanted in spans]), target)
-    assert [span.start for span, _ in spans][1:] == [span.stop for span, _ in spans][:-1]
+    assert np.array_equal(np.concatenate([np.arange(100_000)[span] for span in spans]), np.arange(100_000))
 
 
 COUNTS = {"translation": 600, "encoder": 150, "decoder": 150, "targets": 750}
@@ -289,3 +295,14 @@ def test_losses_are_in_nats(tiny_data):
         torch.nn.init.zeros_(parameter)
     _, size, log = training_system.step(system, system.updates()[0])
     assert log["translation_nll"].item() / size == pytest.approx(math.log(len(system.task.source_dictionary)), rel=1e-5)
+
+
+def test_half_precision_is_of_the_passes_alone(tiny_data):
+    found = []
+    for dtype in ("fp32", "bf16"):
+        system = training_system.build(tiny_data, "cd+id", "--dropout", "0", "--dtype", dtype)
+        _, _, log = training_system.step(system, system.updates()[0])
+        found.append((log["loss"].item(), training_system.gradient(system)))
+    assert {gradient.dtype for _, gradient in found} == {torch.float32}
+    assert found[0][0] != found[1][0] == pytest.approx(found[0][0], rel=0.01)
+    assert torch.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.999

@@ -22,7 +22,7 @@ from sensikit.training.recipes import METHODS, Method
 
 REGULAR: dict[str, Any] = {
     "method": "regular", "denoise": None, "distill": None, "mask_ratio": None, "id_k": None, "id_alpha": None,
-    "id_passes": None, "id_weights": None, "loss_weights": None, "separate_projection": None,
+    "id_passes": None, "id_weights": None, "loss_weights": None, "separate_projection": None, "dtype": None,
 }  # fmt: skip
 """Translation alone; what has no effect there is None."""
 
@@ -46,6 +46,8 @@ def training_of(task: Settings, criterion: Settings, updates: int | None) -> dic
     denoise = _names(task, "denoise", OBJECTIVES)
     distill = _names(criterion, "distill", TERMS)
     found: dict[str, Any] = {"method": _method(denoise, distill)}
+    if task.choice("dtype", ("fp32", "bf16"), "fp32") != "fp32":
+        found["dtype"] = "bf16"
     if denoise:
         found |= {"denoise": ",".join(denoise), "mask_ratio": _ratio(task, denoise)}
         found["separate_projection"] = task.flag("separate_projection")

@@ -44,6 +44,7 @@ def test_what_has_no_effect_is_left_empty() -> None:
         "updates": 500, "method": "id", "distill": "translation", "id_k": 3, "id_alpha": 2.5,
         "id_passes": "shared-encoder", "id_weights": "equation",
     }  # fmt: skip
+    assert [found_in({"dtype": name})["dtype"] for name in ("fp32", "bf16")] == [None, "bf16"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@
 # no "from __future__ import annotations": fairseq wants the types of its configuration themselves
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,20 +87,23 @@ class LanguageAwareCriterion(FairseqCriterion):  # type: ignore[misc]
             factors: of each term, of `objectives.weights`.
             update: updates done.
         """
-        scored = {side: target.ne(self.padding_idx) for side, target in part["targets"].items()}
-        names = {side: TRANSLATION if part["objective"] == TRANSLATION else side for side in scored}
+        bearing = {side: target.ne(self.padding_idx) for side, target in part["targets"].items()}
+        names = {side: TRANSLATION if part["objective"] == TRANSLATION else side for side in bearing}
         passes = self.cfg.id_k if self.training and self.distilled & set(names.values()) else 1
+        scored = {}
+        for side, name in names.items():
+            alpha = self.alpha(len(names), update) if passes > 1 and name in self.distilled else 0.0
+            target, smoothing = part["targets"][side][bearing[side]], self.cfg.label_smoothing
+            scored[side] = bearing[side], partial(term, target=target, smoothing=smoothing, alpha=alpha)
         shared = str(self.cfg.id_passes) == "shared-encoder"
-        logits = model(**part["net_input"], scored=scored, passes=passes, shared_encoder=shared)
+        terms = model(**part["net_input"], scored=scored, passes=passes, shared_encoder=shared)
         total: Any = 0.0
         log = empty_log()
         for side, name in names.items():
-            target = part["targets"][side][scored[side]]
-            alpha = self.alpha(len(names), update) if passes > 1 and name in self.distilled else 0.0
-            found = term(logits[side], target, self.cfg.label_smoothing, alpha)
+            found = terms[side]
             total = total + factors[name] * found.total
             log |= {f"{name}_loss": found.loss, f"{name}_nll": found.nll, f"{name}_x": found.divergence}
-            log[f"{name}_tokens"] = len(target)
+            log[f"{name}_tokens"] = part["tokens"][name]
         log |= {name: part[name] for name in ("nsentences", "source_tokens")}
         return total, {**log, "loss": total.detach(), "ntokens": log["translation_tokens"]}
 

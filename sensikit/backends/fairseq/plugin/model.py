@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -45,12 +45,12 @@ class LanguageAwareTransformer(TransformerModel):  # type: ignore[misc]
         src_tokens: torch.Tensor,
         src_lengths: torch.Tensor,
         prev_output_tokens: torch.Tensor | None = None,
-        scored: dict[str, torch.Tensor] | None = None,
+        scored: Mapping[str, tuple[torch.Tensor, Callable[[torch.Tensor, torch.Tensor], Any]]] | None = None,
         passes: int = 1,
         shared_encoder: bool = False,
         **rest: Any,
     ) -> Any:
-        """Return the logits (K, N, V) of each side that is `scored`; without it, what fairseq's transformer returns.
+        """Return what is made of each side that is `scored`; without it, what fairseq's transformer returns.
 
         Everything happens in one call, as data-parallel wrappers need it. A side that is not scored is not computed,
         and only what bears a loss goes through the costly projection. The passes are K calls: one batch of K copies
@@ -60,7 +60,8 @@ class LanguageAwareTransformer(TransformerModel):  # type: ignore[misc]
             src_tokens: (B, S) int64, padded on the right.
             src_lengths: (B,) int64.
             prev_output_tokens: (B, T) int64; None where the decoder is not scored.
-            scored: "encoder" (B, S), "decoder" (B, T) bool: the N positions that bear a loss.
+            scored: "encoder" (B, S), "decoder" (B, T) bool: the N positions that bear a loss, and what takes the
+                states there, (K, N, d), and the projection, (V, d).
             passes: K, each with its own dropout, the encoder's included.
             shared_encoder: the decoder reads the first pass's encoder states in every pass, as in the released code.
             rest: of fairseq's transformer.
@@ -69,15 +70,18 @@ class LanguageAwareTransformer(TransformerModel):  # type: ignore[misc]
             return super().forward(src_tokens, src_lengths, prev_output_tokens, **rest)
         fresh = 1 if shared_encoder and "encoder" not in scored else passes
         encoded = [self.encoder(src_tokens, src_lengths) for _ in range(fresh)]
-        found = {}
+        states = {}
         if "encoder" in scored:
-            states = [each["encoder_out"][0].transpose(0, 1) for each in encoded]
-            project = self.encoder_projection or self.decoder.output_layer
-            found["encoder"] = torch.stack([project(each[scored["encoder"]]) for each in states])
+            states["encoder"] = [each["encoder_out"][0].transpose(0, 1) for each in encoded]
         if "decoder" in scored:
             read = encoded[:1] * passes if shared_encoder else encoded
-            states = [self.decoder(prev_output_tokens, encoder_out=each, features_only=True)[0] for each in read]
-            found["decoder"] = torch.stack([self.decoder.output_layer(each[scored["decoder"]]) for each in states])
+            states["decoder"] = [
+                self.decoder(prev_output_tokens, encoder_out=each, features_only=True)[0] for each in read
+            ]
+        found = {}
+        for side, (where, made) in scored.items():
+            projection = (side == "encoder" and self.encoder_projection) or self.decoder.output_projection
+            found[side] = made(torch.stack([each[where] for each in states[side]]), projection.weight)
         return found
 
 

@@ -23,8 +23,9 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from fairseq_cli.train import should_stop_early
 
+import sensikit.backends.fairseq.plugin.adam
 import sensikit.backends.fairseq.plugin.criterion
-import sensikit.backends.fairseq.plugin.model  # noqa: F401  both register themselves
+import sensikit.backends.fairseq.plugin.model  # noqa: F401  all register themselves
 from sensikit.backends.fairseq.compat import allow_resuming
 from sensikit.backends.fairseq.plugin.log import Log
 from sensikit.backends.fairseq.plugin.mixing import Mixture, Text, batches_of
@@ -66,6 +67,7 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         add("--mono-share", type=float, default=0.5, help="of an update")
         add("--mix", default="sentences", choices=["sentences", "tokens"], help="what --mono-share counts")
         add("--tokens-per-update", type=int, help="of translation, padded, in all processes; else a batch in each")
+        add("--dtype", default="fp32", choices=["fp32", "bf16"], help="bf16: autocast; weights and sums are fp32")
         tags = {"lang_tok_replacing_bos_eos": True, "encoder_langtok": "tgt", "decoder_langtok": True}
         parser.set_defaults(left_pad_source="False", **tags)
 
@@ -203,11 +205,16 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         how = str(criterion.cfg.loss_weights)
         factors, _ = weights(counts, how)
         logs = []
+        half = self.args.dtype == "bf16"
+        device = next(model.parameters()).device.type if half else "cuda"
+        autocast = torch.autocast(
+            device, torch.bfloat16 if half else None, enabled=half or isinstance(optimizer, AMPOptimizer)
+        )
         for number, part in enumerate(sample["parts"], start=1):
             last = number == len(sample["parts"])
             wait = contextlib.nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()
             with wait:
-                with torch.autocast("cuda", enabled=isinstance(optimizer, AMPOptimizer)):
+                with autocast:
                     loss, log = criterion.part(model, part, factors, update_num)
                 optimizer.backward(loss * 0 if ignore_grad else loss)
             logs.append(log)
