@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from inspect import Parameter, Signature, signature
@@ -72,14 +73,19 @@ def check_apart(typed: Mapping[str, Any]) -> None:
     paths = _paths(typed)
     outputs = [(name, path) for wanted in OUTPUTS for name, path in paths if name == wanted]
     for (name, path), (other, beside) in itertools.combinations(outputs, 2):
-        one, two = path.resolve(), beside.resolve()
-        if same(one, two) or one in two.parents or two in one.parents:
+        one, two = (_alike(each.resolve()) for each in (path, beside))
+        if same(path.resolve(), beside.resolve()) or one == two or one in two.parents or two in one.parents:
             problem = f"is, lies in or holds what --{name} names"
             raise OptionError(f"--{other} {beside}", problem, "give each a place of its own")
     for name, path in outputs:
         for source in (source for read, source in paths if read not in OUTPUTS):
             if path.is_file() and same(path.resolve(), source.resolve()):
                 raise OptionError(f"--{name} {path}", "is a file that is read", "choose another place")
+
+
+def _alike(path: Path) -> Path:
+    """Return a path in letters that a system does not tell apart: x and X are one file on some."""
+    return Path(unicodedata.normalize("NFC", str(path)).casefold())
 
 
 def same(one: Path, other: Path) -> bool:

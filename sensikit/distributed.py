@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sensikit.errors import OptionError, RunError, SensikitError
-from sensikit.files import replacing, sha256_of, unreadable, write_text
+from sensikit.files import open_file, replacing, sha256_of, unreadable, write_text
 from sensikit.progress import say
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ class Work:
         self.share, self.owners = share, owners
         self.ahead = len(owners) if ahead is None else ahead
         self._parts = folder.with_name(f".{folder.name}.parts")
+        if self._parts.is_symlink():  # what is elsewhere would be cleared away
+            raise RunError(self._parts, "is a link", "remove it")
         self._place = self._parts / sha256_of(json.dumps(scope, sort_keys=True))[:16]
         self._alone = True
 
@@ -229,9 +231,12 @@ class Work:
     def _asked(self) -> int | None:
         while True:
             try:
-                return int((self._place / _NEXT).read_text())
+                with open_file(self._place / _NEXT) as file:
+                    return int(file.read(20))
             except FileNotFoundError:
                 return None
+            except ValueError as error:
+                raise RunError(self._place / _NEXT, "is damaged", "remove it") from error
             except OSError as error:
                 if error.errno != errno.ESTALE:  # which NFS says of a file that has just been replaced
                     raise unreadable(self._place / _NEXT, error) from error
@@ -254,6 +259,7 @@ def _read(path: Path) -> Part:
     """Return a part; each array is read, and its checksum looked at, when its turn comes."""
     import numpy as np
 
+    _checked(path, lambda: open_file(path).close())  # a pipe would be waited for
     found = _checked(path, lambda: np.load(path))
     facts, *names = found.files
     arrays = (_checked(path, partial(found.__getitem__, name)) for name in names)
@@ -263,6 +269,6 @@ def _read(path: Path) -> Part:
 def _checked(path: Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, LookupError, TypeError, zipfile.BadZipFile) as error:
         path.unlink(missing_ok=True)
         raise RunError(path, "is damaged", "the same command with --resume makes it again") from error

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from sensikit.distributed import Part, Share, Work, dealt
-from sensikit.errors import OptionError, RunError
+from sensikit.errors import DataError, OptionError, RunError
 from sensikit.evaluation.systems import evaluate_systems
 from sensikit.pruning.sweep import prune
 from sensikit.run import Run
@@ -213,6 +213,24 @@ def test_a_single_process_uses_what_several_left_and_clears_it_away(tmp_path: Pa
         assert not stale.exists()
         assert taken(alone, range(4)) == [None, of(1), None, of(3)]
     assert list((tmp_path / ".run.parts").iterdir()) == [mine]
+
+
+def test_what_stands_in_the_place_of_parts_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".run.parts").symlink_to("elsewhere")
+    with pytest.raises(RunError, match=r"\.run\.parts: is a link; remove it"):
+        works(tmp_path / "run", 2, [0, 1])
+    (tmp_path / ".run.parts").unlink()
+    second = works(tmp_path / "run", 2, [0, 1])[1]
+    asked = second._place / "next"
+    asked.parent.mkdir(parents=True)
+    asked.write_text("x")
+    with pytest.raises(RunError, match="next: is damaged; remove it"):
+        second.give(lambda unit: Part({}), lambda units: units)
+    asked.unlink()
+    os.mkfifo(asked)
+    with pytest.raises(DataError, match="next: cannot be read"):
+        second.give(lambda unit: Part({}), lambda units: units)
 
 
 def test_a_damaged_part_is_refused_in_one_line_and_made_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def convert(model: Model, out: Path) -> str:
 
 
 def _check_free(option: str, path: Path) -> None:
-    if path.exists():
+    if os.path.lexists(path):  # a link into nowhere too: it would be replaced
         raise OptionError(f"{option} {path}", "already exists", "choose another name")
 
 

@@ -190,10 +190,12 @@ def test_a_place_that_is_taken_is_refused_and_left_as_it_is(run: Run, tiny_backe
     taken, free = tmp_path / "taken", tmp_path / "free"
     taken.write_text("mine")
     before = snapshot(run.path)
-    for out, mask, option in ((taken, None, "--out"), (free, taken, "--mask")):
+    (link := tmp_path / "linked taken").symlink_to("nowhere")
+    for out, mask, option in ((taken, None, "--out"), (free, taken, "--mask"), (link, None, "--out")):
         with pytest.raises(OptionError, match=f"^{option} .*taken: already exists"):
             export(run, tiny_backend, Order("fisher", "cat"), 0.3, out, mask)
     assert taken.read_text() == "mine"
+    assert link.is_symlink()
     assert not free.exists()
     assert snapshot(run.path) == before
 
