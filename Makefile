@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-full test test-all bench gpu gpu-wheels fuzz study lint format clean
+.PHONY: demo demo-full test test-all bench gpu gpu-wheels fuzz study docs lint format clean
 
 demo: $(STAMP)
 	$(BIN)/sensikit demo --out demo
@@ -15,10 +15,10 @@ demo-full: $(STAMP)
 # one process to a core, and one thread to a process
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
-test: lint
+test: lint docs
 	$(TESTS)
 
-test-all: lint
+test-all: lint docs
 	$(TESTS) -m ""
 
 bench: $(STAMP)
@@ -57,6 +57,10 @@ study: $(STAMP)
 	$(BIN)/python notebooks/study/study.py "$(DATA)" "$(MONO)" --out study --jobs $(or $(JOBS),1)
 	cp study/study.md docs/study.md
 
+# the pages, in site/; with figures in the notebooks where make demo was run before
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -76,4 +80,4 @@ $(STAMP): pyproject.toml $(wildcard requirements/*.txt)
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo demo-full gpu-wheels gpu-results .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo demo-full gpu-wheels gpu-results site .pytest_cache .mypy_cache .ruff_cache

@@ -105,6 +105,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train a small decoder language model of several languages.")
     parser.add_argument("data", type=Path, help="what sensikit corpus, or sensikit demo, made")
     parser.add_argument("out", type=Path, help="the directory to write")
-    parser.add_argument("--updates", type=int, default=600)
-    arguments = parser.parse_args()
-    train(arguments.data, arguments.out, arguments.updates)
+    for option, usual in (("updates", 600), ("width", 128), ("layers", 4), ("vocabulary", 2000)):
+        parser.add_argument(f"--{option}", type=int, default=usual)
+    train(**vars(parser.parse_args()))

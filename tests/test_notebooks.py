@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+import sensikit
 
 PLACE = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in PLACE.glob("*.ipynb"))
@@ -52,12 +56,27 @@ def test_a_notebook_runs_on_a_real_run_and_draws(kernel: NotebookClient, name: s
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_notebook_opens_with_what_to_look_for_and_is_kept_without_outputs(name: str) -> None:
-    first, *others = opened(name).cells
-    assert first.cell_type == "markdown"
+def test_a_notebook_opens_with_its_question_ends_with_what_to_conclude_and_is_kept_without_outputs(name: str) -> None:
+    first, *others, last = opened(name).cells
     assert first.source.startswith("# ")
-    assert "What to look for" in first.source
+    for part in ("**The question:** ", "What to look for", '`pip install "sensikit[notebooks]"`'):
+        assert part in first.source
+    assert last.cell_type == "markdown"
+    assert last.source.startswith("## What to conclude\n")
     for cell in (cell for cell in others if cell.cell_type == "code"):
         assert cell.outputs == []
         assert cell.execution_count is None
         assert len(cell.source.splitlines()) <= 20  # thin: what they do is in the library
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_imports_what_the_documentation_names(name: str) -> None:
+    pages = (PLACE.parent / "docs" / "reference").glob("*.md")
+    documented = {path for page in pages for path in re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.M)}
+    source = "\n".join(cell.source for cell in opened(name).cells if cell.cell_type == "code")
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    imported = [(str(node.module), alias.name) for node in nodes for alias in node.names]
+    found = [(module, each) for module, each in imported if module.partition(".")[0] == "sensikit"]
+    assert found
+    for module, each in found:
+        assert f"{module}.{each}" in documented or (module == "sensikit" and each in sensikit.__all__)

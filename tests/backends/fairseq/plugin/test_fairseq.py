@@ -14,7 +14,7 @@ import sensikit
 from sensikit.backends.fairseq.checkpoint import read
 from tests.support.training_run import FEW, journal, same_weights, train
 
-README = Path(__file__).parents[4] / "README.md"
+PAGE = Path(__file__).parents[4] / "docs" / "how-to" / "training.md"
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_two_processes_of_torchrun_train_together_resume_and_write_one_journal(t
 
 
 def example(data: Path) -> list[str]:
-    """The command in the README, as a shell would read it, on other data and with a smaller model."""
-    found = re.search(r"^fairseq-train data/bin --user-dir .*?^```", README.read_text(encoding="utf-8"), re.M | re.S)
+    """The command in the documentation, as a shell would read it, on other data and with a smaller model."""
+    found = re.search(r"^fairseq-train data/bin --user-dir .*?^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
     words = shlex.split(found[0].removesuffix("```").replace("\\\n", ""))
     assert words[1::2][:2] == [
         "data/bin",
