@@ -18,12 +18,10 @@ if TYPE_CHECKING:
     from sensikit.figures.style import Captioned, Drawn
     from sensikit.report.inputs import Inputs
 
-Place = str | Path
-
 
 def open(
-    model: Place | Run,
-    data: Place | None = None,
+    model: str | Path | Run,
+    data: str | Path | None = None,
     direction: str | None = None,
     *,
     pairs: Sequence[str] | None = None,
@@ -66,7 +64,9 @@ def open(
     return open_model(Path(model), Path(data), direction, device, pairs, loading, tiers)
 
 
-def reopened(run: Run, checkpoint: Place | None = None, data: Place | None = None, device: str = "auto") -> Model:
+def reopened(
+    run: Run, checkpoint: str | Path | None = None, data: str | Path | None = None, device: str = "auto"
+) -> Model:
     """Return the model of a run with its data, from where they are now, if they moved."""
     from sensikit.backends import open_model
 
@@ -76,7 +76,7 @@ def reopened(run: Run, checkpoint: Place | None = None, data: Place | None = Non
     return open_model(*places, run.manifest["direction"], device, None, loading, None)
 
 
-def plot_correlation(*runs: Run | Place, task: str = "", value: str = "corrected") -> Captioned:
+def plot_correlation(*runs: Run | str | Path, task: str = "", value: str = "corrected") -> Captioned:
     """Return heat maps of how alike the groups' sensitivities are (Figures 2, 6 and 8), by subset of the parameters.
 
     Two runs stand side by side, and their difference beside them where it can be told.
@@ -101,7 +101,7 @@ def plot_correlation(*runs: Run | Place, task: str = "", value: str = "corrected
     return _figure(figures.correlation_heatmaps(frame, inputs.groups, value=value, difference=difference))
 
 
-def plot_dendrogram(*runs: Run | Place, task: str = "", value: str = "corrected") -> Captioned:
+def plot_dendrogram(*runs: Run | str | Path, task: str = "", value: str = "corrected") -> Captioned:
     """Return the tree in which groups join at 1 − their correlation; arguments are those of `plot_correlation`.
 
     >>> sensikit.plot_dendrogram(run).savefig(folder / "tree.svg")
@@ -113,7 +113,7 @@ def plot_dendrogram(*runs: Run | Place, task: str = "", value: str = "corrected"
     return _figure(figures.dendrogram(frame, inputs.groups, value=value))
 
 
-def plot_specificity(*runs: Run | Place, task: str = "") -> Captioned:
+def plot_specificity(*runs: Run | str | Path, task: str = "") -> Captioned:
     """Return how D (Eq. 4) is spread in each group, and the share above 0; arguments as of `plot_correlation`.
 
     >>> len(sensikit.plot_specificity(run).axes)
@@ -126,7 +126,7 @@ def plot_specificity(*runs: Run | Place, task: str = "") -> Captioned:
     return _figure(figures.specificity(frame, inputs.groups))
 
 
-def plot_components(*runs: Run | Place, task: str = "") -> Captioned:
+def plot_components(*runs: Run | str | Path, task: str = "") -> Captioned:
     """Return where in the model sensitivity and specificity are; arguments as of `plot_correlation`.
 
     >>> len(sensikit.plot_components(run).axes)
@@ -138,7 +138,7 @@ def plot_components(*runs: Run | Place, task: str = "") -> Captioned:
     return _figure(figures.component_heatmaps(_of(runs, COMPONENTS, task)[1]))
 
 
-def plot_overlap(*runs: Run | Place, task: str = "") -> Captioned:
+def plot_overlap(*runs: Run | str | Path, task: str = "") -> Captioned:
     """Return what groups' most specific parameters have in common; arguments as of `plot_correlation`.
 
     >>> sensikit.plot_overlap(run).savefig(folder / "overlap.pdf")
@@ -150,7 +150,7 @@ def plot_overlap(*runs: Run | Place, task: str = "") -> Captioned:
     return _figure(figures.overlap_heatmaps(frame, inputs.groups))
 
 
-def plot_balance(*runs: Run | Place, task: str = "") -> Captioned:
+def plot_balance(*runs: Run | str | Path, task: str = "") -> Captioned:
     """Return how evenly S is spread over the parameters (Figure 10); arguments as of `plot_correlation`.
 
     >>> sensikit.plot_balance(run).savefig(folder / "balance.png", dpi=60)
@@ -162,7 +162,7 @@ def plot_balance(*runs: Run | Place, task: str = "") -> Captioned:
     return _figure(figures.sensitivity_violins(_rows(inputs, DISTRIBUTION, task), frame, inputs.groups))
 
 
-def plot_convergence(*runs: Run | Place, task: str = "") -> Captioned:
+def plot_convergence(*runs: Run | str | Path, task: str = "") -> Captioned:
     """Return the PCC of a group with itself against the number of batches; arguments as of `plot_correlation`.
 
     >>> len(sensikit.plot_convergence(run, task="mt").axes)
@@ -175,7 +175,7 @@ def plot_convergence(*runs: Run | Place, task: str = "") -> Captioned:
     return _figure(figures.convergence_curves(frame, inputs.groups))
 
 
-def plot_pruning(*runs: Run | Place, metric: str = "") -> Captioned:
+def plot_pruning(*runs: Run | str | Path, metric: str = "") -> Captioned:
     """Return the curves of a sweep, with their bands and whether each can be told from random (Figures 3 and 9).
 
     >>> settings = sensikit.SweepSettings(metrics=("loss",), bootstrap=100)
@@ -205,7 +205,7 @@ def _figure(drawn: Drawn) -> Captioned:
 
 
 def _of(
-    runs: Sequence[Run | Place], schema: Schema, task: str = "", *, compare: bool = False
+    runs: Sequence[Run | str | Path], schema: Schema, task: str = "", *, compare: bool = False
 ) -> tuple[Inputs, pd.DataFrame]:
     """Return what a report of some runs would be made from, and the rows of one of its tables, of one task.
 

@@ -56,7 +56,7 @@ SMALLER = {"--updates 200": "--updates 5", "--batches 40": "--batches 6 --tokens
 def test_the_commands_of_the_tutorial(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("django")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    install, *others = "".join(blocks("docs/tutorial.md", "bash")).splitlines()
+    _, _, install, *others = "".join(blocks("docs/tutorial.md", "bash")).splitlines()
     assert install.startswith('pip install ".[hf,demo]"')
     for command in others:
         for size, smaller in SMALLER.items():

@@ -1,0 +1,42 @@
+"""What Python has beside the steps: what is refused, and figures of several runs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import sensikit
+from sensikit.errors import DamagedError, OptionError
+from sensikit.report import tables
+
+
+def test_what_cannot_be_opened_or_drawn_says_why(analysed: Path) -> None:
+    run = sensikit.Run.open(analysed)
+    with pytest.raises(OptionError, match=r"data: is not given; say where the text is: open\(model, data\)"):
+        sensikit.open("nllb")
+    with pytest.raises(OptionError, match="is measured with choices of its own; leave out direction, "):
+        sensikit.open(run, direction="eng-xxx")
+    with pytest.raises(OptionError, match="runs: there is none"):
+        sensikit.plot_specificity()
+    with pytest.raises(OptionError, match="task: lm was not analysed; choose mt"):
+        sensikit.plot_specificity(run, task="lm")
+    with pytest.raises(DamagedError, match=r"pruning\.csv: does not exist; make it with sensikit prune"):
+        sensikit.plot_pruning(analysed)
+
+
+def test_two_runs_stand_side_by_side_with_their_difference(analysed: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(analysed, tmp_path / "other")
+    figure = sensikit.plot_correlation(analysed, str(other))
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:3] == ["run", "other", "other − run"]
+    assert "− run" not in "".join(
+        axes.get_title() for axes in sensikit.plot_correlation(analysed, other, value="pcc").axes
+    )
+
+
+def test_the_function_is_not_hidden_by_its_package() -> None:
+    assert tables.__name__ == "sensikit.report.tables"  # imported: the package would now stand in its place
+    assert sensikit.report.__name__ == "report"
+    assert callable(sensikit.report)
