@@ -25,7 +25,7 @@ import pandas as pd
 UPDATES, EVERY, FIRST = 2240, 280, 1120
 """27 epochs of 83 updates, how often a checkpoint is kept, and the first that may be chosen."""
 LONGER = 5040
-"""Updates of Regular in the time of ID's 2,240."""
+"""Updates of Regular in the time of ID's 2,240: equal time; and, in the end, of ID too: convergence."""
 SEEDS = 3
 VARIANTS = {
     "": [],
@@ -186,6 +186,8 @@ def listed(out: Path) -> Iterator[System]:
         if wave is WAVES[0]:
             best = best_variant(out, System("regular"))
             yield from (System("regular", seed=seed, variant=best, longer=True) for seed in range(1, SEEDS + 1))
+    best = best_variant(out, System("id"))
+    yield from (System("id", seed=seed, variant=best, longer=True) for seed in range(1, SEEDS + 1))
 
 
 def steps(out: Path, parallel: Path, mono: Path) -> Iterator[Step]:
