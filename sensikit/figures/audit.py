@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from sensikit.figures import conclusions
 from sensikit.figures.frames import Groups, of_run, of_task, runs
 from sensikit.figures.panels import canvas, panels, power_of_ten
 from sensikit.figures.spread import placed
 from sensikit.figures.style import COLOURS, FULL, MUTED, Drawn, styled
-from sensikit.figures.words import joined, span
+from sensikit.figures.words import captioned, joined, span
 from sensikit.sensitivity.strata import FEWEST
 
 STATISTICS = {"spearman": "Spearman", "pearson": "Pearson", "top10_agreement": "top 10%"}
@@ -95,18 +96,17 @@ def _agreement(rows: pd.DataFrame) -> str:
 def _caption(frame: pd.DataFrame, summary: pd.DataFrame) -> str:
     sampled = sorted(summary["sampled"].dropna().astype(int).unique())
     batches = sorted(summary["batches"].dropna().astype(int).unique())
-    text = (
-        "Each point is a parameter: the sensitivity that its gradient estimates (Eq. 2) against the change of the loss "
-        "when it is set to zero (Eq. 1), mean of the absolute values over the same batches, in double precision; on "
-        f"the line the two are equal. Of each language, {span(sampled, ',d')} parameters were sampled; batches: "
-        f"{span(batches, ',d')}. The statistics weight each stratum by its size; "
-    )
+    text = "The statistics weight each stratum by its size; "
     ends = summary[summary["value_low"].notna()]["statistic"].map(STATISTICS).unique()
     text += f"intervals are 95%, of {joined(ends)}" if len(ends) else "none has an interval"
     if "Pearson" not in ends:
         text += f": of fewer than {FEWEST} parameters none would hold, nor one of Pearson's, which a few of them decide"
-    text += ". "
     zero = int(((frame["taylor"] <= 0) | (frame["exact"] <= 0)).sum())
-    text += f"Not drawn: {zero} with a value of 0. " if zero else ""
-    least = summary[summary["statistic"] == "spearman"]["value"]
-    return text + (f"Spearman's correlation is {span(least, '.3f')}." if least.notna().any() else "")
+    return captioned(
+        "The sensitivity of a parameter as its gradient estimates it (Eq. 2) against the change of the loss when it is "
+        "set to zero (Eq. 1), mean of the absolute values over the same batches, in double precision",
+        f"Each point is a parameter; on the line the two are equal. Of each language, {span(sampled, ',d')} parameters "
+        f"were sampled; batches: {span(batches, ',d')}. {text}.",
+        f"Not drawn: {zero} with a value of 0." if zero else "",
+        result=conclusions.agreement(summary),
+    )

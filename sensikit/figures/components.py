@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from sensikit.figures import conclusions
 from sensikit.figures.correlation import signed
 from sensikit.figures.frames import Groups, of_run, of_task, present, runs
 from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, heat_map
 from sensikit.figures.panels import beside, canvas, legend_below, listed, panels, rounded_up, ruled
 from sensikit.figures.style import FULL, Drawn, run_line, styled
+from sensikit.figures.words import captioned
 
 STACKS = ("shared", "encoder", "decoder")
 _ATTENTION = ("q", "k", "v", "out", "attention")
@@ -56,9 +58,14 @@ def _name(stack: str, component: str) -> str:
 
 def _table(cells: pd.DataFrame, columns: Sequence[str], across: str, value: str) -> pd.DataFrame:
     """Return (stack and component) × `across` of one value."""
-    rows = [_name(stack, name) for stack, name in zip(cells["stack"], cells["component"], strict=True)]
-    wide = cells.assign(row=rows).pivot(index="row", columns=across, values=value)
-    return wide.reindex(index=list(dict.fromkeys(rows)), columns=list(columns)).astype(float)
+    cells = _named(cells)
+    wide = cells.pivot(index="row", columns=across, values=value)
+    return wide.reindex(index=list(dict.fromkeys(cells["row"])), columns=list(columns)).astype(float)
+
+
+def _named(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with `row`, the name of stack and component."""
+    return cells.assign(row=[_name(*part) for part in zip(cells["stack"], cells["component"], strict=True)])
 
 
 @styled
@@ -94,11 +101,12 @@ def component_heatmaps(frame: pd.DataFrame, *, task: str = "", width: float = FU
     grid[0][1].set_title("median of D(θ,l)", pad=4)
     colour_bar(figure, list(grid[:, 0]), (0, ends[0]), "vertical", "", "{:.0%}".format)
     colour_bar(figure, list(grid[:, 1]), (-ends[1], ends[1]), "vertical", "")
-    caption = (
-        "Left: the share of a language's whole sensitivity that lies in each part of the model, in per cent; a part "
-        "with more parameters has more of it. Right: the median of D(θ,l) over its parameters; above 0, the "
-        "typical parameter matters more to a language than to the others together. Both are means over languages; "
-        f"layers count from the input, {NO_LAYER} is outside the layers."
+    caption = captioned(
+        "Left: the share of a language's whole sensitivity that lies in each part of the model, in per cent. Right: "
+        "the median of D(θ,l) over its parameters. Both are means over languages",
+        "A part with more parameters has more of S. D above 0: the typical parameter matters more to a language than "
+        f"to the others together. Layers count from the input, {NO_LAYER} is outside the layers.",
+        result=conclusions.parts(_named(whole(of_task(frame, task)))),
     )
     return Drawn(figure, cells, caption)
 
@@ -128,9 +136,10 @@ def specificity_by_component(frame: pd.DataFrame, groups: Groups, *, task: str =
         ax.label_outer()
         _between_stacks([ax], list(table.index))
     colour_bar(figure, axes, (-end, end), "vertical", "median of D(θ,l)")
-    caption = (
-        "Median of D(θ,l) over the parameters of each part of the model, all layers together: above 0, the typical "
-        "parameter matters more to the language than to the others together."
+    caption = captioned(
+        "Median of D(θ,l) over the parameters of each part of the model, all layers together",
+        "Above 0: the typical parameter matters more to the language than to the others together.",
+        result=conclusions.favourite(_named(cells)),
     )
     return Drawn(figure, cells, caption)
 
@@ -146,8 +155,8 @@ def component_correlation(frame: pd.DataFrame, *, task: str = "", width: float =
     """
     data, labels = whole(of_task(frame, task)), runs(frame)
     cells = data[data["group_a"] < data["group_b"]]
-    names = [_name(stack, name) for stack, name in zip(cells["stack"], cells["component"], strict=True)]
-    cells, rows = cells.assign(row=names), list(dict.fromkeys(names))
+    cells = _named(cells)
+    rows = list(dict.fromkeys(cells["row"]))
     figure = canvas(min(width, 4.6), 0.6 + 0.17 * len(rows))
     ax = figure.subplots()
     for index, label in enumerate(labels):
@@ -161,9 +170,10 @@ def component_correlation(frame: pd.DataFrame, *, task: str = "", width: float =
     ax.set_xlabel("PCC between two languages")
     ruled(ax, "x")
     legend_below(figure, [ax])
-    caption = (
-        "PCC between the sensitivities of two languages within each part of the model, all layers together: the "
-        "mark is the mean over the pairs of languages, the line reaches from the lowest to the highest."
+    caption = captioned(
+        "PCC between the sensitivities of two languages within each part of the model, all layers together",
+        "The mark is the mean over the pairs of languages; the line reaches from the lowest to the highest.",
+        result=conclusions.within(cells),
     )
     return Drawn(figure, data, caption)
 

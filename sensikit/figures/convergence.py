@@ -9,10 +9,11 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullFormatter, NullLocator
 from scipy.special import expit, logit
 
+from sensikit.figures import conclusions
 from sensikit.figures.frames import Groups, of_run, of_task, present, runs
 from sensikit.figures.panels import canvas, legend_below, plain, ruled
 from sensikit.figures.style import FULL, NO_TIER, TIERS, Drawn, styled
-from sensikit.figures.words import SUBSETS
+from sensikit.figures.words import SUBSETS, captioned
 from sensikit.statistics.convergence import answer
 
 TICKS = (0.01, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
@@ -47,10 +48,12 @@ def convergence_curves(frame: pd.DataFrame, groups: Groups, *, task: str = "", w
     for ax in grid.ravel():  # once the scale that they share is known
         _names(ax)
     legend_below(figure, list(grid.ravel()), list(TIERS))
-    answers = [
-        f"{label}: {answer(of_run(frame, label), str(frame['task'].iloc[0]))}".removeprefix(": ") for label in labels
-    ]
-    return Drawn(figure, frame, " ".join([_caption(frame, groups), *answers]))
+    result = conclusions.by_run(frame, lambda rows: _clause(answer(rows, str(rows["task"].iloc[0]))))
+    return Drawn(figure, frame, _caption(frame, groups, result))
+
+
+def _clause(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:].removesuffix(".")
 
 
 def _scales(ax: Axes, frame: pd.DataFrame) -> None:
@@ -102,11 +105,13 @@ def _names(ax: Axes) -> None:
         ).set_in_layout(False)  # fmt: skip
 
 
-def _caption(frame: pd.DataFrame, groups: Groups) -> str:
-    text = (
+def _caption(frame: pd.DataFrame, groups: Groups, result: str) -> str:
+    return captioned(
         "PCC between the sensitivities of one language from two disjoint sets of batches, against the number of "
-        "batches in each, which is half of what there are at the end of a line. On these axes reliability that grows "
-        "as with independent batches (Spearman–Brown) is a straight line. "
+        "batches in each",
+        "A line ends at half of what batches there are. On these axes reliability that grows as with independent "
+        "batches (Spearman–Brown) is a straight line.",
+        "Lines by resource level." if any(of["tier"] in TIERS for of in groups.values()) else "",
+        "Bands are 95% intervals." if frame["reliability_low"].notna().any() else "",
+        result=result,
     )
-    text += "Lines by resource level. " if any(of["tier"] in TIERS for of in groups.values()) else ""
-    return text + ("Bands are 95% intervals." if frame["reliability_low"].notna().any() else "").strip()

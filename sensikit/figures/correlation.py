@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sensikit.errors import OptionError
+from sensikit.figures import conclusions
 from sensikit.figures.frames import (
     Groups,
     averaged,
@@ -29,11 +30,12 @@ from sensikit.figures.frames import (
     seeds_of,
     titles,
     units,
+    with_seeds,
 )
 from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, corners, dark, dots, framed, group_map, places
 from sensikit.figures.panels import beside, canvas, legend_below, listed, panels, rounded_up, ruled
 from sensikit.figures.style import FULL, HOLLOW, MUTED, SEEDS, Drawn, run_line, styled
-from sensikit.figures.words import SUBSETS, TASKS, joined, subset_names
+from sensikit.figures.words import SUBSETS, TASKS, captioned, joined, subset_names
 from sensikit.statistics.correlation import CORRELATION, SIMILARITY
 
 VALUES = {
@@ -42,10 +44,11 @@ VALUES = {
     "spearman": "Spearman correlation",
     "log_pcc": "PCC of log S",
 }
+PAPER = {"mt": "Figures 2 and 8", "denoise": "Figure 6"}
+"""The figures of the paper that heat maps of a task stand for."""
 MAY_BE_1 = ("corrected", "pcc")  # values of which a dot says that all that is missing may be noise
 BAR = 0.75  # inches beside a row of panels for its colour scale
 STEP = 0.05  # the ends of a colour scale are multiples of it
-ALONE = "One against one: another training seed would give another. "
 CHANGE = ["difference", "difference_low", "difference_high"]
 
 
@@ -139,21 +142,18 @@ def correlation_heatmaps(
         raise OptionError(f"task {task}", "has no correlation in the table", "choose a task and subsets that it has")
     seeds = marked(seeds_of(frame))
     frame, labels = averaged(frame, CORRELATION.key), units(frame)
-    if difference is not None and value == "corrected":
-        frame = _one_border(frame, changed_pairs(of_task(difference, task)), labels)
-    groups, data = measured(frame, groups), marked(frame)
-    caption = _caption(frame, groups, subsets, value)
-    if len(labels) == 1:
-        data = pd.concat([data, seeds], ignore_index=True) if len(seeds) else data
-        return Drawn(_side_by_side(frame, groups, subsets, value, width), data, caption)
     if difference is not None:
         difference = of_task(difference, task)
-        caption = caption.replace("Languages by family", f"{_differences_caption(difference)}Languages by family")
+        frame = _one_border(frame, changed_pairs(difference), labels) if value == "corrected" else frame
+    groups, data = measured(frame, groups), marked(frame)
+    caption = _caption(frame, groups, subsets, value, difference)
+    if len(labels) == 1:
+        return Drawn(_side_by_side(frame, groups, subsets, value, width), with_seeds(data, seeds), caption)
+    if difference is not None:
         key = ["task", "subset", "group_a", "group_b"]
         changes = changed_pairs(difference)[[*key, *CHANGE]].assign(run=labels[1])
         data = data.merge(changes, how="left", on=[*key, "run"])
-    data = pd.concat([data, seeds], ignore_index=True) if len(seeds) else data
-    return Drawn(_by_run(frame, groups, subsets, value, difference, width), data, caption)
+    return Drawn(_by_run(frame, groups, subsets, value, difference, width), with_seeds(data, seeds), caption)
 
 
 def _by_run(
@@ -233,10 +233,10 @@ def number(value: float, decimals: int, short: bool) -> str:
 
 MEANINGS = {
     "corrected": (
-        "PCC between the lists of parameter sensitivity of every two languages, corrected for the noise of finite "
-        "batches: that of endless batches, an estimate that may exceed 1"
+        "PCC between the sensitivities of every two languages, corrected for the noise of finite batches: that of "
+        "endless batches, an estimate that may exceed 1"
     ),
-    "pcc": "PCC between the lists of parameter sensitivity of every two languages, of these batches with their noise",
+    "pcc": "PCC between the sensitivities of every two languages, of these batches with their noise",
     "spearman": "Correlation of the ranks of the parameters by sensitivity, of every two languages, of these batches",
     "log_pcc": (
         "PCC between the logarithms of sensitivity of every two languages, of these batches, over the parameters where "
@@ -245,32 +245,40 @@ MEANINGS = {
 }
 
 
-def _caption(frame: pd.DataFrame, groups: Groups, subsets: Sequence[str], value: str) -> str:
-    names = subset_names(frame)
+def _caption(
+    frame: pd.DataFrame, groups: Groups, subsets: Sequence[str], value: str, difference: pd.DataFrame | None
+) -> str:
+    names, labels = {subset: subset_names(frame)[subset] for subset in subsets}, runs(frame)
     ranges = [
-        f"{low:.2f} to {high:.2f} for {names[subset]}"
-        for subset in subsets
+        f"{low:.2f} to {high:.2f} for {name}"
+        for subset, name in names.items()
         for low, high in [colour_range(frame[frame["subset"] == subset], value)]
     ]
-    text = (
-        f"{MEANINGS[value]}; lower means that the two disagree more on which parameters matter. Colour runs from "
-        f"{'; '.join(ranges)}{', the same for all runs' if len(runs(frame)) > 1 else ''}: do not compare colours "
-        "between subsets. "
-    )
+    read = [
+        f"Lower: the two disagree more on which parameters matter. Colour runs from {'; '.join(ranges)}"
+        f"{', in all runs' if len(labels) > 1 else ''}: do not compare colours between subsets."
+    ]
     if value == "pcc" and frame["ceiling"].notna().any():
-        text += (
+        read += [
             "Framed, on the diagonal: the reliability r of each language, the share of the variance of its S that is "
-            "not noise; √(r·r′) is the noise ceiling of a pair. "
-        )
+            "not noise; √(r·r′) is the noise ceiling of a pair."
+        ]
     elif value == "pcc":
-        text += "No noise ceiling was measured: the diagonal is left empty. "
+        read += ["No noise ceiling was measured: the diagonal is left empty."]
     if value in MAY_BE_1 and pairs(frame)["at_ceiling"].notna().any():
-        text += (
-            "A dot marks a pair whose corrected PCC may be 1, by its 95% interval: the distance to it may be noise. "
-        )
+        read += [
+            "A dot marks a pair whose corrected PCC may be 1, by its 95% interval: the distance to it may be noise."
+        ]
+    brief = {subset: name.removesuffix(" parameters") for subset, name in names.items()}
+    result = conclusions.alike(pairs(frame), value, brief)
+    if difference is not None:
+        read += [_differences_caption(difference)]
+        moved = conclusions.changed(difference, labels[0], labels[1], brief)
+        result = conclusions.sentences(moved, result)
     kin = [f"{family} ({', '.join(members)})" for family, members in families(groups)]
-    text += "Of several training seeds, the mean. " if "runs" in frame else ""
-    return text + f"Languages by family: {joined(kin)}."
+    paper = PAPER.get(str(frame["task"].iloc[0]), "") if value in MAY_BE_1 else ""
+    read += ["Of several training seeds, the mean."] if "runs" in frame else []
+    return captioned(MEANINGS[value], *read, f"Languages by family: {joined(kin)}.", result=result, paper=paper)
 
 
 # what a second run changed
@@ -338,7 +346,7 @@ def _differences_caption(frame: pd.DataFrame) -> str:
         "panels have one border between the subsets for all runs of one shape. "
     )
     if not once["difference_low"].notna().any():
-        return text + "No interval was measured. "
+        return text + "No interval was measured."
     seeds = frame[["seeds_a", "seeds_b"]].max() if "seeds_a" in frame else pd.Series([1, 1])
     over = "batches" if seeds.max() == 1 else f"training seeds ({seeds.iloc[0]} against {seeds.iloc[1]})"
     counts = [
@@ -348,7 +356,7 @@ def _differences_caption(frame: pd.DataFrame) -> str:
     same = " (the same in both runs)" if frame["paired"].all() and over == "batches" else ""
     return text + (
         f"A turned corner marks a pair whose 95% interval over {over}{same} excludes 0, each pair by itself: "
-        f"{', '.join(counts)}. {ALONE if seeds.max() == 1 else ''}"
+        f"{', '.join(counts)}."
     )
 
 
@@ -399,12 +407,15 @@ def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL)
     axes[0].set_xlim(right=max(1.0, *frame[["corrected", "corrected_high"]].max().dropna().tolist()))
     legend_below(figure, axes)
     tasks = " and ".join(TASKS.get(task, task) for task in frame[["task_a", "task_b"]].iloc[0])
-    text = (
-        f"PCC between the sensitivities for {tasks} of the same language, corrected for the noise of finite batches; "
-        "higher means that they share parameters. "
+    caption = captioned(
+        f"PCC between the sensitivities for {tasks} of the same language, corrected for the noise of finite batches",
+        "Higher: they share parameters.",
+        "Bars are 95% intervals over batches." if frame["corrected_low"].notna().any() else "",
+        SEEDS if len(seeds) else "",
+        "The short grey line is the PCC of these batches, with their noise.",
+        result=conclusions.similar(
+            frame, {subset: subset_names(frame)[subset].removesuffix(" parameters") for subset in subsets}
+        ),
+        paper="Figure 7",
     )
-    if frame["corrected_low"].notna().any():
-        text += "Bars are 95% intervals over batches. "
-    text += SEEDS if len(seeds) else ""
-    data = pd.concat([frame, seeds], ignore_index=True) if len(seeds) else frame
-    return Drawn(figure, data, text + "The short grey line is the PCC of these batches, with their noise.")
+    return Drawn(figure, with_seeds(frame, seeds), caption)

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sensikit.evaluation.metrics import METRICS
+from sensikit.figures import outcomes
 from sensikit.figures.curves import line_of
 from sensikit.figures.frames import Groups, of_metric, of_run, present, runs
 from sensikit.figures.grids import colour_bar, framed, group_map
 from sensikit.figures.panels import canvas, panels, rounded_up
 from sensikit.figures.points import CHOSEN
 from sensikit.figures.style import FULL, Drawn, styled
-from sensikit.figures.words import joined, named, percent, span
+from sensikit.figures.words import captioned, named, percent, span
 from sensikit.pruning.ledger import UNPRUNED
 
 
@@ -114,18 +115,11 @@ def _caption(cells: pd.DataFrame, metric: str, name: str) -> str:
     lead = f"{METRICS[metric].unit.capitalize()} by which the loss of the language of a column increases"
     if share:
         lead = f"Per cent of its unpruned {label} that the language of a column keeps"
-    text = (
-        f"{lead} when the model is pruned for the language of a row ({line_of(name).name}, by the row's "
-        "sensitivities); framed, on the diagonal: the language itself. "
+    grey = f"Grey: the unpruned {label} is 0, and nothing of it can be kept."
+    return captioned(
+        f"{lead} when the model is pruned for the language of a row ({line_of(name).name}, by the row's sensitivities)",
+        "Framed, on the diagonal: the language itself.",
+        grey if cells["effect"].isna().any() else "",
+        f"{span(cells['sentences'].astype(int), 'd')} test sentences a language, one training run.",
+        result=outcomes.spared(cells, metric, telling(cells)),
     )
-    own, means = cells["group"] == cells["evaluated"], []
-    for ratio in telling(cells):
-        at = cells["ratio"] == ratio
-        itself, others = (cells.loc[at & of, "effect"].mean() for of in (own, ~own))
-        if not math.isnan(itself + others):
-            first, second = (f"{each:.0%}" if share else f"{each:.2f}" for each in (itself, others))
-            means.append(f"{percent(ratio)} pruned, {first} by the language itself and {second} by the others")
-    text += f"{'Kept' if share else 'Added'} on average: {joined(means)}. " if means else ""
-    if cells["effect"].isna().any():
-        text += f"Grey: the unpruned {label} is 0, and nothing of it can be kept. "
-    return text + f"{span(cells['sentences'].astype(int), 'd')} test sentences a language, one training run."

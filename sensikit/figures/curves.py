@@ -16,7 +16,8 @@ from matplotlib.ticker import PercentFormatter
 
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.resampling import LEVEL
-from sensikit.figures.frames import Groups, of_metric, present, runs, seeds_of, titles, units
+from sensikit.figures import outcomes
+from sensikit.figures.frames import Groups, of_metric, present, runs, seeds_of, titles, units, with_seeds
 from sensikit.figures.panels import canvas, legend_below, panels, ruled
 from sensikit.figures.points import (
     CHOSEN,
@@ -30,7 +31,7 @@ from sensikit.figures.points import (
     judged,
 )
 from sensikit.figures.style import COLOURS, COLUMN, FULL, HOLLOW, INK, MUTED, Drawn, Line, run_line, styled
-from sensikit.figures.words import joined, scale_of, span
+from sensikit.figures.words import captioned, joined, scale_of, span
 from sensikit.pruning.ledger import UNPRUNED
 from sensikit.settings import STRATA
 
@@ -118,7 +119,7 @@ def pruning_curves(
     _finish(axes, points, change)
     _list_marks(axes[0], points)
     legend_below(figure, axes)
-    return Drawn(figure, _with(points, seeds), _caption(frame, points, change, points, bands))
+    return Drawn(figure, with_seeds(points, seeds), _caption(frame, points, change, points, bands, tests))
 
 
 @styled
@@ -161,7 +162,7 @@ def pruning_comparison(
     if len(handles) > 1:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)))
     chosen = points[points["order"] == CHOSEN]
-    return Drawn(figure, _with(points, seeds), _caption(frame, points, change, chosen, bands))
+    return Drawn(figure, with_seeds(points, seeds), _caption(frame, points, change, chosen, bands, tests))
 
 
 CONTROLS: dict[str, Any] = {CONTROL: (0, (1, 1)), "reverse": (0, (4, 1.5))}
@@ -184,10 +185,6 @@ def _points(
     points = banded(curve_over_seeds(single, change), bands, change)
     shown = tests if set(RANDOM.values()) & set(points["order"]) else None
     return points.assign(verdict=judged(points, shown)), seeds_of(single)
-
-
-def _with(points: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat([points, seeds], ignore_index=True) if len(seeds) else points
 
 
 def _draw_seeds(ax: Axes, seeds: pd.DataFrame, recipe: str, name: str, line: Line) -> None:
@@ -232,13 +229,15 @@ def pruning_curves_by_group(frame: pd.DataFrame, groups: Groups, metric: str = "
     for ax in axes[max(0, len(keys) - columns) :]:
         ax.tick_params(labelbottom=True)  # the last panel of a column that the last row does not reach
     legend_below(figure, axes)
-    name = scale_of(frame["metric"].iloc[0], starts=True)
-    caption = (
-        f"{name} of each language against the share of the prunable parameters that is set to zero, on one scale."
-        f"{' The least specific first.' if several else ''}"
+    first = _first(points)
+    caption = captioned(
+        f"{scale_of(frame['metric'].iloc[0], starts=True)} of each language against the share of the prunable "
+        "parameters that is set to zero",
+        f"All panels have one scale.{' The least specific first.' if several else ''}",
+        SEEDS_BESIDE if len(seeds) else "",
+        result=outcomes.extremes(points, first, line_of(first).name),
     )
-    caption += f" {SEEDS_BESIDE}" if len(seeds) else ""
-    return Drawn(figure, _with(points, seeds), caption)
+    return Drawn(figure, with_seeds(points, seeds), caption)
 
 
 SEEDS_BESIDE = "A line is the mean of the training seeds of a recipe, shaded over them (t); hollow: single seeds."
@@ -341,42 +340,51 @@ def _caption(
     change: bool,
     shaded: pd.DataFrame,
     bands: pd.DataFrame | None,
+    tests: pd.DataFrame | None,
 ) -> str:
-    """Return what was averaged, what the bands of the `shaded` points are of, and how many sentences it took."""
-    metric = frame["metric"].iloc[0]
+    """Return what was averaged, what the bands of the `shaded` points are of, and what pruning costs."""
+    metric, chosen = frame["metric"].iloc[0], _first(points)
     higher = METRICS[metric].higher
-    first, control = (short(name).name for name in (_first(points), RANDOM[_first(points)]))
+    first, control = (short(name).name for name in (chosen, RANDOM[chosen]))
     seeds, counts = int(shaded["seeds"].max()) if len(shaded) else 0, sorted(shaded["groups"].unique())
     what = f"Change in {scale_of(metric)}" if change else scale_of(metric, starts=True)
-    text = (
-        f"{what}, {'' if higher else 'lower is better, '}mean over {joined(map(str, counts))} "
-        f"languages, against the share of the prunable parameters that is set to zero{_spared(frame)}. "
-    )
-    if points["order"].map(is_matched).any():
-        text += f"Every order takes the same share of each of {STRATA} strata of equal sensitivity to the language. "
     recipes = "runs" in points and (points["runs"] > 1).any()
+    equal = f"Every order takes the same share of each of {STRATA} strata of equal sensitivity to the language."
+    read = [equal] if chosen == MATCHED else []
     if recipes:
         over = "training seeds" if bands is None else "training seeds and test sentences"
-        text += f"A line is the mean of the training seeds of a recipe, shaded: 95% interval of t over {over}; hollow: "
-        text += "single seeds. "
+        read += [
+            f"A line is the mean of the training seeds of a recipe, shaded: 95% interval of t over {over}; hollow: "
+            "single seeds."
+        ]
     elif shaded["low"].notna().any():
-        text += f"Shaded, {first}: 95% "
-        text += "bootstrap bounds over the test sentences, mean over languages. " if bands is None else ""
-        text += "interval of the mean, over the test sentences. " if bands is not None else ""
+        over = "bootstrap bounds over the test sentences, mean over languages"
+        read += [f"Shaded, {first}: 95% {over if bands is None else 'interval of the mean, over the test sentences'}."]
     if seeds > 1 and not recipes:
-        text += f"{control[0].upper()}{control[1:]} is the mean of {seeds} seeds, shaded to their extremes. "
+        read += [f"{control[0].upper()}{control[1:]} is the mean of {seeds} seeds, shaded to their extremes."]
     if not higher:
-        text += f"The grey line is {'no change' if change else 'the unpruned model'}. "
+        read += [f"The grey line is {'no change' if change else 'the unpruned model'}."]
     if (points["verdict"] != "").any():
         how = "t over seeds" if recipes else "paired test"
-        text += (
-            f"Marks, {first}: ▲ better than {control}, ▼ worse, ○ not told from it ({how}, p ≥ {LEVEL:g}, "
-            f"{HOW}); a dot was not tested. "
-        )
+        read += [
+            f"Marks, {first}: ▲ better than {control}, ▼ worse, ○ not told from it ({how}, p ≥ {LEVEL:g}, {HOW}); "
+            "a dot was not tested."
+        ]
     if change and higher and len(runs(frame)) > 1:
-        text += "Of two models, the one that starts lower has less to lose, and a change favours it. "
+        read += ["Of two models, the one that starts lower has less to lose, and a change favours it."]
     sentences = span(frame["sentences"].dropna().astype(int), "d")
     alone = not recipes or (points["runs"] == 1).any()
-    one = ", one training run: nothing here speaks of other training seeds" if alone else ""
     whose = f" of {joined(points.loc[points['runs'] == 1, 'run'].unique())}" if recipes and alone else ""
-    return f"{text}{sentences} test sentences a language{one.replace(' run', f' run{whose}', 1)}."
+    one = f", one training run{whose}: nothing here speaks of other training seeds" if alone else ""
+    name = f"{first}, {EQUAL}" if chosen == MATCHED else first
+    compared = outcomes.between(tests, chosen, first) if change else ""
+    judged_ = outcomes.against(tests, chosen, RANDOM[chosen], (name, control))
+    result = compared or "; ".join(filter(None, [outcomes.left(points, chosen, name, change), judged_]))
+    return captioned(
+        f"{what}, {'' if higher else 'lower is better, '}mean over {joined(map(str, counts))} "
+        f"languages, against the share of the prunable parameters that is set to zero{_spared(frame)}",
+        *read,
+        f"{sentences} test sentences a language{one}.",
+        result=result,
+        paper="" if chosen == MATCHED else "Figures 3 and 9" if change else "",
+    )

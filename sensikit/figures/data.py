@@ -7,9 +7,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from sensikit.figures import conclusions
 from sensikit.figures.frames import Groups, examples_of
 from sensikit.figures.panels import canvas, legend_below, log_ticks, ruled
 from sensikit.figures.style import COLUMN, FULL, INK, MUTED, NO_TIER, RULE, TIERS, Drawn, styled
+from sensikit.figures.words import captioned
 
 
 def sizes(groups: Groups) -> pd.DataFrame:
@@ -71,9 +73,13 @@ def data_statistics(groups: Groups, *, width: float = COLUMN) -> Drawn:
     legend_below(figure, [ax])
     tiers = [f"{(table['tier'] == tier).sum()} {tier}" for tier in TIERS if (table["tier"] == tier).any()]
     levels = f"; resource levels: {', '.join(tiers)}" if tiers else ""
-    caption = f"{examples.capitalize()} of {len(table)} languages, on a logarithmic scale{levels}."
-    if table["mono"].notna().any():
-        caption += f" Diamonds: sentences of monolingual text, of {table['mono'].notna().sum()} of them."
+    mono = f"Diamonds: sentences of monolingual text, of {table['mono'].notna().sum()} of them."
+    caption = captioned(
+        f"{examples.capitalize()} of {len(table)} languages, on a logarithmic scale{levels}",
+        mono if table["mono"].notna().any() else "",
+        result=conclusions.amounts(table),
+        paper="Figure 5",
+    )
     return Drawn(figure, table, caption)
 
 
@@ -145,12 +151,13 @@ def token_layout(frame: pd.DataFrame, *, group: str = "", width: float = FULL) -
     _bar(ax, 0.0, across, LEVELS["projection"], 0.7, "one output projection")
     _arrow(ax, (count + 0.05, LEVELS["stack"] + 0.5), (count + GAP - 0.05, LEVELS["stack"] + 0.5))
     predicted = int((frame["encoder_target"] != "").sum())
-    caption = (
-        f"One training sentence ({data['group'].iloc[0]}) under concurrent denoising. Whole words are chosen; a chosen "
-        "one is masked, replaced or kept (shaded where the encoder reads something else). Encoder and decoder predict "
-        f"the chosen words, {predicted} of {count - 1} pieces, each at the same position on both sides and through one "
-        "projection; elsewhere the target is padding and bears no loss. The tag of the language ends the source and "
-        "starts the decoder's input."
+    caption = captioned(
+        f"One training sentence ({data['group'].iloc[0]}) under concurrent denoising",
+        "Whole words are chosen; a chosen one is masked, replaced or kept (shaded where the encoder reads something "
+        "else). The tag of the language ends the source and starts the decoder's input.",
+        result=f"encoder and decoder predict the chosen words, {predicted} of {count - 1} pieces of this one sentence, "
+        "at the same positions and through one projection; elsewhere the target is padding and bears no loss",
+        paper="Figure 4",
     )
     return Drawn(figure, data, caption)
 

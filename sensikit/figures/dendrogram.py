@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,11 +11,12 @@ from matplotlib.axes import Axes
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
+from sensikit.figures import conclusions
 from sensikit.figures.correlation import VALUES, matrix, measured
 from sensikit.figures.frames import Groups, families, of_run, of_task, order, runs
 from sensikit.figures.panels import canvas, panels
 from sensikit.figures.style import FULL, INK, MUTED, Drawn, styled
-from sensikit.figures.words import subset_names
+from sensikit.figures.words import captioned, subset_names
 
 
 @styled
@@ -55,18 +57,21 @@ def dendrogram(
         ax.set_xlabel(f"1 − {VALUES[value]}, {name}")
     axes[0].set_xlim(left=0)
     kin = ", ".join(f"{letters} {family}" for family, letters in initials.items())
-    noise = "" if value == "corrected" else " Noise moves small languages out to the root."
-    caption = (
-        f"Languages clustered by how alike their sensitivities are ({name}): average linkage of 1 − {VALUES[value]}; "
-        f"two branches meet at the mean distance of their languages.{noise} Families: {kin}."
-    )
     merges = [
         {"run": label, "subset": subset, "step": step, "first": first, "second": second, "distance": distance}
         for label, (keys, linkage) in linkages.items()
         for step, (first, second, distance) in enumerate(_merges(keys, linkage), start=1)
     ]
-    columns_ = ["run", "subset", "step", "first", "second", "distance"]
-    return Drawn(figure, pd.DataFrame(merges, columns=columns_), caption)
+    data = pd.DataFrame(merges, columns=["run", "subset", "step", "first", "second", "distance"])
+    half = float((rows["corrected_high"] - rows["corrected_low"]).mean()) / 2 if value == "corrected" else math.nan
+    caption = captioned(
+        f"Languages clustered by how alike their sensitivities are ({name}), by average linkage of 1 − {VALUES[value]}",
+        "Two branches meet at the mean distance of their languages.",
+        "" if value == "corrected" else "Noise moves small languages out to the root.",
+        f"Families: {kin}.",
+        result=conclusions.tree(data, measured(rows, groups), half),
+    )
+    return Drawn(figure, data, caption)
 
 
 def _linkage(rows: pd.DataFrame, groups: Groups, value: str) -> tuple[list[str], np.ndarray]:

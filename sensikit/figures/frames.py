@@ -92,6 +92,11 @@ def seeds_of(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["run"] != frame["recipe"]] if "recipe" in frame else frame[:0]
 
 
+def with_seeds(means: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
+    """Return what `averaged` and `seeds_of` return, one below the other."""
+    return pd.concat([means, seeds], ignore_index=True) if len(seeds) else means
+
+
 def of_run(frame: pd.DataFrame, run: str) -> pd.DataFrame:
     """Return the rows of one run; all of them where `frame` has no run column."""
     return frame[frame["run"].astype(str) == run] if "run" in frame else frame

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pandas as pd
 
+from sensikit.figures import conclusions
 from sensikit.figures.frames import Groups, of_run, of_task, present, runs
 from sensikit.figures.grids import colour_bar, group_map
 from sensikit.figures.panels import canvas, panels, rounded_up
 from sensikit.figures.style import FULL, Drawn, styled
-from sensikit.figures.words import joined, percent
+from sensikit.figures.words import captioned, joined, percent
 
 
 @styled
@@ -45,10 +46,11 @@ def overlap_heatmaps(frame: pd.DataFrame, groups: Groups, *, task: str = "", wid
         expected = f"top {percent(share)} by D (by chance {written(chance, chance)})"
         ax.set_title(f"{label} · {expected}" if label else expected, pad=4)
     colour_bar(figure, axes, limits, "vertical", "Jaccard overlap")
-    caption = (
+    caption = captioned(
         f"Jaccard overlap, |A ∩ B| ÷ |A ∪ B|, of the {joined(map(percent, shares))} of the parameters that are most "
-        "specific to each of two languages, D(θ,l) at its largest. By chance: two sets of that size, drawn "
-        "independently."
+        "specific to each of two languages, D(θ,l) at its largest",
+        "By chance: two sets of that size, drawn independently.",
+        result=conclusions.overlapping(frame, groups),
     )
     return Drawn(figure, frame, caption)
 

@@ -12,10 +12,11 @@ from scipy.special import ndtri, stdtrit
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.resampling import FEWEST, LEVEL, spread
 from sensikit.evaluation.scoring import ALL
+from sensikit.figures import outcomes
 from sensikit.figures.frames import blank, of_metric
 from sensikit.figures.panels import canvas, legend_below, listed, panels, ruled
 from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, TIERS, Drawn, styled
-from sensikit.figures.words import joined, scale_of
+from sensikit.figures.words import captioned, joined, scale_of
 
 LOOKS = {
     ALL: (INK, "o", "-", 1.6), **{tier: (line.colour, line.marker, line.dashes, 1.0) for tier, line in TIERS.items()},
@@ -101,16 +102,18 @@ def quality_gains(
     lower = "" if METRICS[metric].higher else ": below 0, the system is better"
     alone = rows[(rows["seeds_a"] == 1) & (rows["seeds_b"] == 1)]
     over = "the test sentences" if len(alone) == len(rows) else "training seeds and test sentences"
-    caption = (
+    few = f"Under {FEWEST} test sentences nothing is filled: no test of so few is to be trusted."
+    some = 0 < len(alone) < len(rows)
+    whose = f" of {joined(alone['system_b'].unique())}" if some else ""
+    caption = captioned(
         f"{METRICS[metric].label} of each system minus that of {first}{lower}, mean over the languages of each "
-        f"resource level, with 95% intervals over {over}; filled where p < {LEVEL:g} after Holm over all tests."
+        f"resource level, with 95% intervals over {over}",
+        f"Filled where p < {LEVEL:g} after Holm over all tests.",
+        "Strokes are single seeds." if len(seeds) else "",
+        few if (rows["segments"] < FEWEST).any() else "",
+        f"One training run{whose} against one: nothing there speaks of other training seeds." if len(alone) else "",
+        result=outcomes.gained(rows[rows["tier"] == ALL]),
     )
-    caption += " Strokes are single seeds." if len(seeds) else ""
-    if (rows["segments"] < FEWEST).any():
-        caption += f" Under {FEWEST} test sentences nothing is filled: no test of so few is to be trusted."
-    if len(alone):
-        whose = "" if len(alone) == len(rows) else f" of {joined(alone['system_b'].unique())}"
-        caption += f" One training run{whose} against one: nothing there speaks of other training seeds."
     return Drawn(figure, pd.concat([rows, seeds], ignore_index=True) if len(seeds) else rows, caption)
 
 
@@ -187,14 +190,15 @@ def masking_ratio(rows: pd.DataFrame, *, width: float = COLUMN) -> Drawn:
         ax.set_ylim(bottom=0)
     ruled(ax, "y")
     legend_below(figure, [ax])
-    caption = (
+    several = f"Points of several training seeds (up to {rows['seeds'].max()}) are their mean, with a stroke for each, "
+    alone = "Of points of one training run, part of the difference between them is the seed."
+    caption = captioned(
         f"{METRICS[metric].label} of {rows['method'].iloc[0] or 'one method'} trained with "
-        f"{rows['mask_ratio'].nunique()} masking ratios, mean over the languages of each resource level; shaded: 95% "
-        "intervals over the test sentences. "
+        f"{rows['mask_ratio'].nunique()} masking ratios, mean over the languages of each resource level",
+        "Shaded: 95% intervals over the test sentences.",
+        f"{several}and their intervals are over seeds too." if (rows["seeds"] > 1).any() else "",
+        alone if (rows["seeds"] == 1).any() else "",
+        result=outcomes.best(rows[rows["tier"] == ALL]),
+        paper="Figure 11",
     )
-    if (rows["seeds"] > 1).any():
-        caption += f"Points of several training seeds (up to {rows['seeds'].max()}) are their mean, with a stroke for "
-        caption += "each, and their intervals are over seeds too. "
-    if (rows["seeds"] == 1).any():
-        caption += "Of points of one training run, part of the difference between them is the seed."
     return Drawn(figure, rows, caption)

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from sensikit.figures.frames import Groups, averaged, of_run, of_task, present, runs, seeds_of, titles
+from sensikit.figures import conclusions
+from sensikit.figures.frames import Groups, averaged, of_run, of_task, present, runs, seeds_of, titles, with_seeds
 from sensikit.figures.panels import beside, canvas, legend_below, listed, log_ticks, plain, power_of_ten, ruled
 from sensikit.figures.style import FULL, HOLLOW, INK, MUTED, Drawn, Line, run_line, styled
-from sensikit.figures.words import span
+from sensikit.figures.words import captioned, span
 from sensikit.run import MIXED
 from sensikit.statistics.specificity import LEVELS
 
@@ -66,13 +67,16 @@ def specificity(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: f
     left.set_xticks([tick for tick in (-1.0, -0.5, 0.0, 0.5, 1.0, *beyond) if tick <= max(top, 1)], minor=False)
     left.xaxis.set_major_formatter(plain)
     left.set_xlabel("D(θ,l)")
-    caption = (
-        "Language specificity D(θ,l) = (S_l − S_-l)/(S_-l + σ) over all parameters; the axis is linear from −1 to 1, "
-        f"logarithmic beyond. {BOXES} Right: the share of parameters that matter more to the language than to the rest."
+    small, means, seeds = "share_small_denominator", averaged(table, ["group"]), seeds_of(table)
+    caption = captioned(
+        "Language specificity D(θ,l) = (S_l − S_-l)/(S_-l + σ) over all parameters",
+        f"The axis is linear from −1 to 1, logarithmic beyond. {BOXES} Right: the share of parameters that matter more "
+        "to the language than to the rest.",
+        f"At most {table[small].max():.2%} of the parameters have S_-l below 10σ." if small in table else "",
+        OF_SEEDS if len(seeds) else "",
+        result=conclusions.specific(means),
     )
-    if "share_small_denominator" in table:
-        caption += f" At most {table['share_small_denominator'].max():.2%} of the parameters have S_-l below 10σ."
-    return _of_seeds(Drawn(figure, table, caption))
+    return Drawn(figure, with_seeds(means, seeds), caption)
 
 
 @styled
@@ -93,24 +97,24 @@ def balance(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float
     left.set_xscale("log")
     log_ticks(left.xaxis)
     left.set_xlabel("sensitivity ÷ its mean")
-    caption = (
-        f"How evenly sensitivity is spread over the parameters, each language relative to its own mean. {BOXES} "
-        "Right: the share of a language's total sensitivity that its top 10% of parameters hold; less is more even."
+    means, seeds = averaged(table, ["group"]), seeds_of(table)
+    caption = captioned(
+        "How evenly sensitivity is spread over the parameters, each language relative to its own mean",
+        f"{BOXES} Right: the share of a language's total sensitivity that its top 10% of parameters hold; less is more "
+        "even.",
+        f"Standard deviation ÷ mean of all parameters: {span(table['cv'], '.2f')}." if "cv" in table else "",
+        OF_SEEDS if len(seeds) else "",
+        result=conclusions.even(_apart(means), "share_top10", "share held by the top 10%", ".0%"),
     )
-    if "cv" in table:
-        caption += f" Standard deviation ÷ mean of all parameters: {span(table['cv'], '.2f')}."
-    return _of_seeds(Drawn(figure, table, caption))
-
-
-def _of_seeds(drawn: Drawn) -> Drawn:
-    """Return a figure with the means of recipes in its data too, and what is said of them."""
-    if not len(seeds_of(drawn.data)):
-        return drawn
-    data = pd.concat([averaged(drawn.data, ["group"]), seeds_of(drawn.data)], ignore_index=True)
-    return Drawn(drawn.figure, data, f"{drawn.caption} {OF_SEEDS}")
+    return Drawn(figure, with_seeds(means, seeds), caption)
 
 
 OF_SEEDS = "Of a recipe, all is the mean of its training seeds, which stand hollow beside their share."
+
+
+def _apart(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of languages by themselves."""
+    return table[table["group"] != MIXED]
 
 
 def _boxes_and_shares(
@@ -220,8 +224,7 @@ def sensitivity_violins(
     for ax in (upper, second, lower):
         ax.tick_params(axis="x", length=0)
     legend_below(figure, [lower])
-    caption = _violins_caption(table)
-    return Drawn(figure, frame, f"{caption} Small hollow marks: single training seeds." if len(seeds) else caption)
+    return Drawn(figure, frame, _violins_caption(table, len(seeds) > 0))
 
 
 def densities(frame: pd.DataFrame) -> pd.DataFrame:
@@ -290,12 +293,13 @@ def _violin(
     ax.plot([place, place], [heights[0], heights[-1]], color=INK, linewidth=0.3)
 
 
-def _violins_caption(table: pd.DataFrame) -> str:
-    labels = runs(table)
-    spans = [f"{label} {span(of_run(table, label)['cv_below_top1'], '.2f')}".strip() for label in labels]
-    left = ", the first run on the left side" if len(labels) == 2 else ""
-    return (
-        "Distribution of the sensitivities S(θ,B_l) over the parameters, the top 1% removed; all violins have the same "
-        f"area{left}. Open marks: standard deviation, on the right axis. It moves with the scale of the loss, so below "
-        f"it stands its ratio to the mean, both without the top 1%; lower means more balanced: {', '.join(spans)}."
+def _violins_caption(table: pd.DataFrame, seeds: bool) -> str:
+    left = ", the first run on the left side" if len(runs(table)) == 2 else ""
+    return captioned(
+        "Distribution of the sensitivities S(θ,B_l) over the parameters, the top 1% removed",
+        f"All violins have the same area{left}. Open marks: standard deviation, on the right axis. It moves with the "
+        "scale of the loss, so below it stands its ratio to the mean, both without the top 1%; lower is more balanced.",
+        "Small hollow marks: single training seeds." if seeds else "",
+        result=conclusions.even(_apart(table), "cv_below_top1", "standard deviation ÷ mean", ".2f"),
+        paper="Figure 10",
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -46,6 +47,54 @@ def named(metric: str) -> str:
 def arrow(direction: str) -> str:
     """Return what a title calls a direction; languages alone have none."""
     return "each language alone" if direction == ALONE else direction.replace("-", "→")
+
+
+RESULT = "Result: "
+"""What the last part of a caption begins with."""
+
+
+def captioned(shown: str, *read: str, result: str = "", paper: str = "") -> str:
+    """Return a caption: what is shown, how to read it, and what these numbers let one conclude.
+
+    >>> captioned("PCC of every two languages", "Dark is alike.", result="none is 1", paper="Figure 2")
+    'PCC of every two languages (Figure 2 of the paper). Dark is alike. Result: none is 1.'
+
+    Args:
+        shown: without a full stop.
+        read: sentences; empty ones are left out.
+        result: without a full stop.
+        paper: the figure of the paper that this one stands for.
+    """
+    first = f"{shown} ({paper} of the paper)." if paper else f"{shown}."
+    return " ".join([first, *filter(None, read), *([f"{RESULT}{result}."] if result else [])])
+
+
+def noted(caption: str, sentence: str) -> str:
+    """Return a caption with one sentence more, before what it concludes."""
+    shown, mark, result = caption.partition(f" {RESULT}")
+    return f"{shown} {sentence}{mark}{result}"
+
+
+def bounded(value: float, low: float, high: float, shown: str) -> str:
+    """Return a number with its interval; alone where it has none.
+
+    >>> bounded(-0.05, -0.061, 0.012, "+.2f")
+    '−0.05 (−0.06 to +0.01)'
+
+    Args:
+        value: the number.
+        low: the lower end of its interval, or NaN.
+        high: the upper end.
+        shown: the format of each.
+    """
+    ends = f" ({low:{shown}} to {high:{shown}})" if low == low and high == high else ""
+    return f"{value:{shown}}{ends}".replace("-", "−")
+
+
+def bounded_in(row: Any, names: Sequence[str], shown: str) -> str:
+    """Return the number in one column of a row with its interval from two others: see `bounded`."""
+    value, low, high = (float(row[name]) for name in names)
+    return bounded(value, low, high, shown)
 
 
 def percent(share: float) -> str:

@@ -40,7 +40,10 @@ from sensikit.run import Run
 ORDER, MATCHED = "specificity", "matched"
 """The orders that others are the controls of: those at equal sensitivity of the second, all others of the first."""
 
-BANDS = ("run", "order", "ratio", "metric", "value", "value_low", "value_high", "change_low", "change_high")
+BANDS = (
+    "run", "order", "ratio", "metric", "value", "value_low", "value_high", "change_low", "change_high",
+    "margin", "margin_low", "margin_high",
+)  # fmt: skip
 TESTS = (
     "run_a", "order_a", "run_b", "order_b", "ratio", "metric",
     "difference", "difference_low", "difference_high", "p",
@@ -84,7 +87,8 @@ def curve_bands(runs: Mapping[str, Run], recipes: Mapping[str, Sequence[str]] | 
     It is over test segments and, of the random order, over its seeds where there are several. Runs that are training
     seeds of a recipe are averaged under its name, and the interval is of t over them and the segments (see `spread`);
     the seeds of a random order are part of how they vary. `change_low` and `change_high` bound what the mean has lost
-    or won since ratio 0.
+    or won since ratio 0. `margin` is the mean minus that of the random order of the same kind (see `control_of`), with
+    its paired interval; NaN where that was not pruned to this ratio.
 
     Args:
         runs: by label, each with a sweep.
@@ -94,7 +98,16 @@ def curve_bands(runs: Mapping[str, Run], recipes: Mapping[str, Sequence[str]] | 
         RunError: if the ledger of a sweep or the sums of a cell are missing or damaged.
     """
     rows = [
-        (label, order, ratio, metric, over.value, *over.interval(), *change.interval())
+        (
+            label,
+            order,
+            ratio,
+            metric,
+            over.value,
+            *over.interval(),
+            *change.interval(),
+            *_margin(of_metric, order, ratio),
+        )
         for label, (unit, _) in _units(runs, recipes or {}).items()
         for metric, of_metric in unit.items()
         for order in _orders(of_metric)
@@ -102,6 +115,20 @@ def curve_bands(runs: Mapping[str, Run], recipes: Mapping[str, Sequence[str]] | 
         for over, change in (_over(of_metric, order, ratio),)
     ]
     return pd.DataFrame(rows, columns=BANDS)
+
+
+def control_of(order: str) -> str:
+    """Return the random order that takes from the same strata as `order`: from all parameters, or from each stratum."""
+    return f"{MATCHED}-random" if order.startswith(MATCHED) else "random"
+
+
+def _margin(unit: Unit, order: str, ratio: float) -> tuple[float, float, float]:
+    """Return the mean over the runs of an order minus its random one in the same run, with its interval."""
+    control = control_of(order)
+    if order == control or not ratio or control not in _orders(unit) or ratio not in _ratios(unit, control):
+        return (np.nan,) * 3
+    margin = _averaged([of[order][ratio].mean - of[control][ratio].mean for of in unit])
+    return margin.value, *margin.interval()
 
 
 def _units(

@@ -17,7 +17,7 @@ from sensikit import figures
 from sensikit.errors import OptionError, printable
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import EVALUATION
-from sensikit.figures.words import joined
+from sensikit.figures.words import RESULT, joined
 from sensikit.files import safe_name, write_text
 from sensikit.progress import progress
 from sensikit.report import text as summary
@@ -88,12 +88,14 @@ def render(inputs: Inputs, sections: Sequence[Mapping[str, Any]], command: str =
     template = importlib.resources.files("sensikit.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         title=joined(inputs.labels),
-        subjects=[(subject, summary.sentences(subject)) for subject in inputs.subjects],
+        results=[(what, said, _cells(table) if table else None) for what, said, table in summary.results(inputs)],
+        measured=summary.measured(inputs),
+        subjects=inputs.subjects,
         evaluations=inputs.evaluations,
         headline=_cells(headline(inputs.tables, inputs.recipes))
         if len(inputs.subjects) > 1 and inputs.tables
         else None,
-        changes=summary.changes(inputs),
+        recipes=inputs.recipes,
         differences=summary.differences(inputs),
         missing=missing(inputs),
         sections=sections,
@@ -114,7 +116,8 @@ def _written(entry: Entry, place: Path, inputs: Inputs) -> dict[str, Any]:
     else:
         stem = _stem(place, "figures", entry)
         paths = figures.save(content, stem, title=entry.title, note="\n".join(notes))
-        shown = {"kind": "figure", "caption": content.caption, "image": _inline(paths[0], "image/svg+xml")}
+        caption, _, result = content.caption.partition(f" {RESULT}")
+        shown = {"kind": "figure", "caption": caption, "result": result, "image": _inline(paths[0], "image/svg+xml")}
         shown["inches"] = content.figure.get_figwidth()
     csv = next(path for path in paths if path.suffix == ".csv")
     files = f"{stem.relative_to(place).as_posix()}.{{{','.join(path.suffix[1:] for path in paths)}}}"

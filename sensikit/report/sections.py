@@ -17,7 +17,7 @@ from sensikit.figures.frames import averaged, examples_of, metrics_of, of_metric
 from sensikit.figures.points import CHOSEN, HOW, MATCHED, RANDOM
 from sensikit.figures.quality import by_ratio
 from sensikit.figures.style import FULL, Drawn
-from sensikit.figures.words import TASKS, arrow, joined, named
+from sensikit.figures.words import TASKS, arrow, joined, named, noted
 from sensikit.pruning.ledger import CROSS, PRUNING, UNPRUNED
 from sensikit.report import tables
 from sensikit.report.inputs import Evaluated, Inputs, Subject
@@ -88,7 +88,7 @@ def _told(entries: Iterable[Entry], frame: pd.DataFrame, metric: str) -> Iterato
         return
     for each in entries:
         if isinstance(each.content, Drawn):
-            drawn = each.content._replace(caption=f"{each.content.caption} {quality_tables.DECODED}")
+            drawn = each.content._replace(caption=noted(each.content.caption, quality_tables.DECODED))
             yield replace(each, content=drawn)
         else:
             yield replace(each, caption=f"{each.caption} {quality_tables.DECODED}")
@@ -215,7 +215,7 @@ def specificity(inputs: Inputs) -> Iterator[Entry]:
         drawn = figures.component_heatmaps(averaged(frame, COMPONENTS.key))
         yield Entry(f"components-{task}", title, COMPONENTS.name, drawn, task=task)
         title = of_the("Specificity of each language by component", task)
-        drawn = figures.specificity_by_component(frame, inputs.groups)
+        drawn = figures.specificity_by_component(averaged(frame, COMPONENTS.key), inputs.groups)
         yield Entry(f"components-by-group-{task}", title, COMPONENTS.name, drawn, task=task)
     for task, frame in by_task(inputs, WITHIN):
         title = of_the("Correlation within components", task)

@@ -11,19 +11,22 @@ import pandas as pd
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import ALL, SIGNIFICANCE
 from sensikit.evaluation.tables import DECODED, decoded
+from sensikit.figures.conclusions import beyond_noise, bounded_mean
 from sensikit.figures.correlation import VALUES, mean_changes, pairs
 from sensikit.figures.curves import short
-from sensikit.figures.frames import of_metric, of_task
-from sensikit.figures.points import CHOSEN, CONTROL, MATCHED, curve, verdicts
+from sensikit.figures.frames import averaged, of_metric, of_run, of_task, runs
+from sensikit.figures.points import CHOSEN, CONTROL, MATCHED, verdicts
 from sensikit.figures.quality import gains
-from sensikit.figures.words import SUBSETS, TASKS, arrow, joined, percent, span, subset_names
+from sensikit.figures.words import SUBSETS, TASKS, arrow, bounded, joined, percent, span, subset_names
 from sensikit.languages import ALONE
 from sensikit.pruning.ledger import PRUNING, UNPRUNED
+from sensikit.report.costs import costs, curves_changed, order_costs
 from sensikit.report.inputs import Inputs, Subject
 from sensikit.sensitivity.ablation import SUMMARY
 from sensikit.settings import CORRELATIONS
 from sensikit.statistics.convergence import CONVERGENCE, needed
 from sensikit.statistics.correlation import CORRELATION, SIMILARITY
+from sensikit.tables import Table
 
 MATTERS = {
     # fields of the signature of S that make two runs measure different things; the number of batches, the seed and
@@ -36,14 +39,46 @@ MATTERS = {
 }
 
 
+def results(inputs: Inputs) -> list[tuple[str, list[str], Table | None]]:
+    """Return the main results: of each question a heading, its sentences, and a table where there is one."""
+    found = [
+        ("How alike are the languages, and is that noise?", _alike(inputs), None),
+        ("What does pruning cost?", costs(inputs), order_costs(inputs)),
+        ("What differs between the models?", changes(inputs), None),
+    ]
+    return [each for each in found if each[1]]
+
+
+def _alike(inputs: Inputs) -> list[str]:
+    """Return how alike languages are in each run and recipe, a sentence each."""
+    found: list[str] = []
+    for schema, say in ((CORRELATION, _correlation), (SIMILARITY, _similarity)):
+        if schema.name in inputs.tables:
+            frame = averaged(inputs.tables[schema.name], schema.key)
+            for label in runs(frame):
+                said = " ".join(say(of_run(frame, label).drop(columns="run", errors="ignore")))
+                found += [f"{label}: {said}" if label and said else said]
+    return [text for text in found if text]
+
+
 def sentences(subject: Subject) -> list[str]:
-    """Return what was measured and the headline numbers of one run, a sentence each."""
+    """Return what was measured in one run and what to bear in mind, a sentence each."""
     says: dict[str, Callable[[pd.DataFrame], Iterable[str]]] = {
-        CORRELATION.name: _correlation, SIMILARITY.name: _similarity, PRUNING.name: _pruning,
-        CONVERGENCE.name: _enough, SUMMARY.name: _audit,
+        PRUNING.name: _pruned, CONVERGENCE.name: _enough, SUMMARY.name: _audit,
     }  # fmt: skip
     said = [text for name, say in says.items() if name in subject.tables for text in say(subject.tables[name])]
     return [_measured(subject.manifest), *said]
+
+
+def measured(inputs: Inputs) -> list[str]:
+    """Return `sentences` and notes of all runs: each once, with the labels of the runs that it is true of."""
+    runs_of: dict[str, list[str]] = {}
+    for subject in inputs.subjects:
+        notes = [f"{'; '.join(of['notes'])}." for of in subject.manifest["analyses"].values() if of["notes"]]
+        for text in (*sentences(subject), *notes):
+            runs_of.setdefault(text, []).append(subject.label)
+    alone = len(inputs.subjects) == 1
+    return [text if alone else f"{joined(labels)}: {text}" for text, labels in runs_of.items()]
 
 
 def changes(inputs: Inputs) -> list[str]:
@@ -51,7 +86,7 @@ def changes(inputs: Inputs) -> list[str]:
 
     Of a change whose interval reaches 0 it is said that it cannot be told from no change.
     """
-    found = []  # inputs have comparisons over training seeds first
+    found = curves_changed(inputs)  # over training seeds first, as comparisons are
     for each in inputs.comparisons:
         if each.table is None:
             continue
@@ -73,9 +108,9 @@ def _changed(what: str, second: str, first: str, row: pd.Series[Any], shown: str
     low, high = row["difference_low"], row["difference_high"]
     counts = int(row.get("seeds_a", 1)), int(row.get("seeds_b", 1))
     over = f", over {counts[1]} against {counts[0]} training seeds" if max(counts) > 1 else ""
-    moved = f"{row['difference']:+{shown}}" + (f" ({low:+{shown}} to {high:+{shown}})" if low == low else "")
+    moved = bounded(row["difference"], low, high, f"+{shown}")
     unsure = ", which cannot be told from no change" if low <= 0 <= high else ""
-    return f"{what}: {second} minus {first} is {moved.replace('-', '−')}{over}{unsure}."
+    return f"{what}: {second} minus {first} is {moved}{over}{unsure}."
 
 
 def _measured(manifest: dict[str, Any]) -> str:
@@ -114,13 +149,10 @@ def _correlation(frame: pd.DataFrame) -> Iterator[str]:
         observed = f"{at['pcc'].mean():.3f} of these batches, whose noise ceiling is {at['ceiling'].mean():.3f}"
         text = f"Mean PCC between two languages, {names[subset]}"
         if at["corrected"].notna().any():
-            text += f": {at['corrected'].mean():.3f} over {len(at)} pairs, corrected for noise ({observed})"
+            text += f": {bounded_mean(at)} over {len(at)} pairs, corrected for noise ({observed})"
         else:
             text += f": {observed}, over {len(at)} pairs; there is too much noise to correct it"
-        decided = at["at_ceiling"].dropna()
-        if len(decided):
-            text += f"; {int(decided.sum()) or 'none'} of the pairs may be 1, by the 95% interval"
-        yield text + "."
+        yield f"{text}; {beyond_noise(at, {subset: ''}, 'pair')}."
     yield from _contrast(found.groupby("subset")[list(CORRELATIONS)].mean())
     own = of_task(frame).drop_duplicates(["subset", "group_a"])
     few = [f"{span(at['half_variance_a'], ',.0f')} of {at['parameters'].max():,.0f} ({names[subset]})"
@@ -155,20 +187,10 @@ NEAR_0 = 1.0
 """A score below it, of 100, is that of a model that does not translate: pruning has nothing to take away."""
 
 
-def _pruning(frame: pd.DataFrame) -> Iterator[str]:
+def _pruned(frame: pd.DataFrame) -> Iterator[str]:
     frame = of_metric(frame)
     metric, start = frame["metric"].iloc[0], frame[frame["order"] == UNPRUNED]
-    points, shown = curve(frame), METRICS[metric].digits
-    points = points[(points["order"] == CHOSEN) & (points["ratio"] > 0)]
-    name = METRICS[metric].label if METRICS[metric].higher else f"the loss in {METRICS[metric].unit}"
-    text = f"Unpruned, {name} is {start['value'].mean():{shown}}, the mean over {start['group'].nunique()} languages"
-    if len(points):
-        last = points.sort_values("ratio").iloc[-1]
-        text += (
-            f"; with {percent(last['ratio'])} of the prunable parameters set to zero, the least specific first, it is "
-            f"{last['value']:{shown}}"
-        )
-    yield text + "."
+    name = METRICS[metric].label
     if METRICS[metric].decodes and frame["signature"].dropna().map(decoded).any():
         yield DECODED
     if METRICS[metric].higher and start["value"].mean() < NEAR_0:

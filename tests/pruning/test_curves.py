@@ -101,17 +101,20 @@ def test_bands_are_of_the_mean_over_languages_and_seeds(runs: dict[str, Run]) ->
     bands = curve_bands(runs)
     assert list(bands) == [
         "run", "order", "ratio", "metric", "value", "value_low", "value_high", "change_low", "change_high",
+        "margin", "margin_low", "margin_high",
     ]  # fmt: skip
     assert len(bands) == 2 * 2 * 3 * 3
     at = of("bleu", bands).set_index(["run", "order", "ratio"])
     start = stored(runs["id"], "none", 0.0)
     for order in ("specificity", "random"):
         whole = stored(runs["id"], order, 0.3)
-        expected = [whole.value, *whole.interval(), *(whole - start).interval()]
-        assert at.loc[("id", order, 0.3)].tolist() == pytest.approx(expected, abs=1e-9)
+        margin = whole - stored(runs["id"], "random", 0.3)
+        margins = [np.nan] * 3 if order == "random" else [margin.value, *margin.interval()]
+        expected = [whole.value, *whole.interval(), *(whole - start).interval(), *margins]
+        assert at.loc[("id", order, 0.3)].tolist() == pytest.approx(expected, abs=1e-9, nan_ok=True)
     for order in ("specificity", "reverse", "random"):
-        expected = [start.value, *start.interval(), 0, 0]
-        assert at.loc[("id", order, 0.0)].tolist() == pytest.approx(expected, abs=1e-9)
+        expected = [start.value, *start.interval(), 0, 0, *[np.nan] * 3]
+        assert at.loc[("id", order, 0.0)].tolist() == pytest.approx(expected, abs=1e-9, nan_ok=True)
     chrf = of("chrf", bands).set_index(["run", "order", "ratio"]).loc[("id", "reverse", 0.7)]
     whole = stored(runs["id"], "reverse", 0.7, metric="chrf")
     assert chrf.tolist()[:3] == pytest.approx([whole.value, *whole.interval()], abs=1e-9)
@@ -181,12 +184,16 @@ def test_training_seeds_of_a_recipe_are_one_curve(runs: dict[str, Run], tmp_path
     start, whole = ([stored(run, order, ratio) for run in runs.values()]
                     for order, ratio in (("none", 0.0), ("random", 0.3)))  # fmt: skip
     over, change = over_seeds(whole), over_seeds([b - a for a, b in zip(start, whole, strict=True)])
-    assert at.loc[("both", "random", 0.3)].tolist() == pytest.approx([over.value, *over.interval(), *change.interval()])
+    expected = [over.value, *over.interval(), *change.interval()]
+    assert at.loc[("both", "random", 0.3)].tolist()[:5] == pytest.approx(expected)
 
     found = of("bleu", curve_tests({**runs, **third}, recipes)).set_index(["run_a", "run_b", "order_a", "ratio"])
     within = found.loc[("both", "both", "random", 0.3)]
     each = [stored(run, "specificity", 0.3) - stored(run, "random", 0.3) for run in runs.values()]
-    assert list(within)[1:5] == pytest.approx([*over_seeds(each).tested(np.empty(0))])  # paired in each seed
+    margin = over_seeds(each)  # paired in each seed
+    assert list(within)[1:5] == pytest.approx([*margin.tested(np.empty(0))])
+    margins = [margin.value, *margin.interval()]
+    assert at.loc[("both", "specificity", 0.3)].tolist()[5:] == pytest.approx(margins)
     between = found.loc[("both", "other", "specificity", 0.3)]
     ours = over_seeds([stored(run, "specificity", 0.3) for run in runs.values()])
     theirs = stored(third["other"], "specificity", 0.3)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sensikit.figures.curves import curve
-from sensikit.report import inputs, tables
+from sensikit.report import costs, inputs, tables
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.page import FEW
 
@@ -108,3 +108,21 @@ def test_curves_against_each_other_name_their_runs_where_there_are_several(sever
 def points_difference(points: pd.DataFrame) -> float:
     at = points[(points["run"] == "a") & (points["ratio"] == 0.1)].set_index("order")["value"]
     return float(at["specificity"] - at["random"])
+
+
+def test_what_orders_cost_is_told_at_30_and_60_per_cent_beside_random() -> None:
+    rows = [("specificity", 0.0, 20, 0, 0), ("specificity", 0.3, 18, -3, -1), ("specificity", 0.5, 9, -13, -9),
+            ("random", 0.3, 16.5, -5, -2), ("random", 0.5, 8.5, -13, -10)]  # fmt: skip
+    bands = pd.DataFrame(rows, columns=["order", "ratio", "value", "change_low", "change_high"])
+    bands["margin"] = [np.nan, 1.5, 0.5, np.nan, np.nan]
+    bands = bands.assign(run="x", metric="bleu", margin_low=bands["margin"] - 1, margin_high=bands["margin"] + 1)
+    swept = pd.DataFrame({"order": ["none"], "metric": ["bleu"]})
+    found = costs.order_costs(inputs.Inputs([], {}, {"pruning.csv": swept}, curves=inputs.Curves(bands)))
+    assert found is not None
+    assert found.frame.to_numpy().tolist() == [
+        ["least specific first", "−2.00 (−3.00 to −1.00)", "+1.50 (+0.50 to +2.50)",
+         "−11.00 (−13.00 to −9.00)", "+0.50 (−0.50 to +1.50), not told apart"],
+        ["random", "−3.50 (−5.00 to −2.00)", "–", "−11.50 (−13.00 to −10.00)", "–"],
+    ]  # fmt: skip
+    assert list(found.frame)[1:3] == ["Change in BLEU at 30%", "minus random at 30%"]
+    assert "50% (nearest to 60%)" in list(found.frame)[3]

@@ -1,0 +1,93 @@
+"""What pruning costs: the answer to the second question of a report, in sentences and as a table of all orders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from sensikit.evaluation.metrics import METRICS
+from sensikit.figures import outcomes
+from sensikit.figures.conclusions import UNSURE
+from sensikit.figures.curves import line_of
+from sensikit.figures.frames import averaged, of_metric, of_run, runs
+from sensikit.figures.points import CHOSEN, RANDOM, banded, curve, curve_over_seeds, verdicts
+from sensikit.figures.words import bounded, bounded_in, named, percent
+from sensikit.pruning.curves import control_of
+from sensikit.pruning.ledger import PRUNING, UNPRUNED
+from sensikit.report.inputs import Inputs
+from sensikit.tables import Table
+
+
+def costs(inputs: Inputs) -> list[str]:
+    """Return what is left after pruning, and how each chosen order does against its random one, a sentence each."""
+    frame = inputs.tables.get(PRUNING.name)
+    if frame is None:
+        return []
+    frame = of_metric(frame)
+    metric, start = frame["metric"].iloc[0], averaged(frame[frame["order"] == UNPRUNED], ["group"])
+    points = banded(curve_over_seeds(curve(frame)), inputs.curves.bands)
+    tests = inputs.curves.tests
+    tests = tests if tests is None else of_metric(tests, metric)
+    said = []
+    for label in runs(start):
+        of_label = of_run(start, label)
+        name = METRICS[metric].label if METRICS[metric].higher else f"the loss in {METRICS[metric].unit}"
+        text = (
+            f"Unpruned, {name} is {of_label['value'].mean():{METRICS[metric].digits}}, the mean over "
+            f"{of_label['group'].nunique()} languages"
+        )
+        at = points[(points["run"] == label) & (points["order"] == CHOSEN)]
+        left = outcomes.remaining(at)
+        text += f"; with the least specific of the prunable parameters set to zero, it is {left}" if left else ""
+        said.append(f"{label}: {text}." if label else f"{text}.")
+    for order, control in RANDOM.items():
+        names = line_of(order).name, line_of(control).name
+        text = outcomes.against(tests, order, control, names)
+        said += [f"{text[0].upper()}{text[1:]}."] if text else []
+    return said
+
+
+def order_costs(inputs: Inputs) -> Table | None:
+    """Return what pruning 30 and 60% takes in each order, and each order against random, with 95% intervals.
+
+    The ratios are the nearest to these. Where a test says it (see `curves.verdicts`) or, of an order that has none, the
+    interval of the paired difference reaches 0, an order is marked as not told apart from random.
+    """
+    bands = inputs.curves.bands
+    if bands is None or PRUNING.name not in inputs.tables:
+        return None
+    frame = of_metric(inputs.tables[PRUNING.name])
+    metric = frame["metric"].iloc[0]
+    tests = of_metric(inputs.curves.tests, metric) if inputs.curves.tests is not None else None
+    at = bands[(bands["metric"] == metric) & (bands["ratio"] > 0)]
+    shown, rows = f"+{METRICS[metric].digits}", []
+    start = bands[(bands["metric"] == metric) & (bands["ratio"] == 0)].groupby("run")["value"].first()
+    sure = {} if tests is None else verdicts(tests).set_index(["run", "order", "control", "ratio"])["verdict"].to_dict()
+    for (run, order), of in at.groupby(["run", "order"], sort=False):
+        row = {"Run": run, "Order": line_of(str(order)).name}
+        by_ratio, control = of.set_index("ratio"), control_of(str(order))
+        for ratio, name in outcomes.told(at["ratio"]).items():
+            if ratio not in by_ratio.index:
+                continue
+            cell: Any = by_ratio.loc[ratio]
+            lost = cell["value"] - start[run]
+            row[f"Change in {named(metric)} at {name}"] = bounded(lost, cell["change_low"], cell["change_high"], shown)
+            said = sure.get((run, order, control, ratio))
+            unsure = said == "alike" if said else cell["margin_low"] <= 0 <= cell["margin_high"]
+            margin = bounded_in(cell, ("margin", "margin_low", "margin_high"), shown)
+            margin = margin if cell["margin"] == cell["margin"] else "–"
+            row[f"minus random at {percent(ratio)}"] = f"{margin}, {UNSURE}" if unsure else margin
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return None
+    return Table(table.drop(columns="Run") if table["Run"].nunique() == 1 else table, {})
+
+
+def curves_changed(inputs: Inputs) -> list[str]:
+    """Return what pruning takes from each later run beyond what it takes from the first, as a sentence."""
+    if inputs.curves.tests is None:
+        return []
+    text = outcomes.between(of_metric(inputs.curves.tests), CHOSEN, line_of(CHOSEN).name)
+    return [f"Pruning: {text}."] if text else []
