@@ -397,7 +397,7 @@ def test_a_ledger_of_an_earlier_format_is_refused(run: Run, straight: Path) -> N
     shutil.copytree(straight, run.path, dirs_exist_ok=True)
     path = run.path / "pruning" / "settings.json"
     write_json(path, {name: value for name, value in read_json(path).items() if name != "format"})
-    refused(run, RunError, r"settings\.json: is not of format 3; prune again with this version", resume=True)
+    refused(run, RunError, r"settings\.json: is not of format 4; prune again with this version", resume=True)
 
 
 def test_of_two_sweeps_begun_from_what_stood_there_before_neither_loses_its_scores(run: Run) -> None:

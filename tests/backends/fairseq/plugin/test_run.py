@@ -15,11 +15,13 @@ from sensikit.errors import OptionError, RunError
 from sensikit.settings import Decoding
 from tests.support.training_run import FEW, journal, train
 
+KEEP = ("--keep", "2")
+
 
 @pytest.fixture(scope="module")
 def finished(tiny_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "run"
-    train(tiny_data, out)
+    train(tiny_data, out, *KEEP)
     return out
 
 
@@ -66,6 +68,7 @@ class TestRun:
     def test_the_recipe_is_kept(self, finished, tiny_data):
         recipe = json.loads((finished / "recipe.json").read_text())
         assert recipe["data"] == str(tiny_data)
+        assert sorted(path.stem.split("_")[2] for path in finished.glob("checkpoint_*_*.pt")) == ["4", "8"]
         assert recipe["flags"][recipe["flags"].index("--distill") + 1] == "translation,encoder,decoder"
 
     def test_checkpoints_hold_no_code(self, finished):
@@ -82,9 +85,9 @@ class TestRun:
         with pytest.raises(RunError, match="already exists"):
             train(tiny_data, finished)
         with pytest.raises(RunError, match="--max-tokens"):
-            train(tiny_data, finished, "--resume", flags=(*FEW, "--max-tokens", "200"))
+            train(tiny_data, finished, *KEEP, "--resume", flags=(*FEW, "--max-tokens", "200"))
         with pytest.raises(RunError, match="--distill"):
-            train(tiny_data, finished, "--resume", method="cd")
+            train(tiny_data, finished, *KEEP, "--resume", method="cd")
         assert {path: path.stat().st_mtime_ns for path in finished.iterdir()} == before
 
     def test_fairseqs_words_are_in_its_log_and_not_on_the_terminal(self, tiny_data, tmp_path):
