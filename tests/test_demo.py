@@ -1,4 +1,5 @@
 import json
+import operator
 import os
 import re
 import signal
@@ -7,14 +8,17 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from sensikit import demo as demo_module
 from sensikit.backends import open_model
 from sensikit.backends.fairseq.plugin import launch
 from sensikit.demo import Demo, Recipe, bridged, catalogues, demo
+from sensikit.demo.partner import partner
 from sensikit.errors import MissingDependencyError, RunError
 from sensikit.files import read_json, sha256
 from sensikit.report import page
@@ -110,6 +114,8 @@ def test_a_finished_demo_does_nothing_twice(finished: Path, monkeypatch: pytest.
 def test_a_demo_that_is_interrupted_goes_on_where_it_stopped(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     (tmp_path / "demo").mkdir()
     for name in ("demo.json", "data", "training"):
         (tmp_path / "demo" / name).symlink_to(finished / name)
@@ -122,7 +128,12 @@ def test_a_demo_that_is_interrupted_goes_on_where_it_stopped(
         with pytest.raises(KeyboardInterrupt):
             demo(tmp_path / "demo", TINY)
     monkeypatch.setattr(page, "report", lambda runs, out, **_: out / "report.html")
-    demo(tmp_path / "demo", TINY)
+    # with two threads, there is a second process
+    torch.set_num_threads(2)
+    try:
+        demo(tmp_path / "demo", TINY)
+    finally:
+        torch.set_num_threads(before)
     for name in ("run/correlation.csv", "run/pruning.csv", "run/sensitivity/mt/cat.safetensors"):
         assert (tmp_path / "demo" / name).read_bytes() == (finished / name).read_bytes()
 
@@ -146,6 +157,23 @@ def test_a_demo_of_other_settings_or_versions_is_refused(finished: Path, monkeyp
     monkeypatch.setattr(demo_module, "version", lambda name: "9.9")
     with pytest.raises(RunError, match=r"demo: was made with another packages\.sensikit \(.*, not 9\.9\)"):
         demo(finished, TINY)
+
+
+def test_a_second_process_answers_and_its_end_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    steps: dict[str, Any] = {"answer": operator.is_, "end": operator.truediv}
+
+    def ended() -> None:
+        with partner(tmp_path, dict, steps) as second:
+            second.begin("answer")
+            assert second.answer() is False
+            assert second.share.size == 2
+            second.begin("end")
+            second.answer()
+
+    with pytest.raises(RunError, match="its second process has ended"):
+        ended()
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

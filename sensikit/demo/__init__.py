@@ -11,10 +11,13 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sensikit.demo.partner import Step, partner
+from sensikit.distributed import Share
 from sensikit.errors import MissingDependencyError
 from sensikit.folder import Folder
 from sensikit.progress import say
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from sensikit.backends.base import Model
     from sensikit.run import Run
+    from sensikit.settings import Decoding
 
 TOKENIZER = "13a"
 """Of BLEU: sacreBLEU would fetch the model of the paper's."""
@@ -96,17 +100,32 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
         checkpoint = trained("regular", data, out, recipe, command)
         from sensikit.backends import open_model
         from sensikit.report.page import report
+        from sensikit.sensitivity.ablation import SUMMARY
 
-        model = open_model(checkpoint, data)
-        say("3 of 6: how much each parameter matters to each language")
-        run = analyzed(model, out / "run", recipe, ("mt",), command)
-        audited(run, model, recipe, command)
-        say("4 of 6: pruning")
-        table = pruned(run, model, recipe)
-        say("5 of 6: report")
-        page = report([run.path], out, labels=["demo"], command=command)
-        say("6 of 6: the same model as transformers loads it")
-        say(bridged(run, model, data, out, command))
+        where: dict[str, Any] = {"out": out, "recipe": recipe, "command": command}
+        steps: dict[str, Step] = {
+            "analyze": partial(_analyze, **where),
+            "audit": partial(_audit, **where),
+            "prune": partial(_prune, **where),
+            "bridge": partial(_bridge, data=data, **where),
+        }
+        opened = partial(open_model, checkpoint, data)
+        with partner(out, opened, steps) as second:
+            model = opened()
+            say("3 of 6: how much each parameter matters to each language")
+            second.begin("analyze")
+            run = analyzed(model, out / "run", recipe, ("mt",), command, second.share)
+            if not (run.path / SUMMARY.name).exists():
+                second.begin("audit")
+                audited(run, model, recipe, command, second.share)
+            say("4 of 6: pruning")
+            second.begin("prune")
+            table = pruned(run, model, recipe, second.share)
+            say("5 of 6: report" + (", and beside it the next" if second else ""))
+            second.begin("bridge")
+            page = report([run.path], out, labels=["demo"], command=command)
+            say("6 of 6: the same model as transformers loads it")
+            say(second.answer() if second else bridged(run, model, data, out, command))
     unpruned = table[(table["ratio"] == 0) & (table["metric"] == "bleu")].set_index("group")["value"]
     say(f"BLEU: {', '.join(f'{code} {unpruned[code]:.1f}' for code in recipe.languages)}")
     say(f"{(time.monotonic() - started) / 60:.1f} minutes")
@@ -129,7 +148,7 @@ def prepared(out: Path, recipe: Recipe, methods: Sequence[str], steps: int) -> I
     from sensikit.backends.fairseq import compat
 
     logging.basicConfig(level=logging.WARNING)  # where nobody has, a module of fairseq's shows the debugging of all
-    packages = {name: _version(name) for name in ("sensikit", *recipe.packages)}
+    packages = {name: _version(name) for name in ("sensikit", "ctranslate2", *recipe.packages)}
     facts = {"recipe": asdict(recipe), "packages": packages, "methods": methods, "design": DESIGN.split()}
     with Demo.begun(out, facts, resume=True) as folder:
         places = [catalogues(package) for package in recipe.packages]
@@ -165,36 +184,70 @@ def trained(method: str, data: Path, out: Path, recipe: Recipe, command: str) ->
     return start(where, out / "training" / method, flags, command, resume=True)
 
 
-def analyzed(model: Model, out: Path, recipe: Recipe, tasks: Sequence[str], command: str) -> Run:
+def analyzed(
+    model: Model, out: Path, recipe: Recipe, tasks: Sequence[str], command: str, share: Share | None = None
+) -> Run:
     """Return the run in `out` with the analyses of some tasks; what is there is not done again."""
     from sensikit.sensitivity.analysis import analyze
     from sensikit.settings import AnalysisSettings
 
     for task in tasks:
         settings = AnalysisSettings(task=task, batches=recipe.batches, seed=recipe.seed)
-        run = analyze(model, out, settings, resume=True, command=command)
+        run = analyze(model, out, settings, resume=True, command=command, share=share)
     return run
 
 
-def audited(run: Run, model: Model, recipe: Recipe, command: str) -> None:
+def audited(run: Run, model: Model, recipe: Recipe, command: str, share: Share | None = None) -> None:
     """Compare S of a run's first task with exact ablation; what is there is not done again."""
     from sensikit.sensitivity.ablation import SUMMARY, audit
 
     if not (run.path / SUMMARY.name).exists():
-        audit(run, model, parameters=recipe.audited, command=command)
+        audit(run, model, parameters=recipe.audited, command=command, share=share)
 
 
-def pruned(run: Run, model: Model, recipe: Recipe) -> pd.DataFrame:
+def pruned(run: Run, model: Model, recipe: Recipe, share: Share | None = None) -> pd.DataFrame:
     """Return the pruning curves of a run; what is there is not done again."""
     from sensikit.pruning.sweep import prune
     from sensikit.settings import SweepSettings
 
-    settings, seeds = SweepSettings(tokenizer=TOKENIZER), (recipe.seed,)
-    table = prune(run, model, recipe.ratios, recipe.orders, seeds=seeds, settings=settings, resume=True)
+    settings = SweepSettings(tokenizer=TOKENIZER, decoding=decoding())
+    how: dict[str, Any] = {"seeds": (recipe.seed,), "settings": settings, "resume": True, "share": share}
+    table = prune(run, model, recipe.ratios, recipe.orders, **how)
     if recipe.matched:
-        orders = ("matched", "matched-random")
-        table = prune(run, model, recipe.matched, orders, seeds=seeds, settings=settings, resume=True)
+        table = prune(run, model, recipe.matched, ("matched", "matched-random"), **how)
     return table
+
+
+def decoding() -> Decoding:
+    """Return how test sets are translated: by CTranslate2, several times as fast, where it is installed."""
+    from sensikit.settings import Decoding
+
+    return Decoding(engine="ctranslate2" if _version("ctranslate2") else "own")
+
+
+# a step of the second process
+
+
+def _analyze(model: Model, share: Share, out: Path, recipe: Recipe, command: str) -> None:
+    analyzed(model, out / "run", recipe, ("mt",), command, share)
+
+
+def _audit(model: Model, share: Share, out: Path, recipe: Recipe, command: str) -> None:
+    audited(_run(out), model, recipe, command, share)
+
+
+def _prune(model: Model, share: Share, out: Path, recipe: Recipe, command: str) -> None:
+    pruned(_run(out), model, recipe, share)
+
+
+def _bridge(model: Model, share: Share, out: Path, recipe: Recipe, command: str, data: Path) -> str:
+    return bridged(_run(out), model, data, out, command)
+
+
+def _run(out: Path) -> Run:
+    from sensikit.run import Run
+
+    return Run.open(out / "run")
 
 
 def bridged(run: Run, model: Model, data: Path, out: Path, command: str) -> str:

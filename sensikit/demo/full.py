@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sensikit.demo import TOKENIZER, Recipe, analyzed, audited, prepared, pruned, trained
+from sensikit.demo import TOKENIZER, Recipe, analyzed, audited, decoding, prepared, pruned, trained
 from sensikit.progress import say
 
 
@@ -52,7 +52,7 @@ def demo_full(
 
         say("3 of 6: BLEU and chrF++ of both")
         openers = {label: partial(open_model, path, data) for label, path in checkpoints.items()}
-        scored = EvaluationSettings(tokenizer=TOKENIZER)
+        scored = EvaluationSettings(tokenizer=TOKENIZER, decoding=decoding())
         evaluation = evaluate_systems(openers, out / "evaluation", scored, resume=True, command=command)
         runs = []
         for label, system in SYSTEMS.items():
