@@ -82,3 +82,8 @@ def test_every_public_function_and_page_is_in_the_documentation() -> None:
     ]  # listed by a hook
     notebooks = [f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")]
     assert [page for page in itertools.chain(pages, notebooks) if f": {page}\n" not in listed] == []
+
+
+def test_the_citation_is_of_this_version() -> None:
+    text = (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
+    assert f"version = {{{sensikit.__version__}}}" in text
