@@ -27,13 +27,6 @@ FORMULA = re.compile(r"^\$\$ (.+?) \$\$$", re.MULTILINE | re.DOTALL)
 EXAMPLE = re.compile(r"^([ ]*>>> .*(?:\n(?![ ]*$).+)*)", re.MULTILINE)
 
 
-def on_config(config: Any) -> Any:
-    """List the study, once `make study` has written it."""
-    if (ROOT / "docs" / "study.md").exists():
-        config.nav[-1]["About"].insert(0, {"The study": "study.md"})
-    return config
-
-
 def on_files(files: Files, config: Any) -> Files:
     """Add a page for each notebook."""
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
