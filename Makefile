@@ -15,10 +15,15 @@ demo-full: $(STAMP)
 # one process to a core, and one thread to a process
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
-test: lint docs
+# strictly: a dead link, or a name that does not exist, is an error
+PAGES := NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet
+
+test: lint
+	$(PAGES) --site-dir $(VENV)/site
 	$(TESTS)
 
-test-all: lint docs
+test-all: lint
+	$(PAGES) --site-dir $(VENV)/site
 	$(TESTS) -m ""
 
 bench: $(STAMP)
@@ -59,7 +64,7 @@ study: $(STAMP)
 
 # the pages, in site/; with figures in the notebooks where make demo was run before
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet
+	SENSIKIT_RUN="$(wildcard $(CURDIR)/demo/run)" $(PAGES)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

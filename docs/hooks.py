@@ -17,21 +17,14 @@ from matplotlib.mathtext import math_to_image
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
-RUN = Path(os.environ.get("SENSIKIT_RUN", ROOT / "demo" / "run"))
-"""What the notebooks are run on, where it is there."""
+RUN = "SENSIKIT_RUN"
+"""The variable that names the run that notebooks are shown with; without it they are not run."""
 
 WIDTH = 100
 """Characters of a line of help."""
 
 FORMULA = re.compile(r"^\$\$ (.+?) \$\$$", re.MULTILINE | re.DOTALL)
 EXAMPLE = re.compile(r"^([ ]*>>> .*(?:\n(?![ ]*$).+)*)", re.MULTILINE)
-
-
-def on_config(config: Any) -> Any:
-    """List the study, once `make study` has written it."""
-    if (ROOT / "docs" / "study.md").exists():
-        config.nav[-1]["About"].insert(0, {"The study": "study.md"})
-    return config
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -90,13 +83,12 @@ def commands() -> str:
 
 def page_of(notebook: Any, path: Path) -> str:
     """Return a notebook as a page; with what it shows, where there is a run to show."""
-    shown = RUN.is_dir()
-    if shown:
+    if os.environ.get(RUN):
         from nbclient import NotebookClient
 
         NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute()
     parts = [cell.source if cell.cell_type == "markdown" else coded(cell) for cell in notebook.cells]
-    if not shown:
+    if not os.environ.get(RUN):
         parts.insert(1, "*Built without a run: `make demo` before `make docs` puts the figures here.*")
     return "\n\n".join([*parts, f"*This is `notebooks/{path.name}`.*"])
 

@@ -77,8 +77,11 @@ def test_every_public_function_and_page_is_in_the_documentation() -> None:
     public = {name for name in sensikit.__all__ if callable(getattr(sensikit, name))}
     assert public <= named
     listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    pages = [
-        path.relative_to(ROOT / "docs").as_posix() for path in PAGES[1:] if path.stem != "study"
-    ]  # listed by a hook
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in PAGES[1:]]
     notebooks = [f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")]
     assert [page for page in itertools.chain(pages, notebooks) if f": {page}\n" not in listed] == []
+
+
+def test_the_citation_is_of_this_version() -> None:
+    text = (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
+    assert f"version = {{{sensikit.__version__}}}" in text
