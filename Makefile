@@ -15,8 +15,8 @@ demo-full: $(STAMP)
 # one process to a core, and one thread to a process
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
-# strictly: a dead link, or a name that does not exist, is an error
-PAGES := NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet
+# a dead link, or a name that does not exist, is an error; with --quiet none would be
+PAGES := NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict
 
 test: lint
 	$(PAGES) --site-dir $(VENV)/site
