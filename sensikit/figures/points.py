@@ -110,6 +110,21 @@ def banded(points: pd.DataFrame, bands: pd.DataFrame | None, change: bool = Fals
     return merged[list(points)]
 
 
+NEAR_0 = 1.0
+"""A score below it, of 100, is that of a model that does not translate: pruning has nothing to take away."""
+
+
+def near_0(frame: pd.DataFrame) -> bool:
+    """Return whether the mean over groups is near 0 before anything is pruned, in every run.
+
+    Args:
+        frame: the rows of pruning.csv of one metric, with a column `run` where there are several runs.
+    """
+    start = frame[frame["order"] == UNPRUNED]
+    highest = max((of_run(start, label)["value"].mean() for label in runs(start)), default=NEAR_0)
+    return METRICS[frame["metric"].iloc[0]].higher and bool(highest < NEAR_0)
+
+
 def verdicts(tests: pd.DataFrame) -> pd.DataFrame:
     """Return which order of a run is better than another, a row for each test of two orders of a run.
 

@@ -10,8 +10,8 @@ from sensikit.evaluation.metrics import METRICS
 from sensikit.figures import outcomes
 from sensikit.figures.conclusions import UNSURE
 from sensikit.figures.curves import line_of
-from sensikit.figures.frames import averaged, of_metric, of_run, runs
-from sensikit.figures.points import CHOSEN, RANDOM, banded, curve, curve_over_seeds, verdicts
+from sensikit.figures.frames import averaged, metrics_of, of_metric, of_run, runs
+from sensikit.figures.points import CHOSEN, RANDOM, banded, curve, curve_over_seeds, near_0, verdicts
 from sensikit.figures.words import bounded, bounded_in, named, percent
 from sensikit.pruning.curves import control_of
 from sensikit.pruning.ledger import PRUNING, UNPRUNED
@@ -21,15 +21,17 @@ from sensikit.tables import Table
 
 def costs(inputs: Inputs) -> list[str]:
     """Return what is left after pruning, and how each chosen order does against its random one, a sentence each."""
-    frame = inputs.tables.get(PRUNING.name)
-    if frame is None:
+    swept = inputs.tables.get(PRUNING.name)
+    if swept is None:
         return []
-    frame = of_metric(frame)
+    frame, said = telling(swept), []
+    if near_0(of_metric(swept)):
+        name = METRICS[metrics_of(swept)[0]].label
+        said.append(f"{name} is near 0 before anything is pruned, so that pruning can take nothing of it away.")
     metric, start = frame["metric"].iloc[0], averaged(frame[frame["order"] == UNPRUNED], ["group"])
     points = banded(curve_over_seeds(curve(frame)), inputs.curves.bands)
     tests = inputs.curves.tests
-    tests = tests if tests is None else of_metric(tests, metric)
-    said = []
+    tests = tests if tests is None or near_0(frame) else of_metric(tests, metric)
     for label in runs(start):
         of_label = of_run(start, label)
         name = METRICS[metric].label if METRICS[metric].higher else f"the loss in {METRICS[metric].unit}"
@@ -37,7 +39,7 @@ def costs(inputs: Inputs) -> list[str]:
             f"Unpruned, {name} is {of_label['value'].mean():{METRICS[metric].digits}}, the mean over "
             f"{of_label['group'].nunique()} languages"
         )
-        at = points[(points["run"] == label) & (points["order"] == CHOSEN)]
+        at = points[(points["run"] == label) & (points["order"] == CHOSEN) & (not near_0(frame))]
         left = outcomes.remaining(at)
         text += f"; with the least specific of the prunable parameters set to zero, it is {left}" if left else ""
         said.append(f"{label}: {text}." if label else f"{text}.")
@@ -46,6 +48,13 @@ def costs(inputs: Inputs) -> list[str]:
         text = outcomes.against(tests, order, control, names)
         said += [f"{text[0].upper()}{text[1:]}."] if text else []
     return said
+
+
+def telling(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of pruning.csv in the first metric; of models that have no score to lose, in the loss."""
+    first, *others = metrics_of(frame)
+    losses = [name for name in others if not METRICS[name].higher]
+    return of_metric(frame, losses[0] if losses and near_0(of_metric(frame, first)) else first)
 
 
 def order_costs(inputs: Inputs) -> Table | None:
@@ -57,7 +66,9 @@ def order_costs(inputs: Inputs) -> Table | None:
     bands = inputs.curves.bands
     if bands is None or PRUNING.name not in inputs.tables:
         return None
-    frame = of_metric(inputs.tables[PRUNING.name])
+    frame = telling(inputs.tables[PRUNING.name])
+    if near_0(frame):
+        return None
     metric = frame["metric"].iloc[0]
     tests = of_metric(inputs.curves.tests, metric) if inputs.curves.tests is not None else None
     at = bands[(bands["metric"] == metric) & (bands["ratio"] > 0)]
@@ -87,7 +98,8 @@ def order_costs(inputs: Inputs) -> Table | None:
 
 def curves_changed(inputs: Inputs) -> list[str]:
     """Return what pruning takes from each later run beyond what it takes from the first, as a sentence."""
-    if inputs.curves.tests is None:
+    tests = inputs.curves.tests
+    if tests is None or near_0(frame := telling(inputs.tables[PRUNING.name])):
         return []
-    text = outcomes.between(of_metric(inputs.curves.tests), CHOSEN, line_of(CHOSEN).name)
+    text = outcomes.between(of_metric(tests, frame["metric"].iloc[0]), CHOSEN, line_of(CHOSEN).name)
     return [f"Pruning: {text}."] if text else []

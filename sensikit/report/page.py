@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import importlib.resources
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +19,7 @@ from sensikit import figures
 from sensikit.errors import OptionError, printable
 from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.scoring import EVALUATION
+from sensikit.figures.hover import spots
 from sensikit.figures.words import RESULT, joined
 from sensikit.files import safe_name, write_text
 from sensikit.progress import progress
@@ -85,8 +88,11 @@ def render(inputs: Inputs, sections: Sequence[Mapping[str, Any]], command: str =
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = importlib.resources.files("sensikit.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    own = importlib.resources.files("sensikit.report")
+    template, script = (own.joinpath(name).read_text(encoding="utf-8") for name in ("report.html.j2", "report.js"))
     return environment.from_string(template).render(
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         title=joined(inputs.labels),
         results=[(what, said, _cells(table) if table else None) for what, said, table in summary.results(inputs)],
         measured=summary.measured(inputs),
@@ -119,6 +125,8 @@ def _written(entry: Entry, place: Path, inputs: Inputs) -> dict[str, Any]:
         caption, _, result = content.caption.partition(f" {RESULT}")
         shown = {"kind": "figure", "caption": caption, "result": result, "image": _inline(paths[0], "image/svg+xml")}
         shown["inches"] = content.figure.get_figwidth()
+        found = spots(content.figure)
+        shown["spots"] = json.dumps(found, ensure_ascii=False, separators=(",", ":")) if found else ""
     csv = next(path for path in paths if path.suffix == ".csv")
     files = f"{stem.relative_to(place).as_posix()}.{{{','.join(path.suffix[1:] for path in paths)}}}"
     return {

@@ -14,7 +14,7 @@ from sensikit.evaluation.resampling import FEWEST, INDEPENDENT, LEVEL
 from sensikit.evaluation.scoring import BY_TIER, SIGNIFICANCE
 from sensikit.figures.curves import ORDERS, is_matched, line_of
 from sensikit.figures.frames import averaged, examples_of, metrics_of, of_metric, units
-from sensikit.figures.points import CHOSEN, HOW, MATCHED, RANDOM
+from sensikit.figures.points import CHOSEN, HOW, MATCHED, RANDOM, near_0
 from sensikit.figures.quality import by_ratio
 from sensikit.figures.style import FULL, Drawn
 from sensikit.figures.words import TASKS, arrow, joined, named, noted
@@ -232,6 +232,8 @@ def pruning(inputs: Inputs) -> Iterator[Entry]:
     for frame, metric, suffix, of in _swept(inputs, PRUNING):
         yield from _told(_curves(inputs, frame, metric, suffix, of), frame, metric)
     for frame, metric, suffix, of in _swept(inputs, CROSS):
+        if near_0(frame):
+            continue  # a share of nothing
         yield from _told(_crossed(inputs, frame, metric, suffix, of), frame, metric)
 
 
@@ -257,6 +259,14 @@ def _swept(inputs: Inputs, schema: Schema) -> Iterator[tuple[pd.DataFrame, str, 
 
 
 def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: str) -> Iterator[Entry]:
+    caption = (
+        f"{METRICS[metric].label}, mean over languages, at each share of the prunable parameters that is set to zero."
+    )
+    numbers = Entry(f"pruning{suffix}", f"Pruning curves in numbers{of}", PRUNING.name, tables.pruning(frame), caption)
+    if near_0(frame):
+        why = "It is near 0 before anything is pruned, so that nothing can be lost: no curves of it are drawn."
+        yield replace(numbers, caption=f"{caption} {why}")
+        return
     bands, tests = inputs.curves.bands, inputs.curves.tests
     of_these = None if tests is None else of_metric(tests, metric)
     width = FULL if len(units(frame)) > 1 else WIDE
@@ -278,11 +288,7 @@ def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: s
         yield Entry(f"pruning-change{suffix}", title, PRUNING.name, drawn)
     drawn = figures.pruning_curves_by_group(frame, inputs.groups)
     yield Entry(f"pruning-by-group{suffix}", f"Pruning curves by language{of}", PRUNING.name, drawn)
-    caption = (
-        f"{METRICS[metric].label}, mean over languages, at each share of the prunable parameters that is set to zero."
-    )
-    title = f"Pruning curves in numbers{of}"
-    yield Entry(f"pruning{suffix}", title, PRUNING.name, tables.pruning(frame), caption)
+    yield numbers
     if METRICS[metric].lengths:
         caption = "Mean over languages of exp(1 - r/c) where translations, c, are shorter than their references, r."
         yield Entry(

@@ -183,18 +183,11 @@ def _contrast(means: pd.DataFrame) -> Iterator[str]:
         )
 
 
-NEAR_0 = 1.0
-"""A score below it, of 100, is that of a model that does not translate: pruning has nothing to take away."""
-
-
 def _pruned(frame: pd.DataFrame) -> Iterator[str]:
     frame = of_metric(frame)
     metric, start = frame["metric"].iloc[0], frame[frame["order"] == UNPRUNED]
-    name = METRICS[metric].label
     if METRICS[metric].decodes and frame["signature"].dropna().map(decoded).any():
         yield DECODED
-    if METRICS[metric].higher and start["value"].mean() < NEAR_0:
-        yield f"{name} is near 0 before anything is pruned: its pruning curves, and the shares of it kept, say nothing."
     if "truncated" in frame and (start["truncated"] > 0).any():
         cut = [f"{row['group']} {row['truncated']:.0f}" for _, row in start[start["truncated"] > 0].iterrows()]
         yield f"Sources longer than the model takes were translated in part: {joined(cut)}."

@@ -38,11 +38,11 @@ def opened(path: Path, profile: Path, more: Sequence[str] = ()) -> tuple[str, li
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def laid_out(html: str, place: Path, width: int) -> dict[str, Any]:
+def laid_out(html: str, place: Path, width: int, script: str = LOOK) -> dict[str, Any]:
     """Return how a page is laid out in a frame of `width`, where a script may look at it: its own ban is lifted."""
     inner = html.replace("http-equiv", "data-equiv").replace("&", "&amp;").replace('"', "&quot;")
     outer = place / "outer.html"
-    look = LOOK.replace('"', "&quot;")
+    look = script.replace('"', "&quot;")
     outer.write_text(f'<iframe width={width} height=800 frameborder=0 srcdoc="{inner}" onload="{look}"></iframe>')
     document, _ = opened(outer, place / "profile")
     (found,) = re.findall(r"<title>(.*?)</title>", document.split("<iframe")[0])
@@ -67,6 +67,39 @@ def test_the_page_opens_from_disk_and_nothing_in_it_is_refused_or_fails(reported
     document, console = opened(reported / "report.html", tmp_path)
     assert console == []
     assert 'id="provenance"' in document
+
+
+USED = """
+const page = document.querySelector('iframe').contentDocument;
+const at = (head) => [...page.querySelectorAll('table')].find(it => it.tHead.textContent.startsWith(head));
+const table = at('Language'), column = () => [...table.tBodies[0].rows].filter(it => !it.hidden)
+    .map(it => it.cells[5].textContent);
+const before = column();
+table.tHead.rows[0].cells[5].click();
+const up = column();
+table.tHead.rows[0].cells[5].click();
+const field = page.querySelector('nav input'), down = column();
+field.value = 'cat, FU';
+field.dispatchEvent(new Event('input'));
+const image = page.querySelector('#figure-correlation-mt img'), box = image.getBoundingClientRect();
+const spot = JSON.parse(image.dataset.spots)[1];
+image.dispatchEvent(new PointerEvent('pointermove', {
+    clientX: box.left + box.width * (spot[0] + spot[2] / 2) / 1000,
+    clientY: box.top + box.height * (spot[1] + spot[3] / 2) / 1000}));
+const tip = page.querySelector('.tip');
+document.title = JSON.stringify({before, up, down, left: [...table.tBodies[0].rows].filter(it => !it.hidden)
+    .map(it => it.cells[0].textContent), spot: spot[4], tip: tip.hidden ? '' : tip.textContent});
+"""
+
+
+def test_tables_are_sorted_and_filtered_and_figures_tell_their_numbers(reported: Path, tmp_path: Path) -> None:
+    found = laid_out((reported / "report.html").read_text(), tmp_path, 1280, USED)
+    assert sorted(found["before"]) == sorted(found["up"]) == sorted(found["down"])
+    numbers = [float(cell.rstrip("%").replace("−", "-")) for cell in found["up"]]
+    assert numbers == sorted(numbers)
+    assert found["down"] == found["up"][::-1]
+    assert sorted(found["left"]) == ["cat", "fur"]
+    assert found["tip"] == found["spot"] != ""
 
 
 def test_a_broken_image_and_something_wide_would_be_seen(tmp_path: Path) -> None:
