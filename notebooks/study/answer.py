@@ -23,6 +23,7 @@ from sensikit.run import Run
 from sensikit.statistics.comparison import correlation_difference
 
 NAMES = {"REGULAR": "Regular", "REGULAR-LONGER": "Regular, longer", "ID-LONGER": "ID, longer", "TABLE4-5": "DAE+ID"}
+UNANSWERED = "not yet answered (0 seeds)"
 
 
 class Found(NamedTuple):
@@ -39,7 +40,7 @@ class Found(NamedTuple):
         """Return the last three cells of a row of the page."""
         n = min(self.seeds)
         if n == 0:
-            return f"{self.what}: – | 0 | not yet answered (0 seeds)"
+            return f"{self.what}: – | 0 | {UNANSWERED}"
         shown = "–" if np.isnan(self.difference) else f"{self.difference:+.3g}"
         interval = "" if np.isnan(self.low) else f" ({self.low:+.3g} to {self.high:+.3g})"
         ends = sorted(each * (self.wanted or 1) for each in (self.low, self.high))
@@ -246,7 +247,12 @@ def chosen(out: Path, system: System, best: pd.Series) -> str:
 def page(out: Path) -> str:
     """Return the page."""
     study, from_english = Study(out), Study(out, "eng-xxx")
-    rows = [f"| {text} | {paper} | {each.row()} |" for text, paper, claim in CLAIMS for each in claim(study)]
+    rows = []
+    for text, paper, claim in CLAIMS:
+        found = list(claim(study))
+        some = [each.row() for each in found if min(each.seeds)]
+        rows += [f"| {text} | {paper} | {row} |" for row in some or [f"– | 0 | {UNANSWERED}"]]
+        rows += [f"| | | {each.row()} |" for each in found if some and not min(each.seeds)]
     more = [each._replace(what=f"{each.what}, from English") for each in scores(from_english, "REGULAR", "ID")]
     rows += [f"| (d), from English | Table 5 | {each.row()} |" for each in more]
     systems = list(listed(out))
