@@ -4,8 +4,9 @@
 # ruff: noqa: RUF009
 # no "from __future__ import annotations": fairseq wants the types of its configuration themselves
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -61,7 +62,8 @@ class LanguageAwareCriterion(FairseqCriterion):  # type: ignore[misc]
 
     def __init__(self, cfg: LanguageAwareConfig, task: Any) -> None:
         super().__init__(task)
-        self.cfg = cfg
+        # each read of a value of omegaconf's takes longer than a small operation of torch's, and an update has dozens
+        self.cfg = SimpleNamespace(**{each.name: getattr(cfg, each.name) for each in fields(LanguageAwareConfig)})
         self.distilled = {name for name in cfg.distill.split(",") if name}
         trained = [name for name in TERMS if name in {TRANSLATION, *task.predicted}]
         if not self.distilled <= set(trained):

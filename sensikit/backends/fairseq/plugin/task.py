@@ -194,7 +194,8 @@ class LanguageAwareTask(TranslationMultiSimpleEpochTask):  # type: ignore[misc]
         self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False
     ) -> tuple[Any, float, dict[str, Any]]:
         """Compute and add up the gradients of all parts of an update; return its loss, sample size and log."""
-        model.train()
+        if not model.training:  # fairseq's trainer has seen to it
+            model.train()
         model.set_num_updates(update_num)
         counts = dict.fromkeys((*TERMS, "targets"), 0) | summed(part["tokens"] for part in sample["parts"])
         own = counts = {name: 0 if ignore_grad else count for name, count in counts.items()}
