@@ -52,20 +52,26 @@ def analyze(
     split: Annotated[str, typer.Option(help="Whose sentences the batches are made of.")] = "train",
     resume: options.Resume = False,
     share: options.Shared = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes, and stop.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what it takes, and stop; with --device meta on paper, of a Hugging Face model without weights.",
+        ),
+    ] = False,
 ) -> Ending | None:
     """Measure S(θ,B_l), D(θ,l) and the correlations of a model, per group."""
     from sensikit.backends.base import task_of
     from sensikit.distributed import Share
     from sensikit.run import Run
-    from sensikit.sensitivity.analysis import PROBED, estimate
     from sensikit.sensitivity.analysis import analyze as run_analysis
+    from sensikit.sensitivity.cost import PROBED, estimate
 
     analyses.each("mt", split)  # a setting that does not exist is refused before anything is opened
     process = Share.given(share)
     if not dry_run and process.leads:
         Run.stands(out, resume)
-    model = opening.open(checkpoint, data)
+    model = opening.open(checkpoint, data, on_paper=dry_run)
     wanted = analyses.each(model.tasks[0], split)
     for settings in wanted:
         task_of(model, settings.task)  # refuses a task that the model lacks before another is begun
@@ -74,10 +80,11 @@ def analyze(
             return None
         first, *others = (estimate(model, settings, opening.groups, memory) for settings in wanted)
         cost = sum(others, first)
+        how = f"measured on {PROBED} batches, the largest among them"
+        time = "" if cost.seconds is None else f", about {cost.seconds / 60:.1f} minutes on {model.device}"
         lines = [
-            f"{cost.batches} batches, about {cost.seconds / 60:.1f} minutes on {model.device}; "
-            f"{cost.memory / 1e9:.2f} GB of memory at the most, measured on {PROBED} batches, the largest among them; "
-            f"{cost.disk / 1e9:.2f} GB of disk"
+            f"{cost.batches} batches{time}; {cost.memory / 1e9:.2f} GB of memory at the most, "
+            f"{'of one device, on paper' if cost.seconds is None else how}; {cost.disk / 1e9:.2f} GB of disk"
         ]
         lines += [f"  {given}: {size / 1e9:.2f} GB of memory" for given, size in cost.others.items()]
         return Ending(lines, asdict(cost))

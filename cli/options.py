@@ -289,10 +289,12 @@ class Opening(Groups):
     loading: Loading = field(default_factory=Loading)
     levels: Tiers = field(default_factory=Tiers)
 
-    def open(self, checkpoint: Path, data: Path) -> Model:
-        """Return a model with its data."""
+    def open(self, checkpoint: Path, data: Path, on_paper: bool = False) -> Model:
+        """Return a model with its data; `on_paper`, --device meta is one that has no weights."""
         from sensikit.backends import open_model
 
+        if self.device == "meta" and not on_paper:
+            raise OptionError("--device meta", "has no weights to compute with", "it is for analyze --dry-run alone")
         return open_model(checkpoint, data, self.direction, self.device, self.pairs, self.loading, self.levels)
 
 

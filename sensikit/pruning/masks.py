@@ -114,16 +114,38 @@ def pruning_plan(run: Run, module: nn.Module, order: Order, ratios: Sequence[flo
         ratios: each in [0, 1 - protect].
     """
     check_ratios(ratios, order.protect)
-    protected = _protected(run, order)
+    device = next(module.parameters()).device
+    protected = _protected(run, order, device)
     left = len(protected) - int(protected.sum())
     # 1 − protect is all that is not protected, which rounding may put one apart
     end = 1 - order.protect - 1e-9 if order.among == AMONG[0] else 1.0
     counts = {ratio: left if ratio > end else min(round(ratio * len(protected)), left) for ratio in ratios}
     different = sorted(set(counts.values()))
-    stream = held(partial(_ordered, run, module, order, protected), len(protected))
+    stream = partial(_ordered, run, module, order, protected)
     if scorer_of(order.name).matched:
-        return Plan(order, counts, _matched(_strata(run, order, protected), stream, different))
-    return Plan(order, counts, levels(stream, different))
+        strata = _strata(run, order, protected, device)
+        return Plan(order, counts, _matched(strata, held(stream, len(protected)), different))
+    return Plan(order, counts, _levels(stream, different, len(protected), device))
+
+
+def _levels(stream: KeyStream, counts: Sequence[int], size: int, device: torch.device) -> Levels:
+    """Return `levels` of a stream of `size` keys, from a GPU where there is room on it."""
+    return sorted_levels(stream, counts, device) if _fits(device, size) else levels(held(stream, size), counts)
+
+
+def _fits(device: torch.device, size: int) -> bool:
+    return device.type == "cuda" and 40 * size < torch.cuda.mem_get_info(device)[0]
+
+
+def sorted_levels(stream: KeyStream, counts: Sequence[int], device: torch.device) -> Levels:
+    """Return what `streaming.levels` does, by one stable sort on a device, of which it takes up to 40 bytes a key."""
+    # int64 is ordered as uint64 is once its top bit is flipped
+    together = torch.cat([torch.from_numpy(chunk.view(np.int64)).to(device) for chunk in stream()])
+    order = together.bitwise_xor_(torch.iinfo(torch.int64).min).argsort(stable=True)
+    level = torch.full(order.shape, len(counts), dtype=torch.int32, device=device)
+    for number, (start, stop) in enumerate(itertools.pairwise([0, *counts])):
+        level[order[start:stop]] = number
+    return level.cpu().numpy().astype(np.min_scalar_type(len(counts) + 1))
 
 
 def prunable_of(run: Run) -> tuple[Parameter, ...]:
@@ -131,14 +153,22 @@ def prunable_of(run: Run) -> tuple[Parameter, ...]:
     return tuple(parameter for parameter in run.parameters if parameter.prunable)
 
 
-def _protected(run: Run, order: Order) -> NDArray[np.bool_]:
+def _protected(run: Run, order: Order, device: torch.device) -> NDArray[np.bool_]:
     """Return which of the prunable parameters have one of the highest S(θ, B_l) among these, or among all."""
     parameters = run.parameters if order.among == "all" else prunable_of(run)
     vector = run.vector(order.task, order.group)
     count = sum(parameter.numel for parameter in parameters)
-    highest = held(lambda: (keys(-block[0]) for block in run.stream([vector], parameters)), count)
-    (cut,) = smallest(highest, [int(order.protect * count + 1e-9)])
-    found: NDArray[np.bool_] = np.concatenate([np.zeros(0, np.bool_), *selected(highest(), cut)])
+
+    def highest() -> Iterator[Keys]:
+        return (keys(-block[0]) for block in run.stream([vector], parameters))
+
+    protected = int(order.protect * count + 1e-9)
+    if _fits(device, count):
+        found: NDArray[np.bool_] = sorted_levels(highest, [protected], device) == 0
+    else:
+        stream = held(highest, count)
+        (cut,) = smallest(stream, [protected])
+        found = np.concatenate([np.zeros(0, np.bool_), *selected(stream(), cut)])
     if order.among == "all":
         found = found[np.repeat([p.prunable for p in parameters], [p.numel for p in parameters])]
     return found
@@ -170,7 +200,7 @@ def spread(count: int) -> list[int]:
     return [count // STRATA + (place < count % STRATA) for place in range(STRATA)]
 
 
-def _strata(run: Run, order: Order, protected: NDArray[np.bool_]) -> Levels:
+def _strata(run: Run, order: Order, protected: NDArray[np.bool_], device: torch.device) -> Levels:
     """Return the stratum of each prunable parameter by the rank of its S(θ, B_l), ascending; STRATA where protected."""
 
     def ascending() -> Iterator[Keys]:
@@ -181,7 +211,8 @@ def _strata(run: Run, order: Order, protected: NDArray[np.bool_]) -> Levels:
             start += len(own)
             yield key
 
-    return levels(ascending, list(itertools.accumulate(spread(len(protected) - int(protected.sum())))))
+    counts = list(itertools.accumulate(spread(len(protected) - int(protected.sum()))))
+    return _levels(ascending, counts, len(protected), device)
 
 
 def _matched(strata: Levels, stream: KeyStream, counts: Sequence[int]) -> Levels:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import platform
 import shutil
-import sys
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from sensikit.backends.base import Item, Model
+from sensikit.backends.base import Model
 from sensikit.distributed import Part, Share, Work, dealt
-from sensikit.errors import NonFiniteError, OptionError, RunError, SensikitError
+from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.files import sha256_of
 from sensikit.parameters import Parameter, sample_of
-from sensikit.progress import progress, say
+from sensikit.progress import Bar, progress, say
 from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
 from sensikit.sensitivity.batches import Batch, fingerprint
 from sensikit.sensitivity.planning import (
@@ -106,7 +102,7 @@ def analyze(
     facts = {**_facts(model, plan), "analyses": {settings.task: analysis}, "sets": {}}
     facts["parameters"] = [asdict(parameter) for parameter in plan.parameters]
     share = share or Share()
-    job = _job(model, plan, settings, memory or MemorySettings())
+    job = job_of(model, plan, settings, memory or MemorySettings())
     work = _work(out, share, facts, job)
     if not share.leads:
         _give(out, job, work)
@@ -153,7 +149,7 @@ def _check_disk(run: Run, task: str, wanted: int) -> None:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What is measured: in which passes over the parameters, and where their sums are."""
 
     model: Model
@@ -194,48 +190,63 @@ class _Job:
         ]
 
 
-def _job(model: Model, plan: Plan, settings: AnalysisSettings, memory: MemorySettings) -> _Job:
+def job_of(model: Model, plan: Plan, settings: AnalysisSettings, memory: MemorySettings) -> Job:
+    """Return what is measured, as it fits into memory.
+
+    Raises:
+        OptionError: for passes beside `skip_nonfinite`.
+    """
     if settings.skip_nonfinite and memory.parameter_passes > 1:
         problem = "goes with one pass alone: another might skip other batches"
         raise OptionError("--skip-nonfinite", problem, "leave out --parameter-passes")
     passes = passes_of(plan.parameters, memory.parameter_passes)
     where = place_of(memory, model.device, largest(passes), width_of(model), held_gradient(settings))
-    return _Job(model, plan, settings, passes, where)
+    return Job(model, plan, settings, passes, where)
 
 
-def _measure_all(run: Run, job: _Job, work: Work) -> None:
+def _measure_all(run: Run, job: Job, work: Work) -> None:
     plan, settings = job.plan, job.settings
-    sample = sample_of(plan.parameters)
     units = {unit: number for number, unit in enumerate(job.units())}
     job.model.module.train(settings.mode == "train")
     left = {name: len(of) * len(job.passes) for name, of in plan.sets.items() if not run.has(settings.task, name)}
     say(
         f"{len(plan.sets)} sets of batches, {sum(left.values()):,} batches of about {plan.tokens} target tokens to come"
     )
+
+    def take(name: str, number: int, block: int) -> Part | None:
+        return work.take(units[name, number, block])
+
     with work:
-        for name, batches in plan.sets.items():
+        for name in plan.sets:
             if name not in left:
                 say(f"{name}: already measured")
                 continue
             size = left.pop(name)
-
-            def elsewhere(number: int, block: int, name: str = name) -> Sums | None:
-                part = work.take(units[name, number, block])
-                return None if part is None else Sums.of(part)
-
-            parts = []
             with progress(size, f"{_label(settings)} {name}", after=sum(left.values())) as bar, _memory():
-                for number, parameters in enumerate(job.passes):
-                    own = {p.name: sample[p.name] for p in parameters if name in plan.measured and p.name in sample}
-                    how = job.how(batches, number, name) | {"elsewhere": functools.partial(elsewhere, number)}
-                    parts.append(measure(**how, sample=own, advance=bar.advance, halves=settings.halves))
-            found = joined(parts)
-            vectors = _vectors(found, name in plan.measured, settings)
-            run.write_set(settings.task, name, vectors, _noted(found, batches, settings))
+                _measure_set(run, job, name, functools.partial(take, name), bar)
     if settings.rest == "pooled":
         for name in plan.measured:
             if not run.has(settings.task, rest_of(name)):
                 _pool(run, settings, name, [other for other in plan.measured if other != name])
+
+
+def _measure_set(run: Run, job: Job, name: str, take: Callable[[int, int], Part | None], bar: Bar) -> None:
+    """Measure and store one set: what it has held in memory is gone before the next one begins."""
+    plan, settings = job.plan, job.settings
+    batches, sample, parts = plan.sets[name], sample_of(plan.parameters), []
+
+    def elsewhere(number: int, block: int) -> Sums | None:
+        part = take(number, block)
+        return None if part is None else Sums.of(part)
+
+    for number, parameters in enumerate(job.passes):
+        own = {p.name: sample[p.name] for p in parameters if name in plan.measured and p.name in sample}
+        how = job.how(batches, number, name) | {"elsewhere": functools.partial(elsewhere, number)}
+        parts.append(measure(**how, sample=own, advance=bar.advance, halves=settings.halves))
+    found = joined(parts)
+    run.write_set(
+        settings.task, name, _vectors(found, name in plan.measured, settings), _noted(found, batches, settings)
+    )
 
 
 def _label(settings: AnalysisSettings) -> str:
@@ -254,7 +265,7 @@ def _memory() -> Iterator[None]:
 # several processes: the unit is a block of a set, in one pass
 
 
-def _work(out: Path, share: Share, facts: dict[str, Any], job: _Job) -> Work:
+def _work(out: Path, share: Share, facts: dict[str, Any], job: Job) -> Work:
     """Return the work of an analysis: of each process, two blocks at most wait on the disk."""
     analysis, origin = facts["analyses"][job.settings.task], facts["provenance"]
     scope = {name: analysis[name] for name in ("signature", "settings")} | {"passes": len(job.passes)}
@@ -264,7 +275,7 @@ def _work(out: Path, share: Share, facts: dict[str, Any], job: _Job) -> Work:
     return Work(out, share, scope, owners, ahead=2 * share.size)
 
 
-def _give(out: Path, job: _Job, work: Work) -> None:
+def _give(out: Path, job: Job, work: Work) -> None:
     """Sum this process's blocks for the first one."""
     units, settings = job.units(), job.settings
 
@@ -336,79 +347,3 @@ def _pool(run: Run, settings: AnalysisSettings, name: str, others: Sequence[str]
     facts = {"pooled": list(others), "tokens_mean": tokens}
     facts["sigma"] = sigma_for(settings.reduction == "token", tokens, settings.sigma)
     run.write_set(settings.task, rest_of(name), {"": _rounded(shaped, settings)}, facts)
-
-
-# what it would take
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What an analysis takes: bytes of memory and of disk, seconds, and batches in all.
-
-    `memory` is what was in use at the most while a few batches were measured, the largest among them: of a GPU, or else
-    of this process. `others` is the same for other options, which were not tried.
-    """
-
-    memory: int
-    others: dict[str, int]
-    disk: int
-    seconds: float
-    batches: int
-
-    def __add__(self, other: Cost) -> Cost:
-        """Return the cost of one after the other."""
-        memory, others = max(self.memory, other.memory), {**self.others}
-        for name, value in other.others.items():
-            others[name] = max(value, others.get(name, 0))
-        return Cost(memory, others, self.disk + other.disk, self.seconds + other.seconds, self.batches + other.batches)
-
-
-PROBED = 5
-"""Batches that are measured to tell what all of them will take."""
-
-
-def estimate(
-    model: Model,
-    settings: AnalysisSettings,
-    groups: Sequence[str] | None = None,
-    memory: MemorySettings | None = None,
-) -> Cost:
-    """Return what `analyze` would take, after running a few batches to measure it; nothing is written."""
-    plan = make_plan(model, settings, groups)
-    job = _job(model, plan, settings, memory or MemorySettings())
-    sizes = {key: plan.task.sizes(key, settings.split) for key in plan.measured}
-    width = functools.partial(_padded, sizes)
-    every = [batch for batches in plan.sets.values() for batch in batches]
-    widest = max(every, key=lambda batch: max(map(width, batch.micro_batches)))
-    probe = [widest, *plan.sets[plan.measured[0]][: PROBED - 1]]
-    done: list[float] = []
-    try:
-        # the first one also pays for what is loaded and allocated once
-        measure(**job.how(probe), advance=lambda: done.append(time.monotonic()), halves=settings.halves)
-    except NonFiniteError:
-        if not settings.skip_nonfinite:
-            raise
-    seconds = (done[-1] - done[0]) / max(len(done) - 1, 1)
-    batches, peak = len(every) * len(job.passes), _peak(model.device)
-    others = {}
-    for passes, where in itertools.product((1, 2, 4, 8), ("device", "split", "cpu")):
-        if model.device.type == "cuda" or where == "device":
-            name = f"--parameter-passes {passes}" + f" --sums {where}" * (model.device.type == "cuda")
-            other = replace(job, passes=passes_of(plan.parameters, passes), sums=where)
-            others[name] = peak - job.vectors() + other.vectors()
-    return Cost(peak, others, disk_of(largest([plan.parameters]), plan, settings), seconds * batches, batches)
-
-
-def _padded(sizes: Mapping[str, NDArray[np.int64]], items: Sequence[Item]) -> int:
-    """Return how many tokens a micro-batch takes, padding included."""
-    return len(items) * int(np.max([sizes[key][row, :2] for key, row in items], axis=0).sum())
-
-
-def _peak(device: torch.device) -> int:
-    """Return the most bytes that were in use so far: of a GPU, or else of this process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    import resource  # Windows has none
-
-    scale = 1 if sys.platform == "darwin" else 1024
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * scale

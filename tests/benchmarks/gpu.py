@@ -110,13 +110,13 @@ def tests(at: Setting) -> None:
 
 def job_of(model: Any, at: Setting, batches: int = 0, tokens: int = 0, **memory: Any) -> Any:
     """Return what `analyze` would do."""
-    from sensikit.sensitivity.analysis import _job
+    from sensikit.sensitivity.analysis import job_of as made
     from sensikit.sensitivity.planning import make_plan
     from sensikit.settings import AnalysisSettings, MemorySettings
 
     size = {"batches": batches or at.batches["batches"], "tokens": tokens or at.batches["tokens"]}
     settings = AnalysisSettings(**size)
-    return _job(model, make_plan(model, settings), settings, MemorySettings(**memory))
+    return made(model, make_plan(model, settings), settings, MemorySettings(**memory))
 
 
 def measured(job: Any, key: str = "cat") -> Any:
@@ -203,14 +203,14 @@ def large(at: Setting) -> None:
 
 def memory(at: Setting) -> None:
     """The most memory that is in use at 600M, against what --dry-run says."""
-    from sensikit.sensitivity.analysis import _padded, estimate
+    from sensikit.sensitivity.cost import estimate, padded
 
     for dtype in ("fp32", "bf16"):
         model = at.opened("600M", dtype=dtype)
         job = job_of(model, at, 4)
         sizes = {key: job.plan.task.sizes(key) for key in job.plan.measured}
         widths = {
-            key: max(_padded(sizes, items) for batch in batches for items in batch.micro_batches)
+            key: max(padded(sizes, items) for batch in batches for items in batch.micro_batches)
             for key, batches in job.plan.sets.items()
         }
         widest = max(widths, key=widths.__getitem__)

@@ -8,10 +8,12 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from sensikit.pruning.masks import sorted_levels
 from sensikit.statistics.ranks import Sorted, between, ranks_of
 from sensikit.statistics.streaming import (
     Cut,
@@ -79,6 +81,9 @@ def test_selection_is_the_prefix_of_a_stable_argsort(values: np.ndarray, data: s
     with mock.patch("sensikit.statistics.streaming.HELD", data.draw(st.sampled_from([0, 3, 1 << 27]))):
         cuts = smallest(lambda: (keys(chunk) for chunk in stream()), counts)
         level = levels(lambda: (keys(chunk) for chunk in again()), sorted(counts))
+    sorted_once = sorted_levels(lambda: map(keys, again()), sorted(counts), torch.device("cpu"))
+    assert sorted_once.dtype == level.dtype
+    assert sorted_once.tolist() == level.tolist()
     places = np.empty(len(values), dtype=int)
     places[order] = np.arange(len(values))
     assert level.tolist() == np.searchsorted(sorted(counts), places, side="right").tolist()

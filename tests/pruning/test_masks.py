@@ -28,11 +28,16 @@ RATIOS = (0.0, 0.05, 0.1, 1 / 3, 0.5, 0.77, 0.9)
 
 
 @pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
-@pytest.mark.parametrize(("chunk", "held"), [(4, 0), (4, 9), (1 << 18, 1 << 27)], ids=["streamed", "in part", "held"])
+@pytest.mark.parametrize(
+    ("chunk", "held", "fits"),
+    [(4, 0, False), (4, 9, False), (1 << 18, 1 << 27, False), (4, 9, True)],
+    ids=["streamed", "in part", "held", "as on a GPU"],
+)
 @pytest.mark.parametrize("name", SCORERS)
 def test_plan_and_apply_are_the_argsort_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int, held: int, ties: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: int, held: int, fits: bool, ties: bool
 ) -> None:
+    monkeypatch.setattr("sensikit.pruning.masks._fits", lambda *_: fits)
     monkeypatch.setattr("sensikit.run.CHUNK", chunk)
     monkeypatch.setattr("sensikit.statistics.streaming.HELD", held)
     module = model()

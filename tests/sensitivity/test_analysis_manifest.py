@@ -6,8 +6,10 @@ import copy
 import json
 import math
 import re
+import weakref
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +18,10 @@ import torch
 from sensikit.files import sha256, sha256_of
 from sensikit.parameters import registry
 from sensikit.run import MIXED, Run
-from sensikit.sensitivity.analysis import analyze, estimate
+from sensikit.sensitivity import analysis
+from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch
+from sensikit.sensitivity.cost import estimate
 from sensikit.sensitivity.planning import disk_of, make_plan
 from sensikit.settings import AnalysisSettings
 from sensikit.version import __version__
@@ -196,6 +200,24 @@ def test_a_dry_run_writes_nothing_and_leaves_the_model_as_it_was(
 def test_a_dry_run_does_not_stumble_over_what_the_run_would_skip() -> None:
     backend = Watched(before=lambda _: math.inf)
     assert estimate(backend, replace(QUICK, skip_nonfinite=True)).batches > 0
+
+
+def test_what_a_set_has_held_is_gone_before_the_next_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the memory that a dry run measures, on one set, is too little."""
+    held: list[weakref.ref[torch.Tensor]] = []
+    real = analysis.measure
+
+    def watched(*given: Any, **named: Any) -> Any:
+        assert not any(each() is not None for each in held)
+        found = real(*given, **named)
+        held.extend(weakref.ref(tensor) for vector in (found.mean, found.half) for tensor in vector.values())
+        return found
+
+    monkeypatch.setattr(analysis, "measure", watched)
+    analyze(Watched(), tmp_path / "run", QUICK)
+    assert len(held) > 20
 
 
 def test_block_means_of_large_models_are_those_of_a_sample() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from sensikit.errors import DataError, OptionError, RunError, SensikitError
 from sensikit.run import Run
-from sensikit.sensitivity.analysis import analyze, estimate
+from sensikit.sensitivity.analysis import analyze
+from sensikit.sensitivity.cost import estimate
 from sensikit.settings import MemorySettings
 from tests.support.watched import CHANGES, QUICK, SIZES, Both, Watched, breaks_at, snapshot, undisturbed
 

@@ -18,8 +18,9 @@ from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.files import sha256
 from sensikit.parameters import registry
 from sensikit.run import MIXED, Run
-from sensikit.sensitivity.analysis import analyze, estimate
+from sensikit.sensitivity.analysis import analyze
 from sensikit.sensitivity.batches import Batch, pack
+from sensikit.sensitivity.cost import estimate
 from sensikit.sensitivity.planning import make_plan
 from sensikit.settings import AnalysisSettings
 from tests.support import toy

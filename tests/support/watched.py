@@ -117,6 +117,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "high": {"high": 0.2},
     "seed": {"seed": 2},
     "skip_nonfinite": {"skip_nonfinite": True},
+    "store": {"store": "bf16"},
+    "halves": {"halves": False},
 }
 
 

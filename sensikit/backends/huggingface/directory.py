@@ -71,12 +71,13 @@ class Directory:
         return sum(path.stat().st_size for path in self.shards)
 
 
-def read_directory(name: str | Path, revision: str | None = None) -> Directory:
+def read_directory(name: str | Path, revision: str | None = None, weights: bool = True) -> Directory:
     """Return the directory `name`, or the snapshot of the hub's model of that name.
 
     Args:
         name: a directory, or owner/model, which is looked up in huggingface_hub's cache and then on the hub.
         revision: a branch, tag or commit of a model on the hub.
+        weights: look at them; without, there need be none, and none are fetched.
 
     Raises:
         CheckpointError: if it is neither, has no weights as safetensors, or is damaged.
@@ -87,7 +88,7 @@ def read_directory(name: str | Path, revision: str | None = None) -> Directory:
         if revision:
             raise OptionError("--revision", f"{name} is a directory, which has none", "leave it out")
     else:
-        path = _snapshot(str(name), revision)
+        path = _snapshot(str(name), revision, weights)
         commit = path.name
     for each in path.iterdir():
         if each.exists() and not (each.is_file() or each.is_dir()):  # to open a pipe may be to wait for ever
@@ -95,6 +96,8 @@ def read_directory(name: str | Path, revision: str | None = None) -> Directory:
     config = read_json(path / "config.json", CheckpointError)
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise CheckpointError(path / "config.json", "names no model_type", "it is not of a Hugging Face model")
+    if not weights:
+        return Directory(path, str(name), commit, config, (), {})
     index = None if (path / WHOLE).exists() else _index(path)
     shards = tuple(path / file for file in sorted({*index.values()} if index else {WHOLE}))
     tensors = {entry: header for shard in shards for entry, header in _headers(shard)}
@@ -104,7 +107,7 @@ def read_directory(name: str | Path, revision: str | None = None) -> Directory:
     return Directory(path, str(name), commit, config, shards, tensors)
 
 
-def _snapshot(name: str, revision: str | None) -> Path:
+def _snapshot(name: str, revision: str | None, weights: bool) -> Path:
     """Return where the files of a model on the hub are, fetched if they are not in the cache."""
     if not HUB.fullmatch(name):
         raise CheckpointError(
@@ -112,7 +115,9 @@ def _snapshot(name: str, revision: str | None) -> Path:
         )
     hub = compat.load_hub()
     try:
-        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=["*.safetensors", *TEXTS]))
+        return Path(
+            hub.snapshot_download(name, revision=revision, allow_patterns=[*["*.safetensors"] * weights, *TEXTS])
+        )
     except (OSError, ValueError, RuntimeError) as error:  # huggingface_hub's own are of these
         reason = " ".join(str(error).split())[:200]
         problem = f"is no directory here, and the hub's model cannot be fetched ({type(error).__name__}: {reason})"

@@ -29,6 +29,9 @@ _COUNT = re.compile("layer|expert|block|head|group|stage|label")
 MOST = 100_000
 """Of what a configuration counts; a window may be as long."""
 
+DEEPEST = 1000
+"""Layers of a model whose weights are not there to say how many it has."""
+
 
 def configuration(directory: Directory) -> Any:
     """Return transformers' configuration of a directory.
@@ -68,15 +71,16 @@ def _check_counts(directory: Directory) -> None:
         parts += part if isinstance(part, list) else []
         for name, value in part.items() if isinstance(part, dict) else ():
             parts.append(value)
-            most = len(directory.tensors) if name in _LAYERS else MOST
+            most = (len(directory.tensors) or DEEPEST) if name in _LAYERS else MOST
             if _COUNT.search(name) and isinstance(value, int) and value > most:
                 what = "layers" if name in _LAYERS else f"as {name}"
-                problem = f"describes {str(value)[:20]} {what} for {len(directory.tensors)} tensors"
+                held = f" for {len(directory.tensors)} tensors" if directory.tensors else ""
+                problem = f"describes {str(value)[:20]} {what}{held}"
                 raise CheckpointError(directory.path / "config.json", problem, "it belongs to other weights")
 
 
-def skeleton(directory: Directory, config: Any) -> nn.Module:
-    """Return the module without its weights, on torch's meta device.
+def skeleton(directory: Directory, config: Any, dtype: str = "fp32") -> nn.Module:
+    """Return the module without its weights, on torch's meta device; they are compared where the directory has them.
 
     Raises:
         CheckpointError: if the configuration makes none, or one of far more parameters than the shards hold.
@@ -84,7 +88,7 @@ def skeleton(directory: Directory, config: Any) -> nn.Module:
     stored = sum(math.prod(each.shape) for each in directory.tensors.values())
     try:
         with compat.quiet(), torch.device("meta"):
-            module: nn.Module = _class(config).from_config(config, dtype=torch.float32, trust_remote_code=False)
+            module: nn.Module = _class(config).from_config(config, dtype=DTYPES[dtype], trust_remote_code=False)
     except Exception as error:
         problem = f"makes no model ({said(error)})"
         raise CheckpointError(directory.path / "config.json", problem, "it may be damaged") from error
@@ -97,7 +101,7 @@ def skeleton(directory: Directory, config: Any) -> nn.Module:
             raise CheckpointError(directory.name, problem, "give weights that are real and not quantised")
     described, computed = (sum(each.numel() for each in part) for part in (module.parameters(), module.buffers()))
     # tables that are computed, of positions or masks, are as large as the configuration says
-    if described > 1.5 * stored + 1e6 or computed > 1.5 * stored + 1e8:
+    if directory.tensors and (described > 1.5 * stored + 1e6 or computed > 1.5 * stored + 1e8):
         described += computed
         problem = f"describes {described:,} parameters, and the weights are {stored:,}"
         raise CheckpointError(directory.path / "config.json", problem, "it belongs to other weights")

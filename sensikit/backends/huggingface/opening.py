@@ -76,7 +76,7 @@ def open_directory(
         name: see `directory.read_directory`.
         data: a folder of text, see `data.open_text`.
         direction: see `sensikit.languages.select`; "xxx" is every language alone.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N"; "meta" for a model without its weights, which need not be there.
         pairs: see `sensikit.languages.select`.
         loading: how it is loaded.
         tiers: of the groups, in place of those of the data.
@@ -88,11 +88,12 @@ def open_directory(
         MissingDependencyError: if transformers is not installed.
     """
     loading, tiers = loading or Loading(), tiers or Tiers()
-    where, text = pick_device(device), open_text(Path(data))
+    weightless = device == "meta"
+    where, text = pick_device("cpu" if weightless else device), open_text(Path(data))
     check_prompt(loading.prompt)
-    directory = read_directory(name, loading.revision)
+    directory = read_directory(name, loading.revision, weights=not weightless)
     config = configuration(directory)
-    bare: Any = skeleton(directory, config)
+    bare: Any = skeleton(directory, config, loading.dtype)
     tokenizer = load_tokenizer(directory, bare.get_input_embeddings().num_embeddings)
     causal = not config.is_encoder_decoder
     family = "plain" if causal else family_of(directory, tokenizer)
@@ -107,8 +108,8 @@ def open_directory(
         raise OptionError("--direction", "xxx is every language alone, and this model translates", "give xxx-LANG")
     tiers.check([*languages, *(selected.pairs if selected else ())])
     # the weights come last: they take longest
-    module: Any = build(directory, config, bare, loading.dtype)
-    opened = Opened(directory, config, module.to(where), tokens, text, where, loading.prompt)
+    module: Any = bare.eval() if weightless else build(directory, config, bare, loading.dtype).to(where)
+    opened = Opened(directory, config, module, tokens, text, where, loading.prompt)
     tasks: dict[str, Task] = {}
     if languages:
         alone = {key: group_of(key, None, text.counts(code), text.manifest, tiers) for key, code in languages.items()}

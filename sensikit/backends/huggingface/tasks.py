@@ -111,10 +111,11 @@ class Examples:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Some examples, padded: what the module is fed, and what it should say at each position, (B, T) int64."""
+    """Some examples, padded: what the module is fed, what it should say at each position, (B, T) int64, in all."""
 
     fed: dict[str, torch.Tensor]
     labels: torch.Tensor
+    counted: int
 
 
 class TextTask(ABC):
@@ -162,7 +163,7 @@ class TextTask(ABC):
         Raises:
             OptionError: for the criterion of the training run, which no directory says.
         """
-        return self._cross_entropy(micro_batch, kind, "sum"), int(micro_batch.labels.ne(IGNORED).sum())
+        return self._cross_entropy(micro_batch, kind, "sum"), micro_batch.counted
 
     def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
         """Return the loss of each example, in the order of `items`: (n, 2) float64, nats and counted tokens."""
@@ -203,7 +204,9 @@ class TextTask(ABC):
         fed = {name: right_padded(rows, pad) for name, rows in {"input_ids": inputs, **more}.items()}
         fed["attention_mask"] = right_padded([[1] * len(ids) for ids in inputs], 0)
         moved = {name: tensor.to(device) for name, tensor in fed.items()}
-        return MicroBatch(moved, right_padded(labels, IGNORED).to(device))
+        said = right_padded(labels, IGNORED)
+        # counted here: to ask a GPU is to wait for it
+        return MicroBatch(moved, said.to(device), int(said.ne(IGNORED).sum()))
 
     def examples(self, group: str, split: str) -> Examples:
         """Return one group and split as ids, made on the first call.
