@@ -10,6 +10,7 @@ groups                     those measured, by key, in order: source, target, nam
 parameters                 the registry, in flat order; parameter_count and prunable_count are scalars in it
 analyses                   by task: signature, settings, tokens (T), notes, command
 sets                       by task/name: counts, σ, the SHA-256 of each file
+lengths                    of the sentences of tasks that must cut their text to know them: the SHA-256 of each file
 tables                     by name: the SHA-256 of each; of two while one takes the place of the other
 """
 

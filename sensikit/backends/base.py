@@ -166,6 +166,18 @@ class Translation(Task, Protocol):
         ...
 
 
+@runtime_checkable
+class Counted(Task, Protocol):
+    """A task that must cut its text into tokens to know how long it is.
+
+    Attributes:
+        lengths: (lines, 2) int64 by (group, split): the tokens of the input and of the target of every line. What is
+            there is believed, and not counted again.
+    """
+
+    lengths: dict[tuple[str, str], np.ndarray]
+
+
 class Model(Protocol):
     """A trained model with its data, in one selection of groups.
 

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensikit.backends.base import Model
+from sensikit.backends.base import Model, task_of
 from sensikit.distributed import Part, Share, Work, dealt
 from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.files import sha256_of
 from sensikit.parameters import Parameter, sample_of
 from sensikit.progress import Bar, progress, say
 from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
+from sensikit.sensitivity import lengths
 from sensikit.sensitivity.batches import Batch, fingerprint
 from sensikit.sensitivity.planning import (
     STORED,
@@ -91,6 +92,8 @@ def analyze(
         RunError: if `out` exists (without `resume`), or was made with other settings or of something else (with it).
     """
     out, settings = Path(out), settings or AnalysisSettings(task=model.tasks[0])
+    if resume and (out / Run.NOTE).is_file():
+        lengths.recall(Run.open(out), model, task_of(model, settings.task, settings.seed), settings.split)
     plan = make_plan(model, settings, groups)
     analysis = {
         "signature": run_signature(model, settings, plan),
@@ -113,6 +116,7 @@ def analyze(
         _check_disk(run, settings.task, disk_of(facts["parameter_count"], plan, settings))
         run.manifest["analyses"].setdefault(settings.task, analysis)
         run.save()
+        lengths.keep(run, plan.task)
         try:
             _measure_all(run, job, work)
         finally:

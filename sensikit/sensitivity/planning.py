@@ -13,6 +13,7 @@ from sensikit.errors import DamagedError, DataError, OptionError, RunError
 from sensikit.languages import chosen_groups
 from sensikit.parameters import FLOAT, SAMPLED, Parameter, disk_per_group, registry
 from sensikit.run import MIXED, Run, rest_of
+from sensikit.sensitivity import lengths
 from sensikit.sensitivity.batches import MINIMUM_BATCHES, Batch, common_tokens, draw, fingerprint, pack
 from sensikit.sensitivity.taylor import blocks_of
 from sensikit.settings import AnalysisSettings, MemorySettings
@@ -243,6 +244,7 @@ def redrawn(run: Run, model: Model, groups: Sequence[str], task: str = "mt") -> 
         RunError: if the sentences of B_l of one of `groups` are not those that S(θ, B_l) was measured on.
     """
     settings = _settings(run, task)
+    lengths.recall(run, model, task_of(model, task, settings.seed), settings.split)
     plan = make_plan(model, settings, run.groups(task))
     for key in groups:
         if fingerprint(plan.sets[key]) != run.manifest["sets"][f"{task}/{key}"].get("drawn"):

@@ -112,7 +112,11 @@ def test_a_table_that_says_something_else_than_the_ledger_is_named(run: Run, str
     shutil.copytree(straight, run.path, dirs_exist_ok=True)
     again = Run.open(run.path)
     again.write_table("pruning.csv", again.read_table(PRUNING).assign(value=1.0))
-    with pytest.raises(
-        DamagedError, match=r"pruning\.csv: says something else than the ledger; write it again: sensikit"
-    ):
+    said = r"pruning\.csv: says something else than the ledger; write it again: sensikit"
+    with pytest.raises(DamagedError, match=said):
+        Ledger.open(run.path / "pruning").check()
+    shutil.copytree(straight, run.path, dirs_exist_ok=True)
+    ledger = run.path / "pruning" / "ledger.jsonl"
+    ledger.write_text("".join(reversed(ledger.read_text().splitlines(keepends=True))))
+    with pytest.raises(DamagedError, match=said):
         Ledger.open(run.path / "pruning").check()

@@ -27,6 +27,9 @@ from sensikit.settings import Decoding
 IGNORED = -100
 """In the place of a label where nothing is counted."""
 
+CUT = 10_000
+"""Lines that are cut at a time where they are only counted: their ids take twenty times the room of their text."""
+
 PROMPT = (
     "Translate the following text from {source_name} into {target_name}. Answer with the translation alone.\n\n{source}"
 )
@@ -90,23 +93,21 @@ def check_prompt(template: str | None) -> None:
 
 @dataclass(frozen=True)
 class Examples:
-    """One group and split as ids.
+    """One group and split as text, and as many ids as it is cut into: the ids themselves are cut for a batch at a time.
 
     Attributes:
-        inputs: what is read and not counted, of every line.
-        targets: what is counted.
+        reads: what is read and not counted, of every line.
+        says: what is counted.
         rows: (n,) int64, the lines that have both and fit the model's positions.
         sizes: (n, 2) int64, the tokens of the input and the target of each row.
         long: how many are too long.
-        texts: what is counted, as text.
     """
 
-    inputs: list[Ids]
-    targets: list[Ids]
+    reads: list[str]
+    says: list[str]
     rows: np.ndarray
     sizes: np.ndarray
     long: int
-    texts: list[str]
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class TextTask(ABC):
 
     def __init__(self, opened: Opened, groups: Mapping[str, Group], direction: str) -> None:
         self.opened, self.groups, self.direction = opened, groups, direction
+        self.lengths: dict[tuple[str, str], np.ndarray] = {}
         self._examples: dict[tuple[str, str], Examples] = {}
 
     def choices(self) -> dict[str, str]:
@@ -152,7 +154,7 @@ class TextTask(ABC):
     def bytes(self, group: str, split: str = "train") -> np.ndarray:
         """Return (n,) int64, the bytes in UTF-8 of the counted text of every example."""
         found = self.examples(group, split)
-        return np.array([len(found.texts[row].encode()) for row in found.rows], dtype=np.int64)
+        return np.array([len(found.says[row].encode()) for row in found.rows], dtype=np.int64)
 
     def layout(self, groups: Sequence[str], split: str = "train") -> None:  # noqa: B027  (of every task here)
         """Return nothing: it belongs to concurrent denoising."""
@@ -189,9 +191,17 @@ class TextTask(ABC):
 
     def collate(self, items: Sequence[Item], split: str = "train") -> MicroBatch:
         """Return the examples, in their order and whatever their groups, as one padded micro-batch on the device."""
-        chosen = [(self.examples(key, split), row) for key, row in items]
-        inputs = [found.inputs[found.rows[row]] for found, row in chosen]
-        targets = [found.targets[found.rows[row]] for found, row in chosen]
+        cut: dict[int, tuple[Ids, Ids]] = {}
+        for key in dict.fromkeys(key for key, _ in items):
+            found, places = self.examples(key, split), [place for place, item in enumerate(items) if item[0] == key]
+            lines = [found.rows[items[place][1]] for place in places]
+            ids = self._cut(key, [found.reads[line] for line in lines], [found.says[line] for line in lines])
+            cut |= zip(places, zip(*ids, strict=True), strict=True)
+            counted = found.sizes[[items[place][1] for place in places]].tolist()
+            if counted != [[len(one), len(other)] for one, other in zip(*ids, strict=True)]:
+                problem = f"cuts the text of {key} otherwise than when it was counted"
+                raise CheckpointError(self.opened.directory.name, problem, "analyze it anew: its tokenizer has changed")
+        inputs, targets = zip(*(cut[place] for place in range(len(items))), strict=True)
         return self._padded(inputs, targets, [key for key, _ in items])
 
     @abstractmethod
@@ -209,7 +219,7 @@ class TextTask(ABC):
         return MicroBatch(moved, said.to(device), int(said.ne(IGNORED).sum()))
 
     def examples(self, group: str, split: str) -> Examples:
-        """Return one group and split as ids, made on the first call.
+        """Return one group and split as text and numbers of ids, made on the first call.
 
         Raises:
             OptionError: if there is no such group.
@@ -218,20 +228,32 @@ class TextTask(ABC):
         if (group, split) not in self._examples:
             if group not in self.groups:
                 raise OptionError(group, "is no group of the model here", f"it has {', '.join(self.groups)}")
-            self._examples[group, split] = self._encoded(group, split)
+            reads, says = self._read(group, split)
+            sizes = self.lengths.get((group, split))
+            if sizes is None or sizes.shape != (len(says), 2):
+                sizes = self.lengths[group, split] = self._lengths(group, reads, says)
+            whole = np.array([bool(one and other) for one, other in zip(reads, says, strict=True)]) & (sizes[:, 1] > 0)
+            limit = self.opened.limit
+            fits = self._fits(sizes, limit) if limit else np.ones(len(sizes), dtype=bool)
+            rows = np.flatnonzero(whole & fits)
+            self._examples[group, split] = Examples(reads, says, rows, sizes[rows], int((whole & ~fits).sum()))
         return self._examples[group, split]
 
-    @abstractmethod
-    def _encoded(self, group: str, split: str) -> Examples:
-        """Return one group and split as ids."""
+    def _lengths(self, group: str, reads: Sequence[str], says: Sequence[str]) -> np.ndarray:
+        """Return the ids of the input and of the target of every line, (lines, 2) int64."""
+        found: list[tuple[int, int]] = []
+        for start in range(0, len(says), CUT):
+            part = slice(start, start + CUT)
+            found += zip(*(map(len, side) for side in self._cut(group, reads[part], says[part])), strict=True)
+        return np.array(found, dtype=np.int64).reshape(-1, 2)
 
-    def _examples_of(self, inputs: list[Ids], targets: list[Ids], texts: list[str], whole: np.ndarray) -> Examples:
-        """Return examples of all lines; `whole` says (n, bool) which have text on both sides."""
-        sizes = np.array([(len(one), len(other)) for one, other in zip(inputs, targets, strict=True)]).reshape(-1, 2)
-        limit = self.opened.limit
-        fits = self._fits(sizes, limit) if limit else np.ones(len(sizes), dtype=bool)
-        rows = np.flatnonzero(whole & fits)
-        return Examples(inputs, targets, rows, sizes[rows], int((whole & ~fits).sum()), texts)
+    @abstractmethod
+    def _read(self, group: str, split: str) -> tuple[list[str], list[str]]:
+        """Return what is read and what is counted of every line, as text."""
+
+    @abstractmethod
+    def _cut(self, group: str, reads: Sequence[str], says: Sequence[str]) -> tuple[list[Ids], list[Ids]]:
+        """Return the ids of what is read and of what is counted, of some lines."""
 
     @abstractmethod
     def _fits(self, sizes: np.ndarray, limit: int) -> np.ndarray:
@@ -250,7 +272,7 @@ class _Pairs(TextTask):
     def _tagged(self, group: str) -> Pair:
         return self.opened.tokens.tagged(self.pairs[group])
 
-    def _texts(self, group: str, split: str) -> tuple[list[str], list[str]]:
+    def _read(self, group: str, split: str) -> tuple[list[str], list[str]]:
         found = self.opened.data.pair(*self.pairs[group], split)
         if not found[0]:
             raise DataError(
@@ -261,10 +283,8 @@ class _Pairs(TextTask):
     def _segments(self, group: str, split: str) -> tuple[list[str], str]:
         return self.opened.data.segments(self.pairs[group], split, self.pairs.values())
 
-    def _encoded(self, group: str, split: str) -> Examples:
-        sources, targets = self._texts(group, split)
-        whole = np.array([bool(one and other) for one, other in zip(sources, targets, strict=True)])
-        return self._examples_of(self._inputs(group, sources), self._outputs(group, targets), targets, whole)
+    def _cut(self, group: str, reads: Sequence[str], says: Sequence[str]) -> tuple[list[Ids], list[Ids]]:
+        return self._inputs(group, reads), self._outputs(group, says)
 
     @abstractmethod
     def _inputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
@@ -301,7 +321,7 @@ class EncoderDecoder(_Pairs):
 
     def translate(self, group: str, split: str, decoding: Decoding) -> Translations:
         """Return a translation of every sentence of the split, in order, by beam search."""
-        sources, references = self._texts(group, split)
+        sources, references = self._read(group, split)
         count = min(len(sources), decoding.max_sentences or len(sources))
         target, tokens = self._tagged(group)[1], self.opened.tokens
         inputs, truncated = truncate(self._inputs(group, sources[:count]), self.opened.limit)
@@ -351,14 +371,16 @@ class LanguageModelling(Causal):
     def _segments(self, group: str, split: str) -> tuple[list[str], str]:
         return self.opened.data.segments([self.languages[group]], split)
 
-    def _encoded(self, group: str, split: str) -> Examples:
+    def _read(self, group: str, split: str) -> tuple[list[str], list[str]]:
         texts = self.opened.data.sentences(self.languages[group], split)
         if not texts:
             raise DataError(self.opened.data.root, f"has no {group} text in its {split} set", "choose another split")
-        bodies = self.opened.tokens.body(texts)
+        return texts, texts
+
+    def _cut(self, group: str, reads: Sequence[str], says: Sequence[str]) -> tuple[list[Ids], list[Ids]]:
+        bodies = self.opened.tokens.body(says)
         begun = [ids if self._bos is None else [self._bos, *ids] for ids in bodies]
-        whole = np.array([len(ids) > 1 for ids in begun])
-        return self._examples_of([ids[:1] for ids in begun], [ids[1:] for ids in begun], texts, whole)
+        return [ids[:1] for ids in begun], [ids[1:] for ids in begun]
 
 
 class PromptedTranslation(Causal, _Pairs):
@@ -396,7 +418,7 @@ class PromptedTranslation(Causal, _Pairs):
 
     def translate(self, group: str, split: str, decoding: Decoding) -> Translations:
         """Return the model's answer for every sentence of the split, in order; a plain prompt's ends with its line."""
-        sources, references = self._texts(group, split)
+        sources, references = self._read(group, split)
         count = min(len(sources), decoding.max_sentences or len(sources))
         tokens, bodies = self.opened.tokens, self.opened.tokens.body(sources[:count])
         inputs, truncated = truncate(self._inputs(group, sources[:count]), self.opened.limit, left=True)

@@ -19,8 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from sensikit.backends.huggingface import compat
 from sensikit.backends.huggingface.directory import Directory
 from sensikit.errors import CheckpointError, OptionError
@@ -149,7 +147,7 @@ class Tokens:
         tag, vocabulary = self.scheme.tag, sorted(vocabulary_of(tokenizer).items(), key=lambda item: item[1])
         found = ((tag.fullmatch(token), id) for token, id in vocabulary) if tag else ()
         self.tags = {match.group(1): (match.group(0), id) for match, id in found if match}
-        self._special = np.array(sorted({*tokenizer.all_special_ids, *(id for _, id in self.tags.values())}))
+        self._special = frozenset({*tokenizer.all_special_ids, *(id for _, id in self.tags.values())})
 
     @property
     def pad(self) -> int:
@@ -225,11 +223,13 @@ class Tokens:
             self.tokenizer.src_lang = self.tokenizer.tgt_lang = target
         given = {"text" if target is None else "text_target": list(texts)}
         found = self.tokenizer(**given, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [self._harmless(ids) for ids in found]
-
-    def _harmless(self, ids: Sequence[int]) -> Ids:
         unknown = self.tokenizer.unk_token_id
-        return [int(id) for id in (np.where(np.isin(ids, self._special), unknown, ids) if unknown is not None else ids)]
+        return [self._harmless(ids, unknown) for ids in found]
+
+    def _harmless(self, ids: Sequence[int], unknown: int | None) -> Ids:
+        if unknown is None or self._special.isdisjoint(ids):
+            return list(ids)
+        return [unknown if id in self._special else id for id in ids]
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of what the model said, without tags and other special tokens."""

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 
 from sensikit.backends import open_model
 from sensikit.backends.base import Translation
-from sensikit.errors import OptionError
+from sensikit.errors import OptionError, SensikitError
 from sensikit.figures import style
 from sensikit.report import tables
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
+from sensikit.sensitivity.planning import redrawn
 from sensikit.settings import AnalysisSettings, Decoding, Loading, Tiers
 from tests.support import directories
 from tests.support.command import call, done
@@ -205,3 +206,39 @@ def test_a_run_in_bf16_is_opened_again_as_it_was(directory: Directory, text: Pat
     assert "|dtype:bf16|" in out
     done("prune", run, "--ratios", "0,0.5", "--groups", "cat")
     assert Run.open(run).manifest["provenance"]["loading"] == {"dtype": "bf16"}
+
+
+def test_what_was_counted_of_the_text_is_kept_with_the_run_and_not_counted_again(
+    directory: Directory, text: Path, tmp_path: Path
+) -> None:
+    settings = AnalysisSettings(batches=2, tokens=20)
+    model = open_model(directory("nllb"), text, "xxx-fra", "cpu")
+    run = analyze(model, tmp_path / "run", settings, groups=["cat", "spa"])
+    before = {path: path.read_bytes() for path in sorted(run.path.rglob("*.*"))}
+    kept = [path.name for path in before if path.parent.name == "lengths"]
+    assert kept == ["mt.cat.train.npy", "mt.spa.train.npy"]
+
+    def again() -> tuple[Run, int]:
+        """Open the model again and redraw the plan; return how many lines were cut meanwhile."""
+        fresh = open_model(directory("nllb"), text, "xxx-fra", "cpu")
+        task, lines = fresh.task("mt"), []
+        cut = task._cut  # type: ignore[attr-defined]
+        task._cut = lambda *given: lines.append(len(given[1])) or cut(*given)  # type: ignore[attr-defined]
+        opened = Run.open(run.path)
+        _, plan = redrawn(opened, fresh, ["cat"])
+        plan.task.collate(plan.sets["cat"][0].items)
+        return opened, sum(lines)
+
+    assert again()[1] < 40
+    analyze(model, run.path, settings, groups=["cat", "spa"], resume=True)
+    assert {path: path.read_bytes() for path in before} == before
+    (run.path / "lengths" / "mt.cat.train.npy").write_bytes(b"")  # counted again, and otherwise as it was
+    assert again()[1] >= directories.SIZES["train"]
+    # lengths of another tokenizer
+    opened, _ = again()
+    run.manifest["lengths"]["lengths/mt.cat.train.npy"] = opened.write(
+        "lengths/mt.cat.train.npy", lambda path: shutil.copyfile(run.path / "lengths" / "mt.spa.train.npy", path)
+    )
+    run.save()
+    with pytest.raises(SensikitError, match=r"batches of cat|otherwise than when it was counted"):
+        again()
