@@ -307,6 +307,7 @@ def training(at: Setting) -> None:
         for method in METHODS:
             system = training_system.build(data, method, *design)
             system.task.args.cpu = at.device == "cpu"
+            system.task.args.tpu = False  # which --bf16 takes for granted
             trainer, samples = trainer_of(system), drawn(system, updates + 2)
             seconds = [at.synchronised(partial(trainer.train_step, [sample])) for sample in samples]
             spent[method] = seconds[2:]
