@@ -300,14 +300,13 @@ def training(at: Setting) -> None:
     from tests.support import training_system
 
     tokens, arch, updates = ("400", "sensikit_tiny", 2) if at.toy else ("4096", "sensikit_base", 8)
-    design = ("--arch", arch, "--max-tokens", tokens, "--tokens-per-update", tokens, "--bf16")
+    design = ("--arch", arch, "--max-tokens", tokens, "--tokens-per-update", tokens, "--dtype", "bf16")
     data = write_corpus(at.place / "corpus")
     spent: dict[str, list[float]] = {}
     with compat.quiet():
         for method in METHODS:
             system = training_system.build(data, method, *design)
             system.task.args.cpu = at.device == "cpu"
-            system.task.args.tpu = False  # which --bf16 takes for granted
             trainer, samples = trainer_of(system), drawn(system, updates + 2)
             seconds = [at.synchronised(partial(trainer.train_step, [sample])) for sample in samples]
             spent[method] = seconds[2:]
