@@ -300,7 +300,7 @@ def training(at: Setting) -> None:
     from tests.support import training_system
 
     tokens, arch, updates = ("400", "sensikit_tiny", 2) if at.toy else ("4096", "sensikit_base", 8)
-    design = ("--arch", arch, "--max-tokens", tokens, "--tokens-per-update", tokens, "--bf16")
+    design = ("--arch", arch, "--max-tokens", tokens, "--tokens-per-update", tokens, "--dtype", "bf16")
     data = write_corpus(at.place / "corpus")
     spent: dict[str, list[float]] = {}
     with compat.quiet():
