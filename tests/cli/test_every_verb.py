@@ -115,7 +115,7 @@ def test_a_file_holds_options_by_their_names_and_what_is_typed_wins(
 
 
 def test_several_values_of_one_option_and_the_flags_of_fairseq(tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_text('label = ["a", "b"]\n')
+    (tmp_path / "c.toml").write_text('\ufefflabel = ["a", "b"]\n', encoding="utf-8")  # as some editors begin a file
     words = ["evaluate", f"--config={tmp_path / 'c.toml'}", "x"]
     assert config.expanded(words, VERBS) == ["evaluate", "--label", "a", "--label", "b", "x"]
     assert config.expanded(["train", "--", "--config", "x"], VERBS) == ["train", "--", "--config", "x"]
@@ -127,7 +127,7 @@ def test_several_values_of_one_option_and_the_flags_of_fairseq(tmp_path: Path) -
         ("batches", "is not TOML"), ("batches = true", "batches is none it can be; give text, a number"),
         ("dry-run = 1", "dry-run is none it can be; give true or false"), ("[analyze]\nbatches = 3", "analyze is no"),
         ("batches = []\nseed = {}", "seed is none"), ("batches = 'many'", "Invalid value for '--batches'"),
-        ("config = 'a'", "config is no option"), (None, "No such file"),
+        ("config = 'a'", "config is no option"), (None, "No such file"), ("a = " + "[" * 10**5, "is not TOML"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_is_one_line(text: str | None, problem: str, tmp_path: Path) -> None:
