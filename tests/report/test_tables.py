@@ -116,7 +116,7 @@ def test_what_orders_cost_is_told_at_30_and_60_per_cent_beside_random() -> None:
     bands = pd.DataFrame(rows, columns=["order", "ratio", "value", "change_low", "change_high"])
     bands["margin"] = [np.nan, 1.5, 0.5, np.nan, np.nan]
     bands = bands.assign(run="x", metric="bleu", margin_low=bands["margin"] - 1, margin_high=bands["margin"] + 1)
-    swept = pd.DataFrame({"order": ["none"], "metric": ["bleu"]})
+    swept = pd.DataFrame({"order": ["none"], "metric": ["bleu"], "value": [20.0]})
     found = costs.order_costs(inputs.Inputs([], {}, {"pruning.csv": swept}, curves=inputs.Curves(bands)))
     assert found is not None
     assert found.frame.to_numpy().tolist() == [
