@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,8 +21,6 @@ from filelock import FileLock, Timeout
 from sensikit.errors import DamagedError, RunError
 from sensikit.files import read_json, replacing, seal_of, sha256, unwritable, write_json
 from sensikit.tables import Schema, csv_of, read_csv
-
-logging.getLogger("filelock").setLevel(logging.INFO)  # fairseq shows what others log for debugging
 
 SEAL = "seal"
 """The field of a note with the hash of all others."""

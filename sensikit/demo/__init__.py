@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -147,7 +146,6 @@ def prepared(out: Path, recipe: Recipe, methods: Sequence[str], steps: int) -> I
     """
     from sensikit.backends.fairseq import compat
 
-    logging.basicConfig(level=logging.WARNING)  # where nobody has, a module of fairseq's shows the debugging of all
     packages = {name: _version(name) for name in ("sensikit", "ctranslate2", *recipe.packages)}
     facts = {"recipe": asdict(recipe), "packages": packages, "methods": methods, "design": DESIGN.split()}
     with Demo.begun(out, facts, resume=True) as folder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import logging
 import multiprocessing
 import os
 import queue
@@ -105,7 +104,6 @@ def _serve(end: Connection, opened: Callable[[], Any], steps: Mapping[str, Step]
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the first process decides
-    logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(threads)
     asked: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(end, asked), daemon=True).start()

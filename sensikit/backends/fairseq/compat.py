@@ -44,7 +44,7 @@ def load() -> SimpleNamespace:
     """
     logging.getLogger("fairseq").setLevel(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _own_log():
             warnings.simplefilter("ignore")
             return _parts()
     except ModuleNotFoundError as error:
@@ -52,6 +52,19 @@ def load() -> SimpleNamespace:
         raise MissingDependencyError("fairseq", missing, INSTALL) from error
     except ImportError as error:
         raise MissingDependencyError("fairseq", f"cannot be imported ({error})", INSTALL) from error
+
+
+@contextlib.contextmanager
+def _own_log() -> Iterator[None]:
+    """Leave the log of the process as it is: wav2vec's module shows the debugging of every library, once imported."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = [*handlers]
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
 
 
 def _parts() -> SimpleNamespace:

@@ -40,11 +40,12 @@ def run(code: str, *, path: Path | None = None) -> subprocess.CompletedProcess[s
 def test_fairseq_is_loaded_only_when_asked_for_and_without_a_word() -> None:
     """It would print warnings of hydra and torch, and takes seconds."""
     code = """
-import sensikit, sensikit.backends.fairseq.inspection, sensikit.backends.fairseq.opening
+import logging, sensikit, sensikit.backends.fairseq.inspection, sensikit.backends.fairseq.opening
 from sensikit.backends.fairseq import compat
 assert not [name for name in sys.modules if name.split(".")[0] in ("fairseq", "transformers")]
 compat.load()
 assert "fairseq" in sys.modules
+logging.getLogger("another library").debug("nothing that anyone asked for")
 """
     found = run("import sys\n" + code)
     assert found.returncode == 0, found.stderr
