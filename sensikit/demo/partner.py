@@ -86,7 +86,8 @@ def partner(out: Path, opened: Callable[[], Any], steps: Mapping[str, Step]) -> 
             _thread.interrupt_main()  # which may be waiting for what will never come
 
     lost = threading.Event()
-    threading.Thread(target=watch, daemon=True).start()
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
     torch.set_num_threads(threads - threads // 2)
     try:
         yield Partner(mine)
@@ -97,6 +98,7 @@ def partner(out: Path, opened: Callable[[], Any], steps: Mapping[str, Step]) -> 
     finally:
         done.set()
         mine.close()  # by which the second process knows
+        watching.join(PATIENCE)
         torch.set_num_threads(threads)
 
 
@@ -105,13 +107,13 @@ def _serve(end: Connection, opened: Callable[[], Any], steps: Mapping[str, Step]
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the first process decides
     torch.set_num_threads(threads)
-    asked: queue.SimpleQueue[str] = queue.SimpleQueue()
+    asked: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(end, asked), daemon=True).start()
     try:
         with quiet():
             model = opened()
-            while True:
-                found = steps[asked.get()](model, Share(1, 2))
+            while (step := asked.get()) is not None:
+                found = steps[step](model, Share(1, 2))
                 if found is not None:
                     end.send(found)
     except SensikitError as error:
@@ -119,9 +121,11 @@ def _serve(end: Connection, opened: Callable[[], Any], steps: Mapping[str, Step]
         os._exit(1)
 
 
-def _listen(end: Connection, asked: queue.SimpleQueue[str]) -> None:
-    """Take note of what is asked for; the first process's end is this one's."""
+def _listen(end: Connection, asked: queue.SimpleQueue[str | None]) -> None:
+    """Take note of what is asked for; the first process's end is this one's, in the middle of a step too."""
     with contextlib.suppress(EOFError, OSError):
         while True:
             asked.put(end.recv())
+    asked.put(None)
+    time.sleep(PATIENCE / 2)
     os._exit(0)

@@ -176,14 +176,15 @@ def _processes(flags: Sequence[str]) -> list[str]:
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """Let what fairseq logs go to a file, and not to the terminal."""
-    from sensikit.backends.fairseq.plugin.watch import Watch  # which imports fairseq
-
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)s | %(name)s | %(message)s"))
     root, fairseq = logging.getLogger(), logging.getLogger("fairseq")
     before = root.handlers, root.level, fairseq.level
     root.handlers = [handler]
     root.setLevel(logging.INFO)
+    # not before: fairseq-train lets all be shown, where nobody else takes the log
+    from sensikit.backends.fairseq.plugin.watch import Watch
+
     try:
         yield
     finally:
