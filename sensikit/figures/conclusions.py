@@ -62,7 +62,7 @@ def sentences(*texts: str) -> str:
 
 
 def beyond_noise(rows: pd.DataFrame, names: dict[str, str], what: str) -> str:
-    """Return whether correlations are below 1 by more than noise: all, all but so many, or none.
+    """Return whether correlations are below 1 by more than noise: every one, or how many may not be.
 
     Args:
         rows: a row for each `what`, with `subset`, `at_ceiling` (NA where it is not decided) and `run` where there are
@@ -80,11 +80,15 @@ def beyond_noise(rows: pd.DataFrame, names: dict[str, str], what: str) -> str:
             at = of_run(of_subset, label)["at_ceiling"].astype(bool)
             may += int(at.sum())
             where = ", ".join(filter(None, [name, label]))
-            said += [f"{at.sum()} of {len(at)}{f' ({where})' if where else ''}"] if at.any() else []
+            said += [f"{at.sum()} of {len(at)} {what}s{f' ({where})' if where else ''}"] if at.any() else []
     if may == known["subset"].isin(list(names)).sum():
         return f"in no {what} is the PCC below 1 by more than noise"
-    but = f" but {joined(said)}" if said else ""
-    return f"by the 95% intervals, the PCC is below 1 by more than noise in every {what}{but}"
+    below = "is below 1 by more than noise"
+    if not said:
+        return f"by the 95% intervals, the PCC {below} in every {what}"
+    return (
+        f"by the 95% intervals, noise alone may keep the PCC from 1 in {joined(said)}; in every other {what} it {below}"
+    )
 
 
 def by_subset(rows: pd.DataFrame, names: dict[str, str], say: Callable[[pd.DataFrame], str]) -> str:

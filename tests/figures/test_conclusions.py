@@ -27,8 +27,9 @@ def test_likeness_is_concluded_with_its_noise() -> None:
     frame = pairs(("x", "low", "a", "b", 0.8, 0.1), ("x", "low", "a", "c", 0.95, 0.1), ("x", "low", "b", "a", 0.8, 0.1),
                   ("y", "low", "a", "b", 0.4, 0.1), ("y", "low", "a", "c", 0.6, 0.3))  # fmt: skip
     assert conclusions.alike(frame, "corrected", NAMES) == (
-        "by the 95% intervals, the PCC is below 1 by more than noise in every pair but 1 of 2 (low, x). Mean PCC "
-        "of 2 pairs, in brackets the mean of their 95% bounds: low: x 0.875 (0.775 to 0.975), y 0.500 (0.300 to 0.700)"
+        "by the 95% intervals, noise alone may keep the PCC from 1 in 1 of 2 pairs (low, x); in every other pair it "
+        "is below 1 by more than noise. Mean PCC of 2 pairs, in brackets the mean of their 95% bounds: "
+        "low: x 0.875 (0.775 to 0.975), y 0.500 (0.300 to 0.700)"
     )
     one = frame[frame["run"] == "x"].drop(columns="run")
     assert conclusions.alike(one, "pcc", NAMES) == "mean of 2 pairs: low 0.500, where noise alone would leave 0.750"
