@@ -32,7 +32,7 @@ def expanded(words: Sequence[str], verbs: Mapping[str, Any]) -> list[str]:
     if verb is None or where is None or (words[where] == NAME and where + 1 >= end):
         return list(words)  # what is wrong is told by whoever reads the command line
     after = where + (2 if words[where] == NAME else 1)
-    path = Path(words[where].partition("=")[2] or words[where + 1])
+    path = Path(words[where + 1] if words[where] == NAME else words[where].partition("=")[2])
     rest = [*words[:where], *words[after:]]
     if any(word.partition("=")[0] == NAME for word in words[after:end]):
         raise OptionError(NAME, "is given twice", "put all options into one file")

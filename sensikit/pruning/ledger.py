@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 
@@ -148,6 +148,7 @@ class Ledger(Folder):
 
     KIND, VERB, FORMAT = "a pruning sweep", "prune", 4
     NOTE, ELSEWHERE = "settings.json", "move it away"
+    FIELDS: ClassVar[Mapping[str, type]] = {"task": str, "split": str, "bootstrap": int}
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         super().__init__(path, manifest)

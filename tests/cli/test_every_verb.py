@@ -139,6 +139,11 @@ def test_a_file_that_cannot_be_is_one_line(text: str | None, problem: str, tmp_p
     assert problem in found.error
 
 
+def test_an_empty_name_of_a_file_is_one_line() -> None:
+    found = call("corpus", "--config=")
+    assert (found.code, found.error.count("\n")) == (2, 1), found.error
+
+
 @pytest.mark.usefixtures("backend")
 def test_analyze_and_prune_end_with_their_numbers(tmp_path: Path) -> None:
     out = tmp_path / "run"

@@ -398,6 +398,8 @@ def test_a_ledger_of_an_earlier_format_is_refused(run: Run, straight: Path) -> N
     path = run.path / "pruning" / "settings.json"
     write_json(path, {name: value for name, value in read_json(path).items() if name != "format"})
     refused(run, RunError, r"settings\.json: is not of format 4; prune again with this version", resume=True)
+    shutil.copy(run.path / "manifest.json", path)
+    refused(run, RunError, r"settings\.json: (lacks|is not of format)", resume=True)
 
 
 def test_of_two_sweeps_begun_from_what_stood_there_before_neither_loses_its_scores(run: Run) -> None:
