@@ -83,7 +83,8 @@ class Watch:
         Log.after(trainer.get_num_updates())
         if not found[1] and self._any_asked(trainer):
             self.saving = True
-            checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
+            # with its loss, where it was validated: this may be the second save of a checkpoint that has one
+            checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, found[0][0])
             if _several():
                 distributed.barrier()  # the launcher ends all processes when the first one has ended
             raise KeyboardInterrupt

@@ -89,6 +89,27 @@ class TestResume:
         valid = [line["loss"] for line in journal(out) if line["set"] == "valid"]
         assert json.loads(done.output)["validation"]["loss"] == min(valid)
 
+    def test_an_interrupt_leaves_a_checkpoint_of_that_update_its_validation_loss(
+        self, finished, tiny_data, tmp_path, monkeypatch
+    ):
+        """It is saved twice: as every fourth one is, and for the interrupt."""
+        from sensikit.backends.fairseq.plugin.task import LanguageAwareTask
+
+        out, steps, real = tmp_path / "run", [], LanguageAwareTask.train_step
+
+        def interrupted(self, **step):
+            steps.append(step)
+            if len(steps) == 8:
+                signal.raise_signal(signal.SIGINT)
+            return real(self, **step)
+
+        monkeypatch.setattr(LanguageAwareTask, "train_step", interrupted)
+        words = [tiny_data, "--out", out, "--method", "cd+id", "--arch", "tiny", "--updates", 10]
+        assert call("train", *words, "--", *FEW).code == 130
+        (path,) = out.glob("checkpoint_*_8.pt")
+        losses = [read(run / path.name).content["extra_state"]["val_loss"] for run in (finished, out)]
+        assert losses[0] == losses[1] is not None
+
     def test_an_interrupt_before_the_first_update_keeps_nothing(self, tiny_data, tmp_path, monkeypatch):
         from sensikit.backends.fairseq.plugin.task import LanguageAwareTask
 
