@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ from sensikit.settings import Loading, Tiers
 from sensikit.tables import Schema
 
 if TYPE_CHECKING:
-    from sensikit.figures.style import Captioned, Drawn
+    from sensikit.figures.style import Captioned
     from sensikit.report.inputs import Inputs
 
 
@@ -98,7 +98,7 @@ def plot_correlation(*runs: Run | str | Path, task: str = "", value: str = "corr
 
     inputs, frame = _of(runs, CORRELATION, task, compare=value == "corrected" and len(runs) == 2)
     difference = next((each.table for each in inputs.comparisons if each.task == frame["task"].iloc[0]), None)
-    return _figure(figures.correlation_heatmaps(frame, inputs.groups, value=value, difference=difference))
+    return figures.correlation_heatmaps(frame, inputs.groups, value=value, difference=difference).figure
 
 
 def plot_dendrogram(*runs: Run | str | Path, task: str = "", value: str = "corrected") -> Captioned:
@@ -110,7 +110,7 @@ def plot_dendrogram(*runs: Run | str | Path, task: str = "", value: str = "corre
     from sensikit.statistics.correlation import CORRELATION
 
     inputs, frame = _of(runs, CORRELATION, task)
-    return _figure(figures.dendrogram(frame, inputs.groups, value=value))
+    return figures.dendrogram(frame, inputs.groups, value=value).figure
 
 
 def plot_specificity(*runs: Run | str | Path, task: str = "") -> Captioned:
@@ -123,7 +123,7 @@ def plot_specificity(*runs: Run | str | Path, task: str = "") -> Captioned:
     from sensikit.statistics.specificity import SPECIFICITY
 
     inputs, frame = _of(runs, SPECIFICITY, task)
-    return _figure(figures.specificity(frame, inputs.groups))
+    return figures.specificity(frame, inputs.groups).figure
 
 
 def plot_components(*runs: Run | str | Path, task: str = "") -> Captioned:
@@ -135,7 +135,7 @@ def plot_components(*runs: Run | str | Path, task: str = "") -> Captioned:
     from sensikit import figures
     from sensikit.statistics.components import COMPONENTS
 
-    return _figure(figures.component_heatmaps(_of(runs, COMPONENTS, task)[1]))
+    return figures.component_heatmaps(_of(runs, COMPONENTS, task)[1]).figure
 
 
 def plot_overlap(*runs: Run | str | Path, task: str = "") -> Captioned:
@@ -147,7 +147,7 @@ def plot_overlap(*runs: Run | str | Path, task: str = "") -> Captioned:
     from sensikit.statistics.specificity import OVERLAP
 
     inputs, frame = _of(runs, OVERLAP, task)
-    return _figure(figures.overlap_heatmaps(frame, inputs.groups))
+    return figures.overlap_heatmaps(frame, inputs.groups).figure
 
 
 def plot_balance(*runs: Run | str | Path, task: str = "") -> Captioned:
@@ -159,7 +159,7 @@ def plot_balance(*runs: Run | str | Path, task: str = "") -> Captioned:
     from sensikit.statistics.spread import BALANCE, DISTRIBUTION
 
     inputs, frame = _of(runs, BALANCE, task)
-    return _figure(figures.sensitivity_violins(_rows(inputs, DISTRIBUTION, task), frame, inputs.groups))
+    return figures.sensitivity_violins(_rows(inputs, DISTRIBUTION, task), frame, inputs.groups).figure
 
 
 def plot_convergence(*runs: Run | str | Path, task: str = "") -> Captioned:
@@ -172,7 +172,7 @@ def plot_convergence(*runs: Run | str | Path, task: str = "") -> Captioned:
     from sensikit.statistics.convergence import CONVERGENCE
 
     inputs, frame = _of(runs, CONVERGENCE, task)
-    return _figure(figures.convergence_curves(frame, inputs.groups))
+    return figures.convergence_curves(frame, inputs.groups).figure
 
 
 def plot_pruning(*runs: Run | str | Path, metric: str = "") -> Captioned:
@@ -194,14 +194,7 @@ def plot_pruning(*runs: Run | str | Path, metric: str = "") -> Captioned:
     from sensikit.pruning.ledger import PRUNING
 
     inputs, frame = _of(runs, PRUNING, compare=True)
-    return _figure(figures.pruning_curves(frame, metric, bands=inputs.curves.bands, tests=inputs.curves.tests))
-
-
-def _figure(drawn: Drawn) -> Captioned:
-    """Return the figure, which keeps its caption."""
-    figure = cast("Captioned", drawn.figure)
-    figure.caption = drawn.caption
-    return figure
+    return figures.pruning_curves(frame, metric, bands=inputs.curves.bands, tests=inputs.curves.tests).figure
 
 
 def _of(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from sensikit.errors import OptionError
 from sensikit.figures import conclusions
@@ -34,7 +33,7 @@ from sensikit.figures.frames import (
 )
 from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, corners, dark, dots, framed, group_map, places
 from sensikit.figures.panels import beside, canvas, legend_below, listed, panels, rounded_up, ruled
-from sensikit.figures.style import FULL, HOLLOW, MUTED, SEEDS, Drawn, run_line, styled
+from sensikit.figures.style import FULL, HOLLOW, MUTED, SEEDS, Captioned, Drawn, run_line, styled
 from sensikit.figures.words import SUBSETS, TASKS, captioned, joined, subset_names
 from sensikit.statistics.correlation import CORRELATION, SIMILARITY
 
@@ -163,7 +162,7 @@ def _by_run(
     value: str,
     difference: pd.DataFrame | None,
     width: float,
-) -> Figure:
+) -> Captioned:
     labels, extra = runs(frame), int(difference is not None)
     side = (width - BAR * (1 + extra)) / (len(labels) + extra)
     figure = canvas(width, len(subsets) * (side - 0.05) + 0.2)
@@ -187,7 +186,7 @@ def _by_run(
     return figure
 
 
-def _side_by_side(frame: pd.DataFrame, groups: Groups, subsets: Sequence[str], value: str, width: float) -> Figure:
+def _side_by_side(frame: pd.DataFrame, groups: Groups, subsets: Sequence[str], value: str, width: float) -> Captioned:
     columns = min(len(subsets), 3 if len(groups) <= 10 else 2)
     rows, side = -(-len(subsets) // columns), width / columns
     figure = canvas(width, rows * (side + 0.62))

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from sensikit.figures.style import Captioned
 
 
-def canvas(width: float, height: float) -> Figure:
+def canvas(width: float, height: float) -> Captioned:
     """Return an empty figure of `width` × `height` inches that belongs to no window."""
     return Captioned(figsize=(width, height), layout="constrained")
 

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from sensikit.figures import conclusions
 from sensikit.figures.frames import Groups, averaged, of_run, of_task, present, runs, seeds_of, titles, with_seeds
 from sensikit.figures.panels import beside, canvas, legend_below, listed, log_ticks, plain, power_of_ten, ruled
-from sensikit.figures.style import FULL, HOLLOW, INK, MUTED, Drawn, Line, run_line, styled
+from sensikit.figures.style import FULL, HOLLOW, INK, MUTED, Captioned, Drawn, Line, run_line, styled
 from sensikit.figures.words import captioned, span
 from sensikit.run import MIXED
 from sensikit.statistics.specificity import LEVELS
@@ -119,7 +118,7 @@ def _apart(table: pd.DataFrame) -> pd.DataFrame:
 
 def _boxes_and_shares(
     table: pd.DataFrame, keys: list[str], statistic: str, shared: str, width: float
-) -> tuple[Figure, Axes]:
+) -> tuple[Captioned, Axes]:
     """Draw a box and a share for each group and run; return the figure and the panel of the boxes."""
     figure = canvas(width, 0.9 + 0.24 * len(keys))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.4, 1))

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, cast
+from typing import Any, NamedTuple, ParamSpec
 
 import matplotlib
 import numpy as np
@@ -136,15 +136,13 @@ class Captioned(Figure):
 class Drawn(NamedTuple):
     """A figure, the tidy frame that it shows, and the caption that says how to read it."""
 
-    figure: Figure
+    figure: Captioned
     data: pd.DataFrame
     caption: str
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """Return the figure over its caption, as a notebook shows it."""
-        shown = cast(Captioned, self.figure)
-        shown.caption = self.caption
-        return shown._repr_mimebundle_()
+        return self.figure._repr_mimebundle_()
 
 
 def styled(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:
@@ -154,6 +152,7 @@ def styled(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Drawn:
         with matplotlib.rc_context(RC), quiet():
             drawn = draw(*args, **kwargs)
+            drawn.figure.caption = drawn.caption
             drawn.figure.draw_without_rendering()  # ticks are made when first drawn: here, not under other settings
             drawn.figure.set_layout_engine("none")  # the layout stays, and is not computed again for each file
             vars(drawn.figure)["_layout_engine"] = None  # with any engine, each file is drawn twice

@@ -5,7 +5,8 @@ Intervals are of the block means that `analyze` keeps of a sample of the paramet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -41,12 +42,9 @@ def left_out(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Le
         sets: N of them.
         is_high: (M,) bool, which of the parameters are in the high subset; the rest are the low subset.
     """
-    count, batches = _in_common(run, sets)
     found = {}
-    for subset, moments in block_moments(run, sets, is_high, count).items():
-        own = np.diag(moments.products).reshape(len(sets), count)
-        each = [_of_blocks(moments, own, batches, kept) for kept in 1.0 - np.eye(count)]
-        pairs = [(pcc, corrected(pcc, found)) for pcc, found in each]
+    for subset, (count, of) in _of_blocks(run, sets, is_high).items():
+        pairs = [(pcc, corrected(pcc, known)) for pcc, known in map(of, 1.0 - np.eye(count))]
         found[subset] = Leaves(*(np.stack(side) for side in zip(*pairs, strict=True)))
     return found
 
@@ -59,21 +57,23 @@ def reliabilities(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[st
         sets: N of them.
         is_high: (M,) bool, which of the parameters are in the high subset; the rest are the low subset.
     """
-    count, batches = _in_common(run, sets)
+    return {subset: of(np.ones(count))[1] for subset, (count, of) in _of_blocks(run, sets, is_high).items()}
+
+
+def _of_blocks(
+    run: Run, sets: Sequence[Set], is_high: np.ndarray
+) -> Mapping[str, tuple[int, Callable[[Float], tuple[Float, Float]]]]:
+    """Return by subset how many blocks each of N sets has, G, and what `_kept` returns of those that are kept, (G,)."""
+    count = min(len(block_batches(run, each)) for each in sets)
+    batches = np.stack([joined(block_batches(run, each), count) for each in sets])
     found = {}
     for subset, moments in block_moments(run, sets, is_high, count).items():
         own = np.diag(moments.products).reshape(len(sets), count)
-        found[subset] = _of_blocks(moments, own, batches, np.ones(count))[1]
+        found[subset] = count, partial(_kept, moments, own, batches)
     return found
 
 
-def _in_common(run: Run, sets: Sequence[Set]) -> tuple[int, Float]:
-    """Return as many blocks as the set with the fewest has, and the batches of each set in as many, (N, G)."""
-    count = min(len(block_batches(run, each)) for each in sets)
-    return count, np.stack([joined(block_batches(run, each), count) for each in sets])
-
-
-def _of_blocks(moments: Moments, own: Float, batches: Float, kept: Float) -> tuple[Float, Float]:
+def _kept(moments: Moments, own: Float, batches: Float, kept: Float) -> tuple[Float, Float]:
     """Return the PCC of the blocks that are kept, (N, N), and the reliability of each set, (N,).
 
     Args:

@@ -114,7 +114,9 @@ def generate_fast(
     begun = [start] if forced is None else [start, forced]
     eos, unk = tokens.tokenizer.eos_token_id, tokens.tokenizer.unk_token_id
     found: list[list[int]] = [[] for _ in inputs]
-    held = copy.deepcopy(module).cpu()  # its configuration is written into, and its weights are read where they are
+    # its weights are read through plain pointers, and its configuration is written into
+    held = copy.copy(module) if module.device.type == "cpu" else copy.deepcopy(module).cpu()
+    held.config = copy.deepcopy(module.config)
     # transformers 5 no longer says this of BART (after) and mBART (before)
     if not hasattr(held.config, "normalize_before"):
         held.config.normalize_before = held.config.model_type == "mbart"

@@ -13,13 +13,8 @@ from sensikit.backends.devices import pick_device
 from sensikit.backends.huggingface.data import TextData, open_text
 from sensikit.backends.huggingface.directory import Directory, read_directory
 from sensikit.backends.huggingface.model import build, configuration, ghosts, skeleton
-from sensikit.backends.huggingface.tasks import (
-    EncoderDecoder,
-    LanguageModelling,
-    Opened,
-    PromptedTranslation,
-    check_prompt,
-)
+from sensikit.backends.huggingface.prompts import check_prompt
+from sensikit.backends.huggingface.tasks import EncoderDecoder, LanguageModelling, Opened, PromptedTranslation
 from sensikit.backends.huggingface.tokens import Tokens, family_of, load_tokenizer
 from sensikit.backends.huggingface.writing import write_pruned
 from sensikit.backends.manifest import group_of

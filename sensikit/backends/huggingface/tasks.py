@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from sensikit.backends.huggingface.data import TextData
 from sensikit.backends.huggingface.decoding import generate, generate_fast
 from sensikit.backends.huggingface.directory import Directory
 from sensikit.backends.huggingface.model import said
+from sensikit.backends.huggingface.prompts import PROMPT, prompted
 from sensikit.backends.huggingface.tokens import Ids, Tokens
 from sensikit.errors import CheckpointError, DataError, OptionError
 from sensikit.files import sha256_of
-from sensikit.languages import Group, Pair, name_of, standard
+from sensikit.languages import Group, Pair
 from sensikit.settings import Decoding
 
 IGNORED = -100
@@ -29,14 +29,6 @@ IGNORED = -100
 
 CUT = 10_000
 """Lines that are cut at a time where they are only counted: their ids take twenty times the room of their text."""
-
-PROMPT = (
-    "Translate the following text from {source_name} into {target_name}. Answer with the translation alone.\n\n{source}"
-)
-"""What a model with a chat template is asked where no --prompt is given."""
-
-_FIELD = re.compile(r"\{(\w*)\}")
-_FIELDS = ("source", "source_name", "target_name", "source_code", "target_code")
 
 
 @dataclass(frozen=True)
@@ -66,29 +58,6 @@ class Opened:
         """The most tokens that the model has positions for on a side; None where their number is not bounded."""
         found = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         return found if isinstance(found, int) and found > 0 else None
-
-    def prompted(self, texts: Sequence[str], pair: Pair, template: str) -> list[str]:
-        """Return a template with each of some texts filled in."""
-        fields = {
-            f"{side}_{what}": found
-            for side, code in zip(("source", "target"), pair, strict=True)
-            for what, found in (("code", code), ("name", name_of(standard(code))))
-        }
-        filled = _FIELD.sub(lambda field: fields.get(field[1], field[0]), template)
-        return [filled.replace("{source}", text) for text in texts]
-
-
-def check_prompt(template: str | None) -> None:
-    """Refuse a template without {source}, or with an unknown field.
-
-    Raises:
-        OptionError: naming it.
-    """
-    found = _FIELD.findall(template or "{source}")
-    unknown = [name for name in found if name not in _FIELDS]
-    if unknown or "source" not in found:
-        problem = f"has a field {{{unknown[0]}}}" if unknown else "does not say where {source} goes"
-        raise OptionError("--prompt", problem, f"its fields are {', '.join(f'{{{name}}}' for name in _FIELDS)}")
 
 
 @dataclass(frozen=True)
@@ -304,7 +273,7 @@ class EncoderDecoder(_Pairs):
 
     def _inputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
         if self.opened.prompt:
-            texts = self.opened.prompted(texts, self._tagged(group), self.opened.prompt)
+            texts = prompted(texts, self._tagged(group), self.opened.prompt)
         return self.opened.tokens.source(texts, *self._tagged(group))
 
     def _outputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
@@ -404,7 +373,7 @@ class PromptedTranslation(Causal, _Pairs):
 
     def _inputs(self, group: str, texts: Sequence[str]) -> list[Ids]:
         tokenizer = self.opened.tokens.tokenizer
-        asked = self.opened.prompted(texts, self.pairs[group], self._template)
+        asked = prompted(texts, self.pairs[group], self._template)
         if self._chat:
             chats = [[{"role": "user", "content": text}] for text in asked]
             told = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
