@@ -58,8 +58,8 @@ def evaluate_chosen(
         how: see `baseline`.
 
     Raises:
-        OptionError: if `split` is what is scored.
-        OptionError, DataError, RunError: as `evaluate_systems`.
+        OptionError: if `split` is what is scored, or as `evaluate_systems`.
+        DataError, RunError: as `evaluate_systems`.
     """
     if split == settings.split:
         raise OptionError("--choose-on", f"{split} is what is scored", "choose on another split, such as valid")

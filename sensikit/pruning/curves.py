@@ -98,22 +98,14 @@ def curve_bands(runs: Mapping[str, Run], recipes: Mapping[str, Sequence[str]] | 
         RunError: if the ledger of a sweep or the sums of a cell are missing or damaged.
     """
     rows = [
-        (
-            label,
-            order,
-            ratio,
-            metric,
-            over.value,
-            *over.interval(),
-            *change.interval(),
-            *_margin(of_metric, order, ratio),
-        )
+        (label, order, ratio, metric, over.value, *over.interval(), *change.interval(),
+         *_margin(of_metric, order, ratio))
         for label, (unit, _) in _units(runs, recipes or {}).items()
         for metric, of_metric in unit.items()
         for order in _orders(of_metric)
         for ratio in _ratios(of_metric, order)
         for over, change in (_over(of_metric, order, ratio),)
-    ]
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=BANDS)
 
 

@@ -32,11 +32,11 @@ MATTERS = {
     # fields of the signature of S that make two runs measure different things; the number of batches, the seed and
     # σ (which follows from T) do not, and the checkpoint is what is compared
     "S": (
-        *("task", "noise", "mono", "dir", "groups", "split", "loss", "mode", "abs", "tokens", "rest", "dtype", "data"),
-        "high",
+        "task", "noise", "mono", "dir", "groups", "split", "loss", "mode", "abs", "tokens", "rest", "high", "dtype",
+        "data",
     ),
     "P": ("task", "protect", "among", "scope", "dir", "split", "beam", "lenpen", "maxlen", "engine", "sents", "refs"),
-}
+}  # fmt: skip
 
 
 def results(inputs: Inputs) -> list[tuple[str, list[str], Table | None]]:
