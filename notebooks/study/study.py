@@ -190,6 +190,14 @@ def listed(out: Path) -> Iterator[System]:
     yield from (System("id", seed=seed, variant=best, longer=True) for seed in range(1, SEEDS + 1))
 
 
+def guessed() -> Iterator[System]:
+    """Yield the training runs that may be wanted, before anything is chosen: each dropout with all seeds."""
+    for wave in WAVES:
+        for seed in range(1, SEEDS + 1):
+            for name, way, tried in wave:
+                yield from (System(name, way, seed, each) for each in tried if seed == 1 or each in DROPOUT)
+
+
 def steps(out: Path, parallel: Path, mono: Path) -> Iterator[Step]:
     """Yield what there is to do: what a trained system shows comes before the next is trained."""
     yield Step(("text", str(parallel), str(mono), "text"), "text/mono/eng.txt")
@@ -234,13 +242,16 @@ def main() -> None:
     given.add_argument("--out", type=Path, default=Path("study"))
     given.add_argument("--jobs", type=int, default=1, help="Steps at a time.")
     given.add_argument("--device", choices=("auto", "cpu"), default="auto", help="cpu leaves a GPU alone.")
+    how = "Only train, all that may be chosen: for a GPU that is lent for minutes. The same without it goes on."
+    given.add_argument("--train-only", action="store_true", help=how)
     typed = given.parse_args()
     out, failed, running = typed.out.resolve(), set[str](), dict[Future[int], Step]()
     out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(typed.jobs) as pool:
         while True:
             busy, alone = {each.makes for each in running.values()} | failed, {each.alone for each in running.values()}
-            for step in steps(out, typed.parallel.resolve(), typed.mono.resolve()):
+            todo = steps(out, typed.parallel.resolve(), typed.mono.resolve())
+            for step in (each.trained() for each in guessed()) if typed.train_only else todo:
                 done = step.makes in busy or any(out.glob(step.makes))
                 if len(running) == typed.jobs or done or (step.alone and step.alone in alone):
                     continue

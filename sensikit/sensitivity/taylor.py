@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -204,39 +203,54 @@ class Blocks:
         if self.seed is not None:
             torch.manual_seed(self.seed + block)
         first = sum(self.sizes[:block])
+        numbers = range(first, first + self.sizes[block])
+        done: list[tuple[int, torch.Tensor, torch.Tensor]] = []
         with accumulator.hooks(self.module):
-            for number, batch in enumerate(self.batches[first : first + self.sizes[block]], start=first):
-                value = self._backward(batch)
-                if accumulator.commit(math.isfinite(value)):
-                    found.batches += 1
-                    found.losses.append(value)
-                    found.tokens.append(batch.tokens)
-                elif self.skip_nonfinite:
-                    found.skipped.append(number)
-                else:
-                    names = "+".join(sorted({language for language, _ in batch.items}))
-                    raise NonFiniteError(
-                        f"batch {number} of {names}",
-                        f"its gradient is not finite (loss {value:g})",
-                        "--skip-nonfinite leaves such batches out and counts them",
-                    )
+            for number in numbers:
+                value = self._backward(self.batches[number])
+                done.append((number, value, accumulator.commit(value)))
+                # a GPU that is asked what it has found waits for the next batch: it is asked once a block
+                if value.device.type == "cpu" or number == numbers[-1]:
+                    self._close(found, done)
+                    done = []
                 advance()
         return found
 
-    def _backward(self, batch: Batch) -> float:
-        """Run one batch forward and backward; return its loss."""
-        total, counted = 0.0, np.zeros(len(batch.counts), dtype=np.int64)
+    def _close(self, found: Sums, done: Sequence[tuple[int, torch.Tensor, torch.Tensor]]) -> None:
+        """Note the losses of batches, and whether they were finite."""
+        numbers, values, finite = zip(*done, strict=True)
+        for number, value, counts in zip(
+            numbers, torch.stack(values).tolist(), torch.stack(finite).tolist(), strict=True
+        ):
+            batch = self.batches[number]
+            if counts:
+                found.batches += 1
+                found.losses.append(value)
+                found.tokens.append(batch.tokens)
+            elif self.skip_nonfinite:
+                found.skipped.append(number)
+            else:
+                names = "+".join(sorted({language for language, _ in batch.items}))
+                raise NonFiniteError(
+                    f"batch {number} of {names}",
+                    f"its gradient is not finite (loss {value:g})",
+                    "--skip-nonfinite leaves such batches out and counts them",
+                )
+
+    def _backward(self, batch: Batch) -> torch.Tensor:
+        """Run one batch forward and backward; return its loss, float64, where it was computed."""
+        values, counted = [], np.zeros(len(batch.counts), dtype=np.int64)
         for number, items in enumerate(batch.micro_batches):
             self.accumulator.complete = number + 1 == len(batch.micro_batches)
             terms, count = self.loss(self.collate(items))
             value = added(terms, batch, self.per_token)
             value.backward()  # type: ignore[no-untyped-call]
-            total += float(value.detach())
+            values.append(value.detach().double())
             counted += count
         if tuple(counted) != batch.counts:
             wanted, found = (", ".join(map(str, each)) for each in (batch.counts, counted))
             raise AssertionError(f"a batch packed to {wanted} target tokens was counted as {found} by the loss")
-        return total
+        return sum(values[1:], values[0])
 
 
 class _Accumulator:
@@ -288,8 +302,8 @@ class _Accumulator:
                 handle.remove()
             module.zero_grad(set_to_none=True)
 
-    def commit(self, finite: bool) -> bool:
-        """Take what gradients are left; return whether the loss (`finite`) and all gradients of this batch were finite.
+    def commit(self, loss: torch.Tensor) -> torch.Tensor:
+        """Take what gradients are left; return whether the loss and all gradients of this batch were finite.
 
         A batch that is not finite adds nothing where gradients are held, and spoils the sums where they are not.
         """
@@ -300,12 +314,14 @@ class _Accumulator:
         else:
             for name in left:
                 self._take(name)
-        finite = finite and all(bool(torch.isfinite(size)) for size in self.size.values())
+        sizes = [size.to(loss.device, loss.dtype) for size in self.size.values()]
+        finite = torch.stack([loss, *sizes]).isfinite().all()
         for size in self.size.values():
             size.zero_()
         if self.hold:
+            adds = bool(finite)
             for name in left:
-                if finite:
+                if adds:
                     self._add(name, _dense(self.named[name]).abs())
                 self.named[name].grad = None
         return finite

@@ -64,6 +64,7 @@ def _fairseq(opened: Opened, decoding: Decoding) -> Iterator[Callable[[Any], lis
         generator = opened.task.build_generator([opened.module], _arguments(decoding))
 
         def search(sample: Any) -> list[list[int]]:
+            sample["id"] = sample["id"].to(opened.device)  # fairseq indexes it by what is there
             sample["net_input"] = {name: tensor.to(opened.device) for name, tensor in sample["net_input"].items()}
             hypotheses = opened.task.inference_step(generator, [opened.module], sample)
             return [beam[0]["tokens"].tolist() if beam else [] for beam in hypotheses]

@@ -315,6 +315,7 @@ def test_a_device_that_is_unknown(tiny_checkpoint: Path, tiny_data: Path) -> Non
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_on_a_gpu(tiny_checkpoint: Path, tiny_data: Path) -> None:
     there = open_checkpoint(tiny_checkpoint, tiny_data, device="cuda")
     here = open_checkpoint(tiny_checkpoint, tiny_data, device="cpu")
