@@ -149,82 +149,83 @@ def same(at: Setting) -> None:
         row(f"the same, of the top 10 % in both, {what}", shared)
 
 
-def overhead(at: Setting, shape: str, count: int) -> None:
-    """`analyze` against the bare passes of the same micro-batches, of the float32 and of the bfloat16 model."""
+def overhead(at: Setting, model: Any, what: str, count: int) -> None:
+    """`analyze` against the bare passes of the same micro-batches."""
     from unittest import mock
 
     from sensikit.parameters import sample_of
     from sensikit.sensitivity import taylor
 
-    for dtype in ("fp32", "bf16"):
-        model = at.opened(shape, dtype=dtype)
-        job = job_of(model, at, count)
-        batches = job.plan.sets["cat"]
-        how, tokens = job.how(batches), sum(batch.tokens for batch in batches)
-        with mock.patch.object(taylor, "blocks_of", lambda count: [count]):
-            block = taylor.Blocks(**how)
-        total = taylor._Total(model.module, job.passes[0], sample_of(job.passes[0]), job.sums)
+    job = job_of(model, at, count)
+    batches = job.plan.sets["cat"]
+    how, tokens = job.how(batches), sum(batch.tokens for batch in batches)
+    with mock.patch.object(taylor, "blocks_of", lambda count: [count]):
+        block = taylor.Blocks(**how)
+    total = taylor._Total(model.module, job.passes[0], sample_of(job.passes[0]), job.sums)
 
-        def bare(model: Any = model, how: Any = how, batches: Sequence[Any] = batches) -> None:
-            for batch in batches:
-                for items in batch.micro_batches:
-                    terms, _ = how["loss"](how["collate"](items))
-                    terms.sum().backward()
-                model.module.zero_grad(set_to_none=True)
+    def bare() -> None:
+        for batch in batches:
+            for items in batch.micro_batches:
+                terms, _ = how["loss"](how["collate"](items))
+                terms.sum().backward()
+            model.module.zero_grad(set_to_none=True)
 
-        found = block.sums(0)  # what is loaded and allocated once
-        seconds = [(at.synchronised(partial(block.sums, 0)), at.synchronised(bare)) for _ in range(3)]
-        mine, theirs = (min(column) / len(batches) for column in zip(*seconds, strict=True))
-        closed = at.synchronised(partial(total.add, found))
-        mean = at.synchronised(total.mean)
-        row(
-            f"a batch of {tokens / len(batches):.0f} target tokens summed, {shape}, {dtype}",
-            tokens / len(batches) / mine,
-            "tokens/s",
-        )
-        row(f"its bare passes, {shape}, {dtype}", tokens / len(batches) / theirs, "tokens/s")
-        row(f"a block closed, {shape}, {dtype}", closed, "s")
-        row(f"S taken from the sums, {shape}, {dtype}", mean, "s")
-        # as many batches, blocks and vectors as a set has by default
-        above = (500 * mine + 20 * closed + 2 * mean) / (500 * theirs) - 1
-        row(f"500 batches above their bare passes, {shape}, {dtype}", 100 * above, "%", "3 at most")
-        del model, job, how, block, total, found, bare
+    found = block.sums(0)  # what is loaded and allocated once
+    seconds = [(at.synchronised(partial(block.sums, 0)), at.synchronised(bare)) for _ in range(3)]
+    mine, theirs = (min(column) / len(batches) for column in zip(*seconds, strict=True))
+    closed = at.synchronised(partial(total.add, found))
+    mean = at.synchronised(total.mean)
+    row(
+        f"a batch of {tokens / len(batches):.0f} target tokens summed, {what}",
+        tokens / len(batches) / mine,
+        "tokens/s",
+    )
+    row(f"its bare passes, {what}", tokens / len(batches) / theirs, "tokens/s")
+    row(f"a block closed, {what}", closed, "s")
+    row(f"S taken from the sums, {what}", mean, "s")
+    # as many batches, blocks and vectors as a set has by default
+    above = (500 * mine + 20 * closed + 2 * mean) / (500 * theirs) - 1
+    row(f"500 batches above their bare passes, {what}", 100 * above, "%", "3 at most")
+
+
+def memory(at: Setting, model: Any, what: str) -> None:
+    """The most memory that is in use, against what --dry-run says."""
+    from sensikit.sensitivity.cost import estimate, padded
+
+    job = job_of(model, at, 4)
+    sizes = {key: job.plan.task.sizes(key) for key in job.plan.measured}
+    widths = {
+        key: max(padded(sizes, items) for batch in batches for items in batch.micro_batches)
+        for key, batches in job.plan.sets.items()
+    }
+    widest = max(widths, key=widths.__getitem__)
+    at.peak(lambda: None)  # what was held before does not count
+    predicted = estimate(model, job.settings).others
+    for passes, where in ((1, "device"), (1, "split"), (1, "cpu"), (4, "device"), (8, "cpu")):
+        name = f"--parameter-passes {passes} --sums {where}"
+        other = job_of(model, at, 4, parameter_passes=passes, sums=where)
+        peak = at.peak(partial(measured, other, widest))
+        row(f"memory, {what}, {name}", peak / 1e9, "GB")
+        if peak:
+            row(
+                f"--dry-run said of it, {what}, {name}",
+                100 * (predicted.get(name, 0) / peak - 1),
+                "% off",
+                "20 at most",
+            )
 
 
 def small(at: Setting) -> None:
     """Overhead at 60M."""
-    overhead(at, "60M", 4 if at.toy else 24)
-
-
-def large(at: Setting) -> None:
-    """Overhead at 600M."""
-    overhead(at, "600M", 4 if at.toy else 8)
-
-
-def memory(at: Setting) -> None:
-    """The most memory that is in use at 600M, against what --dry-run says."""
-    from sensikit.sensitivity.cost import estimate, padded
-
     for dtype in ("fp32", "bf16"):
-        model = at.opened("600M", dtype=dtype)
-        job = job_of(model, at, 4)
-        sizes = {key: job.plan.task.sizes(key) for key in job.plan.measured}
-        widths = {
-            key: max(padded(sizes, items) for batch in batches for items in batch.micro_batches)
-            for key, batches in job.plan.sets.items()
-        }
-        widest = max(widths, key=widths.__getitem__)
-        at.peak(lambda: None)  # what other parts held does not count
-        predicted = estimate(model, job.settings).others
-        for passes, where in ((1, "device"), (1, "split"), (1, "cpu"), (4, "device"), (8, "cpu")):
-            name = f"--parameter-passes {passes} --sums {where}"
-            other = job_of(model, at, 4, parameter_passes=passes, sums=where)
-            peak = at.peak(partial(measured, other, widest))
-            said = predicted.get(name, 0)
-            row(f"memory at 600M, {dtype}, {name}", peak / 1e9, "GB")
-            if peak:
-                row(f"--dry-run said of it, {dtype}, {name}", 100 * (said / peak - 1), "% off", "20 at most")
-        del model, job, other
+        overhead(at, at.opened("60M", dtype=dtype), f"60M, {dtype}", 4 if at.toy else 24)
+
+
+def large(at: Setting, dtype: str) -> None:
+    """Overhead and memory at 600M."""
+    model = at.opened("600M", dtype=dtype)
+    overhead(at, model, f"600M, {dtype}", 4 if at.toy else 8)
+    memory(at, model, f"600M, {dtype}")
 
 
 def masks(at: Setting) -> None:
@@ -319,13 +320,13 @@ def training(at: Setting) -> None:
 
 PARTS: dict[str, tuple[Callable[[Setting], None], float]] = {
     "same": (same, 70),
-    "small": (small, 60),
-    "large": (large, 90),
-    "memory": (memory, 90),
-    "tests": (tests, 120),
-    "masks": (masks, 110),
-    "decoding": (decoding, 50),
+    "large": (partial(large, dtype="fp32"), 100),
+    "large-bf16": (partial(large, dtype="bf16"), 90),
+    "tests": (tests, 100),
+    "small": (small, 70),
     "training": (training, 90),
+    "decoding": (decoding, 60),
+    "masks": (masks, 110),
 }
 """By name, in the order of what is wanted most: what it does, and the most seconds that it gets."""
 
