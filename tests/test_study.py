@@ -56,10 +56,21 @@ def test_a_step_waits_for_what_it_needs_and_later_seeds_for_what_the_first_was_b
     (tmp_path / "evaluation" / "choice.csv").write_text("\n".join(rows))
     seeds = [name for each in study.listed(tmp_path) if (name := each.name).startswith("id-") and each.seed > 1]
     assert seeds == [f"id-dropout3-{seed}{longer}" for longer in ("", "-longer") for seed in (2, 3)]
+    # seeds that a GPU has trained at a guess are taken up
+    guessed = {each.name for each in study.guessed()}
+    assert {"id-3", "id-dropout3-3", "id-schedule-1"} <= guessed
+    assert "id-schedule-2" not in guessed
+    made(tmp_path, "training/regular-2/checkpoint_26_2240.pt")
+    assert "regular-2" in [each.name for each in study.listed(tmp_path)]
     # a run whose variant lost is not taken apart
     assert [step.makes for step in waiting(study, tmp_path) if step.command[0] == "analyze"] == [
         "analysed/id-dropout3-1/correlation.csv"
     ]
+    # a report waits for all that can be taken apart
+    made(tmp_path, "analysed/id-dropout3-1/correlation.csv")
+    assert [step.command[0] for step in waiting(study, tmp_path)].count("report") == 0
+    made(tmp_path, "analysed/id-dropout3-1/pruning.csv")
+    assert [step.command[0] for step in waiting(study, tmp_path)].count("report") == 1
 
 
 def test_a_verdict_needs_all_seeds_and_an_interval_on_one_side(study: Any, tmp_path: Path) -> None:
