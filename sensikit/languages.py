@@ -197,7 +197,7 @@ def read_tiers(text: str) -> tuple[int, int]:
     except ValueError:
         high, low = 0, 1
     if not high >= low > 0:
-        raise OptionError("--tiers", f"{text!r} is not two thresholds", "give HIGH,LOW such as 1000000,100000")
+        raise OptionError("--tiers", f"{text[:50]!r} is not two thresholds", "give HIGH,LOW such as 1000000,100000")
     return high, low
 
 
