@@ -56,6 +56,11 @@ def test_a_step_waits_for_what_it_needs_and_later_seeds_for_what_the_first_was_b
     (tmp_path / "evaluation" / "choice.csv").write_text("\n".join(rows))
     seeds = [name for each in study.listed(tmp_path) if (name := each.name).startswith("id-") and each.seed > 1]
     assert seeds == [f"id-dropout3-{seed}{longer}" for longer in ("", "-longer") for seed in (2, 3)]
+    choice = tmp_path / "evaluation" / "choice.csv"
+    text = choice.read_text()
+    choice.write_text(text.replace(",11,1,1,1", ",9.2,1,1,1").replace(",10,1,1,1", ",9.1,1,1,1"))
+    assert study.best_variant(tmp_path, study.System("id")) == ""  # better by less than seeds differ
+    choice.write_text(text)
     # seeds that a GPU has trained at a guess are taken up
     guessed = {each.name for each in study.guessed()}
     assert {"id-3", "id-dropout3-3", "id-schedule-1"} <= guessed

@@ -37,7 +37,9 @@ VARIANTS = {
     "released": ["--loss-weights", "released"],
     "unclipped": ["--clip-norm", "0"],
 }
-"""What one seed is tried with, and the best on the validation sets is kept, by what is added to fairseq's flags."""
+"""What one seed is tried with, by what is added to fairseq's flags."""
+MARGIN = 0.3
+"""BLEU on the validation sets by which a variant must beat the plain system to take its place: seeds differ by it."""
 DROPOUT, DISTILLED, DENOISED = ("", "dropout3"), ("schedule",), ("released", "unclipped")
 WAVES = (
     (("regular", "xxx-eng", DROPOUT), ("id", "xxx-eng", (*DROPOUT, *DISTILLED))),
@@ -49,7 +51,7 @@ WAVES = (
 """By what decides most: systems side by side, one seed with each variant, then the other seeds."""
 DECODING = ("--engine", "ctranslate2", "--tokenizer", "13a")
 ORDERS = "specificity,random,matched,matched-random"
-SWEEP = ("--ratios", "0,0.1,0.2,0.3,0.4,0.6,0.8", "--order", ORDERS, "--seeds", "1", "--metric", "bleu,loss",
+SWEEP = ("--ratios", "0,0.1,0.2,0.3,0.5", "--order", ORDERS, "--seeds", "1", "--metric", "bleu,loss",
          "--max-sentences", "200", "--lenpen", "1.5", *DECODING)  # fmt: skip
 """One length penalty for all, so that seeds can be averaged."""
 
@@ -125,7 +127,7 @@ class System:
             return
         run, path = f"analysed/{self.name}", f"training/{self.folder}/{best['checkpoint']}.pt"
         tasks = ("--task", "mt,denoise") if self.method.startswith("cd") else ()
-        how = ("--data", "data", "--direction", self.direction, "--batches", "80", *tasks)
+        how = ("--data", "data", "--direction", self.direction, "--batches", "40", *tasks)
         # the tables of an analysis are written last
         done = f"{run}/similarity.csv" if tasks else f"{run}/correlation.csv"
         yield Step(("analyze", path, *how, "--out", run, "--resume"), done)
@@ -168,13 +170,14 @@ def reported(out: Path, systems: list[System]) -> Iterator[Step]:
 
 
 def best_variant(out: Path, system: System) -> str:
-    """Return what a system's seed 1 did best with; the plain one until all are compared."""
+    """Return what a system's seed 1 did best with, by a margin; the plain one until all are compared."""
     method, direction = system.method, system.direction
     tried = next(of for wave in WAVES for *which, of in wave if which == [method, direction])
     rows = {each: System(method, direction, variant=each).chosen(out) for each in tried}
     if any(row is None for row in rows.values()):
         return tried[0]
-    return max(tried, key=lambda each: float(rows[each]["value"]))
+    values = {each: float(row["value"]) - MARGIN * (each != tried[0]) for each, row in rows.items()}
+    return max(tried, key=values.__getitem__)
 
 
 def listed(out: Path) -> Iterator[System]:
