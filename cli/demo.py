@@ -19,10 +19,8 @@ def demo(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Regular and CD+ID, side by side; takes much longer.")] = False,
 ) -> Ending:
-    """Train a small model on real text, analyse it, prune it and write a report: eight minutes on two cores."""
-    say(
-        "demo: a corpus, a model of it, its analysis and report: eight minutes on two cores, or much longer with --full"
-    )
+    """Train a small model on real text, analyse it, prune it and write a report: six minutes on two cores."""
+    say("demo: a corpus, a model of it, its analysis and report: six minutes on two cores, or much longer with --full")
     from sensikit.demo import demo as run_demo
     from sensikit.demo.full import demo_full
 

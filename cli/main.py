@@ -16,6 +16,10 @@ from typing import Annotated, Any
 # bring a shared machine to a standstill (measured: 4 sentences/s instead of 55).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# numpy's products here are of a few rows: several threads take longer for them than one
+# (measured on two cores: the tables of an analysis 14 s instead of 27).
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import typer
 
 from sensikit.progress import say

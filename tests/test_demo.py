@@ -18,7 +18,8 @@ from sensikit import demo as demo_module
 from sensikit.backends import open_model
 from sensikit.backends.fairseq.plugin import launch
 from sensikit.demo import Demo, Recipe, bridged, catalogues, demo
-from sensikit.demo.partner import partner
+from sensikit.demo.partner import free_port, launched, partner
+from sensikit.distributed import Share
 from sensikit.errors import MissingDependencyError, RunError
 from sensikit.files import read_json, sha256
 from sensikit.report import page
@@ -159,18 +160,35 @@ def test_a_demo_of_other_settings_or_versions_is_refused(finished: Path, monkeyp
         demo(finished, TINY)
 
 
+def met(share: Share, port: int) -> float:
+    with launched(share, port):
+        torch.distributed.init_process_group("gloo")
+        found = torch.ones(1)
+        torch.distributed.all_reduce(found)
+    assert "RANK" not in os.environ
+    return found.item()
+
+
+def left(share: Share, port: int) -> None:
+    with launched(share, port):
+        torch.distributed.init_process_group("gloo")
+        os._exit(1)
+
+
 def test_a_second_process_answers_and_its_end_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    steps: dict[str, Any] = {"answer": operator.is_, "end": operator.truediv}
+    steps: dict[str, Any] = {"answer": operator.eq, "meet": met, "leave": left}
 
     def ended() -> None:
-        with partner(tmp_path, dict, steps) as second:
-            second.begin("answer")
+        with partner(tmp_path, steps) as second:
+            second.begin("answer", 1)
             assert second.answer() is False
-            assert second.share.size == 2
-            second.begin("end")
-            second.answer()
+            port = free_port()
+            second.begin("meet", port)
+            assert met(second.share, port) == second.answer() == 2
+            second.begin("leave", port)
+            met(second.share, port)  # breaks off
 
     with pytest.raises(RunError, match="its second process has ended"):
         ended()
@@ -235,7 +253,7 @@ def test_a_demo_that_is_killed_while_it_trains_goes_on(packages: Path, tmp_path:
         f"from tests.test_demo import TINY, demo; from dataclasses import replace; demo({str(tmp_path / 'demo')!r}, "
     )
     program += "replace(TINY, updates=600))"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), *sys.path]), "OMP_NUM_THREADS": "2"}
     training = tmp_path / "demo" / "training" / "regular"
     first = subprocess.Popen([sys.executable, "-c", program], env=environment)
     deadline = time.monotonic() + 300
@@ -249,6 +267,9 @@ def test_a_demo_that_is_killed_while_it_trains_goes_on(packages: Path, tmp_path:
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
     assert (tmp_path / "demo" / "report.html").exists()
     assert "Loaded checkpoint" in (training / "fairseq.log").read_text()
+    assert (
+        "training on 2 devices" in (training / "fairseq.log").read_text()
+    )  # in two processes, where there are threads
     lines = [json.loads(line) for line in (training / "log.jsonl").read_text().splitlines()]
     updates = [line["num_updates"] for line in lines if line["set"] == "train_inner"]
     assert updates == sorted(set(updates))

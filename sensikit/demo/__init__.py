@@ -1,4 +1,4 @@
-"""The whole path on a small real corpus: text, training, analysis, pruning, report, in eight minutes on two cores.
+"""The whole path on a small real corpus: text, training, analysis, pruning, report, in six minutes on two cores.
 
 The text is in packages that pip installs: the gettext catalogues of django and wagtail. Nothing is downloaded.
 """
@@ -6,6 +6,7 @@ The text is in packages that pip installs: the gettext catalogues of django and 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sensikit.demo.partner import Step, partner
+from sensikit.demo.partner import Step, free_port, launched, partner
 from sensikit.distributed import Share
 from sensikit.errors import MissingDependencyError
 from sensikit.folder import Folder
@@ -32,10 +33,10 @@ TOKENIZER = "13a"
 """Of BLEU: sacreBLEU would fetch the model of the paper's."""
 INSTALL = 'pip install "sensikit[demo,fairseq]"'
 DESIGN = """
---arch sensikit_small --dropout 0.2 --lr 0.004 --warmup-updates 150 --max-tokens 2048 --tokens-per-update 2048
+--arch sensikit_small --dropout 0.1 --lr 0.004 --lr-scheduler cosine --max-tokens 512 --tokens-per-update 1024
 --save-interval-updates 100 --validate-interval-updates 100 --log-interval 25
 """
-"""Of every model, over the small preset."""
+"""Of every model, over the small preset: so few sentences want many small updates."""
 
 
 class Demo(Folder):
@@ -72,8 +73,8 @@ class Recipe:
     test: int = 120
     tiers: tuple[int, int] = (2000, 1500)
     updates: int = 700
-    batches: int = 60
-    audited: int = 200
+    batches: int = 40
+    audited: int = 100
     ratios: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
     orders: tuple[str, ...] = ("specificity", "reverse", "random", "sensitivity")
     matched: tuple[float, ...] = (0.4,)
@@ -94,37 +95,41 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
     """
     out, recipe = Path(out), recipe or Recipe()
     started = time.monotonic()
-    with prepared(out, recipe, ["regular"], steps=6) as data:
+    where: dict[str, Any] = {"out": out, "recipe": recipe, "command": command}
+    steps: dict[str, Step] = {
+        "load": _load,
+        "train": partial(_train, **where),
+        "analyze": partial(_analyze, **where),
+        "audit": partial(_audit, **where),
+        "prune": partial(_prune, **where),
+        "bridge": partial(_bridge, **where),
+    }
+    with prepared(out, recipe, ["regular"]), partner(out, steps) as second:
+        second.begin("load")  # while this one makes the data
+        data = text_of(out, recipe, steps=6)
         say("2 of 6: training")
-        checkpoint = trained("regular", data, out, recipe, command)
+        port = free_port()
+        second.begin("train", port)
+        checkpoint = trained("regular", data, out, recipe, command, second.share, port)
         from sensikit.backends import open_model
         from sensikit.report.page import report
         from sensikit.sensitivity.ablation import SUMMARY
 
-        where: dict[str, Any] = {"out": out, "recipe": recipe, "command": command}
-        steps: dict[str, Step] = {
-            "analyze": partial(_analyze, **where),
-            "audit": partial(_audit, **where),
-            "prune": partial(_prune, **where),
-            "bridge": partial(_bridge, data=data, **where),
-        }
-        opened = partial(open_model, checkpoint, data)
-        with partner(out, opened, steps) as second:
-            model = opened()
-            say("3 of 6: how much each parameter matters to each language")
-            second.begin("analyze")
-            run = analyzed(model, out / "run", recipe, ("mt",), command, second.share)
-            if not (run.path / SUMMARY.name).exists():
-                second.begin("audit")
-                audited(run, model, recipe, command, second.share)
-            say("4 of 6: pruning")
-            second.begin("prune")
-            table = pruned(run, model, recipe, second.share)
-            say("5 of 6: report" + (", and beside it the next" if second else ""))
-            second.begin("bridge")
-            page = report([run.path], out, labels=["demo"], command=command)
-            say("6 of 6: the same model as transformers loads it")
-            say(second.answer() if second else bridged(run, model, data, out, command))
+        model = open_model(checkpoint, data)
+        say("3 of 6: how much each parameter matters to each language")
+        second.begin("analyze")
+        run = analyzed(model, out / "run", recipe, ("mt",), command, second.share)
+        if not (run.path / SUMMARY.name).exists():
+            second.begin("audit")
+            audited(run, model, recipe, command, second.share)
+        say("4 of 6: pruning")
+        second.begin("prune")
+        table = pruned(run, model, recipe, second.share)
+        say("5 of 6: report" + (", and beside it the next" if second else ""))
+        second.begin("bridge")
+        page = report([run.path], out, labels=["demo"], command=command)
+        say("6 of 6: the same model as transformers loads it")
+        say(second.answer() if second else bridged(run, model, data, out, command))
     unpruned = table[(table["ratio"] == 0) & (table["metric"] == "bleu")].set_index("group")["value"]
     say(f"BLEU: {', '.join(f'{code} {unpruned[code]:.1f}' for code in recipe.languages)}")
     say(f"{(time.monotonic() - started) / 60:.1f} minutes")
@@ -132,34 +137,45 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
 
 
 @contextlib.contextmanager
-def prepared(out: Path, recipe: Recipe, methods: Sequence[str], steps: int) -> Iterator[Path]:
-    """Yield the data directory of a demo in `out`, which is locked, and made if it is not there.
+def prepared(out: Path, recipe: Recipe, methods: Sequence[str]) -> Iterator[None]:
+    """Lock the directory of a demo while the block runs, with all that it needs at hand; nothing is made yet.
 
     Args:
         out: the directory of the demo.
         recipe: what it is made with.
         methods: that are trained.
-        steps: of the whole demo, as they are counted aloud.
 
     Raises:
         MissingDependencyError, RunError: as `demo`.
     """
-    from sensikit.backends.fairseq import compat
-
     packages = {name: _version(name) for name in ("sensikit", "ctranslate2", *recipe.packages)}
     facts = {"recipe": asdict(recipe), "packages": packages, "methods": methods, "design": DESIGN.split()}
     with Demo.begun(out, facts, resume=True) as folder:
-        places = [catalogues(package) for package in recipe.packages]
-        compat.load()
+        for package in recipe.packages:
+            catalogues(package)
+        _load(Share())
         folder.save()
-        data = out / "data"
-        if not data.exists():
-            say(f"1 of {steps}: text of {', '.join(recipe.packages)}")
-            _make_data(places, data, recipe)
-        yield data
+        yield
 
 
-def trained(method: str, data: Path, out: Path, recipe: Recipe, command: str) -> Path:
+def text_of(out: Path, recipe: Recipe, steps: int) -> Path:
+    """Return the data directory of a demo, which is made if it is not there.
+
+    Args:
+        out: the directory of the demo.
+        recipe: what it is made with.
+        steps: of the whole demo, as they are counted aloud.
+    """
+    data = out / "data"
+    if not data.exists():
+        say(f"1 of {steps}: text of {', '.join(recipe.packages)}")
+        _make_data([catalogues(package) for package in recipe.packages], data, recipe)
+    return data
+
+
+def trained(
+    method: str, data: Path, out: Path, recipe: Recipe, command: str, share: Share | None = None, port: int = 0
+) -> Path:
     """Return the checkpoint of a system of a demo, which is trained, or trained on, if it is not finished.
 
     Args:
@@ -168,6 +184,8 @@ def trained(method: str, data: Path, out: Path, recipe: Recipe, command: str) ->
         out: the directory of the demo.
         recipe: what it is made with.
         command: the command line, for the record.
+        share: which of several processes this is, all called alike: each has its part of every update.
+        port: where they meet.
     """
     import torch
 
@@ -177,9 +195,11 @@ def trained(method: str, data: Path, out: Path, recipe: Recipe, command: str) ->
 
     where = open_data(data)
     flags = [*recipes.flags("small", method, *directions(where, "xxx-eng")), *DESIGN.split()]
-    flags += ["--max-update", str(recipe.updates), "--seed", str(recipe.seed)]
+    flags += ["--max-update", str(recipe.updates), "--warmup-updates", str(recipe.updates // 5)]
+    flags += ["--seed", str(recipe.seed)]
     flags += [] if torch.cuda.is_available() else ["--cpu"]
-    return start(where, out / "training" / method, flags, command, resume=True)
+    with launched(share or Share(), port):
+        return start(where, out / "training" / method, flags, command, resume=True)
 
 
 def analyzed(
@@ -223,23 +243,41 @@ def decoding() -> Decoding:
     return Decoding(engine="ctranslate2" if _version("ctranslate2") else "own")
 
 
-# a step of the second process
+# steps of the second process
 
 
-def _analyze(model: Model, share: Share, out: Path, recipe: Recipe, command: str) -> None:
-    analyzed(model, out / "run", recipe, ("mt",), command, share)
+def _load(share: Share) -> None:
+    from sensikit.backends.fairseq import compat
+
+    compat.load()
 
 
-def _audit(model: Model, share: Share, out: Path, recipe: Recipe, command: str) -> None:
-    audited(_run(out), model, recipe, command, share)
+def _train(share: Share, port: int, out: Path, recipe: Recipe, command: str) -> None:
+    trained("regular", out / "data", out, recipe, command, share, port)
 
 
-def _prune(model: Model, share: Share, out: Path, recipe: Recipe, command: str) -> None:
-    pruned(_run(out), model, recipe, share)
+def _analyze(share: Share, out: Path, recipe: Recipe, command: str) -> None:
+    analyzed(_model(out), out / "run", recipe, ("mt",), command, share)
 
 
-def _bridge(model: Model, share: Share, out: Path, recipe: Recipe, command: str, data: Path) -> str:
-    return bridged(_run(out), model, data, out, command)
+def _audit(share: Share, out: Path, recipe: Recipe, command: str) -> None:
+    audited(_run(out), _model(out), recipe, command, share)
+
+
+def _prune(share: Share, out: Path, recipe: Recipe, command: str) -> None:
+    pruned(_run(out), _model(out), recipe, share)
+
+
+def _bridge(share: Share, out: Path, recipe: Recipe, command: str) -> str:
+    return bridged(_run(out), _model(out), out / "data", out, command)
+
+
+@functools.lru_cache(maxsize=1)
+def _model(out: Path) -> Model:
+    from sensikit.backends import open_model
+    from sensikit.backends.fairseq.plugin.launch import best
+
+    return open_model(best(out / "training" / "regular"), out / "data")
 
 
 def _run(out: Path) -> Run:

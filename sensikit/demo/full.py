@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sensikit.demo import TOKENIZER, Recipe, analyzed, audited, decoding, prepared, pruned, trained
+from sensikit.demo import TOKENIZER, Recipe, analyzed, audited, decoding, prepared, pruned, text_of, trained
 from sensikit.progress import say
 
 
@@ -41,7 +41,8 @@ def demo_full(
     out, recipe = Path(out), recipe or Recipe()
     started = time.monotonic()
     methods = [system.method for system in SYSTEMS.values()]
-    with prepared(out, recipe, methods, steps=6) as data:
+    with prepared(out, recipe, methods):
+        data = text_of(out, recipe, steps=6)
         say("2 of 6: training")
         checkpoints = {label: trained(system.method, data, out, recipe, command) for label, system in SYSTEMS.items()}
         from sensikit.backends import open_model

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,8 +20,8 @@ from sensikit.distributed import Share
 from sensikit.errors import RunError, SensikitError
 from sensikit.progress import quiet, say
 
-Step = Callable[[Any, Share], Any]
-"""What is done with the model, by which share of the processes."""
+Step = Callable[..., Any]
+"""What is done by which share of the processes, given what `Partner.begin` is."""
 
 PATIENCE = 10.0
 """Seconds in which the end of a process is noticed."""
@@ -40,11 +41,11 @@ class Partner:
     def __bool__(self) -> bool:
         return self._end is not None
 
-    def begin(self, step: str) -> None:
-        """Let the second process begin a step, if there is one."""
+    def begin(self, step: str, *given: Any) -> None:
+        """Let the second process begin a step with what is given, if there is one."""
         if self._end:
             with contextlib.suppress(OSError):  # it has ended: `partner` will say so
-                self._end.send(step)
+                self._end.send((step, given))
 
     def answer(self) -> Any:
         """Return what the step gave that was begun last."""
@@ -56,12 +57,11 @@ class Partner:
 
 
 @contextlib.contextmanager
-def partner(out: Path, opened: Callable[[], Any], steps: Mapping[str, Step]) -> Iterator[Partner]:
+def partner(out: Path, steps: Mapping[str, Step]) -> Iterator[Partner]:
     """Give a second process half of the threads of this one; where there is one thread or a GPU, there is none.
 
     Args:
         out: the directory of the demo.
-        opened: opens the model.
         steps: by name; what one of them returns, if anything, is an answer.
 
     Raises:
@@ -75,7 +75,7 @@ def partner(out: Path, opened: Callable[[], Any], steps: Mapping[str, Step]) -> 
         return
     context, done = multiprocessing.get_context("spawn"), threading.Event()
     mine, other = context.Pipe()
-    process = context.Process(target=_serve, args=(other, opened, steps, threads // 2), daemon=True)
+    process = context.Process(target=_serve, args=(other, steps, threads // 2), daemon=True)
     process.start()
     other.close()
 
@@ -84,16 +84,22 @@ def partner(out: Path, opened: Callable[[], Any], steps: Mapping[str, Step]) -> 
         if not done.is_set():
             lost.set()
             _thread.interrupt_main()  # which may be waiting for what will never come
+            if not done.wait(PATIENCE):  # and, where processes find each other, cannot be interrupted
+                say(str(gone))
+                os._exit(1)
 
-    lost = threading.Event()
+    gone, lost = RunError(out, "its second process has ended", "start the same command again"), threading.Event()
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
     torch.set_num_threads(threads - threads // 2)
     try:
         yield Partner(mine)
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if isinstance(error, RuntimeError):  # of what both did together; `watch` may not know yet
+            with contextlib.suppress(KeyboardInterrupt):
+                lost.wait(1)
         if lost.is_set():
-            raise RunError(out, "its second process has ended", "start the same command again") from error
+            raise gone from error
         raise
     finally:
         done.set()
@@ -102,26 +108,63 @@ def partner(out: Path, opened: Callable[[], Any], steps: Mapping[str, Step]) -> 
         torch.set_num_threads(threads)
 
 
-def _serve(end: Connection, opened: Callable[[], Any], steps: Mapping[str, Step], threads: int) -> None:
+@contextlib.contextmanager
+def launched(share: Share, port: int) -> Iterator[None]:
+    """Have torch's processes find each other while the block runs, as torchrun would; of one process, nothing.
+
+    Args:
+        share: which of the processes this is.
+        port: a free one of this machine, the same for all.
+    """
+    if share.size == 1:
+        yield
+        return
+    import torch.distributed
+
+    given = {"RANK": share.rank, "LOCAL_RANK": share.rank, "WORLD_SIZE": share.size, "TORCHELASTIC_RUN_ID": "demo"}
+    given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    before = dict(os.environ)
+    os.environ.update({name: str(value) for name, value in given.items()})
+    try:
+        yield
+    finally:
+        for name in given:
+            os.environ.pop(name)
+        os.environ.update(before)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _serve(end: Connection, steps: Mapping[str, Step], threads: int) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the first process decides
     torch.set_num_threads(threads)
-    asked: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    asked: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(end, asked), daemon=True).start()
     try:
         with quiet():
-            model = opened()
             while (step := asked.get()) is not None:
-                found = steps[step](model, Share(1, 2))
-                if found is not None:
-                    end.send(found)
+                with contextlib.suppress(KeyboardInterrupt):  # the first process was interrupted, and trained with it
+                    found = steps[step[0]](Share(1, 2), *step[1])
+                    if found is not None:
+                        end.send(found)
     except SensikitError as error:
         say(str(error))
         os._exit(1)
+    except RuntimeError:
+        time.sleep(1)  # if the first process has ended, and broken off what they did together, this one does too
+        if asked.empty():
+            raise
 
 
-def _listen(end: Connection, asked: queue.SimpleQueue[str | None]) -> None:
+def _listen(end: Connection, asked: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None]) -> None:
     """Take note of what is asked for; the first process's end is this one's, in the middle of a step too."""
     with contextlib.suppress(EOFError, OSError):
         while True:

@@ -26,8 +26,8 @@ def train(arguments: Sequence[str]) -> None:
 
     flag, value = compat.EVERY_SENTENCE
     given = [*arguments, *([] if flag in arguments else [flag, value])]
-    for keeper in (checkpoint_utils.save_checkpoint, fairseq_train.should_stop_early):
-        vars(keeper).clear()  # what an earlier run in this process left: its best loss, its patience
+    for keeper in (checkpoint_utils.save_checkpoint, fairseq_train.should_stop_early, distributed.get_global_group):
+        vars(keeper).clear()  # what an earlier run in this process left: its best loss, its patience, its processes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         parser = options.get_training_parser()
