@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -144,6 +145,7 @@ def free_port() -> int:
 def _serve(end: Connection, steps: Mapping[str, Step], threads: int) -> None:
     import torch
 
+    atexit.register(os._exit, 0)  # last of all: what libraries take down after it, they hang in for seconds
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the first process decides
     torch.set_num_threads(threads)
     asked: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
