@@ -258,7 +258,14 @@ class AnalysisSettings(Options):
 
 @dataclass(frozen=True)
 class MemorySettings(Options):
-    """How an analysis fits into memory. None of it moves a number."""
+    """How an analysis fits into memory. None of it moves a number, but for the rounding of sums over `shard` parts."""
+
+    shard: int = option(
+        1,
+        "Processes, each with a device, that hold one model together; torchrun starts a multiple of them.",
+        least=1,
+        most=100_000,
+    )
 
     parameter_passes: int = option(
         1, "Passes over the batches, each for a part of the parameters, whose sums alone are in memory.", least=1
