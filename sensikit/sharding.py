@@ -16,13 +16,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, ClassVar, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._pytree import tree_map_only
 
 from sensikit.errors import EndedError, OptionError
@@ -31,6 +29,9 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(days=30)
 """A group may wait for as long as other replicas are at work; a process that has ended is noticed at once."""
+
+_KEPT = "_sensikit_shards"
+"""What a module that is cut keeps its `Shards` as."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ class Shards:
     size: int = 1
     group: Any = None
     root: Any = None
-    _of: ClassVar[WeakKeyDictionary[nn.Module, Shards]] = WeakKeyDictionary()
 
     @classmethod
     def of(cls, module: nn.Module) -> Shards:
         """Return the processes that hold a module."""
-        return cls._of.get(module, cls())
+        found: Shards = module.__dict__.get(_KEPT, cls())
+        return found
 
     @property
     def leads(self) -> bool:
@@ -209,6 +210,7 @@ def joined(size: int, device: torch.device) -> Any:
     Raises:
         OptionError: if they do not find each other, or torch is older than what they need.
     """
+    from torch.distributed.device_mesh import init_device_mesh  # both load much, and most models are in one piece
     from torch.distributed.fsdp import FSDPModule
 
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
@@ -260,7 +262,7 @@ def shard(module: nn.Module, mesh: Any, whole: nn.Module | None = None) -> nn.Mo
     if meta:
         root.to_empty(device=mesh.device_type if mesh.device_type == "cpu" else torch.cuda.current_device())
         _fill(module, shards, whole)
-    Shards._of[module] = shards
+    module.__dict__[_KEPT] = shards
     return module
 
 
