@@ -68,17 +68,19 @@ def analyze(
     from sensikit.sensitivity.cost import PROBED, estimate
 
     analyses.each("mt", split)  # a setting that does not exist is refused before anything is opened
-    process = Share.given(share)
+    process = Share.given(share, 1 if opening.device == "meta" else memory.shard)
     if not dry_run and process.leads:
         Run.stands(out, resume)
-    model = opening.open(checkpoint, data, on_paper=dry_run)
+    model = opening.open(checkpoint, data, on_paper=dry_run, shard=memory.shard)
     wanted = analyses.each(model.tasks[0], split)
     for settings in wanted:
         task_of(model, settings.task)  # refuses a task that the model lacks before another is begun
     if dry_run:
-        if not process.leads:
+        if process.rank:
             return None
         first, *others = (estimate(model, settings, opening.groups, memory) for settings in wanted)
+        if not process.leads:
+            return None
         cost = sum(others, first)
         how = f"measured on {PROBED} batches, the largest among them"
         time = "" if cost.seconds is None else f", about {cost.seconds / 60:.1f} minutes on {model.device}"

@@ -289,13 +289,16 @@ class Opening(Groups):
     loading: Loading = field(default_factory=Loading)
     levels: Tiers = field(default_factory=Tiers)
 
-    def open(self, checkpoint: Path, data: Path, on_paper: bool = False) -> Model:
+    def open(self, checkpoint: Path, data: Path, on_paper: bool = False, shard: int = 1) -> Model:
         """Return a model with its data; `on_paper`, --device meta is one that has no weights."""
         from sensikit.backends import open_model
 
         if self.device == "meta" and not on_paper:
             raise OptionError("--device meta", "has no weights to compute with", "it is for analyze --dry-run alone")
-        return open_model(checkpoint, data, self.direction, self.device, self.pairs, self.loading, self.levels)
+        if shard > 1 and self.device not in ("auto", "cpu", "meta"):
+            raise OptionError("--device", f"{self.device} is one device, and --shard takes several", "leave it out")
+        named = self.direction, self.device, self.pairs, self.loading, self.levels
+        return open_model(checkpoint, data, *named, 1 if self.device == "meta" else shard)
 
 
 @dataclass(frozen=True)

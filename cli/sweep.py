@@ -39,6 +39,8 @@ def sweep(
     from sensikit.evaluation.systems import named
     from sensikit.pruning.sweep import check_asked, parse_ratios
 
+    if memory.shard > 1:
+        raise OptionError("--shard", "is of analyze alone: prune takes a model in one piece", "leave it out")
     names = [named(path) for path in checkpoints]
     if len(set(names)) < len(names):
         raise OptionError("MODEL", "two would have the same run directory", "rename a folder, or sweep them apart")

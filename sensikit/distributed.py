@@ -47,33 +47,49 @@ _NEXT = "next"
 
 @dataclass(frozen=True)
 class Share:
-    """Which of several processes this one is: `rank` of `size`, from 0. The first leads."""
+    """Which of several processes this one is: `rank` of `size`, from 0. The first leads.
+
+    Where several hold one model together, all of them are one of these, each in a place of its own.
+    """
 
     rank: int = 0
     size: int = 1
+    place: int = 0
 
     @classmethod
-    def given(cls, text: str | None = None) -> Self:
+    def given(cls, text: str | None = None, shard: int = 1) -> Self:
         """Return what --share says (3/16, from 1), or else what a launcher such as torchrun says in the environment.
 
         >>> Share.given("3/16")
-        Share(rank=2, size=16)
+        Share(rank=2, size=16, place=0)
+
+        Args:
+            text: what --share says.
+            shard: how many processes hold one model together.
 
         Raises:
-            OptionError: if it is no share.
+            OptionError: if it is no share, or the processes cannot be divided by `shard`.
         """
         launched = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
         if text is None:
             if not all(launched):
+                if shard > 1:
+                    problem = f"{shard} processes are needed"
+                    raise OptionError("--shard", problem, f"start them: torchrun --nproc-per-node {shard} …")
                 return cls()
             found = re.fullmatch(_SHARE, "/".join(map(str, launched)))
             if not found or int(found[1]) >= int(found[2]):
                 problem = f"RANK is {launched[0]!r:.30}, WORLD_SIZE is {launched[1]!r:.30}"
                 raise OptionError("environment", problem, "a launcher sets them to 0 and 16, say; unset them without")
-            return cls(int(found[1]), int(found[2]))
+            rank, size = int(found[1]), int(found[2])
+            if size % shard:
+                raise OptionError("--shard", f"{size} processes are no multiple of {shard}", "start as many")
+            return cls(rank // shard, size // shard, rank % shard)
         found = re.fullmatch(_SHARE, text)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             raise OptionError("--share", f"{text[:50]} is no share", "give 1/16 to 16/16, say")
+        if shard > 1:
+            raise OptionError("--share", "goes without --shard, whose processes talk to each other", "start torchrun")
         if launched != (None, None):
             raise OptionError("--share", "goes without a launcher, and there is one", "leave it out")
         return cls(int(found[1]) - 1, int(found[2]))
@@ -81,7 +97,7 @@ class Share:
     @property
     def leads(self) -> bool:
         """Whether this process writes the folder."""
-        return self.rank == 0
+        return self.rank == self.place == 0
 
 
 def dealt(weights: Iterable[float], size: int) -> list[int]:

@@ -58,5 +58,11 @@ class NonFiniteError(SensikitError):
     """A gradient or a loss that is infinite or not a number."""
 
 
+class EndedError(SensikitError):
+    """Another of the processes that work together has ended: what it said tells why."""
+
+    exit_code = 1
+
+
 class MissingDependencyError(SensikitError):
     """An optional package that the request needs and that is not installed."""

@@ -258,7 +258,7 @@ class AnalysisSettings(Options):
 
 @dataclass(frozen=True)
 class MemorySettings(Options):
-    """How an analysis fits into memory. None of it moves a number."""
+    """How an analysis fits into memory. None of it moves a number, but for the rounding of sums over `shard` parts."""
 
     parameter_passes: int = option(
         1, "Passes over the batches, each for a part of the parameters, whose sums alone are in memory.", least=1
@@ -270,6 +270,12 @@ class MemorySettings(Options):
     )
     memory: float | None = option(
         None, "GB of a GPU that the sums and gradients may take; by default .6 of what is free.", above=0
+    )
+    shard: int = option(
+        1,
+        "Processes, each with a device, that hold one model together; torchrun starts a multiple of them.",
+        least=1,
+        most=100_000,
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 GROUND = [
     "tables", "folder", "settings", "parameters", "languages", "signature", "distributed", "progress", "files",
-    "errors", "version", "vectors",
+    "errors", "version", "vectors", "sharding",
 ]  # fmt: skip
 # top to bottom: a file imports files of its own layer and of those below it
 LAYERS = [

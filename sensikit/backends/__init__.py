@@ -22,8 +22,11 @@ def open_model(
     pairs: Sequence[str] | None = None,
     loading: Loading | None = None,
     tiers: Tiers | None = None,
+    shard: int = 1,
 ) -> Model:
     """Return a model with its data; nothing inside the checkpoint is run. What is given is as for `sensikit.open`.
+
+    `shard` processes of a launcher, all called alike, hold one model together: see `sensikit.sharding`.
 
     Raises:
         CheckpointError, DataError, OptionError, MissingDependencyError: in one line, what is wrong and what to do.
@@ -32,12 +35,12 @@ def open_model(
     if not is_file(checkpoint):
         from sensikit.backends.huggingface.opening import open_directory
 
-        return open_directory(checkpoint, data, direction, device, pairs, loading, tiers)
+        return open_directory(checkpoint, data, direction, device, pairs, loading, tiers, shard)
     from sensikit.backends.fairseq.opening import open_checkpoint
 
     for name in loading.given():
         raise OptionError(f"--{name}", f"is of Hugging Face's models, and {checkpoint} is fairseq's", "leave it out")
-    return open_checkpoint(checkpoint, data, direction, device, pairs, tiers)
+    return open_checkpoint(checkpoint, data, direction, device, pairs, tiers, shard)
 
 
 def first_task(checkpoint: Path, revision: str | None = None) -> str:

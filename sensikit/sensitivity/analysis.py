@@ -19,7 +19,7 @@ from sensikit.distributed import Part, Share, Work, dealt
 from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.files import sha256_of
 from sensikit.parameters import Parameter, sample_of
-from sensikit.progress import Bar, progress, say
+from sensikit.progress import Bar, progress, quiet, say
 from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
 from sensikit.sensitivity import lengths
 from sensikit.sensitivity.batches import Batch, fingerprint
@@ -39,6 +39,7 @@ from sensikit.sensitivity.planning import (
 )  # fmt: skip
 from sensikit.sensitivity.taylor import Blocks, Sensitivity, Sums, Tensors, blocks_of, joined, measure
 from sensikit.settings import AnalysisSettings, MemorySettings
+from sensikit.sharding import Shards, bound
 from sensikit.statistics.results import write_results
 from sensikit.statistics.specificity import sigma_for
 from sensikit.tables import Schema
@@ -90,6 +91,7 @@ def analyze(
     Raises:
         OptionError: for a task that the model was not trained on, or for passes beside `skip_nonfinite`.
         RunError: if `out` exists (without `resume`), or was made with other settings or of something else (with it).
+        EndedError: if one of the processes that hold the model together has ended.
     """
     out, settings = Path(out), settings or AnalysisSettings(task=model.tasks[0])
     if resume and (out / Run.NOTE).is_file():
@@ -108,19 +110,20 @@ def analyze(
     job = job_of(model, plan, settings, memory or MemorySettings())
     work = _work(out, share, facts, job)
     if not share.leads:
-        _give(out, job, work)
+        with bound(), quiet(bool(share.place)):
+            if share.rank:
+                _give(out, job, work)
+            else:
+                _measure_all(None, job, work)
         return Run.open(out)
     for note in plan.notes:
         say(note)
-    with Run.begun(out, facts, resume) as run:
+    with bound(), Run.begun(out, facts, resume) as run:
         _check_disk(run, settings.task, disk_of(facts["parameter_count"], plan, settings))
         run.manifest["analyses"].setdefault(settings.task, analysis)
         run.save()
         lengths.keep(run, plan.task)
-        try:
-            _measure_all(run, job, work)
-        finally:
-            model.module.eval()
+        _measure_all(run, job, work)
         layout = plan.task.layout(plan.measured, settings.split)
         if layout is not None:
             run.write_table(LAYOUT, layout)
@@ -154,13 +157,14 @@ def _check_disk(run: Run, task: str, wanted: int) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """What is measured: in which passes over the parameters, and where their sums are."""
+    """What is measured: in which passes over the parameters, where their sums are, and in how many parts."""
 
     model: Model
     plan: Plan
     settings: AnalysisSettings
     passes: list[list[Parameter]]
     sums: str
+    shard: int = 1
 
     def how(self, batches: Sequence[Batch], number: int = 0, name: str = "") -> dict[str, Any]:
         """Return what `measure` is told of a pass over some batches; of a set, by its name, its dropout's seed too."""
@@ -181,7 +185,8 @@ class Job:
 
     def vectors(self) -> int:
         """Return the bytes of the device that the sums and a held gradient take."""
-        return device_memory(self.sums, largest(self.passes), width_of(self.model), held_gradient(self.settings))
+        held = held_gradient(self.settings, self.shard)
+        return device_memory(self.sums, largest(self.passes) // self.shard, width_of(self.model), held)
 
     def units(self) -> list[tuple[str, int, int]]:
         """Return (set, pass, block) of all there is to sum: what processes share."""
@@ -198,29 +203,38 @@ def job_of(model: Model, plan: Plan, settings: AnalysisSettings, memory: MemoryS
     """Return what is measured, as it fits into memory.
 
     Raises:
-        OptionError: for passes beside `skip_nonfinite`.
+        OptionError: for passes beside `skip_nonfinite`, or dropout in a model that several processes hold together.
     """
     if settings.skip_nonfinite and memory.parameter_passes > 1:
         problem = "goes with one pass alone: another might skip other batches"
         raise OptionError("--skip-nonfinite", problem, "leave out --parameter-passes")
+    parts = Shards.of(model.module).size
+    if parts != memory.shard and not any(tensor.is_meta for tensor in model.module.parameters()):
+        raise OptionError("--shard", f"is {memory.shard}, and the model is in {parts} parts", f"give {parts}")
+    if parts > 1 and settings.mode == "train":
+        # layers that are left out at random would be waited for by the processes that do not leave them out
+        raise OptionError("--shard", "goes with --mode eval alone", "leave out --mode train and --preset")
     passes = passes_of(plan.parameters, memory.parameter_passes)
-    where = place_of(memory, model.device, largest(passes), width_of(model), held_gradient(settings))
-    return Job(model, plan, settings, passes, where)
+    held = held_gradient(settings, memory.shard)
+    where = place_of(memory, model.device, largest(passes) // memory.shard, width_of(model), held)
+    return Job(model, plan, settings, passes, where, memory.shard)
 
 
-def _measure_all(run: Run, job: Job, work: Work) -> None:
-    plan, settings = job.plan, job.settings
+def _measure_all(run: Run | None, job: Job, work: Work) -> None:
+    """Measure what is left. Of several processes that hold one model, all do; the first one has the run."""
+    plan, settings, shards = job.plan, job.settings, Shards.of(job.model.module)
     units = {unit: number for number, unit in enumerate(job.units())}
-    job.model.module.train(settings.mode == "train")
-    left = {name: len(of) * len(job.passes) for name, of in plan.sets.items() if not run.has(settings.task, name)}
+    sizes = {name: len(of) * len(job.passes) for name, of in plan.sets.items()}
+    left = {name: size for name, size in sizes.items() if run is not None and not run.has(settings.task, name)}
+    left = shards.told(left)
     say(
         f"{len(plan.sets)} sets of batches, {sum(left.values()):,} batches of about {plan.tokens} target tokens to come"
     )
 
     def take(name: str, number: int, block: int) -> Part | None:
-        return work.take(units[name, number, block])
+        return None if run is None else work.take(units[name, number, block])
 
-    with work:
+    with _mode(job), contextlib.nullcontext() if run is None else work:
         for name in plan.sets:
             if name not in left:
                 say(f"{name}: already measured")
@@ -228,33 +242,41 @@ def _measure_all(run: Run, job: Job, work: Work) -> None:
             size = left.pop(name)
             with progress(size, f"{_label(settings)} {name}", after=sum(left.values())) as bar, _memory():
                 _measure_set(run, job, name, functools.partial(take, name), bar)
-    if settings.rest == "pooled":
+    if run is not None and settings.rest == "pooled":
         for name in plan.measured:
             if not run.has(settings.task, rest_of(name)):
                 _pool(run, settings, name, [other for other in plan.measured if other != name])
 
 
-def _measure_set(run: Run, job: Job, name: str, take: Callable[[int, int], Part | None], bar: Bar) -> None:
+def _measure_set(run: Run | None, job: Job, name: str, take: Callable[[int, int], Part | None], bar: Bar) -> None:
     """Measure and store one set: what it has held in memory is gone before the next one begins."""
     plan, settings = job.plan, job.settings
     batches, sample, parts = plan.sets[name], sample_of(plan.parameters), []
 
     def elsewhere(number: int, block: int) -> Sums | None:
-        part = take(number, block)
-        return None if part is None else Sums.of(part)
+        return Sums.of(take(number, block), job.model.module, job.passes[number])
 
     for number, parameters in enumerate(job.passes):
         own = {p.name: sample[p.name] for p in parameters if name in plan.measured and p.name in sample}
         how = job.how(batches, number, name) | {"elsewhere": functools.partial(elsewhere, number)}
         parts.append(measure(**how, sample=own, advance=bar.advance, halves=settings.halves))
     found = joined(parts)
-    run.write_set(
-        settings.task, name, _vectors(found, name in plan.measured, settings), _noted(found, batches, settings)
-    )
+    if run is not None:
+        vectors = _vectors(found, name in plan.measured, settings)
+        run.write_set(settings.task, name, vectors, _noted(found, batches, settings))
 
 
 def _label(settings: AnalysisSettings) -> str:
     return "S(θ,B)" if settings.task == "mt" else f"S(θ,B) {settings.task}"
+
+
+@contextlib.contextmanager
+def _mode(job: Job) -> Iterator[None]:
+    job.model.module.train(job.settings.mode == "train")
+    try:
+        yield
+    finally:
+        job.model.module.eval()
 
 
 @contextlib.contextmanager
@@ -280,8 +302,8 @@ def _work(out: Path, share: Share, facts: dict[str, Any], job: Job) -> Work:
 
 
 def _give(out: Path, job: Job, work: Work) -> None:
-    """Sum this process's blocks for the first one."""
-    units, settings = job.units(), job.settings
+    """Sum this process's blocks for the first one; of several that hold one model, the first says which."""
+    units, settings, shards = job.units(), job.settings, Shards.of(job.model.module)
 
     @functools.lru_cache(maxsize=1)
     def blocks(name: str, number: int) -> Blocks:
@@ -297,14 +319,15 @@ def _give(out: Path, job: Job, work: Work) -> None:
 
     def make(unit: int) -> Part:
         name, number, block = units[unit]
-        return blocks(name, number).sums(block, bar.advance).part()
+        return blocks(name, number).sums(block, bar.advance).part(job.model.module, job.passes[number])
 
-    job.model.module.train(settings.mode == "train")
-    try:
-        with progress(None, f"{_label(settings)}, a share") as bar, _memory():
-            work.give(make, left)
-    finally:
-        job.model.module.eval()
+    with _mode(job), progress(None, f"{_label(settings)}, a share") as bar, _memory():
+        if shards.leads:
+            work.give(lambda unit: make(shards.told(unit)), left)
+            shards.told(-1)
+        else:
+            while (unit := shards.told(-1)) >= 0:
+                assert not [*make(unit).arrays]  # they go to the first
 
 
 def _vectors(found: Sensitivity, whole: bool, settings: AnalysisSettings) -> dict[str, Tensors]:

@@ -24,9 +24,13 @@ from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.planning import disk_of, largest, make_plan, passes_of
 from sensikit.sensitivity.taylor import measure
 from sensikit.settings import AnalysisSettings, MemorySettings
+from sensikit.sharding import bound, gathered
 
 PROBED = 5
 """Batches that are measured to tell what all of them will take."""
+
+SHARDS = (1, 2, 4, 8, 16, 32, 64)
+"""Of how many devices a model without weights is reckoned."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,10 @@ def estimate(
     batches, seconds = len(every) * len(job.passes), None
     without = any(tensor.is_meta for tensor in model.module.parameters())
     if without:
-        peak = _reckoned(job, max(widest.micro_batches, key=functools.partial(padded, sizes)))
+        peak = _held(job) + _kept(job, max(widest.micro_batches, key=functools.partial(padded, sizes)))
     else:
-        seconds = batches * _probe(job, [widest, *plan.sets[plan.measured[0]][: PROBED - 1]])
+        with bound():
+            seconds = batches * _probe(job, [widest, *plan.sets[plan.measured[0]][: PROBED - 1]])
         peak = _peak(model.device)
     others, places = {}, without or model.device.type == "cuda"
     for passes, where in itertools.product((1, 2, 4, 8), ("device", "split", "cpu")):
@@ -82,6 +87,8 @@ def estimate(
             name = f"--parameter-passes {passes}" + f" --sums {where}" * places
             other = replace(job, passes=passes_of(plan.parameters, passes), sums=where)
             others[name] = peak - job.vectors() + other.vectors()
+    if without:
+        others |= {f"--shard {n}": peak - _held(job) + _held(replace(job, shard=n)) for n in SHARDS}
     return Cost(peak, others, disk_of(largest([plan.parameters]), plan, settings), seconds, batches)
 
 
@@ -112,20 +119,26 @@ def _peak(device: torch.device) -> int:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * scale
 
 
-def _reckoned(job: Job, items: Sequence[Item]) -> int:
-    """Return the bytes of one device for weights, sums, gradients, and what a micro-batch keeps."""
+def _held(job: Job) -> int:
+    """Return the bytes of one device for weights, sums and gradients."""
     module = job.model.module
-    weights = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
-    how = job.how([])
+    weights, buffers = (sum(tensor.nbytes for tensor in each) for each in (module.parameters(), module.buffers()))
+    together = gathered(module) if job.shard > 1 else 0
+    return weights // job.shard + buffers + together + job.vectors()
+
+
+def _kept(job: Job, items: Sequence[Item]) -> int:
+    """Return the bytes that a micro-batch keeps for its backward pass."""
+    module, how = job.model.module, job.how([])
     micro_batch = how["collate"](items)
     try:
         with _pretended(module) as kept:
             how["loss"](micro_batch)
     except Exception as error:  # what a model does with numbers that are not there is its own
         say(f"without what its layers keep for the backward pass, which cannot be told ({type(error).__name__})")
-        return weights + job.vectors()
+        return 0
     # the gradient of the logits is made in two steps, while all else is still there
-    return weights + job.vectors() + sum(kept.values()) + 2 * max(kept.values())
+    return sum(kept.values()) + 2 * max(kept.values())
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from sensikit.sensitivity import lengths
 from sensikit.sensitivity.batches import MINIMUM_BATCHES, Batch, common_tokens, draw, fingerprint, pack
 from sensikit.sensitivity.taylor import blocks_of
 from sensikit.settings import AnalysisSettings, MemorySettings
+from sensikit.sharding import Shards
 from sensikit.signature import signature
 from sensikit.statistics.specificity import sigma_for
 
@@ -145,6 +146,8 @@ def run_signature(model: Model, settings: AnalysisSettings, plan: Plan) -> str:
         # each micro-batch draws its own dropout
         micro_batches=settings.micro_batches if settings.mode == "train" else None,
         dtype=model.provenance.loading.get("dtype", "fp32"),
+        # the gradient of a batch is added up in another order
+        shard=size if (size := Shards.of(model.module).size) > 1 else None,
         ckpt=model.provenance.checkpoint_sha256[:8],
         data=model.provenance.data_sha256[:8],
     )
@@ -207,9 +210,9 @@ def place_of(memory: MemorySettings, device: torch.device, count: int, width: in
     return next(fitting, "cpu")
 
 
-def held_gradient(settings: AnalysisSettings) -> bool:
-    """Return whether a whole gradient is held: of several parts, or to be judged before it counts."""
-    return settings.micro_batches > 1 or settings.skip_nonfinite
+def held_gradient(settings: AnalysisSettings, shard: int = 1) -> bool:
+    """Return whether a whole gradient is held: of several parts on one device, or to be judged before it counts."""
+    return settings.micro_batches > shard or settings.skip_nonfinite
 
 
 def disk_of(count: int, plan: Plan, settings: AnalysisSettings) -> int:

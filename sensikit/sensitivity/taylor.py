@@ -10,6 +10,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ from sensikit.distributed import Part
 from sensikit.errors import NonFiniteError
 from sensikit.parameters import Parameter, tensors
 from sensikit.sensitivity.batches import Batch
+from sensikit.sharding import Shards, local
 
 BLOCKS = 20
 """G: the batches are averaged in this many consecutive blocks, for the halves and the intervals."""
@@ -53,7 +55,8 @@ class Sensitivity:
 class Sums:
     """What the batches of one block add up to: Σ|∇L| of each parameter, in order, float32 or wider; and what they were.
 
-    `totals` are read once, and are those of the next block as soon as that is begun.
+    `totals` are read once, and are those of the next block as soon as that is begun. Of a model that several processes
+    hold together they are the rows that are here.
     """
 
     totals: Iterable[torch.Tensor]
@@ -62,15 +65,23 @@ class Sums:
     losses: list[float] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
 
-    def part(self) -> Part:
-        """Return them as another process reads them."""
-        facts = {name: value for name, value in vars(self).items() if name != "totals"}
-        return Part(facts, (total.cpu().numpy() for total in self.totals))
+    def part(self, module: nn.Module, parameters: Sequence[Parameter]) -> Part:
+        """Return them as another process reads them; of several that hold `module`, the first one has the arrays."""
+        shards, facts = Shards.of(module), {name: value for name, value in vars(self).items() if name != "totals"}
+        each = zip(self.totals, parameters, strict=True)
+        whole = (shards.whole(total, parameter.shape) for total, parameter in each)
+        return Part(facts, (found.numpy() for found in whole if found is not None))
 
     @classmethod
-    def of(cls, part: Part) -> Self:
-        """Return what another process has summed."""
-        return cls(map(torch.from_numpy, part.arrays), **part.facts)
+    def of(cls, part: Part | None, module: nn.Module, parameters: Sequence[Parameter]) -> Self | None:
+        """Return what another process has summed; of several that hold `module`, the first one is given it."""
+        shards = Shards.of(module)
+        facts = shards.told(None if part is None else part.facts)
+        if facts is None:
+            return None
+        arrays = itertools.repeat(None, len(parameters)) if part is None else map(torch.from_numpy, part.arrays)
+        each = zip(arrays, tensors(module, parameters), strict=True)
+        return cls((shards.part(array, tensor.shape, _wide(tensor)) for array, (_, tensor) in each), **facts)
 
 
 def blocks_of(batches: int, blocks: int = BLOCKS) -> list[int]:
@@ -190,7 +201,8 @@ class Blocks:
         self.module, self.batches, self.collate, self.loss = module, batches, collate, loss
         self.per_token, self.skip_nonfinite, self.seed = per_token, skip_nonfinite, seed
         self.sizes = blocks_of(len(batches))
-        self.accumulator = _Accumulator(dict(tensors(module, parameters)), skip_nonfinite, sums == "cpu")
+        self.shards = Shards.of(module)
+        self.accumulator = _Accumulator(dict(tensors(module, parameters)), skip_nonfinite, sums == "cpu", self.shards)
 
     def sums(self, block: int, advance: Callable[[], None] = lambda: None) -> Sums:
         """Return the sums over one block.
@@ -219,11 +231,11 @@ class Blocks:
     def _close(self, found: Sums, done: Sequence[tuple[int, torch.Tensor, torch.Tensor]]) -> None:
         """Note the losses of batches, and whether they were finite."""
         numbers, values, finite = zip(*done, strict=True)
-        for number, value, counts in zip(
-            numbers, torch.stack(values).tolist(), torch.stack(finite).tolist(), strict=True
-        ):
+        losses = self.shards.summed(torch.stack(values).tolist())
+        spoilt = self.shards.summed(torch.stack(finite).logical_not().tolist())
+        for number, value, bad in zip(numbers, losses, spoilt, strict=True):
             batch = self.batches[number]
-            if counts:
+            if not bad:
                 found.batches += 1
                 found.losses.append(value)
                 found.tokens.append(batch.tokens)
@@ -238,26 +250,32 @@ class Blocks:
                 )
 
     def _backward(self, batch: Batch) -> torch.Tensor:
-        """Run one batch forward and backward; return its loss, float64, where it was computed."""
+        """Run one batch forward and backward; return its loss, as much of it as was computed here, float64."""
         values, counted = [], np.zeros(len(batch.counts), dtype=np.int64)
-        for number, items in enumerate(batch.micro_batches):
-            self.accumulator.complete = number + 1 == len(batch.micro_batches)
-            terms, count = self.loss(self.collate(items))
-            value = added(terms, batch, self.per_token)
+        turns = self.shards.turns(batch.micro_batches)
+        for number, (items, counts) in enumerate(turns):
+            self.accumulator.complete = number + 1 == len(turns)
+            terms, count = self.shards.through(partial(self._loss, items))
+            value = added(terms, batch, self.per_token) * counts
             value.backward()  # type: ignore[no-untyped-call]
             values.append(value.detach().double())
-            counted += count
+            counted += np.multiply(count, counts)
+        counted[:] = self.shards.summed(counted.tolist())
         if tuple(counted) != batch.counts:
             wanted, found = (", ".join(map(str, each)) for each in (batch.counts, counted))
             raise AssertionError(f"a batch packed to {wanted} target tokens was counted as {found} by the loss")
         return sum(values[1:], values[0])
 
+    def _loss(self, items: Sequence[Item]) -> tuple[torch.Tensor, int | tuple[int, ...]]:
+        return self.loss(self.collate(items))
+
 
 class _Accumulator:
     """Sums of |∇| over one block."""
 
-    def __init__(self, named: dict[Parameter, nn.Parameter], hold: bool, aside: bool) -> None:
+    def __init__(self, named: dict[Parameter, nn.Parameter], hold: bool, aside: bool, shards: Shards) -> None:
         self.named = {parameter.name: tensor for parameter, tensor in named.items()}
+        self.shards = shards
         self.sums: Tensors = {}
         self.hold, self.aside = hold, aside
         self.complete = False
@@ -319,7 +337,7 @@ class _Accumulator:
         for size in self.size.values():
             size.zero_()
         if self.hold:
-            adds = bool(finite)
+            adds = not any(self.shards.summed([not finite]))  # all processes of a group do the same
             for name in left:
                 if adds:
                     self._add(name, _dense(self.named[name]).abs())
@@ -348,12 +366,18 @@ class _Total:
     def __init__(
         self, module: nn.Module, parameters: Sequence[Parameter], sample: Mapping[str, np.ndarray], sums: str
     ) -> None:
+        self.shards = Shards.of(module)
         self.named = {parameter.name: tensor for parameter, tensor in tensors(module, parameters)}
         self.sums = {name: _zeros(tensor, sums != "device") for name, tensor in self.named.items()}
-        self.sample = {
-            name: torch.as_tensor(indices, device=self.named[name].device) for name, indices in sample.items()
-        }
-        self.batches = 0
+        self.sample: dict[str, tuple[torch.Tensor, np.ndarray]] = {}
+        self.sampled = self.batches = 0
+        for name in filter(sample.__contains__, self.named):
+            tensor, indices = self.named[name], sample[name]
+            held = self.shards.flat(tensor.shape)
+            here = np.flatnonzero((indices >= held.start) & (indices < held.stop))
+            place = torch.as_tensor(indices[here] - held.start, device=tensor.device)
+            self.sample[name] = place, self.sampled + here
+            self.sampled += len(indices)
 
     def add(self, sums: Sums) -> np.ndarray:
         """Add a block; return its mean at the sampled parameters, (M,) float32."""
@@ -361,33 +385,38 @@ class _Total:
             raise NonFiniteError(
                 "--skip-nonfinite", "left a block of batches empty", "this model does not give finite gradients here"
             )
-        rows = [np.empty(0, dtype=np.float32)]
+        row = np.zeros(self.sampled, dtype=np.float32)
         for (name, closed), found in zip(self.sums.items(), sums.totals, strict=True):
             if name in self.sample:
-                weight, index = self.named[name].detach().flatten(), self.sample[name]
+                weight, (index, places) = local(self.named[name]).flatten(), self.sample[name]
                 value = found.flatten()[index.to(found.device)].to(weight.device) / sums.batches * weight[index].abs()
-                rows.append(value.to("cpu", torch.float32).numpy())
+                row[places] = value.to("cpu", torch.float32).numpy()
             closed.add_(found.to(closed.device))
         self.batches += sums.batches
-        return np.concatenate(rows)
+        return self.shards.added(row)
 
     def mean(self) -> Tensors:
-        """Return |θ| · mean |∇| over the blocks so far, on the CPU, float32."""
+        """Return |θ| · mean |∇| over the blocks so far, on the CPU, float32; nothing but in the first of a group."""
         found = {}
         for name, total in self.sums.items():
             # on the device of θ: it divides in another way than the CPU
-            weight = self.named[name].detach().abs()
-            found[name] = (total.to(weight.device) / self.batches * weight).to("cpu", torch.float32).contiguous()
+            weight = local(self.named[name]).abs()
+            part = (total.to(weight.device) / self.batches * weight).to("cpu", torch.float32).contiguous()
+            if (whole := self.shards.whole(part, self.named[name].shape)) is not None:
+                found[name] = whole
         return found
 
 
 def _zeros(tensor: torch.Tensor, aside: bool) -> torch.Tensor:
-    """Return zeros for sums of a tensor's gradients, on its device or `aside`, on the CPU."""
-    wide = torch.promote_types(tensor.dtype, torch.float32)
-    return torch.zeros(tensor.shape, dtype=wide, device="cpu" if aside else tensor.device)
+    """Return zeros for sums of the gradients of a tensor's rows here, on its device or `aside`, on the CPU."""
+    return torch.zeros(local(tensor).shape, dtype=_wide(tensor), device="cpu" if aside else tensor.device)
+
+
+def _wide(tensor: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _dense(tensor: nn.Parameter) -> torch.Tensor:
-    gradient = tensor.grad
-    assert gradient is not None
+    assert tensor.grad is not None
+    gradient = local(tensor.grad)
     return gradient.to_dense() if gradient.is_sparse else gradient

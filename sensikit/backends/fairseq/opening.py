@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sensikit import sharding
 from sensikit.backends.base import Provenance, Task
 from sensikit.backends.devices import pick_device
 from sensikit.backends.fairseq import checkpoint as checkpoints
@@ -61,6 +62,7 @@ def open_checkpoint(
     device: str = "auto",
     pairs: Sequence[str] | None = None,
     tiers: Tiers | None = None,
+    shard: int = 1,
 ) -> FairseqModel:
     """Return the model of `checkpoint` with its data; nothing inside the checkpoint is run.
 
@@ -73,6 +75,7 @@ def open_checkpoint(
         device: "auto", "cpu", "cuda" or "cuda:N".
         pairs: see `sensikit.languages.select`.
         tiers: of the groups, in place of those of the data.
+        shard: how many processes hold the model together.
 
     Raises:
         CheckpointError: if the checkpoint cannot be read safely, or is not one of these.
@@ -109,7 +112,8 @@ def open_checkpoint(
         data=str(data),
         data_sha256=directory.fingerprint(held.values()),
     )
-    module = build_model(settings, file, task, directory).to(where)
+    module = build_model(settings, file, task, directory)
+    module = sharding.shard(module, sharding.joined(shard, where)) if shard > 1 else module.to(where)
     own = encoder_projection(settings, file)
     projection = None if own is None else own.to(where)
     view = direction_of(selected, settings.pairs)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sensikit import sharding
 from sensikit.backends.base import Provenance, Task
 from sensikit.backends.devices import pick_device
 from sensikit.backends.huggingface.data import TextData, open_text
@@ -61,6 +62,7 @@ def open_directory(
     pairs: Sequence[str] | None = None,
     loading: Loading | None = None,
     tiers: Tiers | None = None,
+    shard: int = 1,
 ) -> HuggingFaceModel:
     """Return the model of a directory, or of the hub, with text; nothing of its own code is run.
 
@@ -75,6 +77,7 @@ def open_directory(
         pairs: see `sensikit.languages.select`.
         loading: how it is loaded.
         tiers: of the groups, in place of those of the data.
+        shard: how many processes hold the model together; the first of them alone reads the weights.
 
     Raises:
         CheckpointError: if the directory cannot be read safely, or makes no model of a kind that is known here.
@@ -103,7 +106,13 @@ def open_directory(
         raise OptionError("--direction", "xxx is every language alone, and this model translates", "give xxx-LANG")
     tiers.check([*languages, *(selected.pairs if selected else ())])
     # the weights come last: they take longest
-    module: Any = bare.eval() if weightless else build(directory, config, bare, loading.dtype).to(where)
+    module: Any = bare.eval()
+    if shard > 1:
+        mesh = sharding.joined(shard, where)
+        first = mesh.get_local_rank() == 0
+        module = sharding.shard(module, mesh, build(directory, config, bare, loading.dtype) if first else None)
+    elif not weightless:
+        module = build(directory, config, bare, loading.dtype).to(where)
     opened = Opened(directory, config, module, tokens, text, where, loading.prompt)
     tasks: dict[str, Task] = {}
     if languages:

@@ -6,13 +6,19 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from sensikit.backends import open_model
+from sensikit.backends.huggingface import compat
 from sensikit.parameters import registry
 from sensikit.sensitivity import cost
+from sensikit.sensitivity.analysis import Job
+from sensikit.settings import AnalysisSettings, MemorySettings
+from tests.benchmarks import nllb
 from tests.support.command import call
 
 SMALL = ("--batches", 4, "--tokens", 40, "--direction", "xxx-fra", "--device", "meta")
@@ -33,6 +39,32 @@ def test_it_needs_no_weights(bare: Path, directory: Callable[[str], Path], text:
     assert found["memory"] == found["others"]["--parameter-passes 1 --sums device"] > 16 * count
     assert found["memory"] - found["others"]["--parameter-passes 1 --sums cpu"] == 8 * count
     assert not (tmp_path / "run").exists()
+
+
+def test_a_device_of_several_takes_its_part_and_what_is_put_together(bare: Path, text: Path) -> None:
+    model = open_model(bare, text, "xxx-fra", "meta")
+    settings = AnalysisSettings(batches=4, tokens=40, micro_batches=2)
+    memory = [cost.estimate(model, settings, memory=MemorySettings(shard=n)) for n in (1, 2)]
+    module, count = model.module, registry(model.module)[-1].stop
+    assert memory[1].memory == memory[0].others["--shard 2"] == memory[1].others["--shard 2"]
+    layers = [sum(p.nbytes for p in layer.parameters()) for side in ("encoder", "decoder")
+              for layer in getattr(module.model, side).layers]  # fmt: skip
+    together = 2 * (4 * count - sum(layers)) + 4 * max(layers)
+    # weights, sums and, where a batch has two parts on a device, its gradient
+    assert memory[0].memory - memory[1].memory == (4 + 8 + 4) * count - (4 + 8) * count // 2 - together
+
+
+def test_a_mixture_of_54_billion_is_reckoned_without_its_weights() -> None:
+    """Of sixteen devices of 80 GB each has room for its part, and for a layer of 128 experts; of eight, none."""
+    transformers = compat.load()
+    with torch.device("meta"):
+        module = transformers.NllbMoeForConditionalGeneration._from_config(nllb.config("54B"), dtype=torch.bfloat16)
+    parameters = [*registry(module)]
+    assert parameters[-1].stop == 54_500_569_088
+    model: Any = SimpleNamespace(module=module)
+    held = {n: cost._held(Job(model, Any, AnalysisSettings(), [parameters], "device", n)) for n in (8, 16)}  # type: ignore[arg-type]
+    aside = cost._held(Job(model, Any, AnalysisSettings(), [parameters], "cpu", 8))  # type: ignore[arg-type]
+    assert [round(size / 1e9) for size in (held[8], held[16], aside)] == [105, 71, 50]
 
 
 def test_what_the_backward_pass_needs_is_what_the_weights_would_keep(
