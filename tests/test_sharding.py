@@ -259,10 +259,11 @@ def test_a_batch_that_one_process_finds_infinite_is_left_out_by_all(found: tuple
 
 
 def test_bytes_depend_on_neither_replicas_nor_a_kill(found: tuple[Path, dict[str, Any], str]) -> None:
-    root, _, _ = found
+    root = found[0]
     expected = snapshot(root / "2")
     assert b"|shard:2|" in expected["manifest.json"]
     assert snapshot(root / "4") == expected
+    assert "--micro-batches 2 would give each one" in found[2]
     assert not [path for path in root.iterdir() if path.name.startswith(".")]
 
 

@@ -230,6 +230,8 @@ def _measure_all(run: Run | None, job: Job, work: Work) -> None:
     say(
         f"{len(plan.sets)} sets of batches, {sum(left.values()):,} batches of about {plan.tokens} target tokens to come"
     )
+    if settings.micro_batches % job.shard:
+        say(f"of every batch some processes have no part to compute: --micro-batches {job.shard} would give each one")
 
     def take(name: str, number: int, block: int) -> Part | None:
         return None if run is None else work.take(units[name, number, block])
