@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -145,7 +146,27 @@ def build(directory: Directory, config: Any, bare: nn.Module, dtype: str = "fp32
         # of the configuration: transformers unties weights that differ, with no more than a warning
         _check_ties(directory, getattr(bare, "all_tied_weights_keys", None) or {})
     found_module: nn.Module = module.eval()
+    _check_routing(directory, found_module)
     return found_module
+
+
+def _check_routing(directory: Directory, module: nn.Module) -> None:
+    """Refuse NLLB's mixture where transformers takes the mask of its router for numbers of experts (5.24 does)."""
+    found: Any = next((part for part in module.modules() if type(part).__name__ == "NllbMoeExperts"), None)
+    if found is None or "router_mask" not in inspect.signature(found.forward).parameters:
+        return
+    weight, computed, last = next(found.parameters()), list[int](), found.num_experts - 1
+    hooks = [
+        found[f"expert_{n}"].register_forward_hook(lambda *_, n=n: computed.append(n)) for n in range(found.num_experts)
+    ]
+    chosen = nn.functional.one_hot(torch.tensor([last], device=weight.device), found.num_experts)
+    with torch.no_grad():
+        found(weight.new_zeros(1, weight.shape[1]), chosen, chosen.to(weight.dtype))
+    for hook in hooks:
+        hook.remove()
+    if computed != [last]:
+        problem = f"is a mixture whose tokens transformers {compat.load().__version__} sends to experts not chosen"
+        raise CheckpointError(directory.name, problem, "take another version of transformers, or a dense model")
 
 
 def _check_ties(directory: Directory, ties: Mapping[str, str]) -> None:

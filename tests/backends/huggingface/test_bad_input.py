@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sensikit.backends.huggingface import compat, model
+from sensikit.errors import CheckpointError
 from tests.support import directories
 from tests.support.command import call
 
@@ -282,3 +286,23 @@ def test_sentences_longer_than_the_positions_are_left_out_and_counted(
     )  # fmt: skip
     assert done.code == 0
     assert "cat: 1 pairs longer than the model takes are left out" in done.error
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_mixture_whose_tokens_go_to_experts_that_were_not_chosen(
+    right: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experts = pytest.importorskip("transformers.models.nllb_moe.modeling_nllb_moe").NllbMoeExperts
+    sizes = {"vocab_size": 20, "d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "num_experts": 4}
+    sizes |= {f"{side}_{what}": 4 for side in ("encoder", "decoder") for what in ("ffn_dim", "attention_heads")}
+    config = compat.load().NllbMoeConfig(**sizes, encoder_sparse_step=1, decoder_sparse_step=1)
+    module = compat.load().NllbMoeForConditionalGeneration(config)
+
+    def forward(self: Any, hidden_states: torch.Tensor, router_mask: torch.Tensor, router_probs: torch.Tensor) -> Any:
+        chosen = router_mask.nonzero()[:, 1] if right else router_mask.unique()
+        return sum(self[f"expert_{n}"](hidden_states) for n in chosen.tolist())
+
+    monkeypatch.setattr(experts, "forward", forward)
+    directory: Any = SimpleNamespace(name="nllb-moe-54b")
+    with contextlib.nullcontext() if right else pytest.raises(CheckpointError, match="to experts not chosen"):
+        model._check_routing(directory, module)
