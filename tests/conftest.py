@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ LANGUAGES = {"cat": 240, "nob": 200, "fao": 160}
 HELD_OUT = 12
 ENGLISH = "eng"
 WORDS = 20
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell that starts the tests in the background has SIGINT ignored, and processes inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
