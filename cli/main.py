@@ -17,7 +17,7 @@ from typing import Annotated, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # numpy's products here are of a few rows: several threads take longer for them than one
-# (measured on two cores: the tables of an analysis 14 s instead of 27).
+# (measured on two busy cores: the tables of an analysis 14 s instead of 27).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer

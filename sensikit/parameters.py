@@ -160,6 +160,11 @@ def tensors(module: nn.Module, parameters: Collection[Parameter]) -> Iterator[tu
         yield parameter, named[parameter.name]
 
 
+def wide(tensor: torch.Tensor) -> torch.dtype:
+    """Return in which dtype sums of a tensor's gradients are: float32, or wider where it is."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
 def _refuse_overlap(named: Iterable[tuple[Parameter, nn.Parameter]]) -> None:
     spans = sorted((str(tensor.device), *_span(tensor), parameter.name) for parameter, tensor in named)
     for (device, _, stop, one), (other_device, start, _, other) in itertools.pairwise(spans):

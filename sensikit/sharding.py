@@ -23,7 +23,7 @@ import torch
 from torch import distributed, nn
 from torch.utils._pytree import tree_map_only
 
-from sensikit.errors import EndedError, OptionError
+from sensikit.errors import EndedError, OptionError, said
 
 T = TypeVar("T")
 
@@ -181,11 +181,6 @@ def gathered(module: nn.Module) -> int:
     layers = [sum(tensor.nbytes for tensor in layer.parameters()) for layer in layers_of(module)]
     outside = sum(tensor.nbytes for tensor in module.parameters()) - sum(layers)
     return 2 * outside + 4 * max(layers, default=0)
-
-
-def said(error: Exception) -> str:
-    """Return what torch says of an error, in a line of its own."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
 from sensikit.settings import AnalysisSettings, EvaluationSettings, SweepSettings
 from tests.support import toy
+from tests.support.command import alone
 from tests.support.watched import Telling, snapshot
 
 SETTINGS = AnalysisSettings(batches=4, tokens=64, micro_batches=2)
@@ -151,15 +151,7 @@ if __name__ == "__main__":
 
 
 def killed(verb: str, folder: Path, inside: int, outside: int) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.test_kill", verb, str(folder), str(inside), str(outside)],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)
+    found: list[dict[str, Any]] = json.loads(alone("tests.test_kill", verb, folder, inside, outside, limit=None).stdout)
     return found
 
 

@@ -9,7 +9,6 @@ import itertools
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from sensikit.run import Run
 from sensikit.sensitivity.ablation import audit
 from sensikit.sensitivity.analysis import analyze
 from sensikit.settings import AnalysisSettings, EvaluationSettings, MemorySettings, SweepSettings
+from tests.support.command import alone
 from tests.support.watched import Telling, snapshot
 
 # dropout, so that the random state belongs to what must not depend on who sums a block
@@ -123,15 +123,7 @@ if __name__ == "__main__":
 
 
 def test_any_number_of_processes_ends_with_the_same_bytes_even_after_a_kill(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.test_processes", str(tmp_path)],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    alone("tests.test_processes", tmp_path)
 
 
 # the exchange itself, between threads

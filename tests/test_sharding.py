@@ -10,8 +10,6 @@ import json
 import math
 import os
 import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -28,6 +26,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from sensikit import sharding
 from sensikit.backends import open_model
+from sensikit.demo.partner import free_port
 from sensikit.distributed import Share
 from sensikit.errors import OptionError
 from sensikit.parameters import registry, sample_of
@@ -37,7 +36,7 @@ from sensikit.sensitivity.planning import make_plan
 from sensikit.sensitivity.taylor import Sensitivity, measure
 from sensikit.settings import AnalysisSettings, MemorySettings
 from tests.support import toy
-from tests.support.command import call
+from tests.support.command import alone, call
 from tests.support.measured import batches_of
 from tests.support.watched import Telling, snapshot
 
@@ -84,9 +83,7 @@ def with_experts() -> nn.Module:
 
 def together(size: int, work: Callable[[], object]) -> list[int]:
     """Fork processes as a launcher starts them; return how each ended."""
-    with socket.create_server(("localhost", 0)) as server:
-        port = server.getsockname()[1]
-    pids = []
+    port, pids = free_port(), []
     for rank in range(size):
         if not (pid := os.fork()):
             try:
@@ -217,26 +214,8 @@ def found(
     for family, direction, task in (("m2m", "xxx-fra", "mt"), ("mixtral", "xxx", "lm")):
         path = directories.write_directory(family, text, root / family)
         models[family] = [str(path), str(text), direction, task]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "error",
-            "-W",
-            "ignore::DeprecationWarning",
-            "-m",
-            "tests.test_sharding",
-            root,
-            json.dumps(models),
-        ],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return root, json.loads((root / "found.json").read_text()), done.stderr
+    told = alone("tests.test_sharding", root, json.dumps(models), limit=600).stderr
+    return root, json.loads((root / "found.json").read_text()), told
 
 
 @pytest.mark.parametrize("name", ["toy", "experts", "fairseq", "m2m", "mixtral"])

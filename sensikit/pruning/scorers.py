@@ -22,7 +22,7 @@ from torch.nn import functional
 from sensikit.backends.base import Item, Model, Task
 from sensikit.errors import NonFiniteError, OptionError
 from sensikit.files import sha256_of
-from sensikit.parameters import tensors
+from sensikit.parameters import tensors, wide
 from sensikit.progress import progress
 from sensikit.run import Run, rest_of
 from sensikit.sensitivity.batches import Batch, fingerprint
@@ -57,7 +57,7 @@ def fisher(
         NonFiniteError: for a batch whose gradient is not finite, unless the run skips them.
     """
     named = dict(tensors(module, plan.parameters))
-    total = {p: torch.zeros(p.shape, dtype=_wide(tensor), device=tensor.device) for p, tensor in named.items()}
+    total = {p: torch.zeros(p.shape, dtype=wide(tensor), device=tensor.device) for p, tensor in named.items()}
     done = 0
     module.train(settings.mode == "train")
     module.zero_grad(set_to_none=True)
@@ -89,11 +89,7 @@ def fisher(
 
 def _squared(tensor: nn.Parameter) -> torch.Tensor:
     assert tensor.grad is not None
-    return tensor.grad.to_dense().to(_wide(tensor)).square()
-
-
-def _wide(tensor: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
+    return tensor.grad.to_dense().to(wide(tensor)).square()
 
 
 def wanda(

@@ -20,7 +20,7 @@ from torch import nn
 from sensikit.backends.base import Item
 from sensikit.distributed import Part
 from sensikit.errors import NonFiniteError
-from sensikit.parameters import Parameter, tensors
+from sensikit.parameters import Parameter, tensors, wide
 from sensikit.sensitivity.batches import Batch
 from sensikit.sharding import Shards, local
 
@@ -81,7 +81,7 @@ class Sums:
             return None
         arrays = itertools.repeat(None, len(parameters)) if part is None else map(torch.from_numpy, part.arrays)
         each = zip(arrays, tensors(module, parameters), strict=True)
-        return cls((shards.part(array, tensor.shape, _wide(tensor)) for array, (_, tensor) in each), **facts)
+        return cls((shards.part(array, tensor.shape, wide(tensor)) for array, (_, tensor) in each), **facts)
 
 
 def blocks_of(batches: int, blocks: int = BLOCKS) -> list[int]:
@@ -409,11 +409,7 @@ class _Total:
 
 def _zeros(tensor: torch.Tensor, aside: bool) -> torch.Tensor:
     """Return zeros for sums of the gradients of a tensor's rows here, on its device or `aside`, on the CPU."""
-    return torch.zeros(local(tensor).shape, dtype=_wide(tensor), device="cpu" if aside else tensor.device)
-
-
-def _wide(tensor: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
+    return torch.zeros(local(tensor).shape, dtype=wide(tensor), device="cpu" if aside else tensor.device)
 
 
 def _dense(tensor: nn.Parameter) -> torch.Tensor:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from unittest import mock
 
 from sensikit_cli.main import main
@@ -41,3 +44,13 @@ def done(*arguments: object) -> str:
     found = call(*arguments)
     assert found.code == 0, found.error
     return found.output
+
+
+def alone(module: str, *arguments: object, limit: float | None = 300) -> subprocess.CompletedProcess[str]:
+    """Run a module in a process of its own, which must succeed with every warning an error; return what it wrote."""
+    warned = ("-W", "error", "-W", "ignore::DeprecationWarning")
+    command = [sys.executable, *warned, "-m", module, *map(str, arguments)]
+    place, environment = Path(__file__).parents[2], {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=limit)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended

@@ -13,7 +13,7 @@ from torch import nn
 
 from sensikit.backends.huggingface import compat
 from sensikit.backends.huggingface.directory import Directory
-from sensikit.errors import CheckpointError
+from sensikit.errors import CheckpointError, said
 
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """By name; fp64 and fp16 are only stored, and never measured in."""
@@ -193,8 +193,3 @@ def ghosts(module: nn.Module) -> frozenset[str]:
 def _class(config: Any) -> Any:
     transformers = compat.load()
     return transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
-
-
-def said(error: Exception) -> str:
-    """Return what another library says of an error, in a line of its own."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -16,10 +16,9 @@ from sensikit.backends.base import Item, Segments, Translations
 from sensikit.backends.huggingface.data import TextData
 from sensikit.backends.huggingface.decoding import generate, generate_fast
 from sensikit.backends.huggingface.directory import Directory
-from sensikit.backends.huggingface.model import said
 from sensikit.backends.huggingface.prompts import PROMPT, prompted
 from sensikit.backends.huggingface.tokens import Ids, Tokens
-from sensikit.errors import CheckpointError, DataError, OptionError
+from sensikit.errors import CheckpointError, DataError, OptionError, said
 from sensikit.files import sha256_of
 from sensikit.languages import Group, Pair
 from sensikit.settings import Decoding

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 import sensikit
 from sensikit.backends.fairseq.checkpoint import read
+from sensikit.demo.partner import free_port
 from tests.support.training_run import FEW, journal, same_weights, train
 
 PAGE = Path(__file__).parents[4] / "docs" / "how-to" / "training.md"
@@ -90,10 +90,3 @@ def run(words: list[str], where: Path) -> str:
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=where)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
