@@ -61,6 +61,8 @@ def quality_gains(
 ) -> Drawn:
     """Return the difference of each system to the first with its paired interval: a panel for each resource level.
 
+    Where all languages are of one level there is one panel.
+
     Filled marks are differences whose p, after Holm, is below 0.05; small ones the seeds of a recipe. All panels share
     one scale.
 
@@ -72,9 +74,11 @@ def quality_gains(
         width: of the figure, in inches.
     """
     rows = gains(significance, metric)
+    shown = [tier for tier in (*TIERS, ALL) if tier in set(rows["tier"])]
+    shown = [ALL] if len(shown) == 2 else shown  # a single level is all languages
+    rows = rows[rows["tier"].isin(shown)].reset_index(drop=True)
     seeds = rows[:0].assign(seed="") if tiers is None else gains_of_seeds(rows, tiers, recipes or {})
     metric, first = rows[["metric", "system_a"]].iloc[0]
-    shown = [tier for tier in (*TIERS, ALL) if tier in set(rows["tier"])]
     systems = list(dict.fromkeys(rows["system_b"]))
     figure = canvas(width, 0.75 + 0.2 * len(systems))
     axes = panels(figure, len(shown), len(shown), sharex=True, sharey=True)
@@ -106,8 +110,8 @@ def quality_gains(
     some = 0 < len(alone) < len(rows)
     whose = f" of {joined(alone['system_b'].unique())}" if some else ""
     caption = captioned(
-        f"{METRICS[metric].label} of each system minus that of {first}{lower}, mean over the languages of each "
-        f"resource level, with 95% intervals over {over}",
+        f"{METRICS[metric].label} of each system minus that of {first}{lower}, mean over the languages"
+        f"{' of each resource level' if len(shown) > 1 else ''}, with 95% intervals over {over}",
         f"Filled where p < {LEVEL:g} after Holm over all tests.",
         "Strokes are single seeds." if len(seeds) else "",
         few if (rows["segments"] < FEWEST).any() else "",

@@ -28,6 +28,8 @@ def test_gains_are_differences_to_the_baseline_by_tier_and_filled_where_they_are
         assert (mark.get_markerfacecolor() == "white") == (ax.get_title() == "Very Low")
         np.testing.assert_allclose(ax.collections[0].get_segments()[0][:, 0], [0.8, 2.2])
     assert "minus that of regular" in caption
+    one = figures.quality_gains(tests[tests["tier"].isin(["", "Low", "All"])])  # of one level, which all languages are
+    assert [ax.get_title() for ax in one.figure.axes] == ["all languages"]
 
 
 def test_seeds_of_a_recipe_are_drawn_beside_their_mean_and_who_is_one_against_one_is_said() -> None:
