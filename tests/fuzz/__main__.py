@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 
 from tests.fuzz import GOOD, KINDS, Outcome, kind_of, table
@@ -18,6 +19,7 @@ def main() -> int:
     unknown = [name for name in given.kinds if name not in KINDS]
     if unknown:
         parser.error(f"{unknown[0]} is no kind: {', '.join(KINDS)}")
+    logging.disable(logging.INFO)  # fairseq tells of every step
     found: dict[str, list[Outcome]] = {}
     for name in given.kinds or KINDS:
         found[name] = []

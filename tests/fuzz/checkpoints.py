@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import logging
 import pickletools
 import random
 import tempfile
@@ -30,7 +29,6 @@ from tests.support.command import call
 def sound() -> tuple[Path, Path]:
     """Return a checkpoint of fairseq-train, without its optimizer's state, and its data."""
     root = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    logging.disable(logging.INFO)  # fairseq tells of every step
     data = write_corpus(root / "data")
     trained_file = train_checkpoint(data / "bin", root / "trained", *REPLACED, updates=2)
     torch.save(content_of(trained_file), root / "sound.pt")

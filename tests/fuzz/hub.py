@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import random
 import shutil
@@ -34,7 +33,6 @@ PLAIN = (
 @lru_cache
 def sound(family: str) -> tuple[Path, Path]:
     """Return a directory of a family, and text for it."""
-    logging.disable(logging.INFO)
     root = Path(tempfile.mkdtemp(prefix="fuzz-"))
     text = directories.write_text(root / "text")
     return directories.write_directory(family, text, root / family), text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import shutil
@@ -147,7 +146,6 @@ def _in_place(root: Path) -> Iterator[None]:
 
 def values(count: int, seed_: int) -> Iterator[Outcome]:
     """Yield the outcomes of calls with drawn options."""
-    logging.disable(logging.INFO)
     found: list[Outcome] = []
 
     @seed(seed_)
