@@ -58,10 +58,9 @@ def evaluate(
     process = Share.given(share)
     if process.size > 1 and out is None:
         raise OptionError("--out", "is where several processes find each other, and there is none", "give one")
-    if choice.choose_on and process.size > 1:
-        raise OptionError("--choose-on", "is the work of one process", "leave out --share and torchrun")
     settings = replace(settings, task=task or first_task(checkpoints[0], opening.loading.revision))
-    how: dict[str, Any] = {"groups": opening.groups, "baseline": baseline, "resume": resume, "command": command_line()}
+    how: dict[str, Any] = {"groups": opening.groups, "baseline": baseline, "resume": resume}
+    how |= {"command": command_line(), "share": process}
     with contextlib.ExitStack() as stack:
         place = out or Path(stack.enter_context(TemporaryDirectory()))
         if choice.choose_on:
@@ -76,7 +75,7 @@ def evaluate(
             names = labels_of(checkpoints, label or ())
             openers = {name: partial(opening.open, path, data) for name, path in zip(names, checkpoints, strict=True)}
             how["recipes"] = read_recipes(group or (), names)
-            found = evaluate_systems(openers, place, settings, share=process, **how)
+            found = evaluate_systems(openers, place, settings, **how)
     if not process.leads:
         return None
     facts: dict[str, Any] = {

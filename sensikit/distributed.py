@@ -194,21 +194,26 @@ class Work:
 
     # the others
 
-    def give(self, make: Callable[[int], Part], left: Callable[[Collection[int]], Collection[int]]) -> None:
+    def give(
+        self, make: Callable[[int], Part], left: Callable[[Collection[int]], Collection[int]], everything: bool = False
+    ) -> None:
         """Make this process's units, and return when the first process has them all, or has ended.
 
         Args:
             make: a unit → its part.
             left: some units → those of them that the folder does not hold yet.
+            everything: return when the first process has the units of the others too.
         """
-        mine: Collection[int] = [unit for unit, owner in enumerate(self.owners) if owner == self.share.rank]
+        rank = self.share.rank
+        mine: Collection[int] = [unit for unit, owner in enumerate(self.owners) if everything or owner == rank]
         begun, waited = False, 0.0
         while mine := left(mine) if mine else ():
             lying, asked = self._lying(), self._asked()  # in this order
             if asked is None and begun:
                 return
             begun = begun or asked is not None
-            wanted = [u for u in mine if asked is not None and asked <= u < asked + self.ahead and u not in lying]
+            near = range(asked, asked + self.ahead) if asked is not None else ()
+            wanted = [unit for unit in mine if unit in near and unit not in lying and self.owners[unit] == rank]
             if not wanted:
                 waited = self._wait(waited, 0)
                 continue

@@ -21,6 +21,7 @@ import torch
 
 from sensikit.distributed import Part, Share, Work, dealt
 from sensikit.errors import DataError, OptionError, RunError
+from sensikit.evaluation.choosing import evaluate_chosen
 from sensikit.evaluation.systems import evaluate_systems
 from sensikit.pruning.sweep import prune
 from sensikit.run import Run
@@ -48,7 +49,11 @@ def work(verb: str, backend: Telling, path: Path, share: Share, resume: bool = F
     else:
         systems = {"one": lambda: backend, "two": lambda: Telling(seed=5)}
         settings = EvaluationSettings(metrics=("bleu", "loss"), tokenizer="none", bootstrap=10)
-        evaluate_systems(systems, path, settings, groups=GROUPS, resume=resume, share=share)
+        if verb == "evaluate":
+            evaluate_systems(systems, path, settings, groups=GROUPS, resume=resume, share=share)
+        else:
+            among, how = {"best": systems}, {"groups": GROUPS, "resume": resume, "share": share}
+            evaluate_chosen(among, path, settings, "valid", [1.0, 1.5], **how)
 
 
 def killing(at: int) -> Callable[[], object]:
@@ -112,8 +117,9 @@ KILLS: dict[str, list[tuple[int, int, int, int]]] = {
     "audit": [(2, 1, 30, 2)],
     "prune": [(2, 1, 5, 1), (3, 0, 23, 2)],
     "evaluate": [(2, 1, 1, 1)],
+    "choose": [(2, 0, 1, 2), (2, 1, 0, 1)],
 }
-SIZES = {"analyze": [1, 2, 4], "audit": [1, 2], "prune": [1, 2, 3], "evaluate": [1, 2]}
+SIZES = {"analyze": [1, 2, 4], "audit": [1, 2], "prune": [1, 2, 3], "evaluate": [1, 2], "choose": [1, 3]}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sensikit.backends.base import is_file
+from sensikit.distributed import Share
 from sensikit.errors import OptionError
 from sensikit.evaluation.folder import CHOICE as PLACE
 from sensikit.evaluation.folder import Translated
@@ -40,6 +41,7 @@ def evaluate_chosen(
     *,
     baseline: str | None = None,
     recipes: Mapping[str, Sequence[str]] | None = None,
+    share: Share | None = None,
     **how: Any,
 ) -> Evaluation:
     """Return what `evaluate_systems` does, of the checkpoint of each system that is best on `split`.
@@ -53,8 +55,9 @@ def evaluate_chosen(
         settings: of what is scored once all is chosen.
         split: that is chosen on.
         lenpens: length penalties.
-        baseline: as of `evaluate_systems`; so are the recipes, and `how`: groups, resume, command.
+        baseline: as of `evaluate_systems`; so are the recipes, the share, and `how`: groups, resume, command.
         recipes: see `baseline`.
+        share: see `baseline`.
         how: see `baseline`.
 
     Raises:
@@ -64,13 +67,19 @@ def evaluate_chosen(
     if split == settings.split:
         raise OptionError("--choose-on", f"{split} is what is scored", "choose on another split, such as valid")
     baseline = baseline_of(list(systems), recipes or {}, baseline)  # refused before hours of choosing
-    Translated.stands(out, how.get("resume", False))
+    leads = share is None or share.leads
+    if leads:
+        Translated.stands(out, how.get("resume", False))
+    how["share"] = share
     openers = {f"{label}.{name}": opener for label, found in systems.items() for name, opener in found.items()}
     rows: list[tuple[Any, ...]] = []
     for lenpen in lenpens:
         decoding = replace(settings.decoding, lenpen=lenpen)
         of = replace(settings, metrics=("bleu",), split=split, bootstrap=0, decoding=decoding)
-        scores = evaluate_systems(openers, out / PLACE / f"lenpen-{lenpen:g}", of, **how).tables[BY_TIER.name]
+        found = evaluate_systems(openers, out / PLACE / f"lenpen-{lenpen:g}", of, everywhere=True, **how)
+        if not found.tables:  # the first process has ended
+            return found
+        scores = found.tables[BY_TIER.name]
         means = scores[scores["tier"] == ALL].set_index("system")[["value", *LENGTHS]]
         rows += [
             (label, name, lenpen, *means.loc[f"{label}.{name}"], 0) for label in systems for name in systems[label]
@@ -85,6 +94,8 @@ def evaluate_chosen(
         {label: systems[label][chosen[label].checkpoint] for label in systems},
         out, settings, baseline=baseline, recipes=recipes, choices=chosen, **how,
     )  # fmt: skip
+    if not leads:
+        return found
     with Translated.open(out).locked() as folder:
         folder.write_table(CHOICE, table)
     return Evaluation(folder.manifest, {**found.tables, CHOICE.name: table})

@@ -90,6 +90,7 @@ def evaluate_systems(
     resume: bool = False,
     command: str = "",
     share: Share | None = None,
+    everywhere: bool = False,
     choices: Mapping[str, Chosen] | None = None,
 ) -> Evaluation:
     """Translate what is not translated yet, score all; write and return evaluation.csv, tiers.csv, significance.csv.
@@ -115,6 +116,7 @@ def evaluate_systems(
         command: as it was typed, for the record.
         share: which of several processes this is, all called alike. The first one writes the directory, and returns the
             tables; the others return none.
+        everywhere: the others return the tables too, when all is measured; none if the first has ended before.
         choices: by label, what `choosing` has chosen: each system is translated with its own length penalty.
 
     Raises:
@@ -131,15 +133,13 @@ def evaluate_systems(
     facts |= {"command": command, "files": {}, "tables": {}}
     work = _work(out, share or Share(), facts, settings)
     if not work.share.leads:
-        _give(Translated(out, facts), systems, settings, work)
-        return Evaluation(facts, {})
+        _give(Translated(out, facts), systems, settings, work, everywhere)
+        done = everywhere and all(_has(Translated.open(out), unit) for unit in _units(facts, settings))
+        return Evaluation(facts, _tables(Translated.open(out), settings) if done else {})
     with Translated.begun(out, facts, resume) as folder:
         folder.save()
         _measure(folder, systems, settings, work)
-        scores = _scored(folder, settings)
-        tables = {EVALUATION.name: evaluation_table(scores), BY_TIER.name: tiers_table(scores)}
-        if len(compared(list(systems), recipes)) > 1:
-            tables[SIGNIFICANCE.name] = significance_table(scores, baseline)
+        tables = _tables(folder, settings)
         for name, table in tables.items():
             folder.write_table(name, table)
         signed = _signature(folder, settings)
@@ -316,8 +316,10 @@ def _work(out: Path, share: Share, facts: Mapping[str, Any], settings: Evaluatio
     return Work(out, share, scope, dealt((_size(facts, unit, settings) or 1 for unit in units), share.size))
 
 
-def _give(folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings, work: Work) -> None:
-    """Measure this process's units for the first one, which writes the folder."""
+def _give(
+    folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings, work: Work, everything: bool
+) -> None:
+    """Measure this process's units for the first one, which writes the folder; see `Work.give`."""
     units, make = _units(folder.manifest, settings), _maker(folder, systems, settings)
 
     def left(mine: Collection[int]) -> list[int]:
@@ -327,7 +329,16 @@ def _give(folder: Translated, systems: Mapping[str, Opener], settings: Evaluatio
             return [*mine]
         return [number for number in mine if not _has(now, units[number])]
 
-    work.give(lambda number: make(units[number]).part(), left)
+    work.give(lambda number: make(units[number]).part(), left, everything)
+
+
+def _tables(folder: Translated, settings: EvaluationSettings) -> dict[str, pd.DataFrame]:
+    """Return the tables of what was measured, by the names of their files."""
+    scores, facts = _scored(folder, settings), folder.manifest
+    tables = {EVALUATION.name: evaluation_table(scores), BY_TIER.name: tiers_table(scores)}
+    if len(compared(list(facts["systems"]), facts["recipes"])) > 1:
+        tables[SIGNIFICANCE.name] = significance_table(scores, facts["baseline"])
+    return tables
 
 
 def _scored(folder: Translated, settings: EvaluationSettings) -> Scores:

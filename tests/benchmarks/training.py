@@ -1,12 +1,14 @@
 """What an update of each method costs beside an update of Regular: `python -m tests.benchmarks.training [DATA]`.
 
 CPU seconds of the trainer's whole step (forward, backward, clipping, Adam) on one thread, every method in turn on
-updates of the same sentence pairs, so that a busy machine hurts all alike. DATA is what `sensikit corpus` wrote;
+updates of the same sentence pairs, so that a busy machine hurts all alike. Plain is fairseq-train without sensikit: its
+own task, transformer and optimiser, of the same sizes, with batches of its own. DATA is what `sensikit corpus` wrote;
 without it, a small synthetic corpus. ID's floor is K times Regular for the terms that it distils, here K = 2.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import statistics
 import sys
@@ -27,6 +29,7 @@ from tests.support import training_system
 METHODS = ("regular", "id", "dae", "dae+mlm", "mass", "cd", "cd+id")
 DESIGN = ("--arch", "sensikit_small", "--max-tokens", "4096", "--tokens-per-update", "4096")
 UPDATES = 10
+SIDES = ("encoder", "decoder")
 
 
 def trainer_of(system: training_system.System) -> Any:
@@ -41,8 +44,38 @@ def trainer_of(system: training_system.System) -> Any:
 
 def tokens(sample: dict[str, Any]) -> np.ndarray:
     """Return the tokens of an update that sources hold, and those that translation predicts."""
+    if "parts" not in sample:  # fairseq's own
+        net = sample["net_input"]
+        return np.array([int(net["src_lengths"].sum()), sample["ntokens"]])
     source = sum(part["source_tokens"] for part in sample["parts"])
     return np.array([source, sum(part["tokens"].get("translation", 0) for part in sample["parts"])])
+
+
+def plain(system: training_system.System, count: int) -> tuple[Any, list[dict[str, Any]]]:
+    """Return fairseq's own trainer of Regular, and updates that it cuts of the same data with as many tokens."""
+    from fairseq import options, tasks
+
+    ours = system.task.args
+    flags = f"""{ours.data} --task translation_multi_simple_epoch --criterion label_smoothed_cross_entropy
+        --label-smoothing {ours.label_smoothing} --lang-pairs {",".join(ours.lang_pairs)} --langs {",".join(ours.langs)}
+        --encoder-langtok tgt --decoder-langtok --sampling-method temperature --sampling-temperature 1.4286
+        --arch transformer --share-all-embeddings --optimizer adam --adam-betas {ours.adam_betas} --lr 3e-3
+        --lr-scheduler inverse_sqrt --clip-norm {ours.clip_norm}
+        --max-tokens 4096 --max-source-positions 512 --max-target-positions 512 --cpu"""
+    sizes = ("layers", "embed_dim", "ffn_embed_dim", "attention_heads")
+    given = [f"--{side}-{size.replace('_', '-')}={getattr(ours, f'{side}_{size}')}" for side in SIDES for size in sizes]
+    given += [f"--dropout={ours.dropout}", *(f"--{side}-normalize-before" for side in SIDES)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        args = options.parse_args_and_arch(options.get_training_parser(), [*flags.split(), *given])
+        task = tasks.setup_task(args)
+        model, criterion = task.build_model(args), task.build_criterion(args)
+        task.load_dataset("train", epoch=1, combine=True)
+    iterator = task.get_batch_iterator(task.dataset("train"), max_tokens=4096, max_positions=(512, 512), epoch=1)
+    updates = list(itertools.islice(iterator.next_epoch_itr(shuffle=True), count))  # a toy corpus has fewer
+    return trainer_of(training_system.System(task, model, criterion, None, 4096)), [
+        updates[number % len(updates)] for number in range(count)
+    ]
 
 
 def steps(data: Path, updates: int = UPDATES) -> None:
@@ -53,7 +86,8 @@ def steps(data: Path, updates: int = UPDATES) -> None:
         systems = {name: training_system.build(data, name, *DESIGN) for name in METHODS}
         trainers = {name: trainer_of(system) for name, system in systems.items()}
         samples = {name: drawn(system, updates + 1) for name, system in systems.items()}
-        spent: dict[str, list[float]] = {name: [] for name in METHODS}
+        trainers["plain"], samples["plain"] = plain(systems["regular"], updates + 1)
+        spent: dict[str, list[float]] = {name: [] for name in trainers}
         for number in range(updates + 1):
             for name, trainer in trainers.items():
                 started = time.process_time()
