@@ -111,12 +111,7 @@ def partner(out: Path, steps: Mapping[str, Step]) -> Iterator[Partner]:
 
 @contextlib.contextmanager
 def launched(share: Share, port: int) -> Iterator[None]:
-    """Have torch's processes find each other while the block runs, as torchrun would; of one process, nothing.
-
-    Args:
-        share: which of the processes this is.
-        port: a free one of this machine, the same for all.
-    """
+    """Have torch's processes find each other while the block runs, as torchrun would; of one process, nothing."""
     if share.size == 1:
         yield
         return

@@ -46,7 +46,7 @@ BLOCK = 1 << 22
 
 _WEIGHTS = np.searchsorted(np.round(poisson.cdf(np.arange(9), 1) * 65536), np.arange(65536), side="right")
 _POISSON = _WEIGHTS.astype(np.float32)
-"""Poisson of mean 1, by 16 random bits: its mean is 1.0000 and its variance .99997."""
+"""Poisson of mean 1, by 16 random bits (its inverse cumulated distribution): mean 1.0000, variance .99997."""
 
 
 class Difference(NamedTuple):

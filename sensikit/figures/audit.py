@@ -24,12 +24,7 @@ def audit_scatter(
 ) -> Drawn:
     """Return exact |ΔL| against the Taylor estimate on logarithmic axes: a panel for each group, on one scale.
 
-    Args:
-        frame: the rows of audit.csv, with a column `run` where there are several runs.
-        summary: the rows of audit-summary.csv of the same runs.
-        groups: key → {family, tier, sizes}.
-        task: by default the first of the table.
-        width: of the figure, in inches.
+    `frame` has the rows of audit.csv, and `summary` those of audit-summary.csv of the same runs.
     """
     frame, summary = of_task(frame, task), of_task(summary, task)
     keys = placed(frame, groups)

@@ -22,15 +22,9 @@ COUNTS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
 
 @styled
 def convergence_curves(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float = FULL) -> Drawn:
-    """Return the PCC between S of two disjoint sets of batches against their number: a line for each group.
+    """Return the PCC between S of two disjoint sets of batches (convergence.csv) against their number, by group.
 
     A column for each subset and a row for each run, all on one scale; a band is the 95% interval.
-
-    Args:
-        frame: the rows of convergence.csv, with a column `run` where there are several runs.
-        groups: key → {family, tier, sizes}.
-        task: by default the first of the table.
-        width: of the figure, in inches.
     """
     frame = of_task(frame, task)
     subsets, labels = [subset for subset in SUBSETS if subset in set(frame["subset"])], runs(frame)
@@ -90,7 +84,7 @@ def _names(ax: Axes) -> None:
     low, high = logit(np.asarray(ax.get_ylim()))
     points = [(np.asarray(line.get_ydata(), float)[-1], np.asarray(line.get_xdata(), float)[-1]) for line in ax.lines]
     ends = sorted((logit(y), x, index) for index, (y, x) in enumerate(points) if 0 < y < 1)
-    room = (high - low) * 0.058
+    room = (high - low) * 0.058  # between two names, on the logit scale that the axis has
     below: dict[float, float] = {}
     places = []
     for y, x, _ in ends:  # lines that end at one place compete for it

@@ -32,13 +32,7 @@ def gains(significance: pd.DataFrame, metric: str = "") -> pd.DataFrame:
 
 
 def gains_of_seeds(rows: pd.DataFrame, tiers: pd.DataFrame, recipes: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Return what each seed of a recipe gains: rows of `gains` with its name in `seed`, and no interval.
-
-    Args:
-        rows: what `gains` returns.
-        tiers: the rows of tiers.csv.
-        recipes: by name, the systems that are seeds of it.
-    """
+    """Return what each seed of a recipe gains: rows of `gains` with its name in `seed`, and no interval."""
     of_metric = tiers[tiers["metric"] == rows["metric"].iloc[0]]
     values = of_metric.set_index(["direction", "system", "tier"])["value"]
     found = [
@@ -61,10 +55,8 @@ def quality_gains(
 ) -> Drawn:
     """Return the difference of each system to the first with its paired interval: a panel for each resource level.
 
-    Where all languages are of one level there is one panel.
-
-    Filled marks are differences whose p, after Holm, is below 0.05; small ones the seeds of a recipe. All panels share
-    one scale.
+    Where all languages are of one level there is one panel. Filled marks are differences whose p, after Holm, is below
+    0.05; small ones the seeds of a recipe. All panels share one scale.
 
     Args:
         significance: the rows of significance.csv, of one direction.
@@ -153,6 +145,7 @@ def _over_seeds(alike: Any) -> tuple[Any, Any, Any, Any]:
     low, high = alike["value_low"].transform("mean"), alike["value_high"].transform("mean")
     variances = alike["value"].transform("var") / seeds
     for row in seeds.index[seeds > 1]:
+        # the draws are not in the table, but their variance is in the width of the interval
         of_segments = ((high[row] - low[row]) / 2 / ndtri(1 - LEVEL / 2)) ** 2
         deviation, freedom = spread(of_segments, [(variances[row], seeds[row] - 1)])
         half = stdtrit(freedom, 1 - LEVEL / 2) * deviation
@@ -169,9 +162,7 @@ def _design(system: Mapping[str, Any]) -> str:
 def masking_ratio(rows: pd.DataFrame, *, width: float = COLUMN) -> Drawn:
     """Return quality against the masking ratio, a line for each resource level and one for all languages (Figure 11).
 
-    Args:
-        rows: those of one metric, direction and design from `by_ratio`.
-        width: of the figure, in inches.
+    `rows` are those of one metric, direction and design from `by_ratio`.
     """
     metric = rows["metric"].iloc[0]
     figure = canvas(width, width * 0.78)
@@ -195,7 +186,7 @@ def masking_ratio(rows: pd.DataFrame, *, width: float = COLUMN) -> Drawn:
     ruled(ax, "y")
     legend_below(figure, [ax])
     several = f"Points of several training seeds (up to {rows['seeds'].max()}) are their mean, with a stroke for each, "
-    alone = "Of points of one training run, part of the difference between them is the seed."
+    alone = "Between points of one training run each, part of the difference is the seed."
     caption = captioned(
         f"{METRICS[metric].label} of {rows['method'].iloc[0] or 'one method'} trained with "
         f"{rows['mask_ratio'].nunique()} masking ratios, mean over the languages of each resource level",

@@ -228,7 +228,7 @@ def high_subset(runs: Sequence[Run], task: str, high: float | None = None) -> ND
 
     for block in stream():
         sums += block.sum(axis=1, keepdims=True, dtype=np.float64)
-    sums[sums == 0] = 1
+    sums[sums == 0] = 1  # a group whose S is 0 throughout has no say
 
     def scores() -> Iterator[Keys]:
         # the largest mean is the smallest key
@@ -251,15 +251,11 @@ TASKS = ("mt", "denoise")
 """The tasks whose similarity is measured."""
 
 
-def similarity_table(run: Run, high: float | None = None) -> pd.DataFrame:
+def similarity_table(run: Run) -> pd.DataFrame:
     """Return similarity.csv: the PCC between S of the two tasks for each group that has both; no rows where none has.
 
     The high subset is that of translation, over all its groups, and the columns are those of `correlation_table`:
     `ceiling` is √(r_mt·r_denoise), r the reliability of each task's S.
-
-    Args:
-        run: with S, the halves and the blocks of both tasks.
-        high: the share of the parameters in the high subset; by default as translation was analysed.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
@@ -268,7 +264,7 @@ def similarity_table(run: Run, high: float | None = None) -> pd.DataFrame:
     groups = [group for group in run.groups(first) if group in run.groups(second)]
     if not groups:
         return SIMILARITY.frame([])
-    is_high = high_subset([run], first, high)
+    is_high = high_subset([run], first)
     in_sample = is_high[sampled(run)]
     rows = []
     for group in groups:

@@ -83,13 +83,9 @@ def _blocks(sources: Sequence[tuple[Run, Set]], size: int, count: int) -> Iterat
 
 
 def borders(sources: Sequence[tuple[Run, Set]], size: int, high: int, halves: Float) -> NDArray[np.bool_]:
-    """Return which of `size` sampled parameters are the `high` of the high subset of each of H halves, (H, size).
+    """Return which of `size` sampled parameters are the `high` ones of each of H halves, (H, size).
 
-    Args:
-        sources: runs with their sets.
-        size: of the sample.
-        high: of them, how many are in the high subset.
-        halves: which blocks are in each, (H, G).
+    `halves` says which blocks are in each, (H, G); the runs and their sets are taken together.
     """
     count = halves.shape[1]
     totals = sum(block.sum(axis=2) for _, block in _blocks(sources, size, count)) @ halves.T
@@ -107,12 +103,8 @@ def _sums(block: Float, halves: Float, members: Float) -> list[Float]:
     """Return what the moments of one chunk of parameters are made of, for each of H halves of the blocks.
 
     How many parameters, (H,); Σ s and Σ s·s′ of the sums s of N sets over a half, (H, N) and (H, N, N); Σ x and Σ x² of
-    the sum x over each block, (N, G, H).
-
-    Args:
-        block: x, (N, G, m).
-        halves: which blocks are in each, (H, G).
-        members: which parameters count for each, (H, m).
+    the sum x over each block, (N, G, H). `block` is x, (N, G, m); `halves` says which blocks are in each, (H, G), and
+    `members` which parameters count for each, (H, m).
     """
     sums = np.moveaxis(halves @ block, 0, 1)
     counted = sums * members[:, None]
