@@ -61,9 +61,7 @@ class Partner:
 def partner(out: Path, steps: Mapping[str, Step]) -> Iterator[Partner]:
     """Give a second process half of the threads of this one; where there is one thread or a GPU, there is none.
 
-    Args:
-        out: the directory of the demo.
-        steps: by name; what one of them returns, if anything, is an answer.
+    What one of the steps returns, if anything, is an answer.
 
     Raises:
         RunError: if the second process ends before this one is done with it.

@@ -126,7 +126,7 @@ class Sampled:
         if not len(self.samples):
             p = np.nan
         elif not self.seeds:
-            # what is the same but for rounding is as much
+            # what is the same but for rounding is as much; the data as they are count as a swap too, so p is never 0
             p = (1 + (np.abs(swaps) >= abs(self.value) - 1e-9).sum()) / (1 + len(swaps))
         else:
             deviation, freedom = spread(float(self.samples.var(ddof=1)), self.seeds)

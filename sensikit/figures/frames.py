@@ -56,7 +56,7 @@ def averaged(frame: pd.DataFrame, key: Sequence[str]) -> pd.DataFrame:
     counted, sizes = grouped[numbers].count(), grouped.size()
     for name in numbers:
         means = grouped[name].mean().where(counted[name] == sizes)
-        whole = frame[name].dtype.kind == "i" and (means % 1 == 0).all()
+        whole = frame[name].dtype.kind == "i" and (means % 1 == 0).all()  # a count that all share stays one
         found[name] = means.astype(int) if whole else means
     found["runs"] = sizes
     whole_recipes = frame.groupby("recipe")["run"].nunique()

@@ -31,12 +31,8 @@ def curve(frame: pd.DataFrame, metric: str = "", change: bool = False) -> pd.Dat
     Only ratios at which every group was scored count: a mean over fewer would be of other groups. The unpruned model
     is the start of every order. `low` and `high` are the means of the groups' 95% bounds, which needs no independence
     between them and so is rather too wide than too narrow; `spread_low` and `spread_high` are the extremes over seeds.
-
-    Args:
-        frame: the rows of pruning.csv, with a column `run` where there are several runs.
-        metric: by default BLEU, or the first that the table has.
-        change: subtract the unpruned mean of the same run. The bounds of a score are not those of a change, so there
-            are none then.
+    With `change`, the unpruned mean of the same run is subtracted: the bounds of a score are not those of a change, so
+    there are none then. `frame` has the rows of pruning.csv; the metric is by default BLEU, or the first of the table.
     """
     frame = of_metric(frame, metric)
     curves = [_curve(of_run(frame, run), change, run) for run in runs(frame)]

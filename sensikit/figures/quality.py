@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.ticker import PercentFormatter
 from scipy.special import ndtri, stdtrit
@@ -15,12 +16,10 @@ from sensikit.evaluation.scoring import ALL
 from sensikit.figures import outcomes
 from sensikit.figures.frames import blank, of_metric
 from sensikit.figures.panels import canvas, legend_below, listed, panels, ruled
-from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, TIERS, Drawn, styled
+from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, TIERS, Drawn, Line, styled
 from sensikit.figures.words import captioned, joined, scale_of
 
-LOOKS = {
-    ALL: (INK, "o", "-", 1.6), **{tier: (line.colour, line.marker, line.dashes, 1.0) for tier, line in TIERS.items()},
-}  # fmt: skip
+LOOKS = {ALL: Line("all languages", INK, "-", "o", 1.6), **TIERS}
 
 
 def gains(significance: pd.DataFrame, metric: str = "") -> pd.DataFrame:
@@ -77,7 +76,7 @@ def quality_gains(
     for ax, tier in zip(axes, shown, strict=True):
         of_tier = rows[rows["tier"] == tier].set_index("system_b").reindex(systems)
         ax.axvline(0, color=MUTED, linewidth=0.6)
-        places = list(range(len(systems)))
+        places = np.arange(len(systems))
         ax.hlines(places, of_tier["difference_low"], of_tier["difference_high"], color=COLOURS[0], linewidth=1.2)
         single = seeds[seeds["tier"] == tier]
         ax.plot(
@@ -86,12 +85,11 @@ def quality_gains(
         )  # fmt: skip
         sure = (of_tier["p_holm"] < LEVEL).to_numpy()
         for chosen, fill in ((sure, COLOURS[0]), (~sure, "white")):
-            at = [place for place, kept in zip(places, chosen, strict=True) if kept]
             ax.plot(
-                of_tier["difference"].to_numpy()[chosen], at, linestyle="", marker="o", markersize=4.2,
+                of_tier["difference"][chosen], places[chosen], linestyle="", marker="o", markersize=4.2,
                 markerfacecolor=fill, markeredgecolor=COLOURS[0], markeredgewidth=1.0,
             )  # fmt: skip
-        ax.set_title("all languages" if tier == ALL else tier)
+        ax.set_title(LOOKS[tier].name)
         ruled(ax, "x")
         listed(ax, systems)
     figure.supxlabel(f"change in {scale_of(metric)} from {first}", fontsize=7)
@@ -168,14 +166,14 @@ def masking_ratio(rows: pd.DataFrame, *, width: float = COLUMN) -> Drawn:
     figure = canvas(width, width * 0.78)
     ax = figure.subplots()
     for tier in (tier for tier in LOOKS if tier in set(rows["tier"])):
-        points, (colour, marker, dashes, size) = rows[rows["tier"] == tier], LOOKS[tier]
+        points, look = rows[rows["tier"] == tier], LOOKS[tier]
         line = points.drop_duplicates("mask_ratio")
-        ax.fill_between(line["mask_ratio"], line["low"], line["high"], color=colour, alpha=0.12, linewidth=0)
+        ax.fill_between(line["mask_ratio"], line["low"], line["high"], color=look.colour, alpha=0.12, linewidth=0)
         single = points[points["seeds"] > 1]
-        ax.plot(single["mask_ratio"], single["value"], color=colour, ls="", marker="_", markersize=5, gid="seeds")
+        ax.plot(single["mask_ratio"], single["value"], color=look.colour, ls="", marker="_", markersize=5, gid="seeds")
         ax.plot(
-            line["mask_ratio"], line["mean"], color=colour, marker=marker, linestyle=dashes, linewidth=size,
-            label="all languages" if tier == ALL else tier,
+            line["mask_ratio"], line["mean"], color=look.colour, marker=look.marker, linestyle=look.dashes,
+            linewidth=look.width, label=look.name,
         )  # fmt: skip
     ax.set_xlabel("masking ratio")
     ax.set_ylabel(scale_of(metric))

@@ -158,7 +158,7 @@ def _protected(run: Run, order: Order, device: torch.device) -> NDArray[np.bool_
     def highest() -> Iterator[Keys]:
         return (keys(-block[0]) for block in run.stream([vector], parameters))
 
-    protected = int(order.protect * count + 1e-9)
+    protected = int(order.protect * count + 1e-9)  # 0.29 * 100 is not quite 29
     if _fits(device, count):
         found: NDArray[np.bool_] = sorted_levels(highest, [protected], device) == 0
     else:

@@ -331,13 +331,8 @@ def scorer_of(name: str) -> Scorer:
 def measure_missing(run: Run, model: Model, wanted: Sequence[tuple[str, str]], task: str = "mt") -> None:
     """Measure what the orders of `wanted` need beside S and D, on the run's own batches, and store it in the run.
 
-    Each score is stored as soon as it is there; what the run has whole is not measured again.
-
-    Args:
-        run: to be written; of the model's checkpoint and data.
-        model: with its data.
-        wanted: (order, group); "none" is no order.
-        task: whose sentences.
+    Each score is stored as soon as it is there; what the run has whole is not measured again. The orders of `wanted`,
+    (order, group), may be "none".
 
     Raises:
         RunError: if the batches of the run cannot be drawn again.

@@ -142,7 +142,7 @@ def _scores(
     quantiles, edges, *middles = runs.places(
         [
             (names, ranks_of(runs.count, levels)),
-            (names, [runs.count - max(size, 1) for size in sizes]),
+            (names, [runs.count - max(size, 1) for size in sizes]),  # of no parameters there is no edge: any rank
             *((members[key], [(count - 1) // 2, count // 2]) for key, count in counts.items()),
         ]
     )
@@ -229,6 +229,7 @@ def overlap_table(
     found = scores or scores_of(run, task, shares=shares)
     for masks in zip(*(_tops(run, task, of) for of in found), strict=True):
         words = np.stack(masks, axis=1)
+        # 64 parameters at a time: one by one, every pair of groups would cost as much as reading them
         common += np.bitwise_count(words[:, :, None] & words[:, None]).sum(axis=-1)
     rows = [
         (task, share, first, second, _jaccard(of_share[a, b], size), _jaccard(size * size / count, size))
