@@ -14,6 +14,7 @@ import pandas as pd
 
 from sensikit.figures.frames import Groups, blank, families, of_run, runs
 from sensikit.figures.words import bounded_in, joined, percent, span
+from sensikit.statistics.convergence import ENOUGH, needed
 
 UNSURE = "not told apart"
 NO_INTERVAL = "without an interval"
@@ -222,6 +223,38 @@ def agreement(summary: pd.DataFrame) -> str:
         return text + (f"; {span(top, '.0%')} of the top 10% are the same" if len(top) else "")
 
     return by_run(summary, of_run_)
+
+
+def enough(frame: pd.DataFrame) -> str:
+    """Return whether there were enough batches (convergence.csv), by the low subset, whose S is the noisiest."""
+
+    def of_run_(rows: pd.DataFrame) -> str:
+        found = needed(rows[rows["subset"] == "low"]).dropna(subset="reliability")
+        if found.empty:
+            return "whether there were enough batches is unknown: two measurements of S would not agree at all"
+        least, most = (found.loc[found["reliability"].agg(of)] for of in ("idxmin", "idxmax"))
+        text = (
+            f"two measurements of S with the batches at hand would correlate at {least['reliability']:.3f} "
+            f"({least['group']}, {least['batches']:.0f} batches) to {most['reliability']:.3f} ({most['group']}, "
+            f"{most['batches']:.0f} batches) over the low subset"
+        )
+        return "; ".join([text, *(f"for {level} they are {_enough(found, str(level))}" for level in ENOUGH)])
+
+    return by_run(frame, of_run_)
+
+
+def _enough(found: pd.DataFrame, level: str) -> str:
+    """Return for which groups there are enough batches; where they are too few for more than half, for which not."""
+    short = found[found[level] > found["batches"]].sort_values(level, kind="stable")
+    if short.empty:
+        return "enough for every group"
+    needs = [f"{row['group']} {row[level]:,.0f}" for _, row in short.iloc[[0, -1]].iterrows()]
+    if len(short) == len(found):
+        return f"too few for every group (needed: {' to '.join(dict.fromkeys(needs))})"
+    if 2 * len(short) > len(found):
+        alone = ", ".join(found.loc[~found.index.isin(short.index), "group"])
+        return f"enough for {alone} alone (needed by the others: {' to '.join(dict.fromkeys(needs))})"
+    return "too few for " + ", ".join(f"{row['group']} (needed: {row[level]:,.0f})" for _, row in short.iterrows())
 
 
 def amounts(table: pd.DataFrame) -> str:

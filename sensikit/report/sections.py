@@ -244,53 +244,51 @@ def _swept(inputs: Inputs, schema: Schema) -> Iterator[tuple[pd.DataFrame, str, 
 
 
 def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: str) -> Iterator[Entry]:
+    def entry(stem: str, title: str, content: Drawn | Table, caption: str = "") -> Entry:
+        return Entry(f"{stem}{suffix}", f"{title}{of}", PRUNING.name, content, caption)
+
     caption = (
         f"{METRICS[metric].label}, mean over languages, at each share of the prunable parameters that is set to zero."
     )
-    numbers = Entry(f"pruning{suffix}", f"Pruning curves in numbers{of}", PRUNING.name, tables.pruning(frame), caption)
+    numbers = entry("pruning", "Pruning curves in numbers", tables.pruning(frame), caption)
     if near_0(frame):
         why = "It is near 0 before anything is pruned, so that nothing can be lost: no curves of it are drawn."
         yield replace(numbers, caption=f"{caption} {why}")
         return
     bands, tests = inputs.curves.bands, inputs.curves.tests
-    of_these = None if tests is None else of_metric(tests, metric)
+    tests = None if tests is None else of_metric(tests, metric)
     width = FULL if len(units(frame)) > 1 else WIDE
     matched = frame["order"].map(is_matched)
-    if of_these is not None and len(judgements(of_these)):
-        title = f"Does specificity matter?{of}"
-        table = tables.verdicts(of_these)
-        yield Entry(f"pruning-verdicts{suffix}", title, PRUNING.name, table, _answered(inputs, of_these))
+    if tests is not None and len(judgements(tests)):
+        table = tables.verdicts(tests)
+        yield entry("pruning-verdicts", "Does specificity matter?", table, _answered(inputs, tests))
     if matched.any():
         drawn = figures.pruning_curves(frame, bands=bands, tests=tests, matched=True, width=width)
-        title = f"At equal sensitivity, does specificity matter?{of}"
-        yield Entry(f"pruning-matched{suffix}", title, PRUNING.name, drawn)
+        yield entry("pruning-matched", "At equal sensitivity, does specificity matter?", drawn)
     if not matched[frame["order"] != UNPRUNED].all():
         drawn = figures.pruning_curves(frame, bands=bands, tests=tests, width=width)
-        yield Entry(f"pruning{suffix}", f"Pruning curves{of}", PRUNING.name, drawn)
+        yield entry("pruning", "Pruning curves", drawn)
     if (drawn.data["order"] == CHOSEN).any():
         drawn = figures.pruning_comparison(frame, bands=bands, tests=tests, width=WIDE)
         title = f"Change in {named(metric)}, least language-specific parameters first"
         yield Entry(f"pruning-change{suffix}", title, PRUNING.name, drawn)
-    drawn = figures.pruning_curves_by_group(frame, inputs.groups)
-    yield Entry(f"pruning-by-group{suffix}", f"Pruning curves by language{of}", PRUNING.name, drawn)
+    yield entry("pruning-by-group", "Pruning curves by language", figures.pruning_curves_by_group(frame, inputs.groups))
     yield numbers
     if METRICS[metric].lengths:
         caption = "Mean over languages of exp(1 - r/c) where translations, c, are shorter than their references, r."
-        title = f"Brevity penalty by the share that is pruned{of}"
-        yield Entry(f"brevity{suffix}", title, PRUNING.name, tables.brevity(frame), caption)
-    if tests is not None and (tests["metric"] == metric).any():
-        fewest = int(tests.loc[tests["metric"] == metric, "segments"].min())
+        yield entry("brevity", "Brevity penalty by the share that is pruned", tables.brevity(frame), caption)
+    if tests is not None and len(tests):
+        fewest = int(tests["segments"].min())
         few = f"Under {FEWEST} test sentences (here {fewest}) no p is to be trusted. " if fewest < FEWEST else ""
         few += f"{INDEPENDENT} " if frame["signature"].str.contains("|seg:own|", regex=False).any() else ""
-        seeds = _seeds(of_metric(tests, metric), inputs)
         caption = (
             f"Mean {named(metric)} of the second curve minus that of the first at each ratio, with a 95% interval over "
             "the test sentences, a sentence drawn at once in all languages, and the p of approximate randomisation, by "
             "itself and after Holm over all tests here; against random of several seeds both are of t, over seeds too. "
-            f"{few}{seeds}Between two runs, Change is the difference in what pruning has taken from each."
+            f"{few}{_seeds(tests, inputs)}"
+            "Between two runs, Change is the difference in what pruning has taken from each."
         )
-        table, title = tables.curve_tests(of_metric(tests, metric)), f"Pruning curves against each other{of}"
-        yield Entry(f"pruning-tests{suffix}", title, PRUNING.name, table, caption)
+        yield entry("pruning-tests", "Pruning curves against each other", tables.curve_tests(tests), caption)
 
 
 def _seeds(tests: pd.DataFrame, inputs: Inputs) -> str:

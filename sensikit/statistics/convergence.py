@@ -96,31 +96,3 @@ def needed(frame: pd.DataFrame) -> pd.DataFrame:
     facts = {"batches": 2 * last["batches"], "reliability": 2 * half / (1 + half)}
     levels = {str(level): np.ceil(last["batches"] * (1 - half) / half * level / (1 - level)) for level in ENOUGH}
     return last[["task", "subset", "group"]].assign(**facts, **levels).sort_index(ignore_index=True)
-
-
-def answer(frame: pd.DataFrame, task: str = "mt", subset: str = "low") -> str:
-    """Return in words whether there were enough batches, by convergence.csv; the low subset has the noisiest S."""
-    found = needed(frame[(frame["task"] == task) & (frame["subset"] == subset)]).dropna(subset="reliability")
-    if found.empty:
-        return "Whether there were enough batches is unknown: two measurements of S would not agree at all."
-    least, most = (found.loc[found["reliability"].agg(of)] for of in ("idxmin", "idxmax"))
-    text = (
-        f"Two measurements of S with the batches at hand would correlate at {least['reliability']:.3f} "
-        f"({least['group']}, {least['batches']:.0f} batches) to {most['reliability']:.3f} ({most['group']}, "
-        f"{most['batches']:.0f} batches) over the {subset} subset"
-    )
-    return "; ".join([text, *(f"for {level} they are {_enough(found, str(level))}" for level in ENOUGH)]) + "."
-
-
-def _enough(found: pd.DataFrame, level: str) -> str:
-    """Return for which groups there are enough batches; where they are too few for more than half, for which not."""
-    short = found[found[level] > found["batches"]].sort_values(level, kind="stable")
-    if short.empty:
-        return "enough for every group"
-    needs = [f"{row['group']} {row[level]:,.0f}" for _, row in short.iloc[[0, -1]].iterrows()]
-    if len(short) == len(found):
-        return f"too few for every group (needed: {' to '.join(dict.fromkeys(needs))})"
-    if 2 * len(short) > len(found):
-        enough = ", ".join(found.loc[~found.index.isin(short.index), "group"])
-        return f"enough for {enough} alone (needed by the others: {' to '.join(dict.fromkeys(needs))})"
-    return "too few for " + ", ".join(f"{row['group']} (needed: {row[level]:,.0f})" for _, row in short.iterrows())

@@ -108,7 +108,7 @@ def corrected(pcc: Float, reliability: Float) -> Float:
 def block_moments(run: Run, sets: Sequence[Set], is_high: np.ndarray, count: int) -> dict[str, Moments]:
     """Return the moments of the block sums of N sets, each in `count` blocks, by subset: of N·count vectors."""
     sums = block_sums([(run, each) for each in sets], len(is_high), count)
-    return moments_of((block for _, block in sums), is_high, len(sets) * count)
+    return moments_of((block.reshape(len(sets) * count, -1) for _, block in sums), is_high, len(sets) * count)
 
 
 def moments_of(stream: Iterable[np.ndarray], is_high: NDArray[np.bool_], count: int) -> dict[str, Moments]:
@@ -180,12 +180,12 @@ def fisher(pcc: Float) -> Float:
 
 
 def block_sums(sources: Sequence[tuple[Run, Set]], size: int, count: int) -> Iterator[tuple[int, Float]]:
-    """Yield (start, (V·count, m)): the sums over the batches of each block at sampled parameters start … start + m."""
+    """Yield (start, (V, count, m)): the sums over the batches of each block at sampled parameters start … start + m."""
     readers = [(run.block_reader(*each), block_batches(run, each)[:, None]) for run, each in sources]
     step = max(LEAST, CACHED // (len(sources) * count))
     for start in range(0, size, step):
         stop = min(start + step, size)
-        yield start, np.concatenate([joined(read(start, stop) * batches, count) for read, batches in readers])
+        yield start, np.stack([joined(read(start, stop) * batches, count) for read, batches in readers])
 
 
 def joined(blocks: np.ndarray, count: int) -> np.ndarray:
