@@ -95,7 +95,7 @@ def _caption(frame: pd.DataFrame, summary: pd.DataFrame) -> str:
     ends = summary[summary["value_low"].notna()]["statistic"].map(STATISTICS).unique()
     text += f"intervals are 95%, of {joined(ends)}" if len(ends) else "none has an interval"
     if "Pearson" not in ends:
-        text += f": of fewer than {FEWEST} parameters none would hold, nor one of Pearson's, which a few of them decide"
+        text += f" (one of fewer than {FEWEST} parameters would not hold, and Pearson's is decided by a few of them)"
     zero = int(((frame["taylor"] <= 0) | (frame["exact"] <= 0)).sum())
     return captioned(
         "The sensitivity of a parameter as its gradient estimates it (Eq. 2) against the change of the loss when it is "

@@ -55,14 +55,8 @@ def quality_gains(
     """Return the difference of each system to the first with its paired interval: a panel for each resource level.
 
     Where all languages are of one level there is one panel. Filled marks are differences whose p, after Holm, is below
-    0.05; small ones the seeds of a recipe. All panels share one scale.
-
-    Args:
-        significance: the rows of significance.csv, of one direction.
-        metric: by default BLEU, or the first that the table has.
-        tiers: the rows of tiers.csv, where there are recipes.
-        recipes: by name, the systems that are training seeds of it.
-        width: of the figure, in inches.
+    0.05; small ones the seeds of a recipe. All panels share one scale. The rows are those of significance.csv, of one
+    direction and, where there are recipes (by name, the systems that are training seeds of it), of tiers.csv.
     """
     rows = gains(significance, metric)
     shown = [tier for tier in (*TIERS, ALL) if tier in set(rows["tier"])]

@@ -14,8 +14,8 @@ from sensikit.figures.conclusions import bounded_mean
 from sensikit.figures.style import Drawn
 from sensikit.files import read_json, write_text
 from sensikit.report import inputs, sections, tables
-from sensikit.report.costs import costs
 from sensikit.report import text as summary
+from sensikit.report.costs import costs
 from sensikit.report.page import report
 from sensikit.run import file_of
 from sensikit.settings import ReportSettings
