@@ -12,7 +12,6 @@ from sensikit.backends.base import Model
 from sensikit.errors import OptionError
 from sensikit.run import Run
 from sensikit.settings import Loading, Tiers
-from sensikit.tables import Schema
 
 if TYPE_CHECKING:
     from sensikit.figures.style import Captioned
@@ -94,9 +93,8 @@ def plot_correlation(*runs: Run | str | Path, task: str = "", value: str = "corr
         RunError: if a run is damaged, or lacks what is drawn.
     """
     from sensikit import figures
-    from sensikit.statistics.correlation import CORRELATION
 
-    inputs, frame = _of(runs, CORRELATION, task, compare=value == "corrected" and len(runs) == 2)
+    inputs, frame = _of(runs, "correlation", task, compare=value == "corrected" and len(runs) == 2)
     difference = next((each.table for each in inputs.comparisons if each.task == frame["task"].iloc[0]), None)
     return figures.correlation_heatmaps(frame, inputs.groups, value=value, difference=difference).figure
 
@@ -107,9 +105,8 @@ def plot_dendrogram(*runs: Run | str | Path, task: str = "", value: str = "corre
     >>> sensikit.plot_dendrogram(run).savefig(folder / "tree.svg")
     """
     from sensikit import figures
-    from sensikit.statistics.correlation import CORRELATION
 
-    inputs, frame = _of(runs, CORRELATION, task)
+    inputs, frame = _of(runs, "correlation", task)
     return figures.dendrogram(frame, inputs.groups, value=value).figure
 
 
@@ -120,9 +117,8 @@ def plot_specificity(*runs: Run | str | Path, task: str = "") -> Captioned:
     2
     """
     from sensikit import figures
-    from sensikit.statistics.specificity import SPECIFICITY
 
-    inputs, frame = _of(runs, SPECIFICITY, task)
+    inputs, frame = _of(runs, "specificity", task)
     return figures.specificity(frame, inputs.groups).figure
 
 
@@ -133,9 +129,8 @@ def plot_components(*runs: Run | str | Path, task: str = "") -> Captioned:
     4
     """
     from sensikit import figures
-    from sensikit.statistics.components import COMPONENTS
 
-    return figures.component_heatmaps(_of(runs, COMPONENTS, task)[1]).figure
+    return figures.component_heatmaps(_of(runs, "components", task)[1]).figure
 
 
 def plot_overlap(*runs: Run | str | Path, task: str = "") -> Captioned:
@@ -144,9 +139,8 @@ def plot_overlap(*runs: Run | str | Path, task: str = "") -> Captioned:
     >>> sensikit.plot_overlap(run).savefig(folder / "overlap.pdf")
     """
     from sensikit import figures
-    from sensikit.statistics.specificity import OVERLAP
 
-    inputs, frame = _of(runs, OVERLAP, task)
+    inputs, frame = _of(runs, "overlap", task)
     return figures.overlap_heatmaps(frame, inputs.groups).figure
 
 
@@ -156,10 +150,9 @@ def plot_balance(*runs: Run | str | Path, task: str = "") -> Captioned:
     >>> sensikit.plot_balance(run).savefig(folder / "balance.png", dpi=60)
     """
     from sensikit import figures
-    from sensikit.statistics.spread import BALANCE, DISTRIBUTION
 
-    inputs, frame = _of(runs, BALANCE, task)
-    return figures.sensitivity_violins(_rows(inputs, DISTRIBUTION, task), frame, inputs.groups).figure
+    inputs, frame = _of(runs, "balance", task)
+    return figures.sensitivity_violins(_rows(inputs, "distribution", task), frame, inputs.groups).figure
 
 
 def plot_convergence(*runs: Run | str | Path, task: str = "") -> Captioned:
@@ -169,9 +162,8 @@ def plot_convergence(*runs: Run | str | Path, task: str = "") -> Captioned:
     3
     """
     from sensikit import figures
-    from sensikit.statistics.convergence import CONVERGENCE
 
-    inputs, frame = _of(runs, CONVERGENCE, task)
+    inputs, frame = _of(runs, "convergence", task)
     return figures.convergence_curves(frame, inputs.groups).figure
 
 
@@ -191,14 +183,13 @@ def plot_pruning(*runs: Run | str | Path, metric: str = "") -> Captioned:
         RunError: if a run is damaged, or was not pruned.
     """
     from sensikit import figures
-    from sensikit.pruning.ledger import PRUNING
 
-    inputs, frame = _of(runs, PRUNING, compare=True)
+    inputs, frame = _of(runs, "pruning", compare=True)
     return figures.pruning_curves(frame, metric, bands=inputs.curves.bands, tests=inputs.curves.tests).figure
 
 
 def _of(
-    runs: Sequence[Run | str | Path], schema: Schema, task: str = "", *, compare: bool = False
+    runs: Sequence[Run | str | Path], table: str, task: str = "", *, compare: bool = False
 ) -> tuple[Inputs, pd.DataFrame]:
     """Return what a report of some runs would be made from, and the rows of one of its tables, of one task.
 
@@ -206,21 +197,21 @@ def _of(
         OptionError: if there is no run, or the task was not analysed.
         RunError: if a run is damaged, or lacks the table.
     """
-    from sensikit.report.inputs import gather
+    from sensikit.report.inputs import TABLES, gather
 
     if not runs:
         raise OptionError("runs", "there is none", "give what analyze returned, or its directory")
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     for run in opened:
-        run.read_table(schema)  # says what is missing, and how to make it
+        run.read_table(TABLES[f"{table}.csv"])  # says what is missing, and how to make it
     inputs = gather([run.path for run in opened], compare=compare)
-    return inputs, _rows(inputs, schema, task)
+    return inputs, _rows(inputs, table, task)
 
 
-def _rows(inputs: Inputs, schema: Schema, task: str) -> pd.DataFrame:
+def _rows(inputs: Inputs, table: str, task: str) -> pd.DataFrame:
     from sensikit.figures.frames import of_task
 
-    frame = inputs.tables[schema.name]
+    frame = inputs.tables[f"{table}.csv"]
     if task and task not in set(frame["task"]):
         raise OptionError("task", f"{task} was not analysed", f"choose {' or '.join(frame['task'].unique())}")
     return of_task(frame, task) if "task" in frame else frame

@@ -71,11 +71,7 @@ class Schema:
         return pd.DataFrame(rows, columns=self.columns)
 
     def read(self, path: Path, groups: Collection[str]) -> pd.DataFrame:
-        """Return the table at `path`, checked: its declared columns first, numbers as numbers, text printable.
-
-        Args:
-            path: of the CSV file.
-            groups: that it may name.
+        """Return the table at `path`, checked: numbers as numbers, text printable, no group but these.
 
         Raises:
             RunError: with the line or column at fault.

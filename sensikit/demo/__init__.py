@@ -140,11 +140,6 @@ def demo(out: str | Path = "demo", recipe: Recipe | None = None, command: str = 
 def prepared(out: Path, recipe: Recipe, methods: Sequence[str]) -> Iterator[None]:
     """Lock the directory of a demo while the block runs, with all that it needs at hand; nothing is made yet.
 
-    Args:
-        out: the directory of the demo.
-        recipe: what it is made with.
-        methods: that are trained.
-
     Raises:
         MissingDependencyError, RunError: as `demo`.
     """
@@ -159,13 +154,7 @@ def prepared(out: Path, recipe: Recipe, methods: Sequence[str]) -> Iterator[None
 
 
 def text_of(out: Path, recipe: Recipe, steps: int) -> Path:
-    """Return the data directory of a demo, which is made if it is not there.
-
-    Args:
-        out: the directory of the demo.
-        recipe: what it is made with.
-        steps: of the whole demo, as they are counted aloud.
-    """
+    """Return the data directory of a demo, which is made if it is not there, as the first of so many steps."""
     data = out / "data"
     if not data.exists():
         say(f"1 of {steps}: text of {', '.join(recipe.packages)}")
@@ -178,14 +167,7 @@ def trained(
 ) -> Path:
     """Return the checkpoint of a system of a demo, which is trained, or trained on, if it is not finished.
 
-    Args:
-        method: one of `recipes.METHODS`.
-        data: of the demo.
-        out: the directory of the demo.
-        recipe: what it is made with.
-        command: the command line, for the record.
-        share: which of several processes this is, all called alike: each has its part of every update.
-        port: where they meet.
+    Several processes, all called alike and each with its `share`, do a part of every update; they meet at `port`.
     """
     import torch
 
@@ -291,13 +273,6 @@ def bridged(run: Run, model: Model, data: Path, out: Path, command: str) -> str:
 
     The two smallest languages are measured on it, on the batches of the run; what is there is not done again. Where
     transformers is not installed, the sentence says that.
-
-    Args:
-        run: of the model.
-        model: of fairseq.
-        data: of the demo.
-        out: the directory of the demo, where huggingface/ and run-huggingface/ are.
-        command: the command line, for the record.
     """
     from sensikit.backends import open_model
     from sensikit.pruning.export import convert
@@ -347,12 +322,6 @@ def _make_data(places: Sequence[Path], data: Path, recipe: Recipe) -> None:
     from sensikit.corpus import build
 
     build(
-        places,
-        data,
-        languages=recipe.languages,
-        vocab=recipe.vocab,
-        seed=recipe.seed,
-        valid=recipe.valid,
-        test=recipe.test,
-        tiers=recipe.tiers,
-    )
+        places, data, languages=recipe.languages, vocab=recipe.vocab, seed=recipe.seed, valid=recipe.valid,
+        test=recipe.test, tiers=recipe.tiers,
+    )  # fmt: skip

@@ -5,21 +5,12 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from sensikit.demo import TOKENIZER, Recipe, analyzed, audited, decoding, prepared, pruned, text_of, trained
 from sensikit.progress import say
 
-
-class System(NamedTuple):
-    """What is trained, by its name in `recipes.METHODS`, and the tasks that it is then analysed in."""
-
-    method: str
-    tasks: tuple[str, ...]
-
-
-SYSTEMS = {"Regular": System("regular", ("mt",)), "CD+ID": System("cd+id", ("mt", "denoise"))}
-"""By label."""
+SYSTEMS = {"Regular": ("regular", ("mt",)), "CD+ID": ("cd+id", ("mt", "denoise"))}
+"""By label: what is trained, by its name in `recipes.METHODS`, and the tasks that it is then analysed in."""
 
 
 def demo_full(
@@ -28,23 +19,15 @@ def demo_full(
     """Return the page that a full demo in `out` ends with; one that was killed goes on where it stopped.
 
     Both systems see the same sentence pairs in the same updates; CD+ID sees as many monolingual sentences beside them,
-    and everything twice.
-
-    Args:
-        out: the directory: data/, training/METHOD/, evaluation/, runs/METHOD/, report.html.
-        recipe: what it is made with.
-        command: the command line, for the record.
-
-    Raises:
-        MissingDependencyError, RunError: as `sensikit.demo.demo`.
+    and everything twice. `out` holds data/, training/METHOD/, evaluation/, runs/METHOD/ and report.html. Arguments and
+    errors are those of `sensikit.demo.demo`.
     """
     out, recipe = Path(out), recipe or Recipe()
     started = time.monotonic()
-    methods = [system.method for system in SYSTEMS.values()]
-    with prepared(out, recipe, methods):
+    with prepared(out, recipe, [method for method, _ in SYSTEMS.values()]):
         data = text_of(out, recipe, steps=6)
         say("2 of 6: training")
-        checkpoints = {label: trained(system.method, data, out, recipe, command) for label, system in SYSTEMS.items()}
+        checkpoints = {label: trained(method, data, out, recipe, command) for label, (method, _) in SYSTEMS.items()}
         from sensikit.backends import open_model
         from sensikit.evaluation.systems import evaluate_systems
         from sensikit.evaluation.tables import text
@@ -56,17 +39,16 @@ def demo_full(
         scored = EvaluationSettings(tokenizer=TOKENIZER, decoding=decoding())
         evaluation = evaluate_systems(openers, out / "evaluation", scored, resume=True, command=command)
         runs = []
-        for label, system in SYSTEMS.items():
+        for label, (method, tasks) in SYSTEMS.items():
             model = openers[label]()
             say(f"4 of 6: how much each parameter of {label} matters to each language")
-            runs.append(analyzed(model, out / "runs" / system.method, recipe, system.tasks, command))
+            runs.append(analyzed(model, out / "runs" / method, recipe, tasks, command))
             audited(runs[-1], model, recipe, command)
             say(f"5 of 6: pruning {label}")
             pruned(runs[-1], model, recipe)
         say("6 of 6: report")
-        page = report(
-            [*(run.path for run in runs), out / "evaluation"], out, labels=[*SYSTEMS, "test"], command=command
-        )
+        places = [*(run.path for run in runs), out / "evaluation"]
+        page = report(places, out, labels=[*SYSTEMS, "test"], command=command)
     say(text(evaluation.manifest, evaluation.tables))
     say(f"{(time.monotonic() - started) / 60:.1f} minutes")
     return page

@@ -61,9 +61,7 @@ class Partner:
 def partner(out: Path, steps: Mapping[str, Step]) -> Iterator[Partner]:
     """Give a second process half of the threads of this one; where there is one thread or a GPU, there is none.
 
-    Args:
-        out: the directory of the demo.
-        steps: by name; what one of them returns, if anything, is an answer.
+    What one of the steps returns, if anything, is an answer.
 
     Raises:
         RunError: if the second process ends before this one is done with it.
@@ -111,12 +109,7 @@ def partner(out: Path, steps: Mapping[str, Step]) -> Iterator[Partner]:
 
 @contextlib.contextmanager
 def launched(share: Share, port: int) -> Iterator[None]:
-    """Have torch's processes find each other while the block runs, as torchrun would; of one process, nothing.
-
-    Args:
-        share: which of the processes this is.
-        port: a free one of this machine, the same for all.
-    """
+    """Have torch's processes find each other while the block runs, as torchrun would; of one process, nothing."""
     if share.size == 1:
         yield
         return

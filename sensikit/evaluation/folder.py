@@ -89,7 +89,7 @@ class Translated(Folder):
         yield from ((name, noted["settings"].get(name), value) for name, value in facts["settings"].items())
 
     def has(self, system: str, group: str, decodes: bool) -> bool:
-        """Return whether a test set was translated, or its losses taken, and all of it is as it was written."""
+        """Return whether a test set was translated (else: its losses taken), and all of it is as it was written."""
         return all(map(self._has, self._files(system, group, decodes)))
 
     def keep(self, system: str, group: str, found: Translations, ids: Ids, known_by: str) -> None:

@@ -176,11 +176,8 @@ def losses(task: Task, group: str, split: str, decoding: Decoding) -> Float:
 
     They are the nats and the tokens of each of the K terms, and the bytes of the text, 0 where they are not known.
 
-    Args:
-        task: of the model, which is in evaluation mode.
-        group: whose sentences; those that are longer than the model's positions have no row.
-        split: which of them.
-        decoding: whose `max_sentences` and `max_tokens` hold here as well.
+    The model is in evaluation mode; sentences that are longer than its positions have no row; `max_sentences` and
+    `max_tokens` of the decoding hold here as well.
 
     Raises:
         DataError: if there is no sentence.
@@ -188,6 +185,7 @@ def losses(task: Task, group: str, split: str, decoding: Decoding) -> Float:
     """
     import torch  # BLEU does without
 
+    # sentences of like length together: little padding
     longest = task.sizes(group, split)[: decoding.max_sentences].max(axis=1, initial=1)
     if not len(longest):
         raise DataError(group, "there is no sentence to score", "check the split")
@@ -208,12 +206,7 @@ def losses(task: Task, group: str, split: str, decoding: Decoding) -> Float:
 def ids_of(task: Task, group: str, split: str, count: int, decodes: bool) -> tuple[Ids, str]:
     """Return the identities of the first `count` sentences of a split, and what they are known by (see `Segments`).
 
-    Args:
-        task: of the model.
-        group: whose sentences.
-        split: which of them.
-        count: how many were scored.
-        decodes: all sentences are translated; `losses` has those that fit the model's positions.
+    All sentences are translated, where it `decodes`; `losses` has those that fit the model's positions.
     """
     found = task.segments(group, split)
     texts = found.texts if decodes else [found.texts[row] for row in found.rows[:count]]
@@ -285,9 +278,7 @@ def chrf_metric(*_: object) -> CHRF:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric(
-            "bleu", "BLEU", bleu_score, bleu_metric, lengths=lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1)
-        ),
+        Metric("bleu", "BLEU", bleu_score, bleu_metric, lengths=lambda of: of[..., 0] / np.maximum(of[..., 1], 1)),
         Metric("chrf", "chrF++", chrf_score, chrf_metric),
         Metric("loss", "Loss", loss_score, bounds=(0.0, np.inf), higher=False, unit="nats per token"),
         Metric("bpb", "Bits per byte", bits_per_byte, bounds=(0.0, np.inf), higher=False, unit="bits per byte"),

@@ -46,7 +46,7 @@ BLOCK = 1 << 22
 
 _WEIGHTS = np.searchsorted(np.round(poisson.cdf(np.arange(9), 1) * 65536), np.arange(65536), side="right")
 _POISSON = _WEIGHTS.astype(np.float32)
-"""Poisson of mean 1, by 16 random bits: its mean is 1.0000 and its variance .99997."""
+"""Poisson of mean 1, by 16 random bits (its inverse cumulated distribution): mean 1.0000, variance .99997."""
 
 
 class Difference(NamedTuple):
@@ -126,7 +126,7 @@ class Sampled:
         if not len(self.samples):
             p = np.nan
         elif not self.seeds:
-            # what is the same but for rounding is as much
+            # what is the same but for rounding is as much; the data as they are count as a swap too, so p is never 0
             p = (1 + (np.abs(swaps) >= abs(self.value) - 1e-9).sum()) / (1 + len(swaps))
         else:
             deviation, freedom = spread(float(self.samples.var(ddof=1)), self.seeds)

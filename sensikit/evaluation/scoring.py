@@ -113,7 +113,7 @@ class Scores:
 
 
 def compared(systems: Sequence[str], recipes: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return what is tested: each recipe in the place of its first seed, and the systems that are of none."""
+    """Return what is compared: each recipe in the place of its first seed, and the systems that are of none."""
     of = {seed: name for name, seeds in recipes.items() for seed in seeds}
     return list(dict.fromkeys(of.get(system, system) for system in systems))
 

@@ -27,14 +27,10 @@ class Made:
 
     @classmethod
     def by(cls, model: Model, settings: EvaluationSettings, group: str, decodes: Collection[bool], seed: int) -> Self:
-        """Return what a model makes of the test set of a group.
+        """Return what a model in evaluation mode makes of the test set of a group.
 
-        Args:
-            model: in evaluation mode.
-            settings: whose task, split and decoding.
-            group: whose test set.
-            decodes: True among them: it is translated; False: its losses are taken.
-            seed: of the noise of the sentences, where a task has any.
+        With True in `decodes` it is translated, with False its losses are taken; `seed` is that of the noise of the
+        sentences, where a task has any.
         """
         split, translated, lost = settings.split, None, None
         if True in decodes:

@@ -37,8 +37,8 @@ from sensikit.version import __version__
 
 Opener = Callable[[], Model]
 
-Unit = tuple[str, bool, str]
-"""The label of a system, whether it is translated or its loss taken, and the key of a group."""
+Unit = tuple[str, str, bool]
+"""The label of a system, the key of a group, and whether it is translated or its loss taken: see `Translated.has`."""
 
 SEED = 1
 """Of the noise that is denoised: every system sees the same."""
@@ -256,12 +256,12 @@ def _check_alike(model: Model, first: Model, task: str, before: Mapping[str, Map
 def _measure(folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings, work: Work) -> None:
     """Translate every test set with every system, or take its loss, as far as it is needed and not there."""
     units, most = _units(folder.manifest, settings), settings.decoding.max_sentences
-    todo = [number for number, unit in enumerate(units) if not _has(folder, unit)]
+    todo = [number for number, unit in enumerate(units) if not folder.has(*unit)]
     make = _maker(folder, systems, settings)
     sizes = [_size(folder.manifest, units[number], settings) for number in todo]
     with work, progress(sum(min(size, most or size) for size in sizes) or None, "decoding", "sentences") as bar:
         for number in todo:
-            label, _, key = units[number]
+            label, key, _ = units[number]
             part = work.take(number)
             made = make(units[number]) if part is None else Made.of(part)
             if made.translations:
@@ -283,7 +283,7 @@ def _maker(folder: Translated, systems: Mapping[str, Opener], settings: Evaluati
         return model
 
     def make(unit: Unit) -> Made:
-        label, decodes, key = unit
+        label, key, decodes = unit
         lenpen = folder.manifest["systems"][label].get("chosen", {}).get("lenpen", settings.decoding.lenpen)
         how = replace(settings, decoding=replace(settings.decoding, lenpen=lenpen))
         return Made.by(opened(label), how, key, [decodes], SEED)
@@ -296,17 +296,12 @@ def _maker(folder: Translated, systems: Mapping[str, Opener], settings: Evaluati
 
 def _units(facts: Mapping[str, Any], settings: EvaluationSettings) -> list[Unit]:
     kinds = sorted({metric.decodes for metric in chosen(settings.scored)}, reverse=True)
-    return [(label, kind, key) for label in facts["systems"] for key in facts["groups"] for kind in kinds]
+    return [(label, key, kind) for label in facts["systems"] for key in facts["groups"] for kind in kinds]
 
 
 def _size(facts: Mapping[str, Any], unit: Unit, settings: EvaluationSettings) -> int:
     """Return the sentences of a test set; 0 where nobody knows."""
-    return facts["groups"][unit[2]]["sizes"].get(settings.split) or 0
-
-
-def _has(folder: Translated, unit: Unit) -> bool:
-    label, decodes, key = unit
-    return folder.has(label, key, decodes)
+    return facts["groups"][unit[1]]["sizes"].get(settings.split) or 0
 
 
 def _work(out: Path, share: Share, facts: Mapping[str, Any], settings: EvaluationSettings) -> Work:
@@ -327,7 +322,7 @@ def _give(
             now = Translated.open(folder.path)
         except RunError:  # the first process has not begun it
             return [*mine]
-        return [number for number in mine if not _has(now, units[number])]
+        return [number for number in mine if not now.has(*units[number])]
 
     work.give(lambda number: make(units[number]).part(), left, everything)
 

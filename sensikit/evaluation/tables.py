@@ -103,26 +103,20 @@ def differences(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) ->
             name: found["value"], "95% from": found["value_low"], "to": found["value_high"],
         }
     )  # fmt: skip
-    formats = {
-        **dict.fromkeys((name, "95% from", "to"), METRICS[metric].digits),
-        **dict.fromkeys(("Seeds", "Groups"), ".0f"),
-    }
+    digits = METRICS[metric].digits
+    formats = dict.fromkeys((name, "95% from", "to"), digits) | dict.fromkeys(("Seeds", "Groups"), ".0f")
     if tests is not None:
         of_tiers = tests[(tests["metric"] == metric) & (tests["tier"].fillna("") != "")]
         keyed = of_tiers.set_index(["system_b", "tier"])[list(columns)].rename(columns=columns)
         table = table.join(keyed, on=["System", "Tier"])
-        formats |= {
-            **dict.fromkeys((*columns.values(),), f"+{METRICS[metric].digits}"),
-            **dict.fromkeys(("p", "p Holm"), ".4f"),
-        }
+        formats |= dict.fromkeys(columns.values(), f"+{digits}") | dict.fromkeys(("p", "p Holm"), ".4f")
     return Table(table.reset_index(drop=True), formats)
 
 
 def tables(frames: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str, Table]]:
     """Return every table with its title, by the name of its files; those of each metric that was taken.
 
-    Args:
-        frames: by the names of their files; without significance.csv there is one system alone.
+    The frames are by the names of their files; without significance.csv there is one system alone.
     """
     tiers, evaluation, tests = (frames.get(f"{name}.csv") for name in ("tiers", "evaluation", "significance"))
     assert tiers is not None

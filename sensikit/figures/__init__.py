@@ -1,6 +1,9 @@
 """Figures: pure functions from tidy frames to a figure, the data that it shows, and its caption.
 
-No function here touches pyplot, a window or the caller's rcParams, so they serve a notebook and a report alike.
+No function here touches pyplot, a window or the caller's rcParams, so they serve a notebook and a report alike. They
+share most arguments: `frame`, the rows of the table that the docstring names, with a column `run` where there are
+several runs, and `recipe` where some of these are training seeds of one; `groups`, key → {name, family, tier, sizes} as
+in a manifest; `task` and `metric`, by default the first of the table, BLEU before others; `width`, in inches.
 """
 
 from sensikit.figures.audit import audit_scatter

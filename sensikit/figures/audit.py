@@ -24,12 +24,7 @@ def audit_scatter(
 ) -> Drawn:
     """Return exact |ΔL| against the Taylor estimate on logarithmic axes: a panel for each group, on one scale.
 
-    Args:
-        frame: the rows of audit.csv, with a column `run` where there are several runs.
-        summary: the rows of audit-summary.csv of the same runs.
-        groups: key → {family, tier, sizes}.
-        task: by default the first of the table.
-        width: of the figure, in inches.
+    `frame` has the rows of audit.csv, and `summary` those of audit-summary.csv of the same runs.
     """
     frame, summary = of_task(frame, task), of_task(summary, task)
     keys = placed(frame, groups)
@@ -100,7 +95,7 @@ def _caption(frame: pd.DataFrame, summary: pd.DataFrame) -> str:
     ends = summary[summary["value_low"].notna()]["statistic"].map(STATISTICS).unique()
     text += f"intervals are 95%, of {joined(ends)}" if len(ends) else "none has an interval"
     if "Pearson" not in ends:
-        text += f": of fewer than {FEWEST} parameters none would hold, nor one of Pearson's, which a few of them decide"
+        text += f" (one of fewer than {FEWEST} parameters would not hold, and Pearson's is decided by a few of them)"
     zero = int(((frame["taylor"] <= 0) | (frame["exact"] <= 0)).sum())
     return captioned(
         "The sensitivity of a parameter as its gradient estimates it (Eq. 2) against the change of the loss when it is "

@@ -72,12 +72,7 @@ def _named(cells: pd.DataFrame) -> pd.DataFrame:
 def component_heatmaps(frame: pd.DataFrame, *, task: str = "", width: float = FULL) -> Drawn:
     """Return two heat maps of stack and component × layer, means over groups: the share of all S, and median D.
 
-    A row of panels for each run; each of the two has one scale for all runs.
-
-    Args:
-        frame: the rows of components.csv, with a column `run` where there are several runs.
-        task: by default the first of the table.
-        width: of the figure, in inches.
+    A row of panels for each run of components.csv; each of the two has one scale for all runs.
     """
     cells, labels = by_layer(of_task(frame, task)), runs(frame)
     layers = sorted(cells["layer"].unique(), key=lambda layer: -1 if layer == NO_LAYER else int(layer))
@@ -113,14 +108,7 @@ def component_heatmaps(frame: pd.DataFrame, *, task: str = "", width: float = FU
 
 @styled
 def specificity_by_component(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float = FULL) -> Drawn:
-    """Return heat maps of the median of D of stack and component × group, a panel for each run, on one scale.
-
-    Args:
-        frame: the rows of components.csv, with a column `run` where there are several runs.
-        groups: key → {family, tier, sizes}.
-        task: by default the first of the table.
-        width: of the figure, in inches.
-    """
+    """Return heat maps of the median of D in components.csv, stack and component × group: a panel for each run."""
     cells, labels = whole(of_task(frame, task)), runs(frame)
     keys = present(groups, cells["group"])
     tables = [_table(of_run(cells, label), keys, "group", "specificity_median") for label in labels]
@@ -146,16 +134,9 @@ def specificity_by_component(frame: pd.DataFrame, groups: Groups, *, task: str =
 
 @styled
 def component_correlation(frame: pd.DataFrame, *, task: str = "", width: float = FULL) -> Drawn:
-    """Return the PCC between groups within each stack and component: the mean over pairs, and its span.
-
-    Args:
-        frame: the rows of components-correlation.csv, with a column `run` where there are several runs.
-        task: by default the first of the table.
-        width: of the figure, in inches.
-    """
+    """Return the PCC between groups in components-correlation.csv, of each part: the mean over pairs, and its span."""
     data, labels = whole(of_task(frame, task)), runs(frame)
-    cells = data[data["group_a"] < data["group_b"]]
-    cells = _named(cells)
+    cells = _named(data[data["group_a"] < data["group_b"]])
     rows = list(dict.fromkeys(cells["row"]))
     figure = canvas(min(width, 4.6), 0.6 + 0.17 * len(rows))
     ax = figure.subplots()

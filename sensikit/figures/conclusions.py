@@ -14,6 +14,7 @@ import pandas as pd
 
 from sensikit.figures.frames import Groups, blank, families, of_run, runs
 from sensikit.figures.words import bounded_in, joined, percent, span
+from sensikit.statistics.convergence import ENOUGH, needed
 
 UNSURE = "not told apart"
 NO_INTERVAL = "without an interval"
@@ -28,9 +29,7 @@ def by_run(frame: pd.DataFrame, say: Callable[[pd.DataFrame], str], colon: str =
 def against_first(frame: pd.DataFrame, count: Callable[[pd.DataFrame, pd.DataFrame], str]) -> str:
     """Return how every later run compares with the first, by groups; nothing of a single run.
 
-    Args:
-        frame: a row for each run and group.
-        count: says it of the rows of the first and the later run, of the same groups in the same order.
+    `count` says it of the rows of the first and of the later run, of the same groups in the same order.
     """
     first, *others = (of_run(frame, label).set_index("group") for label in runs(frame))
     said = []
@@ -48,10 +47,6 @@ def models(first: int, second: int) -> str:
     return f"training seeds, {second} against {first}" if max(first, second) > 1 else "one model against one"
 
 
-def _lower(column: str) -> Callable[[pd.DataFrame, pd.DataFrame], str]:
-    return lambda first, later: f"lower in {int((later[column] < first[column]).sum())} of {len(first)} languages"
-
-
 def sentences(*texts: str) -> str:
     """Return those of some texts that say something, one after the other."""
     found = [text for text in texts if text]
@@ -64,11 +59,7 @@ def sentences(*texts: str) -> str:
 def beyond_noise(rows: pd.DataFrame, names: dict[str, str], what: str) -> str:
     """Return whether correlations are below 1 by more than noise: every one, or how many may not be.
 
-    Args:
-        rows: a row for each `what`, with `subset`, `at_ceiling` (NA where it is not decided) and `run` where there are
-            several.
-        names: of the subsets.
-        what: of which each has a correlation.
+    There is a row for each `what`, with `at_ceiling` (NA where it is not decided); `names` are those of the subsets.
     """
     known = rows.dropna(subset="at_ceiling")
     if known.empty:
@@ -111,14 +102,9 @@ OF_BOUNDS = "in brackets the mean of their 95% bounds"
 
 
 def alike(pairs: pd.DataFrame, value: str, names: dict[str, str]) -> str:
-    """Return whether groups differ by more than noise, and the mean over the pairs of each subset.
+    """Return whether groups differ by more than noise, and the mean of the column `value` over the pairs of a subset.
 
     The interval of a mean is the mean of the pairs' own, which needs no independence between pairs.
-
-    Args:
-        pairs: rows of correlation.csv of different groups, with `at_ceiling`, and `run` where there are several.
-        value: the column that is shown.
-        names: of the subsets that are.
     """
     once = pairs[(pairs["group_a"] < pairs["group_b"]) & pairs[value].notna()]
     if once.empty:
@@ -139,15 +125,8 @@ def alike(pairs: pd.DataFrame, value: str, names: dict[str, str]) -> str:
 
 
 def changed(difference: pd.DataFrame, first: str, second: str, names: dict[str, str]) -> str:
-    """Return the mean change over pairs in each subset with its interval, and of how many trained models.
-
-    Args:
-        difference: the second run minus the first, with the rows that name no groups (the mean over pairs).
-        first: the label of a run.
-        second: the label of the other.
-        names: of the subsets that are shown.
-    """
-    means = difference[blank(difference["group_a"])].set_index("subset")
+    """Return the mean change over pairs in each subset with its interval, and of how many trained models."""
+    means = difference[blank(difference["group_a"])].set_index("subset")  # the mean over pairs names no groups
     counts = difference[["seeds_a", "seeds_b"]].max().astype(int) if "seeds_a" in difference else (1, 1)
     said = []
     for subset, name in names.items():
@@ -162,10 +141,7 @@ def changed(difference: pd.DataFrame, first: str, second: str, names: dict[str, 
 def tree(merges: pd.DataFrame, groups: Groups, half: float) -> str:
     """Return which groups join first, how many families have a branch of their own, and what noise leaves undecided.
 
-    Args:
-        merges: what `dendrogram` draws.
-        groups: those in the tree.
-        half: half the width of a pair's interval; NaN where there is none.
+    `half` is half the width of a pair's interval, NaN where there is none.
     """
     kin = [set(members) for _, members in families(groups) if len(members) > 1]
 
@@ -183,12 +159,7 @@ def tree(merges: pd.DataFrame, groups: Groups, half: float) -> str:
 
 
 def similar(frame: pd.DataFrame, names: dict[str, str]) -> str:
-    """Return whether two tasks differ by more than noise, their mean over groups, and where a later run differs.
-
-    Args:
-        frame: the rows of similarity.csv.
-        names: of the subsets.
-    """
+    """Return whether two tasks differ by more than noise, their mean over groups, and where a later run differs."""
     known = frame.dropna(subset="corrected")
     if known.empty:
         return ""
@@ -224,17 +195,17 @@ def specific(table: pd.DataFrame) -> str:
 
 
 def even(table: pd.DataFrame, column: str, what: str, shown: str) -> str:
-    """Return the span of a measure of evenness over groups, and in how many of them a later run is more even.
+    """Return the span of a column of `spread.wide` over groups, and in how many of them a later run is more even.
 
-    Args:
-        table: see `spread.wide`, without the groups mixed.
-        column: of it; less is more even.
-        what: it is called.
-        shown: its format.
+    The column is called `what`, and its format is `shown`; less is more even.
     """
+
+    def lower(first: pd.DataFrame, later: pd.DataFrame) -> str:
+        return f"lower in {int((later[column] < first[column]).sum())} of {len(first)} languages"
+
     text = by_run(table, lambda rows: span(rows[column], shown) if rows[column].notna().any() else "", colon="")
     found = f"{what}, by language {NO_INTERVAL}: {text}"
-    return sentences(found, against_first(table, _lower(column))) if text else ""
+    return sentences(found, against_first(table, lower)) if text else ""
 
 
 def agreement(summary: pd.DataFrame) -> str:
@@ -252,6 +223,38 @@ def agreement(summary: pd.DataFrame) -> str:
         return text + (f"; {span(top, '.0%')} of the top 10% are the same" if len(top) else "")
 
     return by_run(summary, of_run_)
+
+
+def enough(frame: pd.DataFrame) -> str:
+    """Return whether there were enough batches (convergence.csv), by the low subset, whose S is the noisiest."""
+
+    def of_run_(rows: pd.DataFrame) -> str:
+        found = needed(rows[rows["subset"] == "low"]).dropna(subset="reliability")
+        if found.empty:
+            return "whether there were enough batches is unknown: two measurements of S would not agree at all"
+        least, most = (found.loc[found["reliability"].agg(of)] for of in ("idxmin", "idxmax"))
+        text = (
+            f"two measurements of S with the batches at hand would correlate at {least['reliability']:.3f} "
+            f"({least['group']}, {least['batches']:.0f} batches) to {most['reliability']:.3f} ({most['group']}, "
+            f"{most['batches']:.0f} batches) over the low subset"
+        )
+        return "; ".join([text, *(f"for {level} they are {_enough(found, str(level))}" for level in ENOUGH)])
+
+    return by_run(frame, of_run_)
+
+
+def _enough(found: pd.DataFrame, level: str) -> str:
+    """Return for which groups there are enough batches; where they are too few for more than half, for which not."""
+    short = found[found[level] > found["batches"]].sort_values(level, kind="stable")
+    if short.empty:
+        return "enough for every group"
+    needs = [f"{row['group']} {row[level]:,.0f}" for _, row in short.iloc[[0, -1]].iterrows()]
+    if len(short) == len(found):
+        return f"too few for every group (needed: {' to '.join(dict.fromkeys(needs))})"
+    if 2 * len(short) > len(found):
+        alone = ", ".join(found.loc[~found.index.isin(short.index), "group"])
+        return f"enough for {alone} alone (needed by the others: {' to '.join(dict.fromkeys(needs))})"
+    return "too few for " + ", ".join(f"{row['group']} (needed: {row[level]:,.0f})" for _, row in short.iterrows())
 
 
 def amounts(table: pd.DataFrame) -> str:
@@ -274,8 +277,7 @@ def amounts(table: pd.DataFrame) -> str:
 def parts(cells: pd.DataFrame) -> str:
     """Return where most sensitivity lies, and where D is highest and lowest, with their span over groups.
 
-    Args:
-        cells: rows of components.csv with `row`, the name of the part, all layers of it together.
+    `cells` are rows of components.csv with `row`, the name of the part, all layers of it together.
     """
 
     def of_run_(rows: pd.DataFrame) -> str:
@@ -313,11 +315,7 @@ def favourite(cells: pd.DataFrame) -> str:
 
 
 def within(cells: pd.DataFrame) -> str:
-    """Return within which part groups are most and least alike, with the span over pairs.
-
-    Args:
-        cells: rows of components-correlation.csv, each pair once, with `row`, the name of the part.
-    """
+    """Return within which part (`row`) groups are most and least alike, with the span over pairs, each there once."""
 
     def of_run_(rows: pd.DataFrame) -> str:
         by_part = rows.groupby("row", sort=False)["pcc"]
@@ -333,12 +331,7 @@ def within(cells: pd.DataFrame) -> str:
 
 
 def overlapping(frame: pd.DataFrame, groups: Groups) -> str:
-    """Return how much more than by chance the tops of two groups overlap, within families and across them.
-
-    Args:
-        frame: the rows of overlap.csv.
-        groups: key → {family}.
-    """
+    """Return how much more than by chance the tops of two groups overlap, within families and across them."""
     once = frame[frame["group_a"] < frame["group_b"]].dropna(subset="jaccard")
     family = {key: group["family"] for key, group in groups.items()}
     kin = once["group_a"].map(family) == once["group_b"].map(family)

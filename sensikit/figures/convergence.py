@@ -14,7 +14,6 @@ from sensikit.figures.frames import Groups, of_run, of_task, present, runs
 from sensikit.figures.panels import canvas, legend_below, plain, ruled
 from sensikit.figures.style import FULL, NO_TIER, TIERS, Drawn, styled
 from sensikit.figures.words import SUBSETS, captioned
-from sensikit.statistics.convergence import answer
 
 TICKS = (0.01, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 COUNTS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
@@ -22,15 +21,9 @@ COUNTS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
 
 @styled
 def convergence_curves(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float = FULL) -> Drawn:
-    """Return the PCC between S of two disjoint sets of batches against their number: a line for each group.
+    """Return the PCC between S of two disjoint sets of batches (convergence.csv) against their number, by group.
 
     A column for each subset and a row for each run, all on one scale; a band is the 95% interval.
-
-    Args:
-        frame: the rows of convergence.csv, with a column `run` where there are several runs.
-        groups: key → {family, tier, sizes}.
-        task: by default the first of the table.
-        width: of the figure, in inches.
     """
     frame = of_task(frame, task)
     subsets, labels = [subset for subset in SUBSETS if subset in set(frame["subset"])], runs(frame)
@@ -48,12 +41,7 @@ def convergence_curves(frame: pd.DataFrame, groups: Groups, *, task: str = "", w
     for ax in grid.ravel():  # once the scale that they share is known
         _names(ax)
     legend_below(figure, list(grid.ravel()), list(TIERS))
-    result = conclusions.by_run(frame, lambda rows: _clause(answer(rows, str(rows["task"].iloc[0]))))
-    return Drawn(figure, frame, _caption(frame, groups, result))
-
-
-def _clause(sentence: str) -> str:
-    return sentence[0].lower() + sentence[1:].removesuffix(".")
+    return Drawn(figure, frame, _caption(frame, groups))
 
 
 def _scales(ax: Axes, frame: pd.DataFrame) -> None:
@@ -90,7 +78,7 @@ def _names(ax: Axes) -> None:
     low, high = logit(np.asarray(ax.get_ylim()))
     points = [(np.asarray(line.get_ydata(), float)[-1], np.asarray(line.get_xdata(), float)[-1]) for line in ax.lines]
     ends = sorted((logit(y), x, index) for index, (y, x) in enumerate(points) if 0 < y < 1)
-    room = (high - low) * 0.058
+    room = (high - low) * 0.058  # between two names, on the logit scale that the axis has
     below: dict[float, float] = {}
     places = []
     for y, x, _ in ends:  # lines that end at one place compete for it
@@ -105,7 +93,7 @@ def _names(ax: Axes) -> None:
         ).set_in_layout(False)  # fmt: skip
 
 
-def _caption(frame: pd.DataFrame, groups: Groups, result: str) -> str:
+def _caption(frame: pd.DataFrame, groups: Groups) -> str:
     return captioned(
         "PCC between the sensitivities of one language from two disjoint sets of batches, against the number of "
         "batches in each",
@@ -113,5 +101,5 @@ def _caption(frame: pd.DataFrame, groups: Groups, result: str) -> str:
         "batches (Spearman–Brown) is a straight line.",
         "Lines by resource level." if any(of["tier"] in TIERS for of in groups.values()) else "",
         "Bands are 95% intervals." if frame["reliability_low"].notna().any() else "",
-        result=result,
+        result=conclusions.enough(frame),
     )

@@ -31,7 +31,7 @@ from sensikit.figures.frames import (
     units,
     with_seeds,
 )
-from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, corners, dark, dots, framed, group_map, places
+from sensikit.figures.grids import DIVERGING, SEQUENTIAL, colour_bar, corners, dots, framed, group_map, light_on, places
 from sensikit.figures.panels import beside, canvas, legend_below, listed, panels, rounded_up, ruled
 from sensikit.figures.style import FULL, HOLLOW, MUTED, SEEDS, Captioned, Drawn, run_line, styled
 from sensikit.figures.words import SUBSETS, TASKS, captioned, joined, subset_names
@@ -116,19 +116,18 @@ def correlation_heatmaps(
 
     All panels of a subset share one colour scale; the subsets, whose ranges differ widely, have one each. A single
     run has its subsets side by side. Training seeds of a recipe have one column, of their mean; the data hold them too.
-    A dot marks a pair whose corrected PCC may be 1 (see `marked`). On the diagonal of
-    the PCC of these batches, framed, stands the reliability of each group. The data are the rows of the task, with
-    `at_ceiling`, and with the difference in the rows of the second run.
+    A dot marks a pair whose corrected PCC may be 1 (see `marked`). On the diagonal of the PCC of these batches, framed,
+    stands the reliability of each group. The data are the rows of the task, with `at_ceiling`, and with the difference
+    in the rows of the second run.
 
     Args:
-        frame: the rows of correlation.csv, with a column `run` where there are several runs.
-        groups: key → {family, tier, sizes}, which give the order and the lines between families.
+        frame: the rows of correlation.csv.
+        groups: which give the order and the lines between families.
         subsets: which of high, low and all, in this order.
         task: by default the first of the table.
         value: corrected (the PCC of endless batches), pcc (of these batches), spearman or log_pcc.
-        difference: the corrected PCC in the second run minus that in the first, for each pair (task, subset, group_a,
-            group_b, difference, difference_low, difference_high): one column of panels more, where a turned corner
-            marks a pair whose interval excludes 0.
+        difference: what `correlation_difference` returns of the first run and the second: one column of panels more,
+            where a turned corner marks a pair whose interval excludes 0.
         width: of the figure, in inches.
 
     Raises:
@@ -219,7 +218,7 @@ def _panel(
         framed(ax, len(keys))
     reached = pairs(frame)
     reached = reached[reached["at_ceiling"].fillna(False) & (value in MAY_BE_1)]
-    dots(ax, places(reached, keys), dark(reached[value], limits, SEQUENTIAL).tolist(), size, "at-ceiling")
+    dots(ax, places(reached, keys), light_on(reached[value], limits, SEQUENTIAL), size)
 
 
 def number(value: float, decimals: int, short: bool) -> str:
@@ -294,7 +293,10 @@ def mean_changes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _one_border(frame: pd.DataFrame, changes: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """Return the corrected PCC, and its bounds with it, where the one border of the differences puts it."""
+    """Return the corrected PCC, and its bounds with it, where the one border of the differences puts it.
+
+    So what two panels show side by side is what their difference is of.
+    """
     key, columns = ["subset", "group_a", "group_b"], ["corrected", "corrected_low", "corrected_high"]
     shared = pd.concat([changes.assign(run=label, shared=changes[f"corrected_{side}"])
                         for label, side in zip(labels, "ab", strict=True)])  # fmt: skip
@@ -313,7 +315,7 @@ def _difference_panel(ax: Axes, frame: pd.DataFrame, groups: Groups, side: float
     decimals = 2 if ends[1] > 0.1 else 3
     group_map(ax, values, values.map(lambda each: signed(each, decimals)), ends, groups, side, DIVERGING)
     sure = frame[_significant(frame)]
-    corners(ax, places(sure, keys), dark(sure["difference"], ends, DIVERGING).tolist(), "significant")
+    corners(ax, places(sure, keys), light_on(sure["difference"], ends, DIVERGING))
 
 
 def _significant(frame: pd.DataFrame) -> pd.Series[Any]:
@@ -366,22 +368,15 @@ def _differences_caption(frame: pd.DataFrame) -> str:
 def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL) -> Drawn:
     """Return the PCC between two tasks for each group: a panel for each subset, a mark for each run (Figure 7).
 
-    The PCC is corrected for noise; a bar is its 95% interval, a short grey line the PCC of these batches. All panels
-    share one scale. Training seeds of a recipe are hollow, beside their mean with its interval over seeds.
-
-    Args:
-        frame: the rows of similarity.csv, with a column `run` where there are several runs.
-        groups: key → {family, tier, sizes}.
-        width: of the figure, in inches.
+    The PCC of similarity.csv is corrected for noise; a bar is its 95% interval, a short grey line the PCC of these
+    batches. All panels share one scale. Training seeds of a recipe are hollow, beside their mean with its interval over
+    seeds.
     """
     seeds = seeds_of(frame)
     frame = over_seeds(frame, SIMILARITY.key, "corrected", "corrected_low", "corrected_high")
-    subsets, labels, names = (
-        [subset for subset in SUBSETS if subset in set(frame["subset"])],
-        runs(frame),
-        titles(frame),
-    )
-    keys = present(groups, frame["group"])
+    labels, called, keys = runs(frame), titles(frame), present(groups, frame["group"])
+    names = subset_names(frame)
+    subsets = [subset for subset in SUBSETS if subset in set(frame["subset"])]
     figure = canvas(width, 0.95 + 0.21 * len(keys))
     axes = panels(figure, len(subsets), len(subsets), sharex=True, sharey=True)
     for ax, subset in zip(axes, subsets, strict=True):
@@ -396,10 +391,10 @@ def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL)
             each = single["group"].map(dict(zip(keys, at, strict=True)))
             ax.plot(single["corrected"], each, marker=line.marker, color=line.colour, gid="seeds", **HOLLOW)
             ax.plot(
-                rows["corrected"], at, linestyle="", marker=line.marker, color=line.colour, label=names[label],
+                rows["corrected"], at, linestyle="", marker=line.marker, color=line.colour, label=called[label],
                 markersize=3.6,
             )  # fmt: skip
-        ax.set_title(subset_names(frame)[subset])
+        ax.set_title(names[subset])
         ax.set_xlabel("PCC between the tasks")
         ruled(ax, "x")
         listed(ax, keys)
@@ -412,9 +407,7 @@ def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL)
         "Bars are 95% intervals over batches." if frame["corrected_low"].notna().any() else "",
         SEEDS if len(seeds) else "",
         "The short grey line is the PCC of these batches, with their noise.",
-        result=conclusions.similar(
-            frame, {subset: subset_names(frame)[subset].removesuffix(" parameters") for subset in subsets}
-        ),
+        result=conclusions.similar(frame, {subset: names[subset].removesuffix(" parameters") for subset in subsets}),
         paper="Figure 7",
     )
     return Drawn(figure, with_seeds(frame, seeds), caption)

@@ -20,13 +20,9 @@ from sensikit.pruning.ledger import UNPRUNED
 
 
 def effect(frame: pd.DataFrame, metric: str = "") -> pd.DataFrame:
-    """Return what pruning does to each group: the pruned rows of a metric with one column more, `effect`.
+    """Return the pruned rows of pruning-cross.csv in one metric, with one column more: what pruning does, `effect`.
 
     It is the share that is left of an unpruned score (not defined where that is 0), and the increase of a loss.
-
-    Args:
-        frame: the rows of pruning-cross.csv, with a column `run` where there are several runs.
-        metric: by default BLEU, or the first that the table has.
     """
     frame = of_metric(frame, metric)
     key = ["run", "evaluated"] if "run" in frame else ["evaluated"]
@@ -47,18 +43,11 @@ def cross_matrix(
     ratios: Sequence[float] = (),
     width: float = FULL,
 ) -> Drawn:
-    """Return heat maps of the share of a score that is kept, or the increase of a loss.
+    """Return heat maps of the share of a score that is kept, or the increase of a loss (pruning-cross.csv).
 
-    Pruned for the group of a row, evaluated on that of a column. A row of panels for each ratio and a column for each
-    run (a single run has its ratios side by side), one scale.
-
-    Args:
-        frame: the rows of pruning-cross.csv, with a column `run` where there are several runs.
-        groups: key → {family, tier, sizes}.
-        metric: by default BLEU, or the first that the table has.
-        name: of the order.
-        ratios: which, at most three; by default the ones that tell most (see `telling`).
-        width: of the figure, in inches.
+    Pruned for the group of a row, in the order `name`, evaluated on that of a column. A row of panels for each ratio
+    and a column for each run (a single run has its ratios side by side), one scale. By default the `ratios` are the
+    three that tell most (see `telling`).
     """
     cells = effect(frame, metric)
     cells = cells[cells["order"] == name]

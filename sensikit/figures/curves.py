@@ -35,8 +35,10 @@ from sensikit.figures.words import captioned, joined, scale_of, span
 from sensikit.pruning.ledger import UNPRUNED
 from sensikit.settings import STRATA
 
-MARKS = {"better": "^", "worse": "v", "alike": "o"}
-"""How a point is marked by its verdict; alike is hollow."""
+MARKS = {
+    "better": ("^", "better than random"), "worse": ("v", "worse than random"), "alike": ("o", "not told from random"),
+}  # fmt: skip
+"""How a point is marked by its verdict, and what the mark says; alike is hollow."""
 
 EQUAL = "at equal sensitivity"
 
@@ -93,7 +95,7 @@ def pruning_curves(
     whether it is better than random, worse, or cannot be told from it; `verdict` in the data.
 
     Args:
-        frame: the rows of pruning.csv, with a column `run` where there are several runs.
+        frame: the rows of pruning.csv.
         metric: by default BLEU, or the first that the table has.
         change: draw the change from the unpruned model instead of the score itself.
         bands: see `banded`; without it, the mean of the groups' own bounds.
@@ -196,15 +198,9 @@ def _draw_seeds(ax: Axes, seeds: pd.DataFrame, recipe: str, name: str, line: Lin
 
 @styled
 def pruning_curves_by_group(frame: pd.DataFrame, groups: Groups, metric: str = "", *, width: float = FULL) -> Drawn:
-    """Return a small panel for each group, all on one scale: every order of one run, or one order of several.
+    """Return a small panel for each group of pruning.csv, on one scale: every order of one run, or one of several.
 
     The orders at equal sensitivity are left out where there are others.
-
-    Args:
-        frame: the rows of pruning.csv, with a column `run` where there are several runs.
-        groups: key → {name, family, tier, sizes}.
-        metric: by default BLEU, or the first that the table has.
-        width: of the figure, in inches.
     """
     frame = of_metric(frame, metric)
     others = frame[~frame["order"].map(is_matched)]
@@ -270,7 +266,7 @@ def _draw_order(ax: Axes, points: pd.DataFrame, line: Line, band: bool) -> None:
         marker="." if (verdict != "").any() else line.marker, markersize=size, markeredgewidth=0.7, label=line.name,
         zorder=2 + line.width, clip_on=False,
     )  # fmt: skip
-    for name, marker in MARKS.items():
+    for name, (marker, _) in MARKS.items():
         at = points[verdict == name]
         if len(at):
             ax.plot(
@@ -290,21 +286,18 @@ def _draw_order(ax: Axes, points: pd.DataFrame, line: Line, band: bool) -> None:
 def _list_marks(ax: Axes, points: pd.DataFrame) -> list[Artist]:
     """Return an entry of the legend for each verdict that there is; it is one of `ax` too."""
     found: list[Artist] = []
-    for name, marker in MARKS.items():
+    for name, (marker, label) in MARKS.items():
         if (points["verdict"] == name).any():
             fill = "white" if name == "alike" else INK
-            label = SAYS[name].format("random")
             found += ax.plot([], [], ls="", marker=marker, ms=4.4, mfc=fill, mec=INK, mew=0.9, label=label)
     return found
-
-
-SAYS = {"better": "better than {}", "worse": "worse than {}", "alike": "not told from {}"}
 
 
 def _finish(axes: Sequence[Axes], points: pd.DataFrame, change: bool = False) -> None:
     """Give panels their axes, once all is drawn: the ratio in per cent; a score from 0, a loss from its baseline."""
     metric = points["metric"].iloc[0]
-    axes[0].set_xlim(left=0)  # a limit that is set stops the shared scale from following what is drawn later
+    # only now: a limit that is set stops the shared scale from following what is drawn later
+    axes[0].set_xlim(left=0)
     if not change and METRICS[metric].higher:
         axes[0].set_ylim(bottom=0)
     for ax in axes:
@@ -321,7 +314,10 @@ def _finish(axes: Sequence[Axes], points: pd.DataFrame, change: bool = False) ->
 
 
 def _spared(frame: pd.DataFrame) -> str:
-    """Return what the signature of the sweep says of the parameters that no order prunes, as a clause."""
+    """Return what the signature of the sweep says of the parameters that no order prunes, as a clause.
+
+    At the largest ratio all the others are gone: there the orders must agree, which says nothing for any of them.
+    """
     signatures: list[str] = list(frame["signature"].dropna().astype(str)) if "signature" in frame else []
     found = {(float(match[1]), match[2]) for text in signatures if (match := _PROTECT.search(text))}
     if len(found) != 1:
@@ -349,8 +345,9 @@ def _caption(
     seeds, counts = int(shaded["seeds"].max()) if len(shaded) else 0, sorted(shaded["groups"].unique())
     what = f"Change in {scale_of(metric)}" if change else scale_of(metric, starts=True)
     recipes = "runs" in points and (points["runs"] > 1).any()
-    equal = f"Every order takes the same share of each of {STRATA} strata of equal sensitivity to the language."
-    read = [equal] if chosen == MATCHED else []
+    read = []
+    if chosen == MATCHED:
+        read += [f"Every order takes the same share of each of {STRATA} strata of equal sensitivity to the language."]
     if recipes:
         over = "training seeds" if bands is None else "training seeds and test sentences"
         read += [

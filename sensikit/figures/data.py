@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -34,11 +36,8 @@ def sizes(groups: Groups) -> pd.DataFrame:
 def data_statistics(groups: Groups, *, width: float = COLUMN) -> Drawn:
     """Return the training examples of each group on a logarithmic scale, in descending order, with a mark by tier.
 
-    Points, not bars: a logarithmic scale has no 0 for a bar to stand on.
-
-    Args:
-        groups: key → {name, family, tier, sizes}, and mono (sentences) where it is known.
-        width: of the figure, in inches.
+    Points, not bars: a logarithmic scale has no 0 for a bar to stand on. A group may have `mono` too, its monolingual
+    sentences.
     """
     table = sizes(groups)
     figure = canvas(width, width * 0.6)
@@ -51,15 +50,8 @@ def data_statistics(groups: Groups, *, width: float = COLUMN) -> Drawn:
                 label=line.name,
             )  # fmt: skip
     if table["mono"].notna().any():
-        ax.plot(
-            table.index,
-            table["mono"],
-            linestyle="",
-            marker="D",
-            mfc="white",
-            mec="black",
-            label="monolingual sentences",
-        )
+        label = "monolingual sentences"
+        ax.plot(table.index, table["mono"], linestyle="", marker="D", mfc="white", mec="black", label=label)
     known = table[["train", "mono"]].astype(float).to_numpy()
     ax.set_yscale("log")
     ax.set_ylim(float(np.nanmin(known)) / 1.5, float(np.nanmax(known)) * 1.5)
@@ -92,12 +84,7 @@ LEVELS = {"input": 0.0, "stack": 1.45, "projection": 3.2, "target": 4.65}  # fro
 
 
 def sentence(frame: pd.DataFrame, group: str = "") -> pd.DataFrame:
-    """Return the rows of one sentence of `layout.csv`: the first run's of a group.
-
-    Args:
-        frame: of the columns group, position, source, encoder_target, decoder_input, decoder_target, and run.
-        group: by default the first of the table.
-    """
+    """Return the rows of one sentence of layout.csv: the first run's, of a group or of the first in the table."""
     rows = frame[frame["group"] == (group or frame["group"].iloc[0])]
     rows = rows[rows["run"] == rows["run"].iloc[0]] if "run" in rows else rows
     return rows.sort_values("position", ignore_index=True)
@@ -108,14 +95,9 @@ def token_layout(frame: pd.DataFrame, *, group: str = "", width: float = FULL) -
     """Return encoder and decoder side by side, each with what it reads below and what it predicts above.
 
     What noise changed is set off, and so are the tags and the positions that are predicted: the same on both sides,
-    through one output projection.
-
-    Args:
-        frame: the rows of layout.csv, or of one sentence: `source`, what the encoder reads, the tag last;
-            `encoder_target`, what it predicts; `decoder_input`, the tag first; `decoder_target`. A target is empty
-            where nothing is to be predicted.
-        group: whose sentence; by default that of the first in the table.
-        width: of the figure, in inches.
+    through one output projection. In layout.csv, `source` is what the encoder reads, the tag last, `encoder_target`
+    what it predicts, `decoder_input` has the tag first, and a target is empty where nothing is to be predicted. The
+    sentence is that of `group`, by default the first in the table.
     """
     data = sentence(frame, group)
     frame = data[list(COLUMNS)].fillna("").astype(str)
@@ -176,17 +158,11 @@ def _cell(ax: Axes, left: float, bottom: float, text: str, kind: str, cell: floa
 
 
 def _bar(ax: Axes, left: float, length: float, bottom: float, height: float, text: str) -> None:
-    style = "round,pad=0,rounding_size=0.15"
-    ax.add_patch(
-        FancyBboxPatch((left, bottom), length, height, boxstyle=style, facecolor="#efefef", edgecolor=INK, lw=0.7)
-    )
+    look: Any = {"boxstyle": "round,pad=0,rounding_size=0.15", "facecolor": "#efefef", "edgecolor": INK, "lw": 0.7}
+    ax.add_patch(FancyBboxPatch((left, bottom), length, height, **look))
     ax.text(left + length / 2, bottom + height / 2, text, ha="center", va="center", fontsize=7)
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], strong: bool = True) -> None:
-    colour = INK if strong else RULE
-    ax.add_patch(
-        FancyArrowPatch(
-            start, end, arrowstyle="-|>", mutation_scale=4, linewidth=0.5, color=colour, shrinkA=0, shrinkB=0
-        )
-    )
+    look: Any = {"arrowstyle": "-|>", "mutation_scale": 4, "linewidth": 0.5, "color": INK if strong else RULE}
+    ax.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, **look))

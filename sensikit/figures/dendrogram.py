@@ -31,16 +31,9 @@ def dendrogram(
 ) -> Drawn:
     """Return the dendrogram of the groups from how alike they are, a panel for each run, on one scale.
 
-    The data are the steps in which clusters join: which two, at which distance 1 − the corrected PCC, or another value
-    (average linkage). A run in which a pair has none has no tree.
-
-    Args:
-        frame: the rows of correlation.csv, with a column `run` where there are several runs.
-        groups: key → {name, family, tier, sizes}.
-        subset: high, low or all.
-        task: by default the first of the table.
-        value: see `correlation_heatmaps`.
-        width: of the figure, in inches; by default the page, or two thirds of it for a single run.
+    The data are the steps in which clusters join: which two, at which distance 1 − the corrected PCC, or another
+    `value` of correlation.csv (see `correlation_heatmaps`), in the `subset` high, low or all; average linkage. A run in
+    which a pair has none has no tree. By default the figure has the width of the page, two thirds of it for one run.
     """
     frame, labels = of_task(frame, task), runs(frame)
     rows, name = frame[frame["subset"] == subset], subset_names(frame)[subset]

@@ -44,11 +44,8 @@ def units(frame: pd.DataFrame) -> list[str]:
 def averaged(frame: pd.DataFrame, key: Sequence[str]) -> pd.DataFrame:
     """Return the mean over the runs of each recipe, under its name in `run`, with their number in `runs`.
 
-    What one of the runs lacks has no mean. A frame without a column `recipe` is returned as it is.
-
-    Args:
-        frame: with a column `run`, and `recipe` where runs are training seeds of one.
-        key: columns that tell the rows of a run apart.
+    What one of the runs lacks has no mean. A frame without a column `recipe` is returned as it is; `key` are the
+    columns that tell the rows of a run apart.
     """
     if "recipe" not in frame:
         return frame
@@ -59,7 +56,7 @@ def averaged(frame: pd.DataFrame, key: Sequence[str]) -> pd.DataFrame:
     counted, sizes = grouped[numbers].count(), grouped.size()
     for name in numbers:
         means = grouped[name].mean().where(counted[name] == sizes)
-        whole = frame[name].dtype.kind == "i" and (means % 1 == 0).all()
+        whole = frame[name].dtype.kind == "i" and (means % 1 == 0).all()  # a count that all share stays one
         found[name] = means.astype(int) if whole else means
     found["runs"] = sizes
     whole_recipes = frame.groupby("recipe")["run"].nunique()

@@ -28,13 +28,8 @@ def heat_map(
 ) -> float:
     """Draw a cell for each of `values` with its number in it, where that can be read; return the size of the numbers.
 
-    Args:
-        ax: where to.
-        values: what the colours show; NaN leaves a cell grey.
-        written: the numbers as text, of the same shape.
-        limits: the ends of the colour scale.
-        cell: width of a cell, in points.
-        palette: the colours.
+    `written` holds the numbers as text, `limits` the ends of the colour scale, and a cell is `cell` points wide. NaN
+    leaves a cell grey.
     """
     longest = max((len(text) for text in written.to_numpy().ravel()), default=1)
     size = min(7.0, cell / (0.64 * max(longest, 3)))
@@ -72,7 +67,7 @@ def group_map(
     cell = (side - 0.45) / len(keys) * 72
     size = heat_map(ax, values, written, limits, cell, palette)
     ax.set_aspect("equal")
-    ax.tick_params(axis="x", rotation=0 if cell >= 4 * max(map(len, keys)) else 90)
+    ax.tick_params(axis="x", rotation=0 if cell >= 4 * max(map(len, keys)) else 90)  # a letter is 4 points wide
     edges = np.cumsum([len(members) for _, members in families({key: groups[key] for key in keys})])[:-1]
     ax.hlines(edges, 0, len(keys), color=MUTED, linewidth=0.9)
     ax.vlines(edges, 0, len(keys), color=MUTED, linewidth=0.9)
@@ -98,26 +93,19 @@ def light_on(values: Any, limits: tuple[float, float], palette: str) -> Any:
     return contrast(colours, "white") > contrast(colours, "black")
 
 
-def dark(values: pd.Series[Any], limits: tuple[float, float], palette: str) -> pd.Series[Any]:
-    """Return which values have a dark cell, where a mark must be light."""
-    return pd.Series(light_on(values, limits, palette), index=values.index)
-
-
-def dots(ax: Axes, places: Sequence[tuple[int, int]], light: Sequence[bool], size: float, gid: str) -> None:
+def dots(ax: Axes, places: Sequence[tuple[int, int]], light: Sequence[bool], size: float) -> None:
     """Put a dot into the upper right corner of cells, `places` being (column, row)."""
-    x, y = ([place[axis] for place in places] for axis in (0, 1))
-    colours = np.where(np.asarray(light, dtype=bool), "white", INK)
     ax.scatter(
-        [each + 0.86 for each in x], [each + 0.16 for each in y], s=max(1.0, (size / 3) ** 2), c=colours,
-        linewidths=0, gid=gid,
+        [x + 0.86 for x, _ in places], [y + 0.16 for _, y in places], s=max(1.0, (size / 3) ** 2),
+        c=np.where(light, "white", INK), linewidths=0, gid="at-ceiling",
     )  # fmt: skip
 
 
-def corners(ax: Axes, places: Sequence[tuple[int, int]], light: Sequence[bool], gid: str) -> None:
+def corners(ax: Axes, places: Sequence[tuple[int, int]], light: Sequence[bool]) -> None:
     """Turn down the upper right corner of cells, `places` being (column, row)."""
     for (x, y), pale in zip(places, light, strict=True):
         triangle = [(x + 0.72, y + 0.03), (x + 0.97, y + 0.03), (x + 0.97, y + 0.28)]
-        ax.add_patch(Polygon(triangle, color="white" if pale else INK, linewidth=0, gid=gid, zorder=4))
+        ax.add_patch(Polygon(triangle, color="white" if pale else INK, linewidth=0, gid="significant", zorder=4))
 
 
 def colour_bar(

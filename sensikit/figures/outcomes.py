@@ -47,11 +47,7 @@ def verdict(row: Any, p: str = "p_holm", difference: str = "difference") -> str:
 def against(tests: pd.DataFrame | None, order: str, control: str, names: tuple[str, str]) -> str:
     """Return how an order does against its control at the ratios of `TOLD`: difference, interval and verdict.
 
-    Args:
-        tests: rows of `pruning.curves.curve_tests`, of one metric.
-        order: the order that is judged.
-        control: another one.
-        names: what the two are called.
+    `tests` are rows of `pruning.curves.curve_tests`, of one metric, and `names` what the two orders are called.
     """
     if tests is None:
         return ""
@@ -64,13 +60,7 @@ def against(tests: pd.DataFrame | None, order: str, control: str, names: tuple[s
 
 
 def between(tests: pd.DataFrame | None, order: str, name: str) -> str:
-    """Return what pruning takes from each later run beyond what it takes from the first, in one order.
-
-    Args:
-        tests: rows of `pruning.curves.curve_tests`, of one metric.
-        order: of both.
-        name: of the order.
-    """
+    """Return what pruning takes from each later run beyond what it takes from the first, in one order."""
     if tests is None:
         return ""
     rows = tests[(tests["run_a"] != tests["run_b"]) & (tests["order_b"] == order)]
@@ -110,17 +100,13 @@ def remaining(points: pd.DataFrame, sign: str = "") -> str:
         f"{bounded_in(at.loc[ratio], ('value', 'low', 'high'), shown)} at {name}"
         for ratio, name in told(at.index).items()
     ]
-    return joined(found) if found else ""
+    return joined(found)
 
 
 def left(points: pd.DataFrame, order: str, name: str, change: bool = False) -> str:
-    """Return what is left of the mean at the ratios of `TOLD` in one order, or how it has changed.
+    """Return what is left of the mean at the ratios of `TOLD` in one order; of points that are changes, the change.
 
-    Args:
-        points: what `curves.curve` returns, with bounds where they are known.
-        order: the order.
-        name: of it.
-        change: they are changes from the unpruned model.
+    `points` are what `points.curve` returns, with bounds where they are known.
     """
     metric = points["metric"].iloc[0] if len(points) else ""
     points = points[points["order"] == order]
@@ -137,10 +123,7 @@ def left(points: pd.DataFrame, order: str, name: str, change: bool = False) -> s
 def extremes(points: pd.DataFrame, order: str, name: str) -> str:
     """Return the groups that lose the least and the most at the larger ratio of `TOLD`, in one order.
 
-    Args:
-        points: what `curves.curve` returns of each group, with `group`.
-        order: the order.
-        name: what it is called.
+    `points` are what `points.curve` returns of each group, with `group`.
     """
     metric = points["metric"].iloc[0]
     higher, shown = METRICS[metric].higher, METRICS[metric].digits
@@ -170,11 +153,7 @@ def extremes(points: pd.DataFrame, order: str, name: str) -> str:
 
 
 def gained(rows: pd.DataFrame) -> str:
-    """Return what each system gains over all languages, and which gains are not told from none.
-
-    Args:
-        rows: what `quality.gains` returns, of the tier of all languages.
-    """
+    """Return what each system gains over all languages, and which gains are not told from none; see `quality.gains`."""
     said = []
     for _, row in rows.iterrows():
         found = bounded_in(
@@ -185,10 +164,9 @@ def gained(rows: pd.DataFrame) -> str:
 
 
 def best(rows: pd.DataFrame) -> str:
-    """Return which masking ratio is best over all languages, and which others its interval does not reach.
+    """Return which masking ratio is best over all languages, and which others have intervals that reach its own.
 
-    Args:
-        rows: what `quality.by_ratio` returns, of the tier of all languages.
+    `rows` are what `quality.by_ratio` returns, of the tier of all languages.
     """
     if rows.empty:
         return ""
@@ -206,10 +184,7 @@ def best(rows: pd.DataFrame) -> str:
 def spared(cells: pd.DataFrame, metric: str, ratios: Sequence[float]) -> str:
     """Return what the group pruned for keeps (or adds, of a loss) beside the others, and for how many that is sure.
 
-    Args:
-        cells: what `cross.effect` returns, of one order.
-        metric: of it.
-        ratios: which.
+    `cells` are what `cross.effect` returns, of one order.
     """
     share = METRICS[metric].higher
     own, means = cells["group"] == cells["evaluated"], []

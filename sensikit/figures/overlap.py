@@ -17,15 +17,9 @@ from sensikit.figures.words import captioned, joined, percent
 
 @styled
 def overlap_heatmaps(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float = FULL) -> Drawn:
-    """Return heat maps of the Jaccard overlap of the groups' most specific parameters, all on one scale.
+    """Return heat maps of the Jaccard overlap of the groups' most specific parameters (overlap.csv), on one scale.
 
     A column for each run and a row for each share; a single run has its shares side by side. The diagonal is empty.
-
-    Args:
-        frame: the rows of overlap.csv, with a column `run` where there are several runs.
-        groups: key → {family, tier, sizes}.
-        task: by default the first of the table.
-        width: of the figure, in inches.
     """
     frame = of_task(frame, task)
     labels, shares = runs(frame), sorted(frame["share"].unique())

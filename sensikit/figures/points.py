@@ -31,12 +31,8 @@ def curve(frame: pd.DataFrame, metric: str = "", change: bool = False) -> pd.Dat
     Only ratios at which every group was scored count: a mean over fewer would be of other groups. The unpruned model
     is the start of every order. `low` and `high` are the means of the groups' 95% bounds, which needs no independence
     between them and so is rather too wide than too narrow; `spread_low` and `spread_high` are the extremes over seeds.
-
-    Args:
-        frame: the rows of pruning.csv, with a column `run` where there are several runs.
-        metric: by default BLEU, or the first that the table has.
-        change: subtract the unpruned mean of the same run. The bounds of a score are not those of a change, so there
-            are none then.
+    With `change`, the unpruned mean of the same run is subtracted: the bounds of a score are not those of a change, so
+    there are none then. `frame` has the rows of pruning.csv; the metric is by default BLEU, or the first of the table.
     """
     frame = of_metric(frame, metric)
     curves = [_curve(of_run(frame, run), change, run) for run in runs(frame)]
@@ -51,12 +47,7 @@ def curve_over_seeds(points: pd.DataFrame, change: bool = False, key: Sequence[s
     """Return the mean curve of each recipe, and those of runs that stand alone, of what `curve` returns.
 
     `low` and `high` of a recipe are the 95% interval of t over its training seeds, within what a score can be;
-    `spread_*` are the means of theirs.
-
-    Args:
-        points: with the columns of `key`, which tell curves apart.
-        change: the points are changes.
-        key: of the curves of a run, beside order, ratio and metric.
+    `spread_*` are the means of theirs. `key` are columns that tell the curves of a run apart, beside their order.
     """
     found = over_seeds(points, [*POINT[1:], *key], "value", "low", "high")
     if "runs" in found and not change:
@@ -94,13 +85,9 @@ def _curve(frame: pd.DataFrame, change: bool, run: str) -> pd.DataFrame:
 
 
 def banded(points: pd.DataFrame, bands: pd.DataFrame | None, change: bool = False) -> pd.DataFrame:
-    """Return the points with the intervals of their means in `low` and `high`, where `bands` has them.
+    """Return points of `curve` with the intervals of their means in `low` and `high`, where `bands` has them.
 
-    Args:
-        points: what `curve` returns.
-        bands: run, order, ratio, metric, value_low, value_high, and change_low and change_high, of the mean over
-            groups; a single run may have any name there.
-        change: the points are changes from the unpruned model.
+    `bands` are those of `pruning.curves.curve_bands`; a single run may have any name there.
     """
     if bands is None or points.empty:
         return points
@@ -115,11 +102,7 @@ NEAR_0 = 1.0
 
 
 def near_0(frame: pd.DataFrame) -> bool:
-    """Return whether the mean over groups is near 0 before anything is pruned, in every run.
-
-    Args:
-        frame: the rows of pruning.csv of one metric, with a column `run` where there are several runs.
-    """
+    """Return whether the mean over groups of one metric is near 0 before anything is pruned, in every run."""
     start = frame[frame["order"] == UNPRUNED]
     highest = max((of_run(start, label)["value"].mean() for label in runs(start)), default=NEAR_0)
     return METRICS[frame["metric"].iloc[0]].higher and bool(highest < NEAR_0)
@@ -129,9 +112,7 @@ def verdicts(tests: pd.DataFrame) -> pd.DataFrame:
     """Return which order of a run is better than another, a row for each test of two orders of a run.
 
     `verdict` is "better" or "worse" where p is below 0.05, and "alike" where it is not; without a p there is no row.
-
-    Args:
-        tests: run_a, order_a, run_b, order_b, ratio, metric, difference (b minus a), p.
+    `tests` are those of `pruning.curves.curve_tests`.
     """
     rows = tests[(tests["run_a"] == tests["run_b"]) & tests[P].notna()]
     higher = rows["metric"].map(lambda name: METRICS[name].higher).astype(bool)
@@ -142,12 +123,7 @@ def verdicts(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def judged(points: pd.DataFrame, tests: pd.DataFrame | None) -> pd.Series[str]:
-    """Return the verdict on each point of a chosen order against its random control in the same run; "" without a test.
-
-    Args:
-        points: what `curve` returns.
-        tests: see `verdicts`.
-    """
+    """Return the verdict on each point of a chosen order against random in the same run; "" without a test."""
     if tests is None or points.empty:
         return pd.Series("", index=points.index, dtype=object)
     found = as_in(verdicts(tests), points)

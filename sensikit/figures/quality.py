@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.ticker import PercentFormatter
 from scipy.special import ndtri, stdtrit
@@ -15,12 +16,10 @@ from sensikit.evaluation.scoring import ALL
 from sensikit.figures import outcomes
 from sensikit.figures.frames import blank, of_metric
 from sensikit.figures.panels import canvas, legend_below, listed, panels, ruled
-from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, TIERS, Drawn, styled
+from sensikit.figures.style import COLOURS, COLUMN, FULL, INK, MUTED, TIERS, Drawn, Line, styled
 from sensikit.figures.words import captioned, joined, scale_of
 
-LOOKS = {
-    ALL: (INK, "o", "-", 1.6), **{tier: (line.colour, line.marker, line.dashes, 1.0) for tier, line in TIERS.items()},
-}  # fmt: skip
+LOOKS = {ALL: Line("all languages", INK, "-", "o", 1.6), **TIERS}
 
 
 def gains(significance: pd.DataFrame, metric: str = "") -> pd.DataFrame:
@@ -32,13 +31,7 @@ def gains(significance: pd.DataFrame, metric: str = "") -> pd.DataFrame:
 
 
 def gains_of_seeds(rows: pd.DataFrame, tiers: pd.DataFrame, recipes: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Return what each seed of a recipe gains: rows of `gains` with its name in `seed`, and no interval.
-
-    Args:
-        rows: what `gains` returns.
-        tiers: the rows of tiers.csv.
-        recipes: by name, the systems that are seeds of it.
-    """
+    """Return what each seed of a recipe gains: rows of `gains` with its name in `seed`, and no interval."""
     of_metric = tiers[tiers["metric"] == rows["metric"].iloc[0]]
     values = of_metric.set_index(["direction", "system", "tier"])["value"]
     found = [
@@ -61,17 +54,9 @@ def quality_gains(
 ) -> Drawn:
     """Return the difference of each system to the first with its paired interval: a panel for each resource level.
 
-    Where all languages are of one level there is one panel.
-
-    Filled marks are differences whose p, after Holm, is below 0.05; small ones the seeds of a recipe. All panels share
-    one scale.
-
-    Args:
-        significance: the rows of significance.csv, of one direction.
-        metric: by default BLEU, or the first that the table has.
-        tiers: the rows of tiers.csv, where there are recipes.
-        recipes: by name, the systems that are training seeds of it.
-        width: of the figure, in inches.
+    Where all languages are of one level there is one panel. Filled marks are differences whose p, after Holm, is below
+    0.05; small ones the seeds of a recipe. All panels share one scale. The rows are those of significance.csv, of one
+    direction and, where there are recipes (by name, the systems that are training seeds of it), of tiers.csv.
     """
     rows = gains(significance, metric)
     shown = [tier for tier in (*TIERS, ALL) if tier in set(rows["tier"])]
@@ -85,7 +70,7 @@ def quality_gains(
     for ax, tier in zip(axes, shown, strict=True):
         of_tier = rows[rows["tier"] == tier].set_index("system_b").reindex(systems)
         ax.axvline(0, color=MUTED, linewidth=0.6)
-        places = list(range(len(systems)))
+        places = np.arange(len(systems))
         ax.hlines(places, of_tier["difference_low"], of_tier["difference_high"], color=COLOURS[0], linewidth=1.2)
         single = seeds[seeds["tier"] == tier]
         ax.plot(
@@ -94,12 +79,11 @@ def quality_gains(
         )  # fmt: skip
         sure = (of_tier["p_holm"] < LEVEL).to_numpy()
         for chosen, fill in ((sure, COLOURS[0]), (~sure, "white")):
-            at = [place for place, kept in zip(places, chosen, strict=True) if kept]
             ax.plot(
-                of_tier["difference"].to_numpy()[chosen], at, linestyle="", marker="o", markersize=4.2,
+                of_tier["difference"][chosen], places[chosen], linestyle="", marker="o", markersize=4.2,
                 markerfacecolor=fill, markeredgecolor=COLOURS[0], markeredgewidth=1.0,
             )  # fmt: skip
-        ax.set_title("all languages" if tier == ALL else tier)
+        ax.set_title(LOOKS[tier].name)
         ruled(ax, "x")
         listed(ax, systems)
     figure.supxlabel(f"change in {scale_of(metric)} from {first}", fontsize=7)
@@ -153,6 +137,7 @@ def _over_seeds(alike: Any) -> tuple[Any, Any, Any, Any]:
     low, high = alike["value_low"].transform("mean"), alike["value_high"].transform("mean")
     variances = alike["value"].transform("var") / seeds
     for row in seeds.index[seeds > 1]:
+        # the draws are not in the table, but their variance is in the width of the interval
         of_segments = ((high[row] - low[row]) / 2 / ndtri(1 - LEVEL / 2)) ** 2
         deviation, freedom = spread(of_segments, [(variances[row], seeds[row] - 1)])
         half = stdtrit(freedom, 1 - LEVEL / 2) * deviation
@@ -169,22 +154,20 @@ def _design(system: Mapping[str, Any]) -> str:
 def masking_ratio(rows: pd.DataFrame, *, width: float = COLUMN) -> Drawn:
     """Return quality against the masking ratio, a line for each resource level and one for all languages (Figure 11).
 
-    Args:
-        rows: those of one metric, direction and design from `by_ratio`.
-        width: of the figure, in inches.
+    `rows` are those of one metric, direction and design from `by_ratio`.
     """
     metric = rows["metric"].iloc[0]
     figure = canvas(width, width * 0.78)
     ax = figure.subplots()
     for tier in (tier for tier in LOOKS if tier in set(rows["tier"])):
-        points, (colour, marker, dashes, size) = rows[rows["tier"] == tier], LOOKS[tier]
+        points, look = rows[rows["tier"] == tier], LOOKS[tier]
         line = points.drop_duplicates("mask_ratio")
-        ax.fill_between(line["mask_ratio"], line["low"], line["high"], color=colour, alpha=0.12, linewidth=0)
+        ax.fill_between(line["mask_ratio"], line["low"], line["high"], color=look.colour, alpha=0.12, linewidth=0)
         single = points[points["seeds"] > 1]
-        ax.plot(single["mask_ratio"], single["value"], color=colour, ls="", marker="_", markersize=5, gid="seeds")
+        ax.plot(single["mask_ratio"], single["value"], color=look.colour, ls="", marker="_", markersize=5, gid="seeds")
         ax.plot(
-            line["mask_ratio"], line["mean"], color=colour, marker=marker, linestyle=dashes, linewidth=size,
-            label="all languages" if tier == ALL else tier,
+            line["mask_ratio"], line["mean"], color=look.colour, marker=look.marker, linestyle=look.dashes,
+            linewidth=look.width, label=look.name,
         )  # fmt: skip
     ax.set_xlabel("masking ratio")
     ax.set_ylabel(scale_of(metric))
@@ -195,7 +178,7 @@ def masking_ratio(rows: pd.DataFrame, *, width: float = COLUMN) -> Drawn:
     ruled(ax, "y")
     legend_below(figure, [ax])
     several = f"Points of several training seeds (up to {rows['seeds'].max()}) are their mean, with a stroke for each, "
-    alone = "Of points of one training run, part of the difference between them is the seed."
+    alone = "Between points of one training run each, part of the difference is the seed."
     caption = captioned(
         f"{METRICS[metric].label} of {rows['method'].iloc[0] or 'one method'} trained with "
         f"{rows['mask_ratio'].nunique()} masking ratios, mean over the languages of each resource level",

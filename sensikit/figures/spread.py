@@ -47,15 +47,9 @@ def shown(key: str) -> str:
 
 @styled
 def specificity(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float = FULL) -> Drawn:
-    """Return the spread of D(θ,l) of each group (Eq. 4): boxes from quantiles, and the share of D > 0.
+    """Return the spread of D(θ,l) of each group (Eq. 4; specificity.csv): boxes of quantiles, and the share of D > 0.
 
     The axis is linear between −1, the least that D can be, and 1, and logarithmic beyond.
-
-    Args:
-        frame: the rows of specificity.csv, with a column `run` where there are several runs.
-        groups: key → {family, tier, sizes}.
-        task: by default the first of the table.
-        width: of the figure, in inches.
     """
     table = wide(frame, task)
     figure, left = _boxes_and_shares(table, placed(table, groups), "share_positive", "parameters with D > 0", width)
@@ -80,14 +74,7 @@ def specificity(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: f
 
 @styled
 def balance(frame: pd.DataFrame, groups: Groups, *, task: str = "", width: float = FULL) -> Drawn:
-    """Return how evenly S is spread over the parameters: boxes of S over its mean, and the share of the top 10%.
-
-    Args:
-        frame: the rows of balance.csv, with a column `run` where there are several runs.
-        groups: key → {family, tier, sizes}.
-        task: by default the first of the table.
-        width: of the figure, in inches.
-    """
+    """Return how evenly S is spread (balance.csv): boxes of S over its mean, and the share that the top 10% hold."""
     table = wide(frame, task)
     for name in set(LEVELS) & set(table.columns):
         table[name] = table[name] / table["mean"]  # so that groups can be compared
@@ -174,14 +161,8 @@ def sensitivity_violins(
 
     Below the two stands the deviation over the mean, which does not move with the scale of the loss. All violins have
     the same area; two runs share a violin, the first on its left side. That of a recipe is the mean over its training
-    seeds, which have marks of their own below.
-
-    Args:
-        frame: the rows of distribution.csv, with a column `run` where there are several runs.
-        statistics: the rows of balance.csv of the same runs.
-        groups: key → {family, tier, sizes}.
-        task: by default the first of the table.
-        width: of the figure, in inches.
+    seeds, which have marks of their own below. `frame` has the rows of distribution.csv, and `statistics` those of
+    balance.csv of the same runs.
     """
     frame, table = of_task(frame, task), wide(statistics, task)
     seeds, table = seeds_of(table), averaged(table, ["group"])
@@ -194,11 +175,12 @@ def sensitivity_violins(
     widest = float(shapes["density"].max())
     for index, label in enumerate(labels):
         line = run_line(index, label)
+        centre, sides, mark = _layout(index, len(labels))
         for place, key in enumerate(keys):
             shape = shapes[(shapes["run"] == label) & (shapes["group"] == key)]
-            _violin(upper, shape, place + _centre(index, len(labels)), _sides(index, len(labels)), widest, unit, line)
+            _violin(upper, shape, place + centre, sides, widest, unit, line)
         rows = of_run(table, label).set_index("group").reindex(keys)
-        places = [place + _offset(index, len(labels)) for place in range(len(keys))]
+        places = [place + mark for place in range(len(keys))]
         second.plot(
             places, rows["std_below_top1"] / unit, linestyle="", marker=line.marker, markerfacecolor="white",
             markeredgecolor=line.colour, markeredgewidth=1.0, markersize=4, zorder=4,
@@ -248,6 +230,7 @@ def _mean_density(found: pd.DataFrame) -> pd.DataFrame:
     """Return the mean of the densities of several runs, in as many equal bins as one of them has."""
     of_runs = [rows.sort_values("low") for _, rows in found.groupby("run")]
     edges = np.linspace(found["low"].min(), found["high"].max(), len(of_runs[0]) + 1)
+    # the cumulated histograms, not the densities, are read at the common edges: so the area stays 1
     below = [
         np.interp(edges, [rows["low"].iloc[0], *rows["high"]],
                   [0, *np.cumsum(rows["density"] * (rows["high"] - rows["low"]))])
@@ -257,21 +240,12 @@ def _mean_density(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "density": density})
 
 
-def _sides(index: int, of: int) -> tuple[float, float]:
-    """Return how far the violin of a run reaches to the left and to the right of its place, in places."""
-    if of == 2:
-        return (0.42, 0.0) if index == 0 else (0.0, 0.42)
-    return 0.42 / of, 0.42 / of
-
-
-def _centre(index: int, of: int) -> float:
-    """Return where the violin of a run stands among those of its group; two share a place."""
-    return 0.0 if of == 2 else (index - (of - 1) / 2) * 0.84 / of
-
-
-def _offset(index: int, of: int) -> float:
-    """Return where the mark of a run stands: beside its violin."""
-    return (-0.16, 0.16)[index] if of == 2 else _centre(index, of) + 0.2 / of
+def _layout(index: int, of: int) -> tuple[float, tuple[float, float], float]:
+    """Return where a run's violin stands in its group, how far it reaches to the left and right, and its mark."""
+    if of == 2:  # the two are the halves of one violin
+        return 0.0, ((0.42, 0.0), (0.0, 0.42))[index], (-0.16, 0.16)[index]
+    centre = (index - (of - 1) / 2) * 0.84 / of
+    return centre, (0.42 / of, 0.42 / of), centre + 0.2 / of
 
 
 def _violin(

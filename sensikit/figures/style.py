@@ -175,14 +175,8 @@ KINDS = ("svg", "png", "pdf")
 def save(drawn: Drawn, stem: Path, *, title: str = "", note: str = "", kinds: Sequence[str] = ()) -> list[Path]:
     """Write `stem`.svg, .png and .pdf, and the data as `stem`.csv, each in one step; return their paths.
 
-    The same figure gives the same bytes: no date, and identifiers that depend on the content alone.
-
-    Args:
-        drawn: what to write.
-        stem: the path without its ending.
-        title: of the figure, kept inside the files.
-        note: signatures and commands, kept inside the files.
-        kinds: which of `KINDS`; all by default.
+    The same figure gives the same bytes: no date, and identifiers that depend on the content alone. The title and the
+    note (signatures and commands) are kept inside the files; `kinds` are some of `KINDS`, all by default.
 
     Raises:
         SensikitError: if the place cannot be written or the disk is full.

@@ -16,11 +16,7 @@ SUBSETS = {"high": "high-sensitive parameters", "low": "low-sensitive parameters
 
 
 def subset_names(frame: pd.DataFrame) -> dict[str, str]:
-    """Return what the subsets are called: with their shares, where a table says how many parameters they have.
-
-    Args:
-        frame: with a column `subset`; `parameters` tell the shares, if they are the same in every run.
-    """
+    """Return what the subsets are called, with their shares where `parameters` tell them and all runs have the same."""
     if "parameters" not in frame or not {"high", "all"} <= set(frame["subset"]):
         return SUBSETS
     run = frame["run"] if "run" in frame else pd.Series("", index=frame.index)
@@ -59,11 +55,7 @@ def captioned(shown: str, *read: str, result: str = "", paper: str = "") -> str:
     >>> captioned("PCC of every two languages", "Dark is alike.", result="none is 1", paper="Figure 2")
     'PCC of every two languages (Figure 2 of the paper). Dark is alike. Result: none is 1.'
 
-    Args:
-        shown: without a full stop.
-        read: sentences; empty ones are left out.
-        result: without a full stop.
-        paper: the figure of the paper that this one stands for.
+    Of the sentences in `read`, empty ones are left out; `paper` is the figure of the paper that this one stands for.
     """
     first = f"{shown} ({paper} of the paper)." if paper else f"{shown}."
     return " ".join([first, *filter(None, read), *([f"{RESULT}{result}."] if result else [])])
@@ -76,16 +68,10 @@ def noted(caption: str, sentence: str) -> str:
 
 
 def bounded(value: float, low: float, high: float, shown: str) -> str:
-    """Return a number with its interval; alone where it has none.
+    """Return a number with its interval in the format `shown`; alone where an end is NaN.
 
     >>> bounded(-0.05, -0.061, 0.012, "+.2f")
     '−0.05 (−0.06 to +0.01)'
-
-    Args:
-        value: the number.
-        low: the lower end of its interval, or NaN.
-        high: the upper end.
-        shown: the format of each.
     """
     ends = f" ({low:{shown}} to {high:{shown}})" if low == low and high == high else ""
     return f"{value:{shown}}{ends}".replace("-", "−")
@@ -105,9 +91,7 @@ def percent(share: float) -> str:
 def span(values: Iterable[float], shown: str) -> str:
     """Return the least and the greatest of some numbers as text, "0.96 to 0.98"; one where they look the same.
 
-    Args:
-        values: at least one of them is not NaN.
-        shown: the format of one.
+    At least one of the numbers is not NaN.
     """
     known = [value for value in values if value == value]
     ends = format(min(known), shown), format(max(known), shown)
@@ -115,6 +99,6 @@ def span(values: Iterable[float], shown: str) -> str:
 
 
 def joined(words: Iterable[str]) -> str:
-    """Return "a", "a and b" or "a, b and c"."""
-    *first, last = words
+    """Return "a", "a and b" or "a, b and c"; nothing of nothing."""
+    *first, last = [*words] or [""]
     return f"{', '.join(first)} and {last}" if first else last

@@ -88,14 +88,7 @@ def curve_bands(runs: Mapping[str, Run], recipes: Mapping[str, Sequence[str]] | 
     seeds of a recipe are averaged under its name, and the interval is of t over them and the segments (see `spread`);
     the seeds of a random order are part of how they vary. `change_low` and `change_high` bound what the mean has lost
     or won since ratio 0. `margin` is the mean minus that of the random order of the same kind (see `control_of`), with
-    its paired interval; NaN where that was not pruned to this ratio.
-
-    Args:
-        runs: by label, each with a sweep.
-        recipes: by name, the labels of the training seeds of it.
-
-    Raises:
-        RunError: if the ledger of a sweep or the sums of a cell are missing or damaged.
+    its paired interval; NaN where that was not pruned to this ratio. Arguments and errors are those of `curve_tests`.
     """
     rows = [
         (label, order, ratio, metric, over.value, *over.interval(), *change.interval(),
@@ -243,22 +236,12 @@ def _pairs(found: Mapping[str, Unit], kinds: Mapping[str, Any]) -> Iterator[tupl
             yield from ((labels[0], order, label, order) for order in known[labels[0]] if order in known[label])
 
 
-def curves(run: Run) -> dict[str, Curves]:
-    """Return the curve of each order in each metric, from ratio 0 on; at ratios at which every group was scored.
-
-    A point of the random order is the mean over its seeds.
-
-    Raises:
-        RunError: if the ledger of the sweep or the sums of a cell are missing or damaged.
-    """
-    return _swept(run)[0]
-
-
 Swept = tuple[dict[str, Curves], dict[str, Any]]
 """By metric, the curves, and what must be the same in two sweeps for their draws to be of the same sentences."""
 
 
 def _swept(run: Run) -> Swept:
+    """Return the curves of a run from ratio 0 on, at the ratios at which every group was scored."""
     file = Ledger(run.path / "pruning", {}).file
     return _read(run.path, sha256(file) if file.is_file() else "")
 
@@ -276,6 +259,7 @@ def _read(folder: Path, _: str) -> Swept:
 
 
 def _curves(ledger: Ledger, folder: Path, lines: Sequence[Line]) -> Curves:
+    """Return the curves in one metric; a point of the random order is the mean over its seeds."""
     groups, draws = sorted({line["group"] for line in lines}), ledger.manifest["bootstrap"]
     models: dict[tuple[str, float], dict[int | None, list[tuple[Scored, Sampled]]]] = {}
     for _, those in groupby(sorted(lines, key=lambda line: str(line["group"])), lambda line: line["group"]):
@@ -305,6 +289,8 @@ def _scored(folder: Path, line: Line) -> Scored:
 
 
 def _kind(lines: Sequence[Line]) -> Any:
+    """Return what two sweeps must share to be compared: all but the checkpoint."""
+
     def without_checkpoint(text: str) -> str:
         return "|".join(part for part in text.split("|") if not part.startswith("ckpt:"))
 

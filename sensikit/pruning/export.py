@@ -81,11 +81,7 @@ def export(
 
 
 def convert(model: Model, out: Path) -> str:
-    """Write a whole model as a Hugging Face directory; return its signature.
-
-    Args:
-        model: the checkpoint and its data.
-        out: the directory to write.
+    """Write a whole model as a Hugging Face directory, `out`; return its signature.
 
     Raises:
         OptionError: where something stands already, or if there is no such format of the model.

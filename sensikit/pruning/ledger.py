@@ -267,13 +267,7 @@ class Ledger(Folder):
         return [metric for metric in metrics if (cell, metric) not in self.lines]
 
     def alike(self, cell: Cell, mask: str, metric: str) -> Line | None:
-        """Return a line of the very model that `cell` is, scored on the same group: cells that share it, share it all.
-
-        Args:
-            cell: that has no line of its own yet.
-            mask: the digest of what is pruned.
-            metric: of the line.
-        """
+        """Return a line of the very model that `cell` is, by the digest `mask`, scored on the same group, if any is."""
         wanted = (cell.evaluated, mask, metric)
         found = (line for line in self.lines.values() if (line["evaluated"], line["mask"], line["metric"]) == wanted)
         return next(found, None)
@@ -318,21 +312,12 @@ class Ledger(Folder):
         """
         crossed = {(cell.order, cell.seed, cell.ratio, metric) for cell, metric in self.lines if cell.other}
         crossed |= {(UNPRUNED, None, 0.0, metric) for *_, metric in crossed}
-        lines = [
-            line
-            for (cell, metric), line in self.lines.items()
-            if (cell.order, cell.seed, cell.ratio, metric) in crossed
-        ]
-        return _frame(lines, CROSS)
+        lines = self.lines.items()
+        return _frame([line for (of, by), line in lines if (of.order, of.seed, of.ratio, by) in crossed], CROSS)
 
 
 def record(directory: Path, command: str) -> None:
-    """Note a command line beside the ledger, once; which cells it made is not noted.
-
-    Args:
-        directory: of the ledger.
-        command: as it was typed; empty where there is none.
-    """
+    """Note a command line in the directory of a ledger, once, if there is one; which cells it made is not noted."""
     noted = recorded(directory)
     if command and command not in noted:
         noted = [*noted, command]

@@ -87,15 +87,11 @@ def check_ratios(ratios: Sequence[float], protect: float = PROTECT) -> None:
     """
     for ratio in ratios:
         if not 0 <= ratio <= 1:
-            raise OptionError(
-                "--ratios", f"{ratio:g} is not between 0 and 1", "a ratio is pruned / prunable parameters"
-            )
+            problem = f"{ratio:g} is not between 0 and 1"
+            raise OptionError("--ratios", problem, "a ratio is pruned / prunable parameters")
         if ratio > 1 - protect + 1e-9:
-            raise OptionError(
-                "--ratios",
-                f"{ratio:g} is more than the {1 - protect:g} that --protect {protect:g} leaves",
-                "lower the ratio or --protect",
-            )
+            problem = f"{ratio:g} is more than the {1 - protect:g} that --protect {protect:g} leaves"
+            raise OptionError("--ratios", problem, "lower the ratio or --protect")
 
 
 def pruning_plan(run: Run, module: nn.Module, order: Order, ratios: Sequence[float]) -> Plan:
@@ -162,7 +158,7 @@ def _protected(run: Run, order: Order, device: torch.device) -> NDArray[np.bool_
     def highest() -> Iterator[Keys]:
         return (keys(-block[0]) for block in run.stream([vector], parameters))
 
-    protected = int(order.protect * count + 1e-9)
+    protected = int(order.protect * count + 1e-9)  # 0.29 * 100 is not quite 29
     if _fits(device, count):
         found: NDArray[np.bool_] = sorted_levels(highest, [protected], device) == 0
     else:
@@ -218,10 +214,7 @@ def _strata(run: Run, order: Order, protected: NDArray[np.bool_], device: torch.
 def _matched(strata: Levels, stream: KeyStream, counts: Sequence[int]) -> Levels:
     """Return the levels of an order in which each stratum loses the same share, the smallest keys of it first.
 
-    Args:
-        strata: of each prunable parameter.
-        stream: their keys.
-        counts: of all strata together, ascending.
+    `strata` and the keys of `stream` are of each prunable parameter; `counts` are of all strata together, ascending.
     """
     found = np.full(len(strata), len(counts), dtype=np.min_scalar_type(len(counts) + 1))
     shares, sizes = np.array([spread(count) for count in counts]), np.bincount(strata, minlength=STRATA)[:STRATA]

@@ -77,9 +77,8 @@ def fisher(
                     total[parameter] += square
                 done += 1
             elif not settings.skip_nonfinite:
-                raise NonFiniteError(
-                    f"batch {number}", "the square of its gradient is not finite", "choose other orders"
-                )
+                problem = "the square of its gradient is not finite"
+                raise NonFiniteError(f"batch {number}", problem, "choose other orders")
             advance(1)
     finally:
         module.zero_grad(set_to_none=True)
@@ -207,12 +206,9 @@ def _ranked(module: nn.Module, seen: dict[int, _Seen]) -> Iterator[tuple[int, to
             yield id(tensor), _relative_rank((weight * squares.sqrt()).T).T
             continue
         squares += inputs.inputs
-        ones = math.sqrt(inputs.tokens)
-        columns = [
-            weight * squares.sqrt(),
-            *(ones * bias.detach().double().abs()[:, None] for bias in biases[id(tensor)]),
-        ]
-        rank = _relative_rank(torch.cat(columns, dim=1))
+        ones = math.sqrt(inputs.tokens)  # ‖x‖ of an input that is always 1
+        own = [ones * bias.detach().double().abs()[:, None] for bias in biases[id(tensor)]]
+        rank = _relative_rank(torch.cat([weight * squares.sqrt(), *own], dim=1))
         yield id(tensor), rank[:, : weight.shape[1]]
         for number, bias in enumerate(biases[id(tensor)]):
             yield id(bias), rank[:, weight.shape[1] + number]
@@ -299,6 +295,7 @@ def _magnitude(chunk: Chunk) -> Keys:
 def random_keys(seed: int, start: int, size: int) -> Keys:
     """Return keys of flat indices start..start+size: SplitMix64 of (seed, index), the same however chunked."""
     of_seed = np.uint64(int(sha256_of("random order", str(seed))[:16], 16))
+    # LAST itself is for the protected
     return np.minimum(splitmix(of_seed, np.arange(start, start + size, dtype=np.uint64)), LAST - np.uint64(1))
 
 
@@ -314,13 +311,9 @@ SCORERS = {
     "magnitude": Scorer("ascending |θ|", _S, _magnitude),
     "random": Scorer("uniformly at random, by seed", _S, _random),
     "fisher": Scorer("ascending mean over B_l of (∂L/∂θ)²", (("fisher-{}", "{}"),), _stored, fisher),
-    "wanda": Scorer(
-        "ascending rank of |W_ij|·‖x_j‖ among the inputs of one output, x over B_l",
-        (("wanda-{}", "{}"),),
-        _stored,
-        wanda,
-    ),
-}
+    "wanda": Scorer("ascending rank of |W_ij|·‖x_j‖ among the inputs of one output, x over B_l",
+                    (("wanda-{}", "{}"),), _stored, wanda),
+}  # fmt: skip
 """By the name that --order takes."""
 
 
@@ -338,13 +331,8 @@ def scorer_of(name: str) -> Scorer:
 def measure_missing(run: Run, model: Model, wanted: Sequence[tuple[str, str]], task: str = "mt") -> None:
     """Measure what the orders of `wanted` need beside S and D, on the run's own batches, and store it in the run.
 
-    Each score is stored as soon as it is there; what the run has whole is not measured again.
-
-    Args:
-        run: to be written; of the model's checkpoint and data.
-        model: with its data.
-        wanted: (order, group); "none" is no order.
-        task: whose sentences.
+    Each score is stored as soon as it is there; what the run has whole is not measured again. The orders of `wanted`,
+    (order, group), may be "none".
 
     Raises:
         RunError: if the batches of the run cannot be drawn again.

@@ -133,11 +133,8 @@ def check_asked(ratios: Sequence[float], orders: Sequence[str], seeds: Sequence[
     Raises:
         OptionError: naming the option.
     """
-    for option, given in (
-        ("--ratios", ratios),
-        ("--order", orders),
-        ("--seeds", seeds if set(SEEDED) & set(orders) else [1]),
-    ):
+    seeded = seeds if set(SEEDED) & set(orders) else [1]
+    for option, given in (("--ratios", ratios), ("--order", orders), ("--seeds", seeded)):
         if not len(given):
             raise OptionError(option, "names nothing to do", "give at least one")
     check_ratios(ratios, settings.protect)
@@ -325,12 +322,8 @@ def cell_signature(
 ) -> str:
     """Return the signature of a sweep's numbers beside that of their metric: how the model was pruned, and what scored.
 
-    Args:
-        run: that was pruned.
-        settings: of the sweep.
-        known_by: what tells the sentences apart, see `Segments`.
-        references: where the references of the translations come from; empty where nothing was translated.
-        noise: what the task has to say of its sentences.
+    `known_by` is what tells the sentences apart (see `Segments`); `references` says where those of translations come
+    from, and is empty where nothing was translated; `noise` is what the task has to say of its sentences.
     """
     return signature(
         "P",

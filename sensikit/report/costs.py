@@ -31,7 +31,7 @@ def costs(inputs: Inputs) -> list[str]:
     metric, start = frame["metric"].iloc[0], averaged(frame[frame["order"] == UNPRUNED], ["group"])
     points = banded(curve_over_seeds(curve(frame)), inputs.curves.bands)
     tests = inputs.curves.tests
-    tests = tests if tests is None or near_0(frame) else of_metric(tests, metric)
+    tests = None if tests is None or near_0(frame) else of_metric(tests, metric)
     for label in runs(start):
         of_label = of_run(start, label)
         name = METRICS[metric].label if METRICS[metric].higher else f"the loss in {METRICS[metric].unit}"

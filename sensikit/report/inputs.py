@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ class Inputs:
     tables: dict[str, pd.DataFrame]
     evaluations: list[Evaluated] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
-    curves: Curves = field(default_factory=lambda: Curves())
+    curves: Curves = field(default_factory=Curves)
     recipes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     settings: ReportSettings = field(default_factory=ReportSettings)
 
@@ -131,7 +130,8 @@ def gather(
     of = {run: name for name, those in recipes.items() for run in those}
     languages: dict[str, dict[str, Any]] = {}
     for each in opened:
-        languages = {**languages, **each.manifest["groups"], **languages}
+        for key, group in each.manifest["groups"].items():
+            languages.setdefault(key, group)
     tables = {}
     for name in TABLES:
         known = [(subject.label, subject.tables[name]) for subject in subjects if name in subject.tables]
@@ -150,7 +150,7 @@ def gather(
 def _comparisons(subjects: Sequence[Subject], recipes: Mapping[str, Sequence[str]]) -> list[Comparison]:
     """Compare every later run or recipe with the first, in the tasks that all have; what cannot be compared says why.
 
-    Those over training seeds come first.
+    Those over training seeds come first: they say more.
     """
     by_label = {subject.label: subject for subject in subjects}
     sides = [(name, [by_label[run] for run in recipes.get(name, [name])]) for name in compared(list(by_label), recipes)]
@@ -168,13 +168,10 @@ def _comparisons(subjects: Sequence[Subject], recipes: Mapping[str, Sequence[str
         for (name, ours), (other, theirs), task in todo:
             culprit = theirs[0]
             try:
-                for subject in (*ours, *theirs):
-                    culprit = culprit if subject is first else subject
-                    _check_batches(subject.run, task)
-                    check_comparable(first.run, subject.run, task)
-                for subject in (*ours, *theirs):
-                    culprit = culprit if subject is first else subject
-                    _check_vectors(subject.run, task)
+                for check in (_check_alike, _check_vectors):  # that vectors are gone is the lesser reason
+                    for subject in (*ours, *theirs):
+                        culprit = culprit if subject is first else subject
+                        check(first.run, subject.run, task)
                 one, two = ([each.run for each in side] for side in (ours, theirs))
                 table = correlation_difference(one, two, task, comparable[task])
                 found.append(Comparison(replace(first, label=name), replace(theirs[0], label=other), task, table))
@@ -191,23 +188,23 @@ def _comparisons(subjects: Sequence[Subject], recipes: Mapping[str, Sequence[str
 def _comparable(first: Run, other: Run, task: str) -> bool:
     """Return whether the border between the subsets is drawn from a run too: what it is of, and its vectors there."""
     try:
-        check_comparable(first, other, task)
-        _check_batches(other, task)
-        _check_vectors(other, task)
+        _check_alike(first, other, task)
+        _check_vectors(first, other, task)
     except SensikitError:
         return False
     return True
 
 
-def _check_batches(run: Run, task: str) -> None:
-    """Refuse a run that does not say of which batches its sensitivities are."""
+def _check_alike(first: Run, run: Run, task: str) -> None:
+    """Refuse a run that does not say of which batches its sensitivities are, or was not analysed as the first."""
     for code in run.groups(task):
         noted = run.manifest["sets"][f"{task}/{code}"]
         if not isinstance(noted.get("drawn"), str) or not isinstance(noted.get("block_batches"), list):
             raise RunError(run.path, f"does not say of which batches {task}/{code} is", "analyze again")
+    check_comparable(first, run, task)
 
 
-def _check_vectors(run: Run, task: str) -> None:
+def _check_vectors(_: Run, run: Run, task: str) -> None:
     """Refuse a run that no longer has its sensitivities; one that lacks some of them is damaged, another matter."""
     paths = [run.vector(task, code, kind) for code in run.groups(task) for kind in ("", "half", "blocks")]
     if not any(map(os.path.lexists, paths)):
@@ -228,12 +225,12 @@ def _curves(subjects: Sequence[Subject], recipes: Mapping[str, Sequence[str]]) -
     runs = {subject.label: subject.run for subject in swept if subject not in lacking}
     if not runs:
         return Curves(lacking=tuple(lacking))
-    swept_labels = [subject.label for subject in swept]
-    whole = {name: [run for run in those if run in swept_labels] for name, those in recipes.items()}
-    for those in whole.values():  # a recipe of which a part could be tested is not what is drawn
-        if not set(those) <= set(runs):
-            runs = {label: run for label, run in runs.items() if label not in those}
-    whole = {name: those for name, those in whole.items() if those and set(those) <= set(runs)}
+    labels = [subject.label for subject in swept]
+    seeds = {name: [run for run in those if run in labels] for name, those in recipes.items()}
+    # a recipe of which only a part can be tested is not what is drawn
+    partly = {run for those in seeds.values() if not set(those) <= set(runs) for run in those}
+    runs = {label: run for label, run in runs.items() if label not in partly}
+    whole = {name: those for name, those in seeds.items() if those and not partly & set(those)}
     return Curves(curve_bands(runs, whole), curve_tests(runs, whole), tuple(lacking))
 
 
@@ -251,21 +248,18 @@ def _printable(value: Any) -> Any:
 
 
 def _labels(paths: Sequence[Path], labels: Sequence[str]) -> list[str]:
+    """Return what the directories are called, each by another name."""
     places = [path.resolve() for path in paths]
     if len(set(places)) < len(places):
         raise RunError(max(paths, key=paths.count), "is given twice", "give each run once")
-    if labels:
-        if len(labels) != len(paths):
-            raise OptionError("--label", f"there are {len(labels)} for {len(paths)} runs", "give one for each run")
-        names = [printable(label) for label in labels]
-    else:
-        names = [printable(place.name) for place in places]
-        if len(set(names)) < len(names):
-            names = [printable(f"{place.parent.name}/{place.name}") for place in places]
-    for one, other in combinations(names, 2):
-        if one == other:
-            problem = "two runs would have the same name"
-            raise OptionError("--label", problem, "name them with --label, once for each run")
+    if labels and len(labels) != len(paths):
+        raise OptionError("--label", f"there are {len(labels)} for {len(paths)} runs", "give one for each run")
+    names = list(map(printable, labels or [place.name for place in places]))
+    if not labels and len(set(names)) < len(names):
+        names = [printable(f"{place.parent.name}/{place.name}") for place in places]
+    if len(set(names)) < len(names):
+        problem = "two runs would have the same name"
+        raise OptionError("--label", problem, "name them with --label, once for each run")
     return names
 
 

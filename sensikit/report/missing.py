@@ -48,9 +48,7 @@ def missing(inputs: Inputs) -> list[Missing]:
 
 GROUPS = ("--groups", "--languages")
 
-OPENING = (
-    "--direction", "--pairs", *GROUPS, "--device", "--dtype", "--revision", "--prompt", "--tiers", "--tier"
-)  # fmt: skip
+OPENING = ("--direction", "--pairs", *GROUPS, "--device", "--dtype", "--revision", "--prompt", "--tiers", "--tier")
 """Options that decide which model and which groups a command is about."""
 
 
@@ -64,11 +62,18 @@ def _opened(subject: Subject) -> list[str]:
 
 
 def analyze_command(subject: Subject, *more: str) -> str:
-    """Return the command that continues the analysis of a run, with the options that it was made with."""
-    return _again(subject, *more) or shlex.join(
-        ["sensikit", "analyze", subject.manifest["provenance"]["checkpoint"], "--data",
-         subject.manifest["provenance"]["data"], "--out", subject.path, "--resume", *more]
-    )  # fmt: skip
+    """Return the command that continues the analysis of a run, from where it is now, with the options it was made with.
+
+    One that another program recorded, such as the demo, is not repeated.
+    """
+    origin = subject.manifest["provenance"]
+    words = ["sensikit", "analyze", origin["checkpoint"], "--data", origin["data"]]
+    for analysis in subject.manifest["analyses"].values():
+        noted = _words(analysis["command"])
+        if noted[:2] == words[:2]:
+            words = _without(noted, ("--out",), ("--resume", "--dry-run"))
+            break
+    return shlex.join([*words, "--out", subject.path, "--resume", *more])
 
 
 def prune_command(subject: Subject, *more: str, without: Sequence[str] = ()) -> str:
@@ -96,18 +101,6 @@ def resumed_command(subject: Subject, without: Sequence[str] = ()) -> str:
     """Return the command that goes on with the sweep of a run: its orders, ratios and options."""
     orders = [order for order in dict.fromkeys(subject.tables[PRUNING.name]["order"]) if order != UNPRUNED]
     return orders_command(subject, orders, without) if orders else prune_command(subject, "--resume", without=without)
-
-
-def _again(subject: Subject, *more: str) -> str:
-    """Return the recorded command of an analysis, from where the run is now; empty if it was made by something else."""
-    for analysis in subject.manifest["analyses"].values():
-        words = _words(analysis["command"])
-        if words[:2] == ["sensikit", "analyze"] and any(word.partition("=")[0] == "--out" for word in words):
-            words = [word for each in words for word in (each.split("=", 1) if each.startswith("--out=") else [each])]
-            at = words.index("--out") + 1
-            words[at : at + 1] = [subject.path]
-            return shlex.join([*_without(words, (), ("--resume", "--dry-run")), "--resume", *more])
-    return ""
 
 
 def _words(command: str) -> list[str]:

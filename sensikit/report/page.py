@@ -89,6 +89,7 @@ def render(inputs: Inputs, sections: Sequence[Mapping[str, Any]], command: str =
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     own = importlib.resources.files("sensikit.report")
+    # the hash is in the page's content security policy, which lets no other script run
     template, script = (own.joinpath(name).read_text(encoding="utf-8") for name in ("report.html.j2", "report.js"))
     return environment.from_string(template).render(
         script=script,

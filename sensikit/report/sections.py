@@ -38,16 +38,10 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Entry:
-    """A figure or a table of a report.
+    """A figure, which brings its caption, or a table of a report, with its title and the name of its own files.
 
-    Attributes:
-        stem: the name of its own files.
-        title: over it.
-        source: the file of the run directory that it comes from.
-        content: what is shown; a figure brings its caption.
-        caption: under a table.
-        task: whose numbers it shows, where it is of one task.
-        evaluation: that it comes from, where it is no run.
+    `source` is the file of the run directory, or of the `evaluation`, that it comes from; `task` is whose numbers it
+    shows, where it is of one task.
     """
 
     stem: str
@@ -134,11 +128,10 @@ def correlation(inputs: Inputs) -> Iterator[Entry]:
         table = tables.correlation(inputs.tables[CORRELATION.name])
         yield Entry("correlation", "Correlation by subset", CORRELATION.name, table, caption)
     compared = [
-        each.table.assign(
-            run=f"{each.second.label} − {each.first.label}", first=each.first.label, second=each.second.label
-        )
+        each.table.assign(run=f"{second} − {first}", first=first, second=second)
         for each in inputs.comparisons
         if each.table is not None
+        for first, second in [(each.first.label, each.second.label)]
     ]
     if compared:
         caption = (
@@ -163,13 +156,11 @@ def correlation(inputs: Inputs) -> Iterator[Entry]:
 
 def _of_seeds(tests: pd.DataFrame) -> str:
     """Return what differences say of other training seeds: between recipes much, of one run against one nothing."""
-    text = ""
-    if (tests[["seeds_a", "seeds_b"]] > 1).any(axis=None):
+    text, counts = "", tests[["seeds_a", "seeds_b"]]
+    if (counts > 1).any(axis=None):
         text += "Over training seeds the interval is of t over them (Welch); a single run is taken to vary as they do. "
-    if ((tests["seeds_a"] == 1) & (tests["seeds_b"] == 1)).any():
-        text += (
-            "Of one run against one, it speaks of these two trained models: other training seeds would give others. "
-        )
+    if (counts == 1).all(axis=1).any():
+        text += "Of one run against one, it speaks of these two trained models: other training seeds give others. "
     return text
 
 
@@ -199,32 +190,26 @@ def _heatmaps(inputs: Inputs, frame: pd.DataFrame, task: str) -> Iterator[Entry]
 
 def specificity(inputs: Inputs) -> Iterator[Entry]:
     """Which parameters belong to one language, and where in the model are they? D, components, overlap of the tops."""
-    for task, frame in by_task(inputs, SPECIFICITY):
-        title = of_the("Language specificity of the parameters", task)
-        drawn = figures.specificity(frame, inputs.groups)
-        yield Entry(f"specificity-{task}", title, SPECIFICITY.name, drawn, task=task)
+    groups = inputs.groups
+    title = "Language specificity of the parameters"
+    yield from _drawn(inputs, SPECIFICITY, "specificity", title, lambda frame: figures.specificity(frame, groups))
     if SPECIFICITY.name in inputs.tables:
         caption = (
             "Quantiles of D over the parameters; the share with D > 0; with D = 0, which no order can tell apart; and "
             "with S_-l below 10σ, where σ rather than the other languages decides D."
         )
-        table = tables.specificity(inputs.tables[SPECIFICITY.name], inputs.groups)
+        table = tables.specificity(inputs.tables[SPECIFICITY.name], groups)
         yield Entry("specificity", "Language specificity in numbers", SPECIFICITY.name, table, caption)
-    for task, frame in by_task(inputs, COMPONENTS):
-        title = of_the("Where sensitivity and specificity live", task)
-        drawn = figures.component_heatmaps(averaged(frame, COMPONENTS.key))
-        yield Entry(f"components-{task}", title, COMPONENTS.name, drawn, task=task)
-        title = of_the("Specificity of each language by component", task)
-        drawn = figures.specificity_by_component(averaged(frame, COMPONENTS.key), inputs.groups)
-        yield Entry(f"components-by-group-{task}", title, COMPONENTS.name, drawn, task=task)
-    for task, frame in by_task(inputs, WITHIN):
-        title = of_the("Correlation within components", task)
-        drawn = figures.component_correlation(averaged(frame, WITHIN.key))
-        yield Entry(f"components-correlation-{task}", title, WITHIN.name, drawn, task=task)
-    for task, frame in by_task(inputs, OVERLAP):
-        title = of_the("Overlap of the most specific parameters", task)
-        drawn = figures.overlap_heatmaps(averaged(frame, OVERLAP.key), inputs.groups)
-        yield Entry(f"overlap-{task}", title, OVERLAP.name, drawn, task=task)
+    of_means: tuple[tuple[Schema, str, str, Callable[[pd.DataFrame], Drawn]], ...] = (
+        (COMPONENTS, "components", "Where sensitivity and specificity live", figures.component_heatmaps),
+        (COMPONENTS, "components-by-group", "Specificity of each language by component",
+         lambda means: figures.specificity_by_component(means, groups)),
+        (WITHIN, "components-correlation", "Correlation within components", figures.component_correlation),
+        (OVERLAP, "overlap", "Overlap of the most specific parameters",
+         lambda means: figures.overlap_heatmaps(means, groups)),
+    )  # fmt: skip
+    for schema, stem, title, draw in of_means:
+        yield from _drawn(inputs, schema, stem, title, draw, seeds=False)
 
 
 def pruning(inputs: Inputs) -> Iterator[Entry]:
@@ -259,58 +244,51 @@ def _swept(inputs: Inputs, schema: Schema) -> Iterator[tuple[pd.DataFrame, str, 
 
 
 def _curves(inputs: Inputs, frame: pd.DataFrame, metric: str, suffix: str, of: str) -> Iterator[Entry]:
+    def entry(stem: str, title: str, content: Drawn | Table, caption: str = "") -> Entry:
+        return Entry(f"{stem}{suffix}", f"{title}{of}", PRUNING.name, content, caption)
+
     caption = (
         f"{METRICS[metric].label}, mean over languages, at each share of the prunable parameters that is set to zero."
     )
-    numbers = Entry(f"pruning{suffix}", f"Pruning curves in numbers{of}", PRUNING.name, tables.pruning(frame), caption)
+    numbers = entry("pruning", "Pruning curves in numbers", tables.pruning(frame), caption)
     if near_0(frame):
         why = "It is near 0 before anything is pruned, so that nothing can be lost: no curves of it are drawn."
         yield replace(numbers, caption=f"{caption} {why}")
         return
     bands, tests = inputs.curves.bands, inputs.curves.tests
-    of_these = None if tests is None else of_metric(tests, metric)
+    tests = None if tests is None else of_metric(tests, metric)
     width = FULL if len(units(frame)) > 1 else WIDE
     matched = frame["order"].map(is_matched)
-    if of_these is not None and len(judgements(of_these)):
-        title = f"Does specificity matter?{of}"
-        table = tables.verdicts(of_these)
-        yield Entry(f"pruning-verdicts{suffix}", title, PRUNING.name, table, _answered(inputs, of_these))
+    if tests is not None and len(judgements(tests)):
+        table = tables.verdicts(tests)
+        yield entry("pruning-verdicts", "Does specificity matter?", table, _answered(inputs, tests))
     if matched.any():
         drawn = figures.pruning_curves(frame, bands=bands, tests=tests, matched=True, width=width)
-        title = f"At equal sensitivity, does specificity matter?{of}"
-        yield Entry(f"pruning-matched{suffix}", title, PRUNING.name, drawn)
+        yield entry("pruning-matched", "At equal sensitivity, does specificity matter?", drawn)
     if not matched[frame["order"] != UNPRUNED].all():
         drawn = figures.pruning_curves(frame, bands=bands, tests=tests, width=width)
-        yield Entry(f"pruning{suffix}", f"Pruning curves{of}", PRUNING.name, drawn)
+        yield entry("pruning", "Pruning curves", drawn)
     if (drawn.data["order"] == CHOSEN).any():
         drawn = figures.pruning_comparison(frame, bands=bands, tests=tests, width=WIDE)
         title = f"Change in {named(metric)}, least language-specific parameters first"
         yield Entry(f"pruning-change{suffix}", title, PRUNING.name, drawn)
-    drawn = figures.pruning_curves_by_group(frame, inputs.groups)
-    yield Entry(f"pruning-by-group{suffix}", f"Pruning curves by language{of}", PRUNING.name, drawn)
+    yield entry("pruning-by-group", "Pruning curves by language", figures.pruning_curves_by_group(frame, inputs.groups))
     yield numbers
     if METRICS[metric].lengths:
         caption = "Mean over languages of exp(1 - r/c) where translations, c, are shorter than their references, r."
-        yield Entry(
-            f"brevity{suffix}",
-            f"Brevity penalty by the share that is pruned{of}",
-            PRUNING.name,
-            tables.brevity(frame),
-            caption,
-        )
-    if tests is not None and (tests["metric"] == metric).any():
-        fewest = int(tests.loc[tests["metric"] == metric, "segments"].min())
+        yield entry("brevity", "Brevity penalty by the share that is pruned", tables.brevity(frame), caption)
+    if tests is not None and len(tests):
+        fewest = int(tests["segments"].min())
         few = f"Under {FEWEST} test sentences (here {fewest}) no p is to be trusted. " if fewest < FEWEST else ""
         few += f"{INDEPENDENT} " if frame["signature"].str.contains("|seg:own|", regex=False).any() else ""
-        seeds = _seeds(of_metric(tests, metric), inputs)
         caption = (
             f"Mean {named(metric)} of the second curve minus that of the first at each ratio, with a 95% interval over "
             "the test sentences, a sentence drawn at once in all languages, and the p of approximate randomisation, by "
             "itself and after Holm over all tests here; against random of several seeds both are of t, over seeds too. "
-            f"{few}{seeds}Between two runs, Change is the difference in what pruning has taken from each."
+            f"{few}{_seeds(tests, inputs)}"
+            "Between two runs, Change is the difference in what pruning has taken from each."
         )
-        table, title = tables.curve_tests(of_metric(tests, metric)), f"Pruning curves against each other{of}"
-        yield Entry(f"pruning-tests{suffix}", title, PRUNING.name, table, caption)
+        yield entry("pruning-tests", "Pruning curves against each other", tables.curve_tests(tests), caption)
 
 
 def _seeds(tests: pd.DataFrame, inputs: Inputs) -> str:
@@ -318,16 +296,14 @@ def _seeds(tests: pd.DataFrame, inputs: Inputs) -> str:
     labels = set(tests["run_a"]) | set(tests["run_b"])
     several = [f"{name} ({len(those)})" for name, those in inputs.recipes.items() if name in labels]
     single = sorted(labels - set(inputs.recipes))
+    if not several:
+        return "One training run each: nothing here speaks of other training seeds. "
     text = (
         f"Of {joined(several)} the training seeds are averaged, and interval and p are of t over seeds and test "
         "sentences; within a recipe, of the differences in each seed. "
-        if several
-        else ""
     )
-    if single:
-        whose = f"Of {joined(single)} there is one" if several else "One"
-        text += f"{whose} training run{'' if several else ' each'}: nothing here speaks of other training seeds. "
-    return text
+    alone = f"Of {joined(single)} there is one training run: nothing here speaks of other training seeds. "
+    return text + alone if single else text
 
 
 def _answered(inputs: Inputs, tests: pd.DataFrame) -> str:
@@ -367,10 +343,10 @@ def balance(inputs: Inputs) -> Iterator[Entry]:
 
 def trust(inputs: Inputs) -> Iterator[Entry]:
     """Can the sensitivities be trusted? Enough batches, and a Taylor estimate that agrees with exact ablation."""
-    for task, frame in by_task(inputs, CONVERGENCE):
-        title = of_the("Convergence with the number of batches", task)
-        drawn = figures.convergence_curves(frame, inputs.groups)
-        yield Entry(f"convergence-{task}", title, CONVERGENCE.name, drawn, task=task)
+    title = "Convergence with the number of batches"
+    yield from _drawn(
+        inputs, CONVERGENCE, "convergence", title, lambda frame: figures.convergence_curves(frame, inputs.groups)
+    )
     summaries = dict(by_task(inputs, SUMMARY))
     for task, frame in by_task(inputs, AUDIT):
         if task in summaries:
@@ -406,6 +382,15 @@ def by_task(inputs: Inputs, schema: Schema) -> Iterator[tuple[str, pd.DataFrame]
     frame = inputs.tables.get(schema.name)
     if frame is not None:
         yield from ((task, frame[frame["task"] == task]) for task in dict.fromkeys(frame["task"]))
+
+
+def _drawn(
+    inputs: Inputs, schema: Schema, stem: str, title: str, draw: Callable[[pd.DataFrame], Drawn], seeds: bool = True
+) -> Iterator[Entry]:
+    """Yield what is drawn of a table in each task; where `draw` does not tell training seeds apart, of their means."""
+    for task, frame in by_task(inputs, schema):
+        drawn = draw(frame if seeds else averaged(frame, schema.key))
+        yield Entry(f"{stem}-{task}", of_the(title, task), schema.name, drawn, task=task)
 
 
 def of_the(title: str, task: str) -> str:

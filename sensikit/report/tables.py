@@ -119,15 +119,8 @@ def quality_by_group(frame: pd.DataFrame, known: Groups) -> Table:
                 }
             )  # fmt: skip
     formats = {METRICS[metric].label: METRICS[metric].digits for metric in (first, *others)}
-    return Table(
-        _tidied(rows),
-        {
-            **formats,
-            **dict.fromkeys(("95% from", "to"), METRICS[first].digits),
-            **dict.fromkeys(LENGTH_LABELS.values(), ".3f"),
-            "Sentences": ",.0f",
-        },
-    )
+    formats |= dict.fromkeys(("95% from", "to"), METRICS[first].digits) | dict.fromkeys(LENGTH_LABELS.values(), ".3f")
+    return Table(_tidied(rows), {**formats, "Sentences": ",.0f"})
 
 
 def brevity(frame: pd.DataFrame) -> Table:
@@ -142,15 +135,8 @@ def pruning(frame: pd.DataFrame, metric: str = "") -> Table:
     for label in runs(points):
         of_label = points[points["run"] == label]
         for name in dict.fromkeys(of_label["order"]):
-            at = of_label[of_label["order"] == name].set_index("ratio")["value"]
-            rows.append(
-                {
-                    "Run": label,
-                    **_seeds(of_label),
-                    "Order": line_of(name).name,
-                    **{percent(ratio): value for ratio, value in at.items()},
-                }
-            )
+            at = of_label[of_label["order"] == name].set_index("ratio")["value"].rename(index=percent).to_dict()
+            rows.append({"Run": label, **_seeds(of_label), "Order": line_of(name).name, **at})
     table = _tidied(rows)
     ratios = [percent(ratio) for ratio in sorted(points["ratio"].unique())]
     formats = dict.fromkeys(ratios, METRICS[points["metric"].iloc[0]].digits)
@@ -228,14 +214,13 @@ def balance(frame: pd.DataFrame, known: Groups) -> Table:
 def differences(frame: pd.DataFrame) -> Table:
     """Return the mean change in corrected PCC of two runs by subset, with its interval, and how many pairs moved.
 
-    Beside it stand its extremes when one language is left out and, of recipes, over how many training seeds it is.
-
-    Args:
-        frame: rows of `comparison.correlation_difference`, with a column `run` that names the two, `first` and
-            `second` that name each.
+    Beside it stand its extremes when one language is left out and, of recipes, over how many training seeds it is. The
+    rows are those of `comparison.correlation_difference`, with columns `first` and `second` that name the runs, and
+    `run`, which names both.
     """
     names, rows = subset_names(frame), []
-    of = {side: frame[side].iloc[0] if frame[side].nunique() == 1 else f"{side} run" for side in SIDES_OF}
+    sides = ("first", "second")
+    of = {side: frame[side].iloc[0] if frame[side].nunique() == 1 else f"{side} run" for side in sides}
     for label, task, subset, cells in _by_subset(frame):
         mean, once = mean_changes(cells).iloc[0], changed_pairs(cells)
         once = once[once["group_a"] < once["group_b"]]
@@ -262,9 +247,6 @@ def _against(row: pd.Series[Any]) -> dict[str, str]:
     return {"Seeds": f"{row['seeds_b']:.0f} against {row['seeds_a']:.0f}"}
 
 
-SIDES_OF = ("first", "second")
-"""The columns of two runs that are compared."""
-
 SIDES = {"cd": ("e", "d"), "mlm": ("e",), "dae": ("d",), "mass": ("d",)}
 """The losses of an objective, as the paper calls them: of the encoder and of the decoder."""
 TERMS = {"translation": "MMT", "encoder": "e", "decoder": "d"}
@@ -275,9 +257,8 @@ PROJECTIONS = {True: "separate", False: "shared", None: None}
 def loss_terms(denoise: str, distill: str) -> str:
     """Return what a system was trained to minimise, in the notation of Table 4 of the paper.
 
-    Args:
-        denoise: its objectives on monolingual text, joined by commas.
-        distill: its terms with intra-distillation, joined by commas.
+    `denoise` are its objectives on monolingual text, and `distill` its terms with intra-distillation, each joined by
+    commas.
     """
     objectives, distilled = ([part for part in names.split(",") if part] for names in (denoise, distill))
     sides = ["MMT", *sorted({side for name in objectives for side in SIDES.get(name, (name,))}, reverse=True)]
@@ -306,11 +287,7 @@ def systems(facts: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def verdicts(tests: pd.DataFrame) -> Table:
-    """Return at which ratios an order is better than another, worse, or cannot be told from it.
-
-    Args:
-        tests: rows of `pruning.curves.curve_tests`, of one metric.
-    """
+    """Return at which ratios an order is better than another, worse, or not told from it (tests of one metric)."""
     found = judgements(tests)
     rows = [
         {"Run": run, "Order": line_of(str(order)).name, "Against": line_of(str(control)).name}
@@ -325,11 +302,7 @@ HEADINGS = {"better": "Better at", "alike": "Not told apart at", "worse": "Worse
 
 
 def curve_tests(tests: pd.DataFrame) -> Table:
-    """Return one pruning curve minus another at each ratio, of one metric, with its interval and p; of change, Holm's.
-
-    Args:
-        tests: rows of `pruning.curves.curve_tests`, of one metric.
-    """
+    """Return one pruning curve minus another at each ratio, by curve tests of one metric; p of a change is Holm's."""
 
     def curve_of(row: pd.Series[Any], side: str) -> str:
         run = f"{row[f'run_{side}']}, " if several else ""

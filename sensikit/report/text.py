@@ -162,10 +162,9 @@ def _correlation(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _contrast(means: pd.DataFrame) -> Iterator[str]:
-    """Say which measures have the low subset more alike than the high one where the corrected PCC has it less, or so.
+    """Say by which measures it is the other subset, high or low, whose languages are more alike than by the PCC.
 
-    Args:
-        means: over pairs, a row for each subset and a column for each measure.
+    `means` are over pairs, a row for each subset and a column for each measure.
     """
     if not {"high", "low"} <= set(means.index):
         return
@@ -206,16 +205,11 @@ def judgements(tests: pd.DataFrame) -> pd.DataFrame:
 
 def listed(ratios: Iterable[float]) -> str:
     """Return some ratios as text, "30%, 60% and 90%"; nothing for none."""
-    shares = [percent(ratio) for ratio in sorted(ratios)]
-    return joined(shares) if shares else ""
+    return joined(map(percent, sorted(ratios)))
 
 
 def answers(tests: pd.DataFrame) -> list[str]:
-    """Return whether specificity matters, a sentence for each question and run.
-
-    Args:
-        tests: rows of `pruning.curves.curve_tests`, of one metric.
-    """
+    """Return whether specificity matters, a sentence for each question and run, by curve tests of one metric."""
     found, said = judgements(tests), []
     several = tests["run_b"].nunique() > 1
     words = {"better": "is better than {}", "worse": "is worse than {}", "alike": "cannot be told from {}"}
@@ -249,7 +243,7 @@ def _enough(frame: pd.DataFrame) -> Iterator[str]:
             f"{SUBSETS['low']}, {TASKS.get(task, task)}"
         )
         short = at[at["0.95"] > at["batches"]]["group"]
-        lacking = "any language" if len(short) == len(at) > 1 else joined(short) if len(short) else ""
+        lacking = "any language" if len(short) == len(at) > 1 else joined(short)
         yield f"{text}; 0.95 takes more batches than there are of {lacking}." if lacking else f"{text}."
 
 

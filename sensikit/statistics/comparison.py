@@ -26,7 +26,6 @@ def correlation_difference(
     runs_b: Run | Sequence[Run],
     task: str = "mt",
     beside: Sequence[Run] = (),
-    high: float | None = None,
 ) -> pd.DataFrame:
     """Return the corrected PCC in b minus that in a, for every ordered pair of groups in each subset, tidy.
 
@@ -58,7 +57,6 @@ def correlation_difference(
         runs_b: the second.
         task: mt, denoise or lm.
         beside: runs that the border is drawn from too.
-        high: the share of the parameters in the high subset; by default as run a was analysed.
 
     Raises:
         RunError: if the runs differ in their groups, direction, T, loss, mode, number of batches or share of the high
@@ -75,7 +73,7 @@ def correlation_difference(
     halves: dict[int, dict[str, Float]] = {}
     for places in _alike(both):
         sharing = [*(both[i] for i in places), *(run for run in more if _shape(run) == _shape(both[places[0]]))]
-        is_high = high_subset(sharing, task, high)
+        is_high = high_subset(sharing, task)
         found |= {i: correlations(both[i], sets, is_high) for i in places}
         if len(both) == 2:  # else the seeds say how much noise there is
             measured = [(run, sets if run in both else [(task, group) for group in run.groups(task)])
@@ -104,9 +102,10 @@ NUMBERS = (
 
 def _alike(runs: Sequence[Run]) -> list[list[int]]:
     """Return the places of the runs of each shape."""
-    shapes = [_shape(run) for run in runs]
-    return [[i for i, shape in enumerate(shapes) if shape == each]
-            for place, each in enumerate(shapes) if each not in shapes[:place]]  # fmt: skip
+    found: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for place, run in enumerate(runs):
+        found.setdefault(_shape(run), []).append(place)
+    return list(found.values())
 
 
 def _width_over_seeds(a: Float, b: Float) -> Float:
@@ -168,8 +167,8 @@ def _conditions(run: Run, task: str) -> dict[str, object]:
     }
 
 
-def _shape(run: Run) -> list[tuple[int, ...]]:
-    return [parameter.shape for parameter in run.parameters]
+def _shape(run: Run) -> tuple[tuple[int, ...], ...]:
+    return tuple(parameter.shape for parameter in run.parameters)
 
 
 def _blocks(runs: Sequence[Run], task: str) -> int:

@@ -73,15 +73,8 @@ def component_table(run: Run, task: str = "mt", scores: Sequence[Scores] = ()) -
     """Return components.csv: the sensitivity and specificity of each group in each part of the model (see `parts`).
 
     `sensitivity_mean` is the mean of S(θ,B_l) over the part's parameters, in nats, `sensitivity_share` the part's share
-    of the sum of S over the model, `share_positive` the share of the part's parameters with D(θ,l) > 0.
-
-    Args:
-        run: with S(θ,B_l) and S(θ,B_-l) of its groups.
-        task: mt, denoise or lm.
-        scores: as `scores_of` returned them for these parts, where they are there already.
-
-    Raises:
-        RunError: if a vector is missing, damaged, or of another model.
+    of the sum of S over the model, `share_positive` the share of the part's parameters with D(θ,l) > 0. Arguments and
+    errors are those of `specificity_table`, but that the scores are those of these parts.
     """
     members_of = parts(run)
     rows = []
@@ -97,14 +90,8 @@ def component_table(run: Run, task: str = "mt", scores: Sequence[Scores] = ()) -
 def component_correlation_table(run: Run, task: str = "mt") -> pd.DataFrame:
     """Return components-correlation.csv: the PCC of every ordered pair of different groups within each part.
 
-    A part is a component in all layers of a stack, a layer with all its components, or a whole stack.
-
-    Args:
-        run: with S(θ,B_l) of its groups.
-        task: mt, denoise or lm.
-
-    Raises:
-        RunError: if a vector is missing, damaged, or of another model.
+    A part is a component in all layers of a stack, a layer with all its components, or a whole stack. Errors are those
+    of `specificity_table`.
     """
     groups = run.groups(task)
     by_parameter = {parameter.name: Moments.zero(len(groups)) for parameter in run.parameters}

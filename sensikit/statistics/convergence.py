@@ -25,9 +25,7 @@ ENOUGH = (0.95, 0.99)
 """Reliabilities of S that the number of batches is given for."""
 
 
-def convergence_table(
-    run: Run, task: str = "mt", is_high: NDArray[np.bool_] | None = None, high: float | None = None
-) -> pd.DataFrame:
+def convergence_table(run: Run, task: str = "mt", is_high: NDArray[np.bool_] | None = None) -> pd.DataFrame:
     """Return convergence.csv: the PCC between S of two disjoint sets of n batches, for each group, subset and n.
 
     The sets are of 1, 2, … blocks, up to half of them. `reliability` stands for every way to draw two such sets: it is
@@ -39,12 +37,11 @@ def convergence_table(
         run: with S and the blocks of its groups.
         task: mt, denoise or lm.
         is_high: as `high_subset` returned it, where it is there already.
-        high: the share of the parameters in the high subset; by default as the run was analysed.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
-    in_sample = (high_subset([run], task, high) if is_high is None else is_high)[sampled(run)]
+    in_sample = (high_subset([run], task) if is_high is None else is_high)[sampled(run)]
     rows = []
     for group in run.groups(task):
         blocks = block_batches(run, (task, group))
@@ -88,50 +85,14 @@ def reliability(means: Moments, batches: np.ndarray, sizes: Sequence[int]) -> Fl
 
 
 def needed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return how reliable S is over all batches of each group, and how many batches would make it more so.
+    """Return how reliable S is over all batches of each group (convergence.csv), and how many would make it more so.
 
     task, subset, group, batches, reliability, and for each level of `ENOUGH` the batches that it takes, by Spearman and
     Brown; NaN where no number would do.
-
-    Args:
-        frame: as `convergence_table` returns it.
     """
     last = frame.sort_values("batches", kind="stable").groupby(["task", "subset", "group"], sort=False).tail(1)
     half = last["reliability"].where(last["reliability"] > 0)
+    # Spearman and Brown: r_kn = k·r_n / (1 + (k − 1)·r_n), with k = 2 from half of the batches to all
     facts = {"batches": 2 * last["batches"], "reliability": 2 * half / (1 + half)}
     levels = {str(level): np.ceil(last["batches"] * (1 - half) / half * level / (1 - level)) for level in ENOUGH}
     return last[["task", "subset", "group"]].assign(**facts, **levels).sort_index(ignore_index=True)
-
-
-def answer(frame: pd.DataFrame, task: str = "mt", subset: str = "low") -> str:
-    """Return in words whether there were enough batches, for the subset of the parameters whose S is the noisiest.
-
-    Args:
-        frame: as `convergence_table` returns it.
-        task: mt, denoise or lm.
-        subset: all, high or low.
-    """
-    found = needed(frame[(frame["task"] == task) & (frame["subset"] == subset)]).dropna(subset="reliability")
-    if found.empty:
-        return "Whether there were enough batches is unknown: two measurements of S would not agree at all."
-    least, most = (found.loc[found["reliability"].agg(of)] for of in ("idxmin", "idxmax"))
-    text = (
-        f"Two measurements of S with the batches at hand would correlate at {least['reliability']:.3f} "
-        f"({least['group']}, {least['batches']:.0f} batches) to {most['reliability']:.3f} ({most['group']}, "
-        f"{most['batches']:.0f} batches) over the {subset} subset"
-    )
-    return "; ".join([text, *(f"for {level} they are {_enough(found, str(level))}" for level in ENOUGH)]) + "."
-
-
-def _enough(found: pd.DataFrame, level: str) -> str:
-    """Return for which groups there are enough batches; where they are too few for more than half, for which not."""
-    short = found[found[level] > found["batches"]].sort_values(level, kind="stable")
-    if short.empty:
-        return "enough for every group"
-    needs = [f"{row['group']} {row[level]:,.0f}" for _, row in short.iloc[[0, -1]].iterrows()]
-    if len(short) == len(found):
-        return f"too few for every group (needed: {' to '.join(dict.fromkeys(needs))})"
-    if 2 * len(short) > len(found):
-        enough = ", ".join(found.loc[~found.index.isin(short.index), "group"])
-        return f"enough for {enough} alone (needed by the others: {' to '.join(dict.fromkeys(needs))})"
-    return "too few for " + ", ".join(f"{row['group']} (needed: {row[level]:,.0f})" for _, row in short.iterrows())

@@ -144,16 +144,12 @@ MEANS = ("subset", "pairs", "corrected", "corrected_low", "corrected_high", "pcc
 def mean_correlation(run: Run, table: pd.DataFrame, task: str = "mt") -> pd.DataFrame:
     """Return the means over pairs of different groups: a row for each subset, in the columns `MEANS`.
 
-    The interval of the mean corrected PCC is a delete-one jackknife over the stored blocks, as that of each pair. It
-    reads nothing but the block means of sampled parameters, among which the high subset is drawn for its width.
+    `table` has the rows of correlation.csv. The interval of the mean corrected PCC is a delete-one jackknife over the
+    stored blocks, as that of each pair. It reads nothing but the block means of sampled parameters, among which the
+    high subset is drawn for its width.
 
     >>> mean_correlation(run, correlation_table(run))[["subset", "pairs"]].values.tolist()
     [['all', 6], ['high', 6], ['low', 6]]
-
-    Args:
-        run: with the blocks of its groups.
-        table: rows of correlation.csv, from `correlation_table`.
-        task: mt, denoise or lm.
     """
     sets = [(task, group) for group in run.groups(task)]
     size = len(sampled(run))
@@ -170,14 +166,9 @@ def mean_correlation(run: Run, table: pd.DataFrame, task: str = "mt") -> pd.Data
 
 
 def correlations(run: Run, sets: Sequence[Set], is_high: NDArray[np.bool_]) -> dict[str, Correlation]:
-    """Return the correlations between sets by subset, in one pass.
+    """Return the correlations between sets by subset (see `high_subset`), in one pass.
 
     The reliability of a set is that of its two halves; where a set has none, that of its blocks, of the sample alone.
-
-    Args:
-        run: with the vectors of the sets, and their halves or their blocks.
-        sets: N of them.
-        is_high: which parameters are in the high subset, as `high_subset` returns them, (P,).
     """
     count = len(sets)
     if not all(run.halved(task) for task, _ in sets):
@@ -213,12 +204,8 @@ def high_subset(runs: Sequence[Run], task: str, high: float | None = None) -> ND
     """Return which of the P parameters are in the high subset of a task, (P,).
 
     It holds the ⌊high·P⌋ parameters with the largest mean over groups of S(θ,B_l) scaled to sum one, ties by index:
-    one subset for every pair of groups, and for all runs where there are several.
-
-    Args:
-        runs: of models of one shape.
-        task: mt, denoise or lm.
-        high: the share of the parameters; by default that with which the first run was analysed.
+    one subset for every pair of groups, and for all runs where there are several, of models of one shape. `high` is by
+    default the share with which the first run was analysed.
     """
     vectors = [[run.vector(task, group) for group in run.groups(task)] for run in runs]
     sums = np.zeros((sum(map(len, vectors)), 1))
@@ -228,7 +215,7 @@ def high_subset(runs: Sequence[Run], task: str, high: float | None = None) -> ND
 
     for block in stream():
         sums += block.sum(axis=1, keepdims=True, dtype=np.float64)
-    sums[sums == 0] = 1
+    sums[sums == 0] = 1  # a group whose S is 0 throughout has no say
 
     def scores() -> Iterator[Keys]:
         # the largest mean is the smallest key
@@ -251,15 +238,11 @@ TASKS = ("mt", "denoise")
 """The tasks whose similarity is measured."""
 
 
-def similarity_table(run: Run, high: float | None = None) -> pd.DataFrame:
+def similarity_table(run: Run) -> pd.DataFrame:
     """Return similarity.csv: the PCC between S of the two tasks for each group that has both; no rows where none has.
 
     The high subset is that of translation, over all its groups, and the columns are those of `correlation_table`:
     `ceiling` is √(r_mt·r_denoise), r the reliability of each task's S.
-
-    Args:
-        run: with S, the halves and the blocks of both tasks.
-        high: the share of the parameters in the high subset; by default as translation was analysed.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
@@ -268,7 +251,7 @@ def similarity_table(run: Run, high: float | None = None) -> pd.DataFrame:
     groups = [group for group in run.groups(first) if group in run.groups(second)]
     if not groups:
         return SIMILARITY.frame([])
-    is_high = high_subset([run], first, high)
+    is_high = high_subset([run], first)
     in_sample = is_high[sampled(run)]
     rows = []
     for group in groups:

@@ -6,7 +6,7 @@ difference over the low subset are too narrow, and too wide where it draws the b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ def in_halves(
     inside = borders(sources, len(is_high), int(is_high.sum()), halves)
     totals: list[dict[str, list[Float]]] = [{} for _ in measured]
     edges = np.cumsum([len(sets) for _, sets in measured])[:-1]
-    for start, block in _blocks(sources, len(is_high), count):
+    for start, block in block_sums(sources, len(is_high), count):
         here = inside[:, start : start + block.shape[2]]
         for of_run, rows in zip(totals, np.split(block, edges), strict=True):
             for subset, members in (("high", here), ("low", ~here)):
@@ -77,24 +77,15 @@ def _added(one: list[Float], other: list[Float]) -> list[Float]:
     return [a + b for a, b in zip(one, other, strict=True)]
 
 
-def _blocks(sources: Sequence[tuple[Run, Set]], size: int, count: int) -> Iterator[tuple[int, Float]]:
-    for start, sums in block_sums(sources, size, count):
-        yield start, sums.reshape(len(sources), count, -1)
-
-
 def borders(sources: Sequence[tuple[Run, Set]], size: int, high: int, halves: Float) -> NDArray[np.bool_]:
-    """Return which of `size` sampled parameters are the `high` of the high subset of each of H halves, (H, size).
+    """Return which of `size` sampled parameters are the `high` ones of each of H halves, (H, size).
 
-    Args:
-        sources: runs with their sets.
-        size: of the sample.
-        high: of them, how many are in the high subset.
-        halves: which blocks are in each, (H, G).
+    `halves` says which blocks are in each, (H, G); the runs and their sets are taken together.
     """
     count = halves.shape[1]
-    totals = sum(block.sum(axis=2) for _, block in _blocks(sources, size, count)) @ halves.T
+    totals = sum(block.sum(axis=2) for _, block in block_sums(sources, size, count)) @ halves.T
     scores = np.empty((len(halves), size), dtype=np.float32)
-    for start, block in _blocks(sources, size, count):
+    for start, block in block_sums(sources, size, count):
         shares = halves @ block / np.where(totals > 0, totals, 1)[:, :, None]
         scores[:, start : start + block.shape[2]] = shares.mean(axis=0)
     found = np.zeros(scores.shape, dtype=bool)
@@ -107,12 +98,8 @@ def _sums(block: Float, halves: Float, members: Float) -> list[Float]:
     """Return what the moments of one chunk of parameters are made of, for each of H halves of the blocks.
 
     How many parameters, (H,); Σ s and Σ s·s′ of the sums s of N sets over a half, (H, N) and (H, N, N); Σ x and Σ x² of
-    the sum x over each block, (N, G, H).
-
-    Args:
-        block: x, (N, G, m).
-        halves: which blocks are in each, (H, G).
-        members: which parameters count for each, (H, m).
+    the sum x over each block, (N, G, H). `block` is x, (N, G, m); `halves` says which blocks are in each, (H, G), and
+    `members` which parameters count for each, (H, m).
     """
     sums = np.moveaxis(halves @ block, 0, 1)
     counted = sums * members[:, None]

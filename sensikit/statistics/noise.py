@@ -35,12 +35,8 @@ def left_out(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Le
     """Return what the correlations between N sets are without each of the G blocks, by subset of the parameters.
 
     Block g is left out of every set at once, which keeps what paired blocks share. Where the sets differ in their
-    number of blocks, neighbours are joined until all have as many as the one with the fewest.
-
-    Args:
-        run: with block means of M sampled parameters.
-        sets: N of them.
-        is_high: (M,) bool, which of the parameters are in the high subset; the rest are the low subset.
+    number of blocks, neighbours are joined until all have as many as the one with the fewest. `is_high` says which of
+    the M sampled parameters are in the high subset, (M,).
     """
     found = {}
     for subset, (count, of) in _of_blocks(run, sets, is_high).items():
@@ -50,13 +46,7 @@ def left_out(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Le
 
 
 def reliabilities(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Float]:
-    """Return the reliability of each of N sets from its blocks at the sampled parameters, (N,), by subset.
-
-    Args:
-        run: with block means of M sampled parameters.
-        sets: N of them.
-        is_high: (M,) bool, which of the parameters are in the high subset; the rest are the low subset.
-    """
+    """Return the reliability of each of N sets from its blocks, (N,), by subset of the sampled parameters."""
     return {subset: of(np.ones(count))[1] for subset, (count, of) in _of_blocks(run, sets, is_high).items()}
 
 
@@ -74,13 +64,9 @@ def _of_blocks(
 
 
 def _kept(moments: Moments, own: Float, batches: Float, kept: Float) -> tuple[Float, Float]:
-    """Return the PCC of the blocks that are kept, (N, N), and the reliability of each set, (N,).
+    """Return the PCC of the blocks that are `kept` (1, others 0; (G,)), (N, N), and the reliability of each set, (N,).
 
-    Args:
-        moments: of the block sums of N sets, G of each.
-        own: Σ (x − x̄)² of each, (N, G).
-        batches: in each, (N, G).
-        kept: 1 for these blocks and 0 for the others, (G,).
+    Of each of the N·G block sums x there are the moments, their `own` Σ (x − x̄)² and the batches in them, (N, G).
     """
     # S is a mean, but the sum of the blocks will do: a correlation does not see the scale
     whole = moments.combined(np.asarray(np.kron(np.eye(len(own)), kept[None]), dtype=float))
@@ -122,7 +108,7 @@ def corrected(pcc: Float, reliability: Float) -> Float:
 def block_moments(run: Run, sets: Sequence[Set], is_high: np.ndarray, count: int) -> dict[str, Moments]:
     """Return the moments of the block sums of N sets, each in `count` blocks, by subset: of N·count vectors."""
     sums = block_sums([(run, each) for each in sets], len(is_high), count)
-    return moments_of((block for _, block in sums), is_high, len(sets) * count)
+    return moments_of((block.reshape(len(sets) * count, -1) for _, block in sums), is_high, len(sets) * count)
 
 
 def moments_of(stream: Iterable[np.ndarray], is_high: NDArray[np.bool_], count: int) -> dict[str, Moments]:
@@ -194,12 +180,12 @@ def fisher(pcc: Float) -> Float:
 
 
 def block_sums(sources: Sequence[tuple[Run, Set]], size: int, count: int) -> Iterator[tuple[int, Float]]:
-    """Yield (start, (V·count, m)): the sums over the batches of each block at sampled parameters start … start + m."""
+    """Yield (start, (V, count, m)): the sums over the batches of each block at sampled parameters start … start + m."""
     readers = [(run.block_reader(*each), block_batches(run, each)[:, None]) for run, each in sources]
     step = max(LEAST, CACHED // (len(sources) * count))
     for start in range(0, size, step):
         stop = min(start + step, size)
-        yield start, np.concatenate([joined(read(start, stop) * batches, count) for read, batches in readers])
+        yield start, np.stack([joined(read(start, stop) * batches, count) for read, batches in readers])
 
 
 def joined(blocks: np.ndarray, count: int) -> np.ndarray:

@@ -82,10 +82,7 @@ class Sorted:
         return self._held if self._held is not None else ((label, np.sort(values)) for label, values in self.again())
 
     def places(self, asked: Sequence[tuple[Collection[Hashable], Sequence[int]]]) -> list[list[Place]]:
-        """Return what stands at some ranks (0 = the smallest), each of all the runs with some labels.
-
-        Args:
-            asked: (labels, ranks).
+        """Return what stands at some ranks (0 = the smallest), each of all the runs with some labels: (labels, ranks).
 
         Raises:
             IndexError: if fewer values than that have these labels.

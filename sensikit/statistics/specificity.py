@@ -116,14 +116,8 @@ def scores_of(
 ) -> list[Scores]:
     """Return what the tables say of D(θ,l) of each group: S(θ,B_l) and S(θ,B_-l) are read, and D is sorted, once.
 
-    Args:
-        run: with S(θ,B_l) and S(θ,B_-l) of its groups.
-        task: mt, denoise or lm.
-        parts: tensors whose median is wanted, under any key.
-        shares: of the parameters, those with the largest D, whose cut is wanted.
-
-    Raises:
-        RunError: if a vector is missing, damaged, or of another model.
+    `parts` are tensors whose median is wanted, under any key, and `shares` those of the parameters with the largest D
+    whose cut is.
     """
     return [_scores(run, task, group, parts, shares) for group in run.groups(task)]
 
@@ -148,7 +142,7 @@ def _scores(
     quantiles, edges, *middles = runs.places(
         [
             (names, ranks_of(runs.count, levels)),
-            (names, [runs.count - max(size, 1) for size in sizes]),
+            (names, [runs.count - max(size, 1) for size in sizes]),  # of no parameters there is no edge: any rank
             *((members[key], [(count - 1) // 2, count // 2]) for key, count in counts.items()),
         ]
     )
@@ -226,16 +220,8 @@ def overlap_table(
     """Return overlap.csv: the Jaccard overlap |A ∩ B| / |A ∪ B| of every ordered pair of different groups.
 
     A and B are the ⌊share·P⌋ parameters with the largest D of each group, ties by index. `expected` is the overlap of
-    two such sets drawn independently: they would have k²/P of their k parameters in common.
-
-    Args:
-        run: with S(θ,B_l) and S(θ,B_-l) of its groups.
-        task: mt, denoise or lm.
-        scores: as `scores_of` returned them for these shares, where they are there already.
-        shares: of the parameters.
-
-    Raises:
-        RunError: if a vector is missing, damaged, or of another model.
+    two such sets drawn independently: they would have k²/P of their k parameters in common. Arguments and errors are
+    those of `specificity_table`, but that the scores are those of these shares of the parameters.
     """
     groups = run.groups(task)
     count = sum(parameter.numel for parameter in run.parameters)
@@ -243,15 +229,14 @@ def overlap_table(
     found = scores or scores_of(run, task, shares=shares)
     for masks in zip(*(_tops(run, task, of) for of in found), strict=True):
         words = np.stack(masks, axis=1)
+        # 64 parameters at a time: one by one, every pair of groups would cost as much as reading them
         common += np.bitwise_count(words[:, :, None] & words[:, None]).sum(axis=-1)
-    rows = []
-    for share, of_share in zip(shares, common, strict=True):
-        size = math.floor(share * count)
-        expected = _jaccard(size * size / count, size)
-        rows += [
-            (task, share, first, second, _jaccard(of_share[a, b], size), expected)
-            for (a, first), (b, second) in itertools.permutations(enumerate(groups), 2)
-        ]
+    rows = [
+        (task, share, first, second, _jaccard(of_share[a, b], size), _jaccard(size * size / count, size))
+        for share, of_share in zip(shares, common, strict=True)
+        for size in [math.floor(share * count)]
+        for (a, first), (b, second) in itertools.permutations(enumerate(groups), 2)
+    ]
     return OVERLAP.frame(rows)
 
 

@@ -55,15 +55,7 @@ class Spread:
 
 
 def spreads_of(run: Run, task: str = "mt") -> list[Spread]:
-    """Return what the tables say of S of each group, and of S(θ,B) where it is measured: S is read and sorted once.
-
-    Args:
-        run: with S of its groups.
-        task: mt, denoise or lm.
-
-    Raises:
-        RunError: if a vector is missing, damaged, or of another model.
-    """
+    """Return what the tables say of S of each group, and of S(θ,B) where it is measured: S is read and sorted once."""
     measured = run.groups(task) + [MIXED] * (f"{task}/{MIXED}" in run.manifest["sets"])
     return [_spread_of(run, task, name) for name in measured]
 
@@ -75,7 +67,8 @@ def _spread_of(run: Run, task: str, name: str) -> Spread:
     ((*places, top_edge, edge),) = runs.places([([ALL], [*ranks_of(count, levels), below_top - 1, kept - 1])])
     quantiles = dict(zip(LEVELS, between([place.value for place in places], count, levels), strict=True))
     edges, below = np.linspace(0, edge.value, BINS + 1), np.zeros(BINS, dtype=np.int64)
-    # how many are below both edges, between them, and above, their sums of S − median, and of its square
+    # how many are below both edges, between them, and above, their sums of S − median, and of its square: about the
+    # median, since squares of S itself would lose the digits of a deviation that is small beside the mean
     centre, sums, zero = np.float64(quantiles["median"]), np.zeros((3, 3)), 0
     for _, ordered in runs.runs():
         shifted = ordered - centre
@@ -128,28 +121,20 @@ def balance_table(run: Run, task: str = "mt", spreads: Sequence[Spread] = ()) ->
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
-    rows = []
-    for of in spreads or spreads_of(run, task):
-        rows += [(task, of.name, statistic, value) for statistic, value in of.balance.items()]
-    return BALANCE.frame(rows)
+    found = spreads or spreads_of(run, task)
+    return BALANCE.frame([(task, of.name, *statistic) for of in found for statistic in of.balance.items()])
 
 
 def distribution_table(run: Run, task: str = "mt", spreads: Sequence[Spread] = ()) -> pd.DataFrame:
     """Return distribution.csv: the histogram of S(θ,B_l) of each group, and of S(θ,B), without its top 1 % (Figure 10).
 
     `count` parameters have S from `low` to below `high` (nats), in bins of equal width from 0 to the largest S that is
-    left.
-
-    Args:
-        run: with S of its groups.
-        task: mt, denoise or lm.
-        spreads: as `spreads_of` returned them, where they are there already.
-
-    Raises:
-        RunError: if a vector is missing, damaged, or of another model.
+    left. Arguments and errors are those of `balance_table`.
     """
-    rows = []
-    for of in spreads or spreads_of(run, task):
-        if of.edges[-1]:
-            rows += [(task, of.name, *row) for row in zip(of.edges[:-1], of.edges[1:], of.counts, strict=True)]
+    rows = [
+        (task, of.name, *row)
+        for of in spreads or spreads_of(run, task)
+        if of.edges[-1]  # else every S is 0
+        for row in zip(of.edges[:-1], of.edges[1:], of.counts, strict=True)
+    ]
     return DISTRIBUTION.frame(rows)

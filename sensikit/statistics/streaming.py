@@ -158,12 +158,8 @@ def smallest(stream: KeyStream, counts: Sequence[int]) -> list[Cut]:
     >>> [mask.tolist() for mask in selected(stream(), cut)]
     [[False, True, True], [True, False]]
 
-    Args:
-        stream: yields uint64 chunks in flat order, anew at each call.
-        counts: each between 0 and the length of the stream.
-
     Raises:
-        ValueError: if a count is larger than that.
+        ValueError: if a count is larger than the length of the stream.
     """
     prefixes, ranks = [0] * len(counts), list(counts)
     for shift in range(64 - DIGIT, -1, -DIGIT):
@@ -244,7 +240,7 @@ def selected(stream: Iterable[Keys], cut: Cut) -> Iterator[NDArray[np.bool_]]:
 
 
 def levels(stream: KeyStream, counts: Sequence[int]) -> Levels:
-    """Return for each key of a stream, (n,), the first of `counts` within whose smallest keys it is; exact.
+    """Return for each key of a stream, (n,), the first of `counts` (ascending) within whose smallest keys it is; exact.
 
     That is the place of the count; where a key is within none, their number. Ties go by flat index. One byte a key, or
     two where there are 255 counts or more.
@@ -252,12 +248,8 @@ def levels(stream: KeyStream, counts: Sequence[int]) -> Levels:
     >>> levels(lambda: [keys(np.array([3.0, 1.0])), keys(np.array([2.0, 1.0]))], [1, 3]).tolist()
     [2, 0, 1, 1]
 
-    Args:
-        stream: yields uint64 chunks in flat order, anew at each call.
-        counts: ascending, each between 0 and the length of the stream.
-
     Raises:
-        ValueError: if a count is larger than that.
+        ValueError: if a count is larger than the length of the stream.
     """
     cuts, undecided = smallest(stream, counts), len(counts) + 1
     edges = np.array([cut.key for cut in cuts], dtype=np.uint64)

@@ -97,10 +97,10 @@ def test_agreement_that_is_not_defined_is_left_without_bounds() -> None:
     summary = synthetic_tables.audit_summary(FEW).assign(value_low=np.nan, value_high=np.nan)
     figure, _, caption = figures.audit_scatter(synthetic_tables.audit(FEW), summary, FEW)
     assert figure.axes[0].texts[0].get_text().splitlines()[0] == "Spearman .970"
-    assert "none has an interval: of fewer than 100 parameters none would hold" in caption
+    assert "none has an interval (one of fewer than 100 parameters would not hold" in caption
     summary.loc[summary["statistic"] == "spearman", ["value_low", "value_high"]] = 0.9
     caption = figures.audit_scatter(synthetic_tables.audit(FEW), summary, FEW).caption
-    assert "intervals are 95%, of Spearman: of fewer" in caption
+    assert "intervals are 95%, of Spearman (one of fewer" in caption
 
 
 @pytest.mark.parametrize("count", [audit.MANY, audit.MANY + 1])

@@ -25,7 +25,7 @@ from sensikit.evaluation.resampling import (
     swapped,
 )
 from sensikit.pruning import curves as pruning_curves
-from sensikit.pruning.curves import curve_bands, curve_tests, curves
+from sensikit.pruning.curves import curve_bands, curve_tests
 from sensikit.pruning.sweep import prune
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
@@ -280,7 +280,7 @@ def test_sums_that_are_not_those_of_the_cells_are_refused(kind: str, paths: dict
     else:
         shutil.copy(folder / "cat.reverse.0.7.bleu.npy", path)
     with pytest.raises(RunError) as caught:
-        curves(Run.open(tmp_path / "run"))
+        curve_bands({"run": Run.open(tmp_path / "run")})
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
@@ -294,11 +294,11 @@ def test_a_ledger_that_is_missing_or_lacks_the_start_is_refused_and_not_touched(
     torn = b"".join(lines[1:]) + lines[0][:20]
     path.write_bytes(torn)
     with pytest.raises(RunError, match=r"ledger\.jsonl: lacks the unpruned score of a group"):
-        curves(Run.open(tmp_path / "run"))
+        curve_bands({"run": Run.open(tmp_path / "run")})
     assert path.read_bytes() == torn
     shutil.rmtree(path.parent)
     with pytest.raises(RunError, match=r"is not a pruning sweep"):
-        curves(Run.open(tmp_path / "run"))
+        curve_bands({"run": Run.open(tmp_path / "run")})
 
 
 def test_the_numbers_are_alive(runs: dict[str, Run]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from sensikit.figures.style import Drawn
 from sensikit.files import read_json, write_text
 from sensikit.report import inputs, sections, tables
 from sensikit.report import text as summary
+from sensikit.report.costs import costs
 from sensikit.report.page import report
 from sensikit.run import file_of
 from sensikit.settings import ReportSettings
@@ -353,6 +355,10 @@ def test_a_model_that_translates_nothing_still_has_a_report_that_says_so(tmp_pat
         frame[["value", "value_low", "value_high"]] = 0.0
         write_text(scores / name, frame.to_csv(index=False))
     sealed(scores)
+    swept = inputs.gather([run])
+    points = [curve_points.curve(swept.tables["pruning.csv"], metric) for metric in ("bleu", "chrf")]
+    tests = pd.concat(map(synthetic_tables.curve_tests, points))
+    assert not any("minus random" in said for said in costs(replace(swept, curves=inputs.Curves(tests=tests))))
     text = Page(report([run, scores], tmp_path / "out")).text
     assert "Unpruned, BLEU is 0.00" in text
     assert "BLEU is near 0 before anything is pruned" in text

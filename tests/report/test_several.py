@@ -59,7 +59,7 @@ def test_what_a_run_lacks_is_listed_with_its_command(tmp_path: Path, vectors_alo
 def test_a_command_is_listed_with_the_options_of_the_analysis_and_where_the_run_is_now(tmp_path: Path) -> None:
     command = "sensikit analyze a.pt --data 'my data' --out=elsewhere --batches 60 --direction xxx-eng --resume"
     run = synthetic_run.write_run(tmp_path / "my run", FEW, only=["correlation"], command=command)
-    wanted = f"sensikit analyze a.pt --data 'my data' --out '{run}' --batches 60 --direction xxx-eng --resume"
+    wanted = f"sensikit analyze a.pt --data 'my data' --batches 60 --direction xxx-eng --out '{run}' --resume"
     assert wanted in absent(run).values()
     assert f"sensikit prune '{run}'" in absent(run).values()
     assert any(of.startswith("sensikit evaluate") and of.endswith("--direction xxx-eng") for of in absent(run).values())

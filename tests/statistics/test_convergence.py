@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from sensikit.figures.conclusions import enough
 from sensikit.sensitivity.taylor import blocks_of
-from sensikit.statistics.convergence import answer, convergence_table, needed, reliability
+from sensikit.statistics.convergence import convergence_table, needed, reliability
 from sensikit.statistics.streaming import Moments
 from tests.support import handmade
 from tests.support.batched import CODES, SHAPES, batches, groups_of
@@ -142,14 +143,14 @@ def test_no_number_of_batches_helps_where_nothing_agrees() -> None:
     found = needed(frame(cat=0.9, nob=-0.1))
     assert found[["reliability", "0.95", "0.99"]].isna().loc[1].all()
     assert found["reliability"].notna().loc[0]
-    assert "would not agree at all" in answer(frame(nob=-0.1))
+    assert "would not agree at all" in enough(frame(nob=-0.1))
 
 
 def test_answer_names_the_groups_that_need_more() -> None:
-    text = answer(frame(cat=0.999, nob=0.96, fao=0.9))
+    text = enough(frame(cat=0.999, nob=0.96, fao=0.9))
     assert "0.947 (fao, 40 batches) to 0.999 (cat, 40 batches)" in text
     assert "for 0.95 they are too few for fao (needed: 43)" in text
-    assert text.endswith("for 0.99 they are enough for cat alone (needed by the others: nob 83 to fao 220).")
-    none = answer(frame(nob=0.96, fao=0.9, isl=0.9))  # and no list of them all
-    assert none.endswith("for 0.99 they are too few for every group (needed: nob 83 to isl 220).")
-    assert answer(frame(cat=0.999)).endswith("for 0.99 they are enough for every group.")
+    assert text.endswith("for 0.99 they are enough for cat alone (needed by the others: nob 83 to fao 220)")
+    none = enough(frame(nob=0.96, fao=0.9, isl=0.9))  # and no list of them all
+    assert none.endswith("for 0.99 they are too few for every group (needed: nob 83 to isl 220)")
+    assert enough(frame(cat=0.999)).endswith("for 0.99 they are enough for every group")
