@@ -185,12 +185,7 @@ class Denoising:
         return pd.concat(found, ignore_index=True) if found else None
 
     def text(self, language: str, split: str) -> Text:
-        """Return the sentences of a language and split, read and counted on the first call.
-
-        Raises:
-            OptionError: if the checkpoint was not trained on the language.
-            DataError: if the text is missing, damaged, or belongs to another dictionary.
-        """
+        """Return the sentences of a language and split, read and counted on the first call."""
         if language not in self.pairs:
             raise OptionError(language, "is no group of the checkpoint here", f"it has {', '.join(self.pairs)}")
         if (language, split) not in self._texts:

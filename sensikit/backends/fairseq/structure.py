@@ -66,15 +66,9 @@ class Part:
 
 
 def check(path: Path, structure: bytes, stored: Mapping[str, int]) -> None:
-    """Refuse a pickle that asks for anything but plain values and dense tensors, in bounds.
+    """Refuse a pickle (`structure`) that asks for anything but plain values and dense tensors, in bounds.
 
-    Args:
-        path: of the checkpoint, for the error.
-        structure: its data.pkl.
-        stored: bytes of each storage, by its key.
-
-    Raises:
-        CheckpointError: saying what it asks for.
+    `stored` has the bytes of each storage of the archive, by its key.
     """
     walk = _Walk(path, stored)
     try:
