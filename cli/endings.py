@@ -43,9 +43,9 @@ class Ending:
             tell("\n".join([*self.lines, *([f"Next: {self.following}"] if self.following else [])]))
 
 
-def tell(text: object, err: bool = False) -> None:
+def tell(text: object) -> None:
     """Print lines that may hold names of unknown origin: no sign of them steers the terminal."""
-    typer.echo("\n".join(map(printable, str(text).split("\n"))), err=err)
+    typer.echo("\n".join(map(printable, str(text).split("\n"))))
 
 
 def json_of(value: Any) -> str:
