@@ -49,31 +49,8 @@ class FairseqModel:
         return self._denoising[seed]
 
     def write_pruned(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
-        """Write the checkpoint with what `masks` say set to zero; see `sensikit.backends.base.Model`.
-
-        Every other weight keeps its bits and its dtype, and the settings are copied as they stand: nothing of them is
-        run, or vouched for. The optimizer's state is left out: what is pruned is to translate, and fairseq would not
-        keep its zeros in training. So are the ghosts that fairseq 0.12.2 stores, and makes again.
-
-        Raises:
-            CheckpointError: if the file has changed, cannot be read safely, or lacks a tensor of the masks.
-        """
-        source = Path(self.provenance.checkpoint)
-        file = checkpoints.read(source)
-        if file.sha256 != self.provenance.checkpoint_sha256:
-            raise CheckpointError(source, "has changed since it was opened", "start again")
-        ties = ties_of(self.opened.settings)
-        state = {name: tensor for name, tensor in file.state.items() if name.rsplit(".", 1)[-1] not in compat.GHOSTS}
-        for name, mask in masks.items():
-            names = [each for each in (ties if name in ties else (name,)) if each in state]
-            if not names or any(state[each].shape != mask.shape for each in names):
-                problem = f"has no {name} of the shape {tuple(mask.shape)}"
-                raise CheckpointError(source, problem, "give the one of the run")
-            state |= dict.fromkeys(names, state[names[0]].masked_fill(mask, 0))
-        content: dict[str, Any] = {**file.content, "model": state, NOTE: note}
-        with replacing(out) as partial, partial.open("wb") as stream:
-            torch.save(content, stream)  # of a path, torch would hide what the system says
-        return sum(int(mask.sum()) for mask in masks.values())
+        """Write the checkpoint with what `masks` say set to zero; see the function `write_pruned`."""
+        return write_pruned(Path(self.provenance.checkpoint), self.provenance.checkpoint_sha256, out, masks, note)
 
     def write_huggingface(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
         """Write a Hugging Face directory with what `masks` say set to zero; see `sensikit.backends.fairseq.m2m100`."""
@@ -135,3 +112,29 @@ def open_checkpoint(
     view = direction_of(selected, settings.pairs)
     opened = Opened(module, task, parts, settings, directory, held, there, tiers, view, where, projection)
     return FairseqModel(opened, provenance, notes)
+
+
+def write_pruned(source: Path, sha256: str, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
+    """Write `source`, of that `sha256`, to `out` with what `masks` say set to zero; return how many scalars went.
+
+    Every other weight keeps its bits and its dtype, and the settings are copied as they stand: nothing of them is run,
+    or vouched for. The optimizer's state is left out: what is pruned is to translate, and fairseq would not keep its
+    zeros in training. So are the ghosts that fairseq 0.12.2 stores, and makes again.
+
+    Raises:
+        CheckpointError: if the file cannot be read safely, is another one, or lacks a tensor of the masks.
+    """
+    file = checkpoints.read(source)
+    if file.sha256 != sha256:
+        raise CheckpointError(source, "has changed since it was opened", "start again")
+    ties = ties_of(trained(file))
+    state = {name: tensor for name, tensor in file.state.items() if name.rsplit(".", 1)[-1] not in compat.GHOSTS}
+    for name, mask in masks.items():
+        names = [each for each in (ties if name in ties else (name,)) if each in state]
+        if not names or any(state[each].shape != mask.shape for each in names):
+            raise CheckpointError(source, f"has no {name} of the shape {tuple(mask.shape)}", "give the one of the run")
+        state |= dict.fromkeys(names, state[names[0]].masked_fill(mask, 0))
+    content: dict[str, Any] = {**file.content, "model": state, NOTE: note}
+    with replacing(out) as partial, partial.open("wb") as stream:
+        torch.save(content, stream)  # of a path, torch would hide what the system says
+    return sum(int(mask.sum()) for mask in masks.values())
