@@ -63,7 +63,7 @@ MODELS = ("checkpoint", "checkpoints")
 """Parameters that may name a model on the hub."""
 
 QUICK = ("inspect", "report")
-"""Verbs that nobody waits for long enough to be told what is opened."""
+"""Verbs that end too soon for anyone to want to know what they open."""
 
 ENTRIES = 10_000
 """Files of a directory that are looked at for its size: it is to be told at once."""

@@ -20,11 +20,8 @@ SAMPLED = 1_000_000
 FLOAT = 4
 """Bytes of a float32, in which everything is held and stored."""
 
-VECTORS_IN_MEMORY = 5
-"""Vectors of all parameters that an analysis holds: weights, two levels of sums, S and its half on their way to disk.
-
-The gradient makes one more where a batch is computed in micro-batches, or must be judged before it counts.
-"""
+VECTORS_IN_MEMORY = 6
+"""Vectors that an analysis holds: weights, their gradient, two levels of sums, S and its half on their way to disk."""
 
 VECTORS_PER_GROUP = 3
 """Vectors of all parameters that it stores for each group: S(θ,B_l), its first half, S(θ,B_-l)."""
@@ -218,12 +215,9 @@ def sample_of(parameters: Sequence[Parameter], limit: int = SAMPLED) -> dict[str
     return chosen
 
 
-def memory_of(count: int, held_gradient: bool = True, width: int = FLOAT) -> int:
-    """Return the bytes of memory that an analysis of `count` parameters takes, beside what a micro-batch takes.
-
-    `width` is of a weight, and of its gradient, which is held where a batch has several parts or is judged first.
-    """
-    return count * (FLOAT * (VECTORS_IN_MEMORY - 1) + width * (1 + held_gradient))
+def memory_of(count: int) -> int:
+    """Return the bytes of memory that an analysis of `count` parameters takes, beside what a micro-batch takes."""
+    return FLOAT * VECTORS_IN_MEMORY * count
 
 
 def disk_per_group(count: int, width: int = FLOAT, halves: bool = True) -> int:

@@ -84,9 +84,9 @@ class Sums:
         return cls((shards.part(array, tensor.shape, wide(tensor)) for array, (_, tensor) in each), **facts)
 
 
-def blocks_of(batches: int, blocks: int = BLOCKS) -> list[int]:
+def blocks_of(batches: int) -> list[int]:
     """Return how many batches fall in each block, in order; an even number of blocks, as halves are made of them."""
-    count = min(blocks, batches - batches % 2)
+    count = min(BLOCKS, batches - batches % 2)
     edges = [batches * i // count for i in range(count + 1)]
     return [after - before for before, after in itertools.pairwise(edges)]
 

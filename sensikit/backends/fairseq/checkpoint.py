@@ -212,6 +212,6 @@ def _unwrapped(path: Path, state: dict[str, torch.Tensor]) -> tuple[str, dict[st
 
 
 def namespace(value: Any) -> dict[str, Any]:
-    """Return the attributes of a Namespace, or the items of a dict, that have strings for names; nothing of else."""
+    """Return the attributes of a Namespace, or the items of a dict, that strings name; of anything else, nothing."""
     items = vars(value) if isinstance(value, argparse.Namespace) else value
     return {key: each for key, each in items.items() if isinstance(key, str)} if isinstance(items, dict) else {}

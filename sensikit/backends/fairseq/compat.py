@@ -69,7 +69,7 @@ def _parts() -> SimpleNamespace:
     except ValueError as error:
         if "mutable default" not in str(error):
             raise
-        # what was imported by half is imported afresh
+        # packages that are half imported are imported afresh
         for name in [name for name in sys.modules if name.split(".")[0] in _PACKAGES]:
             del sys.modules[name]
         with hashable_dataclasses():

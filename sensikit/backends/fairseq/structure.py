@@ -88,8 +88,9 @@ class _Walk:
         self.marks: list[list[Part]] = []
         self.memo: dict[int, Part] = {}
 
-    def refuse(self, problem: str, remedy: str = "it must hold plain tensors and settings") -> NoReturn:
-        raise CheckpointError(self.path, problem, f"nothing of it was run; {remedy}, as fairseq-train writes")
+    def refuse(self, problem: str) -> NoReturn:
+        remedy = "nothing of it was run; it must hold plain tensors and settings, as fairseq-train writes"
+        raise CheckpointError(self.path, problem, remedy)
 
     def step(self, name: str, argument: Any) -> None:
         """Do on the stack of descriptions what an opcode does on the unpickler's."""
@@ -166,13 +167,10 @@ class _Walk:
         module, _, name = argument.partition(" ")
         name = f"{'builtins' if module == '__builtin__' else module}.{name}"
         if name.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_")) and name not in GLOBALS:
-            kind = name.rpartition("_rebuild_")[2]
-            raise CheckpointError(
-                self.path, f"holds a tensor that is not dense ({shown(kind)})", "save it as a plain tensor"
-            )
+            problem = f"holds a tensor that is not dense ({shown(name.rpartition('_rebuild_')[2])})"
+            raise CheckpointError(self.path, problem, "save it as a plain tensor")
         if name not in GLOBALS:
-            what = shown(name).strip("'")
-            problem = f"contains code or objects ({what})"
+            problem = "contains code or objects ({})".format(shown(name).strip("'"))
             if name.split(".")[0] in SETTINGS_OF:
                 remedy = "nothing of it was run; where you trust it, c = torch.load(FILE, weights_only=False), "
                 remedy += "c['cfg'] = OmegaConf.to_container(c['cfg'], enum_to_str=True), torch.save(c, NEW)"
