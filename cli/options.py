@@ -162,7 +162,7 @@ def with_options(function: Callable[..., Ending | None]) -> Callable[..., None]:
     parameters += _parameters(Every())
 
     def verb(**typed: Any) -> None:
-        paths = dict(typed)
+        paths = dict(typed)  # `_built` takes what is a setting's out of `typed`
         every = _built(Every(), typed)
         check_apart(paths)
         settings = {name: _built(default, typed) for name, default in defaults.items()}

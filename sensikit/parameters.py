@@ -210,6 +210,7 @@ def sample_of(parameters: Sequence[Parameter], limit: int = SAMPLED) -> dict[str
     generator = np.random.default_rng(0)
     chosen = {}
     for parameter in parameters:
+        # rounded at its ends and not by itself, so that all of them sum to the limit
         count = limit * parameter.stop // total - limit * parameter.start // total
         chosen[parameter.name] = np.sort(generator.choice(parameter.numel, size=count, replace=False))
     return chosen

@@ -98,13 +98,11 @@ def pack(
     total = 0
     for item in items:
         size = int(sizes[item[0]][item[1], 1])
-        crosses = total + size >= tokens
-        if crosses and held and (total + size) - tokens > tokens - total:
+        if held and total + size - tokens > tokens - total:
             batches.append(_batch(held, sizes, micro_batches))
-            held, total = [item], size
-        else:
-            held.append(item)
-            total += size
+            held, total = [], 0
+        held.append(item)
+        total += size
         if total >= tokens:
             batches.append(_batch(held, sizes, micro_batches))
             held, total = [], 0

@@ -153,6 +153,7 @@ def top_agreement(one: Float, other: Float, weights: Float, share: float = 0.1) 
 
 def _top(weights: Float, share: float = 0.1) -> int:
     """Return how many parameters of the population the highest `share` of it are."""
+    # in floating point, a product that is whole may fall short of it
     return int(share * round(float(weights.sum())) + 1e-9)
 
 
@@ -161,6 +162,7 @@ def _members(values: Float, weights: Float, size: int) -> Float:
     order = np.argsort(-values, kind="stable")
     above = np.cumsum(weights[order]) - weights[order]
     part = np.empty_like(weights)
+    # what the jackknife leaves out has weight 0
     part[order] = np.clip((size - above) / np.maximum(weights[order], 1e-300), 0, 1)
     return part
 

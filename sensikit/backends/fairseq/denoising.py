@@ -196,7 +196,7 @@ class Denoising:
         datasets = self._datasets(language, split)
         data: Any = ConcatDataset(datasets) if datasets else []
         lengths = np.concatenate([np.empty(0, np.int64), *(np.asarray(each.sizes) for each in datasets)])
-        longest = min(self.opened.limits)
+        longest = min(self.opened.limits)  # the sentence stands on both sides
         rows = np.flatnonzero((lengths > 1) & (lengths <= longest))
         if len(rows) > MOST:
             rows = np.sort(rng(self.seed, "text", language, split).choice(rows, MOST, replace=False))

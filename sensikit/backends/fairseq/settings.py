@@ -284,28 +284,23 @@ def ties_of(found: Trained) -> tuple[str, ...]:
 
 def check_shapes(found: Trained, checkpoint: Checkpoint) -> None:
     """Refuse settings that contradict the tensors, before a model of their size is built."""
-    state = checkpoint.state
+    state, path = checkpoint.state, checkpoint.path
+    sizes = {"decoder_output_dim": _width(state, "decoder.output_projection.weight")}
     for side in ("encoder", "decoder"):
         stem = f"{side}.layers."
-        layers = {name[len(stem) :].split(".")[0] for name in state if name.startswith(stem)}
-        _agree(checkpoint, found, f"{side}_layers", len(layers))
-        _agree(checkpoint, found, f"{side}_embed_dim", _width(state, f"{side}.embed_tokens.weight"))
-        _agree(checkpoint, found, f"{side}_ffn_embed_dim", _width(state, f"{side}.layers.0.fc2.weight"))
+        sizes[f"{side}_layers"] = len({name[len(stem) :].split(".")[0] for name in state if name.startswith(stem)})
+        sizes[f"{side}_embed_dim"] = _width(state, f"{side}.embed_tokens.weight")
+        sizes[f"{side}_ffn_embed_dim"] = _width(state, f"{side}.layers.0.fc2.weight")
         width, heads = found.model.get(f"{side}_embed_dim"), found.model.get(f"{side}_attention_heads")
         if isinstance(width, int) and isinstance(heads, int) and (heads == 0 or width % heads):
-            problem = f"has {heads} attention heads for width {width}"
-            raise CheckpointError(checkpoint.path, problem, "its settings are damaged")
-    if "decoder.output_projection.weight" in state:
-        _agree(checkpoint, found, "decoder_output_dim", _width(state, "decoder.output_projection.weight"))
+            raise CheckpointError(path, f"has {heads} attention heads for width {width}", "its settings are damaged")
+    for name, size in sizes.items():
+        claimed = found.model.get(name)
+        if claimed is not None and size is not None and claimed != size:
+            problem = f"says {name} = {claimed} but its tensors have {size}"
+            raise CheckpointError(path, problem, "it was put together wrongly")
 
 
 def _width(state: Mapping[str, torch.Tensor], name: str) -> int | None:
     tensor = state.get(name)
     return tensor.shape[-1] if tensor is not None and tensor.dim() == 2 else None
-
-
-def _agree(checkpoint: Checkpoint, found: Trained, name: str, actual: int | None) -> None:
-    claimed = found.model.get(name)
-    if claimed is not None and actual is not None and claimed != actual:
-        problem = f"says {name} = {claimed} but its tensors have {actual}"
-        raise CheckpointError(checkpoint.path, problem, "it was put together wrongly")

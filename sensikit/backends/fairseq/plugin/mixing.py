@@ -169,6 +169,7 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
         drawn = draw(pools, shares, max(round(total), len(pairs)), self.seed, epoch)
         drawn = drawn[np.argsort(self.mono.sizes[drawn], kind="stable")]
         size = np.ones(len(drawn)) if self.by == "sentences" else self.mono.sizes[drawn]
+        # 1e-9: a bound that is met exactly is not passed over for the rounding of a sum
         bounds = np.searchsorted(size.cumsum() / size.sum(), wanted.cumsum()[:-1] / wanted.sum() - 1e-9)
         each = np.arange(len(bounds))  # the bound before update i + 1 is above i, and above the bound before
         bounds = np.maximum.accumulate(bounds - each) + each + 1
