@@ -239,8 +239,9 @@ class Blocks:
                 found.skipped.append(number)
             else:
                 names = "+".join(sorted({language for language, _ in batch.items}))
-                problem, remedy = f"its gradient is not finite (loss {value:g})", "--skip-nonfinite leaves such batches"
-                raise NonFiniteError(f"batch {number} of {names}", problem, f"{remedy} out and counts them")
+                problem = f"its gradient is not finite (loss {value:g})"
+                remedy = "--skip-nonfinite leaves such batches out and counts them"
+                raise NonFiniteError(f"batch {number} of {names}", problem, remedy)
 
     def _backward(self, batch: Batch) -> torch.Tensor:
         """Run one batch forward and backward; return its loss, as much of it as was computed here, float64."""
@@ -288,7 +289,7 @@ class _Accumulator:
 
         def hook(tensor: torch.Tensor) -> None:
             name = names.get(id(tensor))
-            if name is None:  # of another pass
+            if name is None:  # it is not measured, or in another pass
                 tensor.grad = None
             elif self.complete and not self.hold:
                 self._take(name)

@@ -113,13 +113,8 @@ def _train(data: DataBin, out: Path, flags: Sequence[str], resume: bool, folder:
         with _logged(out / LOG if folder else Path(os.devnull)):
             train(given)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(_kept(out) if folder else "") from stop
-
-
-def _kept(out: Path) -> str:
-    """Return what a run that was interrupted has kept; nothing where it has no checkpoint."""
-    last = _last(out)
-    return f"update {_updates(last)} is saved in {last.path}" if last else ""
+        last = _last(out) if folder else None  # what is kept is for the command line to tell
+        raise KeyboardInterrupt(f"update {_updates(last)} is saved in {last.path}" if last else "") from stop
 
 
 def best(out: Path) -> Path:
