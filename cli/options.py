@@ -83,24 +83,24 @@ def check_apart(typed: Mapping[str, Any]) -> None:
     """Refuse two outputs that are one file or lie in one another, and an output that is an input."""
     read, outputs = _paths(typed)
     for (name, path), (other, beside) in itertools.combinations(outputs, 2):
-        one, two = (_alike(each.resolve()) for each in (path, beside))
-        if same(path.resolve(), beside.resolve()) or one == two or one in two.parents or two in one.parents:
+        one, two = (_alike(each) for each in (path, beside))
+        if _same(path, beside) or one == two or one in two.parents or two in one.parents:
             problem = f"is, lies in or holds what --{name} names"
             raise OptionError(f"--{other} {beside}", problem, "give each a place of its own")
     for name, path in outputs:
         for _, source in read:
-            if path.is_file() and same(path.resolve(), source.resolve()):
+            if path.is_file() and _same(path, source):
                 raise OptionError(f"--{name} {path}", "is a file that is read", "choose another place")
 
 
 def _alike(path: Path) -> Path:
-    """Return a path in letters that a system does not tell apart: x and X are one file on some."""
-    return Path(unicodedata.normalize("NFC", str(path)).casefold())
+    """Return a resolved path in letters that a system does not tell apart: x and X are one file on some."""
+    return Path(unicodedata.normalize("NFC", str(path.resolve())).casefold())
 
 
-def same(one: Path, other: Path) -> bool:
-    """Return whether two resolved paths are one file, also by a hard link."""
-    return one == other or (one.exists() and other.exists() and one.samefile(other))
+def _same(one: Path, other: Path) -> bool:
+    """Return whether two paths are one file, also by a link."""
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
 
 def check_there(typed: Mapping[str, Any]) -> None:
@@ -188,7 +188,8 @@ def with_options(function: Callable[..., Ending | None]) -> Callable[..., None]:
 
 def _parameters(settings: Any) -> Iterator[Parameter]:
     """Return the parameters that typer makes options of, one for each field."""
-    types, panel = get_type_hints(type(settings)), heading(type(settings))
+    types = get_type_hints(type(settings))
+    panel = re.split(r"[.:;,]", type(settings).__doc__ or "")[0]  # --help has them under the beginning of the docstring
     for each, value in _fields(settings):
         if is_dataclass(value):
             yield from _parameters(value)
@@ -214,11 +215,6 @@ def spellings(settings: Any) -> list[str]:
         for each, value in _fields(settings)
         for name in (spellings(value) if is_dataclass(value) else names_of(each))
     ]
-
-
-def heading(settings: type[Any]) -> str:
-    """Return what the options of a settings class stand under in --help: the beginning of its docstring."""
-    return re.split(r"[.:;,]", settings.__doc__ or "")[0]
 
 
 def _built(settings: T, typed: dict[str, Any]) -> T:

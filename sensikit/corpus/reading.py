@@ -36,7 +36,7 @@ class Source:
     split: str | None = None
 
     def rows(self) -> Iterator[Row]:
-        """Yield what stands in it, line by line; two plain files must have as many."""
+        """Yield what stands in it, line by line; two plain files must have equally many."""
         if len(self.paths) == 2:
             return _plain_rows(*self.paths)
         path = self.paths[0]

@@ -59,6 +59,7 @@ def split(texts: Mapping[str, Texts], sizes: Mapping[str, int | None]) -> None:
         DataError: if a language has too little.
     """
     for each in texts.values():
+        # of each English sentence, and of each translation, the first pair in a split stays
         for part, pairs in each.pairs.items():
             each.pairs[part] = _sifted(pairs, _repeated(), each.tally, "duplicate")
         each.mono["train"] = _sifted(each.mono["train"], _repeated(), each.mono_tally, "duplicate")

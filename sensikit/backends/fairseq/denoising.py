@@ -66,12 +66,12 @@ class Part:
 
 def _pairs(opened: Opened) -> dict[str, Pair]:
     """Return, by language, the first pair that has its sentences: of each group's own, or of either side of a pair."""
-    alone = all(key in pair for key, pair in opened.pairs.items())
-    if alone:
+    if all(key in pair for key, pair in opened.pairs.items()):
         return dict(opened.pairs)
     found: dict[str, Pair] = {}
     for pair in opened.pairs.values():
-        found |= {language: found.get(language, pair) for language in pair}
+        for language in pair:
+            found.setdefault(language, pair)
     return found
 
 
