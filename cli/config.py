@@ -19,12 +19,7 @@ NAME = "--config"
 def expanded(words: Sequence[str], verbs: Mapping[str, Any]) -> list[str]:
     """Return the words of a command with the options of its --config in place of it; what is typed wins.
 
-    Args:
-        words: after the program's name.
-        verbs: by name, each with its `params`.
-
-    Raises:
-        OptionError: if the file is missing or no TOML, or names no option of the verb.
+    `verbs` are typer's commands by name.
     """
     end = words.index("--") if "--" in words else len(words)
     verb = next((number for number, word in enumerate(words[:end]) if word in verbs), None)
@@ -67,8 +62,7 @@ def _words(path: Path, name: str, value: Any, option: Any) -> list[str]:
         wanted = "true or false" if flag else "text, a number, or a list of them"
         raise OptionError(f"{NAME} {path}", f"{name} is none it can be", f"give {wanted}")
     if flag:
-        off = option.secondary_opts[:1]
-        return [f"--{name}"] if value else list(off)
+        return [f"--{name}"] if value else option.secondary_opts[:1]
     if option.multiple:
         return [word for each in values for word in (f"--{name}", str(each))]
     return [f"--{name}", ",".join(map(str, values))]

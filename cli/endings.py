@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,9 +43,9 @@ class Ending:
             tell("\n".join([*self.lines, *([f"Next: {self.following}"] if self.following else [])]))
 
 
-def tell(text: object, err: bool = False) -> None:
+def tell(text: object) -> None:
     """Print lines that may hold names of unknown origin: no sign of them steers the terminal."""
-    typer.echo("\n".join(map(printable, str(text).split("\n"))), err=err)
+    typer.echo("\n".join(map(printable, str(text).split("\n"))))
 
 
 def json_of(value: Any) -> str:
@@ -110,17 +110,14 @@ SILENT = ("--json", "--quiet")
 
 def typed_words() -> list[str]:
     """Return the words after the program's name, without the --share of this process and what only shows things."""
-
-    def told() -> Iterator[str]:
-        typed, flags = iter(sys.argv[1:]), True
-        for word in typed:
-            flags = flags and word != "--"
-            if flags and word == "--share":
-                next(typed, "")
-            elif not flags or (word not in SILENT and not word.startswith("--share=")):
-                yield word
-
-    return list(told())
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    found, typed = [], iter(sys.argv[1:end])
+    for word in typed:
+        if word == "--share":
+            next(typed, "")
+        elif word not in SILENT and not word.startswith("--share="):
+            found.append(word)
+    return found + sys.argv[end:]
 
 
 def command_line() -> str:

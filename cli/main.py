@@ -121,19 +121,15 @@ def _remedy(arguments: Sequence[str]) -> str:
         return "the same command goes on from here"
     if verb not in _RESUMABLE:
         return "nothing was kept: the same command starts again"
-    places = _places(verb, arguments)
+    if verb == "prune":  # writes in the run, which is its one argument without a name
+        places = [Path(word, "pruning") for word in arguments if Path(word, "pruning").is_dir()]
+    else:
+        pairs = pairwise([*arguments, ""])
+        places = [Path(word.partition("=")[2] or after) for word, after in pairs if word.partition("=")[0] == "--out"]
     if any(path.is_dir() and (verb != "train" or any(path.glob("checkpoint*.pt"))) for path in places):
         return "the same command with --resume goes on from what is kept"
     more = " with --resume" if any(path.exists() for path in places) else ""
     return f"nothing was kept: the same command{more} starts again"
-
-
-def _places(verb: str, arguments: Sequence[str]) -> list[Path]:
-    """Return where a verb writes, as far as its command tells."""
-    if verb == "prune":  # in the run, which is its one argument without a name
-        return [Path(word, "pruning") for word in arguments if Path(word, "pruning").is_dir()]
-    pairs = pairwise([*arguments, ""])
-    return [Path(word.partition("=")[2] or after) for word, after in pairs if word.partition("=")[0] == "--out"]
 
 
 def _of_input(error: Exception) -> str:

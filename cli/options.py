@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from sensikit.backends.base import HUB
 from sensikit.errors import OptionError
+from sensikit.files import size_text
 from sensikit.progress import announced
 from sensikit.progress import quiet as hushed
 from sensikit.settings import Loading, Options, Tiers, names_of, option
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
     from sensikit.run import Run
 
 T = TypeVar("T")
-
-HUB = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-"""What a model on the hub is called."""
 
 Checkpoint = Annotated[
     Path,
@@ -60,104 +59,79 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an earli
 OUTPUTS = ("out", "mask")
 """Parameters of verbs that name what is written; every other path is read."""
 
+MODELS = ("checkpoint", "checkpoints")
+"""Parameters that may name a model on the hub."""
+
+QUICK = ("inspect", "report")
+"""Verbs that end too soon for anyone to want to know what they open."""
+
+ENTRIES = 10_000
+"""Files of a directory that are looked at for its size: it is to be told at once."""
+
+Paths = list[tuple[str, Path]]
+"""Paths, each with the name of the parameter that it was given for."""
+
+
+def _paths(typed: Mapping[str, Any]) -> tuple[Paths, Paths]:
+    """Return the paths that a verb reads, and those that it writes, among the values of its parameters."""
+    named = [(name, path) for name, value in typed.items() for path in (value if isinstance(value, list) else [value])]
+    read = [(name, path) for name, path in named if isinstance(path, Path) and name not in OUTPUTS]
+    return read, [(name, typed[name]) for name in OUTPUTS if isinstance(typed.get(name), Path)]
+
 
 def check_apart(typed: Mapping[str, Any]) -> None:
-    """Refuse two outputs that are one file or lie in one another, and an output that is an input.
-
-    Args:
-        typed: values of a verb's parameters by their names; those that are paths count.
-
-    Raises:
-        OptionError: naming the options.
-    """
-    paths = _paths(typed)
-    outputs = [(name, path) for wanted in OUTPUTS for name, path in paths if name == wanted]
+    """Refuse two outputs that are one file or lie in one another, and an output that is an input."""
+    read, outputs = _paths(typed)
     for (name, path), (other, beside) in itertools.combinations(outputs, 2):
-        one, two = (_alike(each.resolve()) for each in (path, beside))
-        if same(path.resolve(), beside.resolve()) or one == two or one in two.parents or two in one.parents:
+        one, two = (_alike(each) for each in (path, beside))
+        if _same(path, beside) or one == two or one in two.parents or two in one.parents:
             problem = f"is, lies in or holds what --{name} names"
             raise OptionError(f"--{other} {beside}", problem, "give each a place of its own")
     for name, path in outputs:
-        for source in (source for read, source in paths if read not in OUTPUTS):
-            if path.is_file() and same(path.resolve(), source.resolve()):
+        for _, source in read:
+            if path.is_file() and _same(path, source):
                 raise OptionError(f"--{name} {path}", "is a file that is read", "choose another place")
 
 
 def _alike(path: Path) -> Path:
-    """Return a path in letters that a system does not tell apart: x and X are one file on some."""
-    return Path(unicodedata.normalize("NFC", str(path)).casefold())
+    """Return a resolved path in letters that a system does not tell apart: x and X are one file on some."""
+    return Path(unicodedata.normalize("NFC", str(path.resolve())).casefold())
 
 
-def same(one: Path, other: Path) -> bool:
-    """Return whether two resolved paths are one file, also by a hard link."""
-    return one == other or (one.exists() and other.exists() and one.samefile(other))
+def _same(one: Path, other: Path) -> bool:
+    """Return whether two paths are one file, also by a link."""
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
 
 def check_there(typed: Mapping[str, Any]) -> None:
-    """Refuse a path that is read and does not exist, before anything heavy is loaded.
-
-    Args:
-        typed: values of a verb's parameters by their names; those that are paths count.
-
-    Raises:
-        OptionError: naming the path.
-    """
-    for name, path in _read(typed):
+    """Refuse a path that is read and does not exist, before anything heavy is loaded."""
+    for name, path in _paths(typed)[0]:
         if name in MODELS and HUB.fullmatch(str(path)) and path.suffix != ".pt":
             continue
         if name == "data" and any(Path(part).is_dir() for part in str(path).split(":")):
             continue  # DATA:DATA, fairseq's shards, is refused as that where data are opened
         if not path.exists():
-            more = ", a directory, or owner/model of the hub" if name in MODELS else ""
-            raise OptionError(
-                str(path), "does not exist", f"check the path{f': give a checkpoint{more}' if more else ''}"
-            )
+            model = ": give a checkpoint, a directory, or owner/model of the hub" if name in MODELS else ""
+            raise OptionError(str(path), "does not exist", f"check the path{model}")
         if name == "run" and not path.is_dir():
             raise OptionError(str(path), "is not a run directory", "give what sensikit analyze wrote")
-
-
-MODELS = ("checkpoint", "checkpoints")
-"""Parameters that may name a model on the hub."""
-
-
-def _paths(typed: Mapping[str, Any]) -> list[tuple[str, Path]]:
-    """Return the paths among the values of a verb's parameters, each with the name of its parameter."""
-    named = [(name, path) for name, value in typed.items() for path in (value if isinstance(value, list) else [value])]
-    return [(name, path) for name, path in named if isinstance(path, Path)]
-
-
-def _read(typed: Mapping[str, Any]) -> list[tuple[str, Path]]:
-    """Return the paths that a verb reads, with their parameters."""
-    return [(name, path) for name, path in _paths(typed) if name not in OUTPUTS]
-
-
-QUICK = ("inspect", "report")
-"""Verbs that nobody waits for long enough to be told what is opened."""
 
 
 def opens(verb: str, typed: Mapping[str, Any]) -> str:
     """Return what a verb reads and how large it is, and where it writes, for those who wait."""
     texts = [Path(each) for each in typed.get("sources") or ()]
-    read = [f"{path} ({_size(path)})" for path in [*(path for _, path in _read(typed)), *texts]]
+    read = [f"{path} ({_size(path)})" for path in [*(path for _, path in _paths(typed)[0]), *texts]]
     parts = [f"opens {', '.join(read)}"] if read else []
     parts += [f"writes {typed['out']}"] if typed.get("out") else []
     return f"{verb}: {', '.join(parts)}; the time left is shown once the first steps are done" if parts else ""
-
-
-ENTRIES = 10_000
-"""Files of a directory that are looked at for its size: it is to be told at once."""
 
 
 def _size(path: Path) -> str:
     if not path.exists():
         return "of the hub"
     files = list(itertools.islice(path.rglob("*"), ENTRIES)) if path.is_dir() else [path]
-    size, more = sum(each.stat().st_size for each in files if each.is_file()), len(files) == ENTRIES
-    unit = next((unit for unit in ("GB", "MB") if size >= UNITS[unit]), "kB")
-    return f"{'over ' if more else ''}{size / UNITS[unit]:.{0 if unit == 'kB' else 1}f} {unit}"
-
-
-UNITS = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
+    size = size_text(sum(each.stat().st_size for each in files if each.is_file()))
+    return f"over {size}" if len(files) == ENTRIES else size
 
 
 @dataclass(frozen=True)
@@ -188,7 +162,7 @@ def with_options(function: Callable[..., Ending | None]) -> Callable[..., None]:
     parameters += _parameters(Every())
 
     def verb(**typed: Any) -> None:
-        paths = dict(typed)
+        paths = dict(typed)  # `_built` takes what is a setting's out of `typed`
         every = _built(Every(), typed)
         check_apart(paths)
         settings = {name: _built(default, typed) for name, default in defaults.items()}
@@ -214,7 +188,8 @@ def with_options(function: Callable[..., Ending | None]) -> Callable[..., None]:
 
 def _parameters(settings: Any) -> Iterator[Parameter]:
     """Return the parameters that typer makes options of, one for each field."""
-    types, panel = get_type_hints(type(settings)), heading(type(settings))
+    types = get_type_hints(type(settings))
+    panel = re.split(r"[.:;,]", type(settings).__doc__ or "")[0]  # --help has them under the beginning of the docstring
     for each, value in _fields(settings):
         if is_dataclass(value):
             yield from _parameters(value)
@@ -240,11 +215,6 @@ def spellings(settings: Any) -> list[str]:
         for each, value in _fields(settings)
         for name in (spellings(value) if is_dataclass(value) else names_of(each))
     ]
-
-
-def heading(settings: type[Any]) -> str:
-    """Return what the options of a settings class stand under in --help: the beginning of its docstring."""
-    return re.split(r"[.:;,]", settings.__doc__ or "")[0]
 
 
 def _built(settings: T, typed: dict[str, Any]) -> T:

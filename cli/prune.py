@@ -97,9 +97,8 @@ def _ending(run: Run, table: pd.DataFrame, ratios: Sequence[float]) -> Ending:
     for metric in dict.fromkeys(table["metric"]):
         name, at = METRICS[metric].label, tests[tests["metric"] == metric]
         if (table["order"] != UNPRUNED).any():
-            lines.append(
-                shown(f"{name}, mean over languages, by the share that is pruned", tables.pruning(table, metric))
-            )
+            title = f"{name}, mean over languages, by the share that is pruned"
+            lines.append(shown(title, tables.pruning(table, metric)))
             if METRICS[metric].lengths:
                 lines.append(shown("Brevity penalty in it", tables.brevity(table)))
         unpruned = table[(table["metric"] == metric) & (table["order"] == UNPRUNED)]
@@ -110,13 +109,8 @@ def _ending(run: Run, table: pd.DataFrame, ratios: Sequence[float]) -> Ending:
             lines.append(shown(f"{name}: second curve minus first", tables.curve_tests(at)))
     orders = set(table["order"])
     lacking = [other for order, other in RANDOM.items() if order in orders and other not in orders]
-    again = [
-        "--order",
-        ",".join(lacking),
-        "--ratios",
-        ",".join(f"{ratio:g}" for ratio in ratios),
-        *kept(*SCORED),
-        "--resume",
-    ]
-    following = command("prune", run.path, *again) if lacking else command("report", run.path)
+    following = command("report", run.path)
+    if lacking:
+        how = ["--order", ",".join(lacking), "--ratios", ",".join(f"{ratio:g}" for ratio in ratios)]
+        following = command("prune", run.path, *how, *kept(*SCORED), "--resume")
     return Ending([*lines, str(run.path)], {"run": run.path, "pruning": table, "tests": tests}, following)

@@ -51,14 +51,11 @@ def sweep(
     endings = {}
     for checkpoint, name in zip(checkpoints, names, strict=True):
         say(f"{checkpoint} → {out / name}")
-        analysed = analyze(
-            checkpoint, data, out / name, opening, analyses, memory, train_split, resume=True, share=share
-        )
+        how = opening, analyses, memory, train_split
+        analysed = analyze(checkpoint, data, out / name, *how, resume=True, share=share)
         swept = prune(out / name, curves, options.Groups(opening.groups), origin, resume=True, share=share)
         if analysed and swept:
             endings[name] = (analysed, swept)
-    lines = [
-        line for name, both in endings.items() for line in (f"{name}\n", *(part for of in both for part in of.lines))
-    ]
-    data_of = {name: both[0].data | both[1].data for name, both in endings.items()}
+    lines = [line for name, (one, other) in endings.items() for line in (f"{name}\n", *one.lines, *other.lines)]
+    data_of = {name: one.data | other.data for name, (one, other) in endings.items()}
     return Ending(lines, {"runs": data_of}, command("report", *(out / name for name in names), "--out", "PAGE"))

@@ -54,20 +54,22 @@ def train(
 
     process, where = Share.given(), open_data(data)
     given = recipes.flags(system.preset, system.method, *directions(where, system.direction))
-    given += ["--arch", f"sensikit_{system.arch}"] if system.arch else []
-    given += ["--max-update", str(system.updates)] if system.updates else []
-    given += ["--dtype", system.dtype] if system.dtype != "fp32" else []
-    given += ["--seed", str(system.seed)] if system.seed is not None else []
-    given += ["--keep-interval-updates", str(system.keep)] if system.keep is not None else []
+    asked = {
+        "--arch": system.arch and f"sensikit_{system.arch}",
+        "--max-update": system.updates,
+        "--dtype": system.dtype if system.dtype != "fp32" else None,
+        "--seed": system.seed,
+        "--keep-interval-updates": system.keep,
+    }
+    given += [word for flag, value in asked.items() if value is not None for word in (flag, str(value))]
     given += [] if torch.cuda.is_available() else ["--cpu"]
     best = start(where, out, [*given, *(flags or [])], command_line(), resume)
     if not process.leads:
         return None
     valid = validated(out)
-    lines = [
-        str(best),
-        *([f"validation loss {valid['loss']:.3f} at update {valid['num_updates']:.0f}, the best"] if valid else []),
-    ]
+    lines = [str(best)]
+    if valid:
+        lines.append(f"validation loss {valid['loss']:.3f} at update {valid['num_updates']:.0f}, the best")
     direction = ["--direction", system.direction] if system.direction != "both" else []
     several = len(kept := sorted(out.glob("checkpoint_*_*.pt"))) > 1
     chosen = [*kept, "--choose-on", "valid", "--lenpens", "1,1.5,2"] if several else [best]

@@ -63,12 +63,7 @@ class Share:
         >>> Share.given("3/16")
         Share(rank=2, size=16, place=0)
 
-        Args:
-            text: what --share says.
-            shard: how many processes hold one model together.
-
-        Raises:
-            OptionError: if it is no share, or the processes cannot be divided by `shard`.
+        `shard` processes hold one model together, so there must be a multiple of them.
         """
         launched = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
         if text is None:

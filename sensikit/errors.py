@@ -68,6 +68,6 @@ class MissingDependencyError(SensikitError):
     """An optional package that the request needs and that is not installed."""
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """Return what another library says of an error, in a line of its own."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -23,7 +23,6 @@ CHUNK = 1 << 20
 SPLITS = {"train": "train", "valid": "valid", "dev": "valid", "test": "test"}
 """What the name of a file calls a split, and what it is called everywhere else."""
 
-
 _NO_NAME = re.compile(r"""[/\\:*?"<>|]|^[.~ ]""")
 """What has a meaning of its own in the name of a file, on one system or another."""
 
@@ -58,19 +57,36 @@ def open_file(path: Path) -> BinaryIO:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path` in one step.
 
-    Whatever stood at `path` stays whole until the new file is complete and on disk. On any error,
-    a kill included, `path` is as it was.
-
-    Raises:
-        SensikitError: if the disk is full or the place cannot be written.
+    Whatever stood at `path` stays whole until the new file is complete and on disk. On any error, a kill included,
+    `path` is as it was. What the system refuses is a SensikitError.
     """
-    path = Path(path)
+    with _beside(Path(path)) as partial:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+
+
+@contextlib.contextmanager
+def appearing(directory: Path) -> Iterator[Path]:
+    """Yield a new directory beside `directory`, which must not exist; on success it becomes that, on any error it goes.
+
+    What the system refuses is a SensikitError.
+    """
+    with _beside(directory) as partial:
+        partial.mkdir(parents=True)
+        yield partial
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Yield where to write; what was written takes the place of `path` once it is on disk, and goes on any error."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        # what is renamed before it is on disk may be empty after a power cut
+        for each in (partial, *partial.rglob("*")):
+            if each.is_file():
+                with each.open("rb+") as file:
+                    os.fsync(file.fileno())
         partial.replace(path)
         sync_directory(path.parent)
     except Exception as error:
@@ -78,36 +94,13 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
         raise unwritable(path, refusal) from error
     finally:
+        shutil.rmtree(partial, ignore_errors=True)
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def appearing(directory: Path) -> Iterator[Path]:
-    """Yield a new directory beside `directory`; on success it becomes `directory`, on any error it goes.
-
-    Raises:
-        SensikitError: if the disk is full, the place cannot be written, or something is there already.
-    """
-    partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        for path in (path for path in partial.rglob("*") if path.is_file()):
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        partial.rename(directory)
-        sync_directory(directory.parent)
-    except Exception as error:
-        if (refusal := _refusal(error)) is None:
-            raise
-        raise unwritable(directory, refusal) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _refusal(error: Exception) -> OSError | None:
-    """Return what the system said, if an error is of its making; torch hides it, and safetensors has it as text."""
+    """Return what the system said, if an error is of its making: torch hides it, and safetensors has it as text."""
     if isinstance(error, OSError):
         return error
     if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
@@ -124,11 +117,11 @@ def unwritable(path: Path, error: OSError) -> SensikitError:
     return SensikitError(path, f"cannot be written ({problem})", "choose another place")
 
 
-def unreadable(path: Path, error: OSError) -> DataError:
-    """The one-line error for a file of text that the system refused to read."""
+def unreadable(path: Path, error: OSError, kind: type[SensikitError] = DataError) -> SensikitError:
+    """The one-line error for a file that the system refused to read."""
     if isinstance(error, FileNotFoundError):
-        return DataError(path, "does not exist", "check the path")
-    return DataError(path, f"cannot be read ({error.strerror or error})", "check that it is a file you may read")
+        return kind(path, "does not exist", "check the path")
+    return kind(path, f"cannot be read ({error.strerror or error})", "check that it is a file you may read")
 
 
 def sync_directory(directory: Path) -> None:
@@ -158,16 +151,27 @@ def read_json(path: Path, kind: type[SensikitError] = SensikitError) -> Any:
     try:
         with open_file(path) as file:
             return json.loads(file.read().decode("utf-8"), parse_constant=_no_number)
-    except FileNotFoundError as error:
-        raise kind(path, "does not exist", "check the path") from error
     except OSError as error:
-        raise kind(path, f"cannot be read ({error.strerror})", "check that it is a file you may read") from error
+        raise unreadable(path, error, kind) from error
     except (ValueError, RecursionError) as error:
         raise kind(path, "is not valid JSON", "it is damaged; make it again") from error
 
 
 def _no_number(name: str) -> None:
     raise ValueError(name)  # NaN and Infinity, which are no JSON
+
+
+def size_text(count: float) -> str:
+    """Return bytes in a unit that leaves at most three digits.
+
+    >>> size_text(12_345_678)
+    '12.3 MB'
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
 
 
 def seal_of(value: Any) -> str:
@@ -217,9 +221,8 @@ def raw_lines(path: Path) -> Iterator[bytes]:
                     problem = f"has a line of over {LONGEST_LINE >> 20} MB, its line {number}"
                     raise DataError(path, problem, "give text with a sentence in each line")
                 if packed and size > most:
-                    raise DataError(
-                        path, f"unpacks to over {UNPACKED[1]} times its size", "it is no text; leave it out"
-                    )
+                    problem = f"unpacks to over {UNPACKED[1]} times its size"
+                    raise DataError(path, problem, "it is no text; leave it out")
                 yield line.rstrip(b"\r\n")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(path, f"is damaged after line {number} ({error})", "get it again") from error
@@ -230,11 +233,7 @@ def raw_lines(path: Path) -> Iterator[bytes]:
 
 
 def lines(path: Path) -> list[str]:
-    """Return the lines of a text file; only a line feed ends a line, as in the tools that made it.
-
-    Raises:
-        DataError: if it is not UTF-8.
-    """
+    """Return the lines of a UTF-8 text file; only a line feed ends a line, as in the tools that made it."""
     try:
         with open_file(path) as file:
             text = file.read().decode("utf-8")

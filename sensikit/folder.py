@@ -69,7 +69,7 @@ class Folder:
         manifest = read_json(path / cls.NOTE, RunError)
         damaged = DamagedError(path / cls.NOTE, "is not as it was written", f"put it back, or {cls.VERB} again")
         try:
-            cls.validate(manifest, path / cls.NOTE)
+            cls.validate(manifest, path / cls.NOTE)  # before the seal: another version is told as that
             if manifest.pop(SEAL, None) != seal_of(manifest):
                 raise damaged
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -83,15 +83,7 @@ class Folder:
 
     @classmethod
     def validate(cls, manifest: Any, where: Path) -> None:
-        """Refuse what is not a note of this format, or lacks a field.
-
-        Args:
-            manifest: what was read.
-            where: from which file.
-
-        Raises:
-            RunError: saying what is wrong with it.
-        """
+        """Refuse what is not a note of this format, or lacks a field; `where` is the file that it was read from."""
         if not isinstance(manifest, dict) or manifest.get("format") != cls.FORMAT:
             raise RunError(where, f"is not of format {cls.FORMAT}", f"{cls.VERB} again with this version")
         cls.hold(manifest, cls.FIELDS, where)
@@ -119,11 +111,7 @@ class Folder:
 
     @classmethod
     def stands(cls, path: Path, resume: bool) -> bool:
-        """Return whether a folder of this kind stands at `path`; nothing is touched.
-
-        Raises:
-            RunError: if it is not to be resumed, or something else stands there.
-        """
+        """Return whether a folder of this kind stands at `path`, to be resumed; refuse anything else there."""
         if not path.exists():
             return False
         names = {each.name for each in path.iterdir()} if path.is_dir() else {path.name}
@@ -141,12 +129,8 @@ class Folder:
     def begun(cls, path: Path, facts: Mapping[str, Any], resume: bool) -> Iterator[Self]:
         """Yield the folder at `path`, locked: a new one, or with `resume` the one that stands there.
 
-        Nothing is written before `save`: where the block ends without it, `path` is as it was.
-
-        Args:
-            path: where.
-            facts: of what and how the work is done; the manifest of a new folder.
-            resume: go on with what stands there, if anything does.
+        Nothing is written before `save`: where the block ends without it, `path` is as it was. `facts` say of what and
+        how the work is done, and are the manifest of a new folder.
 
         Raises:
             RunError: if it is not to be resumed, was made of or with something else, is no folder of this kind, is
@@ -163,17 +147,11 @@ class Folder:
             yield found
 
     def take_up(self, facts: Mapping[str, Any]) -> None:
-        """Refuse to go on with other facts than those noted.
-
-        Raises:
-            RunError: naming the first that differs.
-        """
+        """Refuse to go on with other facts than those noted, naming the first that differs."""
         for name, was, now in self.compared(facts):
             if was != now:
-                place, text = _difference(name, was, now)
-                raise RunError(
-                    self.path, f"was made with another {place} ({text})", f"keep to its own, or {self.ELSEWHERE}"
-                )
+                problem = f"was made with another {_difference(name, was, now)}"
+                raise RunError(self.path, problem, f"keep to its own, or {self.ELSEWHERE}")
 
     def compared(self, facts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         """Yield (name, as noted, as given) of what must be the same: of everything, by default."""
@@ -183,11 +161,7 @@ class Folder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Self]:
-        """Yield the folder, held for one writer; the manifest is read again, as another may have written it since.
-
-        Raises:
-            RunError: if another process holds it.
-        """
+        """Yield the folder, held for one writer; the manifest is read again, as another may have written it since."""
         with _locked(self.path):
             self.manifest = self.open(self.path).manifest
             yield self
@@ -199,12 +173,7 @@ class Folder:
     # files whose hash is noted
 
     def write(self, name: str, writer: Callable[[Path], object]) -> str:
-        """Write a file below the folder in one step; return its SHA-256, to be noted.
-
-        Args:
-            name: of the file, from the folder on.
-            writer: writes it to the path that it is given.
-        """
+        """Write a file below the folder in one step, by a function of its path; return its SHA-256, to be noted."""
         with replacing(self.path / name) as partial:
             writer(partial)
         return sha256(self.path / name)
@@ -223,15 +192,11 @@ class Folder:
     def write_table(self, table: Schema | str, frame: pd.DataFrame) -> Path:
         """Write a tidy table as CSV in one step, and note its hash; return its path.
 
-        Both hashes are noted while the new table takes the place of the old one: whenever a kill comes, what stands
-        there is known.
-
-        Args:
-            table: its schema, which says which columns are written, or the name of its file.
-            frame: its rows.
+        `table` is its schema, which says which columns are written, or the name of its file.
         """
         name, frame = (table, frame) if isinstance(table, str) else (table.name, frame[table.columns])
         tables = self.manifest.setdefault("tables", {})
+        # both hashes are noted while the new table takes the place of the old one: a kill leaves one of them there
         with replacing(self.path / name) as partial:
             partial.write_text(csv_of(frame), encoding="utf-8", newline="\n")
             digest = sha256(partial)
@@ -246,9 +211,7 @@ class Folder:
     def read_table(self, table: Schema | str, groups: Collection[str] = ()) -> pd.DataFrame:
         """Return a tidy table: by its schema, checked; by the name of its file, with its columns as they are.
 
-        Args:
-            table: its schema, or the name of its file.
-            groups: that it may name, where it is read by its schema.
+        `groups` are those that it may name, where it is read by its schema.
 
         Raises:
             RunError: if it is not there, is not what its schema says, or not as it was written.
@@ -264,25 +227,22 @@ class Folder:
         return frame
 
     def tables(self, schemas: Iterable[Schema], groups: Collection[str]) -> dict[str, pd.DataFrame]:
-        """Return those of some tables that were made, by name, each read as `read_table` does.
-
-        Raises:
-            RunError: if one that was made is gone, or is not what it should be.
-        """
+        """Return those of some tables that were made, by name, each read as `read_table` does."""
         noted = self.manifest.get("tables", {})
         there = [each for each in schemas if each.name in noted or os.path.lexists(self.path / each.name)]
         return {each.name: self.read_table(each, groups) for each in there}
 
 
-def _difference(name: str, was: Any, now: Any) -> tuple[str, str]:
+def _difference(name: str, was: Any, now: Any) -> str:
     """Return where two values differ first, and how."""
     if isinstance(was, dict) and isinstance(now, dict):
         key = next(key for key in {**was, **now} if was.get(key, ...) != now.get(key, ...))
         return _difference(f"{name}.{key}", was.get(key), now.get(key))
     if isinstance(was, str) and isinstance(now, str):  # of a signature, all the choices that differ
         parts = [pair for pair in zip(was.split("|"), now.split("|"), strict=False) if pair[0] != pair[1]]
-        return name, ", ".join(f"{_shown(a)}, not {_shown(b)}" for a, b in parts) or f"{was}, not {now}"
-    return name, f"{_shown(was)}, not {_shown(now)}"
+        text = ", ".join(f"{_shown(a)}, not {_shown(b)}" for a, b in parts)
+        return f"{name} ({text or f'{was}, not {now}'})"
+    return f"{name} ({_shown(was)}, not {_shown(now)})"
 
 
 def _shown(value: Any) -> str:
@@ -294,8 +254,7 @@ def _shown(value: Any) -> str:
 def _locked(path: Path) -> Iterator[None]:
     """Hold a directory for one writer, and clear away what a killed one left half written.
 
-    The lock goes with the process, however it ends; its file, and directories made for it that stay empty, with the
-    block.
+    Directories that were made for the lock and stay empty go with the block.
     """
     made = [each for each in (path, *path.parents) if not each.exists()]
     try:

@@ -187,11 +187,7 @@ def tier(pairs: int | None, high: int = THRESHOLDS[0], low: int = THRESHOLDS[1])
 
 
 def read_tiers(text: str) -> tuple[int, int]:
-    """Return the two thresholds of an option such as 50000,5000.
-
-    Raises:
-        OptionError: if they are not two numbers, the larger one first.
-    """
+    """Return the two thresholds of an option such as 50000,5000, the larger one first."""
     try:
         high, low = (int(part) for part in text.split(","))
     except ValueError:
@@ -201,32 +197,23 @@ def read_tiers(text: str) -> tuple[int, int]:
     return high, low
 
 
-def read_level(text: str, option: str = "--tier") -> tuple[str, str]:
-    """Return (key of a group, tier) of an option such as cat=high or fao=very-low.
-
-    Raises:
-        OptionError: if it does not have that form, or the tier is none of the three.
-    """
+def read_level(text: str) -> tuple[str, str]:
+    """Return (key of a group, tier) of an option such as cat=high or fao=very-low."""
     key, _, level = text.partition("=")
     found = _LEVELS.get(level.strip().lower().replace("-", " "))
     if not key.strip() or not found:
-        raise OptionError(option, f"{text!r} is not GROUP=high, =low or =very-low", "as in cat=high,fao=very-low")
+        raise OptionError("--tier", f"{text!r} is not GROUP=high, =low or =very-low", "as in cat=high,fao=very-low")
     return standard(key.strip()), found
 
 
 def read_name(text: str) -> tuple[str, tuple[str, str, str]]:
-    """Return (code, (name, family, tier)) of an option such as cat=Catalan:Western Romance; empty means as usual.
-
-    Raises:
-        OptionError: if it does not have that form, or the tier is none of the three.
-    """
+    """Return (code, (name, family, tier)) of an option such as cat=Catalan:Western Romance; empty means as usual."""
     code, equals, rest = text.partition("=")
     name, family, level, *more = [*rest.split(":"), "", ""]
     tiers = {**_LEVELS, "": ""}
     if not (code and equals and rest) or any(more) or level.lower() not in tiers or canonical(code) is None:
-        raise OptionError(
-            "--name", f"{text!r} is not CODE=NAME:FAMILY or CODE=NAME:FAMILY:TIER", "as in cat=Catalan:Romance"
-        )
+        problem = f"{text!r} is not CODE=NAME:FAMILY or CODE=NAME:FAMILY:TIER"
+        raise OptionError("--name", problem, "as in cat=Catalan:Romance")
     return canonical(code) or code, (name, family, tiers[level.lower()])
 
 
@@ -362,11 +349,7 @@ def common_side(pair: Pair, pairs: Collection[Pair]) -> tuple[str, str]:
 
 
 def chosen_groups(known: Sequence[str], groups: Sequence[str] | None) -> list[str]:
-    """Return the groups that are asked for (all by default), in the order of `known`.
-
-    Raises:
-        OptionError: if one is unknown, or none is named.
-    """
+    """Return the groups that are asked for (all by default), in the order of `known`; refuse others, and none."""
     unknown = [key for key in groups or () if key not in known]
     if unknown or (groups is not None and not groups):
         problem = f"{unknown[0]} is no group here" if unknown else "names no group"
@@ -381,14 +364,10 @@ def grouped(
     noted: Mapping[str, Mapping[str, str]] | None = None,
     thresholds: tuple[int, int] = THRESHOLDS,
 ) -> Group:
-    """Return the group of a pair, or of a language alone.
+    """Return the group of a pair by its key (see `keyed`), or of the language that is the key.
 
-    Args:
-        key: see `keyed`.
-        pair: (source, target); None where `key` is a language.
-        sizes: examples by split; the tier follows from `train`.
-        noted: name, family and tier by language, where the data's manifest has them.
-        thresholds: fewest examples of a High and of a Low group, where `noted` has no tier of it.
+    The tier follows from `sizes` of the training set and `thresholds`, where `noted`, which has names, families and
+    tiers by language, does not say.
     """
     codes = [key] if pair is None or key in pair else list(pair)
     pairs = sizes.get("train")
@@ -407,15 +386,9 @@ def grouped(
 def described(
     code: str, pairs: int | None, thresholds: tuple[int, int] = THRESHOLDS, given: tuple[str, str, str] = ("", "", "")
 ) -> dict[str, str]:
-    """Return the name, family and tier of a language; one that nobody has named has its code for its name.
+    """Return the name, family and tier of a language by its `canonical` code.
 
-    Args:
-        code: ISO 639-3, with a script where there is one.
-        pairs: of training, which decide the tier; None where they are unknown.
-        thresholds: fewest pairs of a High and of a Low language.
-        given: name, family and tier, each empty where it is as usual.
+    The tier follows from its training pairs. What is `given` comes first, each empty where it is as usual.
     """
-    name, family, level = given
-    return {
-        "name": name or name_of(code), "family": family or family_of(code), "tier": level or tier(pairs, *thresholds),
-    }  # fmt: skip
+    usual = name_of(code), family_of(code), tier(pairs, *thresholds)
+    return {what: own or other for what, own, other in zip(("name", "family", "tier"), given, usual, strict=True)}

@@ -20,22 +20,24 @@ SAMPLED = 1_000_000
 FLOAT = 4
 """Bytes of a float32, in which everything is held and stored."""
 
-VECTORS_IN_MEMORY = 5
-"""Vectors of all parameters that an analysis holds: weights, two levels of sums, S and its half on their way to disk.
-
-The gradient makes one more where a batch is computed in micro-batches, or must be judged before it counts.
-"""
+VECTORS_IN_MEMORY = 6
+"""Vectors that an analysis holds: weights, their gradient, two levels of sums, S and its half on their way to disk."""
 
 VECTORS_PER_GROUP = 3
 """Vectors of all parameters that it stores for each group: S(θ,B_l), its first half, S(θ,B_-l)."""
 
 _LAYER = re.compile(r"\b(?:layers|layer|block|blocks|h)\.(\d+)\b")
-_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)  # T5 writes SelfAttention
-_FFN = re.compile(r"\b(fc\d?|ffn|mlp|dense\w*|wi(_\d)?|wo|intermediate)\b")
-_EMBEDDING = re.compile(r"emb|shared\b|\bw[tp]e\b")  # GPT-2 writes wte and wpe
 _SIDE = re.compile(r"(?:model\.)?(encoder|decoder)\b")
 _EXPERTS = re.compile(r"\bexperts\b")  # of a mixture, fused into one tensor
 _PROJECTION = re.compile(r"output_projection|lm_head|output_layer")
+_COMPONENTS = {
+    "norm": re.compile(r"norm|\bln_"),
+    "projection": _PROJECTION,
+    "attention": re.compile(r"attn|attention", re.IGNORECASE),  # T5 writes SelfAttention
+    "ffn": re.compile(r"\b(fc\d?|ffn|mlp|dense\w*|wi(_\d)?|wo|intermediate)\b"),
+    "embedding": re.compile(r"emb|shared\b|\bw[tp]e\b"),  # GPT-2 writes wte and wpe
+}
+"""By what stands in a name; the first that does counts, for the norms of attention are norms."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def registry(module: nn.Module, ghosts: Collection[str] = ()) -> tuple[Parameter
     prunable = {
         id(tensor)
         for part_name, part in module.named_modules()
-        if is_linear(part) or isinstance(part, nn.Embedding) or _EXPERTS.search(part_name)
+        # Conv1D is GPT-2's linear layer, with the weight the other way round
+        if isinstance(part, nn.Linear | nn.Embedding) or type(part).__name__ == "Conv1D" or _EXPERTS.search(part_name)
         for tensor in part.parameters(recurse=False)
     }
     written = [name for name, _ in module.named_parameters()]
@@ -123,14 +126,8 @@ def listed(entries: Sequence[Any]) -> tuple[Parameter, ...]:
             name says.
     """
     kinds = {
-        "name": str,
-        "shape": list,
-        "start": int,
-        "component": str,
-        "stack": str,
-        "prunable": bool,
-        "aliases": list,
-    }
+        "name": str, "shape": list, "start": int, "component": str, "stack": str, "prunable": bool, "aliases": list,
+    }  # fmt: skip
     found: list[Parameter] = []
     for entry in entries:
         if not isinstance(entry, dict) or {*entry} != {*kinds, "layer"}:
@@ -170,9 +167,8 @@ def _refuse_overlap(named: Iterable[tuple[Parameter, nn.Parameter]]) -> None:
     for (device, _, stop, one), (other_device, start, _, other) in itertools.pairwise(spans):
         # parameters on the meta device have no memory, and so no place
         if start and device == other_device and start < stop:
-            raise CheckpointError(
-                other, f"shares its memory with {one} but is another parameter", "tie them as one Parameter"
-            )
+            problem = f"shares its memory with {one} but is another parameter"
+            raise CheckpointError(other, problem, "tie them as one Parameter")
 
 
 def _span(tensor: torch.Tensor) -> tuple[int, int]:
@@ -183,20 +179,7 @@ def _span(tensor: torch.Tensor) -> tuple[int, int]:
 
 def component_of(name: str) -> str:
     """Return embedding, projection, attention, ffn, norm or other."""
-    if re.search(r"norm|\bln_", name):
-        return "norm"
-    if _PROJECTION.search(name):
-        return "projection"
-    if _ATTENTION.search(name):
-        return "attention"
-    if _FFN.search(name):
-        return "ffn"
-    return "embedding" if _EMBEDDING.search(name) else "other"
-
-
-def is_linear(part: nn.Module) -> bool:
-    """Return whether a module is a linear layer; GPT-2's are, with the weight the other way round."""
-    return isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"
+    return next((component for component, words in _COMPONENTS.items() if words.search(name)), "other")
 
 
 def stack_of(name: str, names: Collection[str] = ()) -> str:
@@ -227,28 +210,17 @@ def sample_of(parameters: Sequence[Parameter], limit: int = SAMPLED) -> dict[str
     generator = np.random.default_rng(0)
     chosen = {}
     for parameter in parameters:
+        # rounded at its ends and not by itself, so that all of them sum to the limit
         count = limit * parameter.stop // total - limit * parameter.start // total
         chosen[parameter.name] = np.sort(generator.choice(parameter.numel, size=count, replace=False))
     return chosen
 
 
-def memory_of(count: int, held_gradient: bool = True, width: int = FLOAT) -> int:
-    """Return the bytes of memory that an analysis of `count` parameters takes, beside what a micro-batch takes.
-
-    Args:
-        count: scalars.
-        held_gradient: a whole gradient is held, for a batch is computed in several parts, or judged before it counts.
-        width: bytes of a weight, and of its gradient.
-    """
-    return count * (FLOAT * (VECTORS_IN_MEMORY - 1) + width * (1 + held_gradient))
+def memory_of(count: int) -> int:
+    """Return the bytes of memory that an analysis of `count` parameters takes, beside what a micro-batch takes."""
+    return FLOAT * VECTORS_IN_MEMORY * count
 
 
 def disk_per_group(count: int, width: int = FLOAT, halves: bool = True) -> int:
-    """Return the bytes that the vectors of one group and task take on disk, beside its block means.
-
-    Args:
-        count: scalars.
-        width: bytes of a stored one.
-        halves: S of the first half of the batches is stored too.
-    """
+    """Return the bytes that the vectors of one group and task take on disk, beside its block means."""
     return width * (VECTORS_PER_GROUP - (not halves)) * count

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from sensikit.errors import printable
@@ -20,6 +21,12 @@ SOON = 1.0
 SHOWN_EVERY = 0.5
 """Seconds between two notes on a terminal: to make one may cost something."""
 
+_HELD: list[str] = []
+"""What is to be said before the next line."""
+
+_QUIET: list[bool] = []
+"""Not empty while nothing is to be said."""
+
 Note = Callable[[], str]
 """Says what else is to be known of the last step; called when it is shown, and only then."""
 
@@ -29,7 +36,6 @@ class Bar(Protocol):
 
     def advance(self, steps: float = 1, note: Note | None = None) -> None:
         """Say that so many units more are done, and what else is to be known of them."""
-        ...
 
 
 def say(text: str) -> None:
@@ -38,10 +44,6 @@ def say(text: str) -> None:
         for line in (*_HELD, text):
             print(printable(line), file=sys.stderr, flush=True)
         _HELD.clear()
-
-
-_HELD: list[str] = []
-"""What is to be said before the next line."""
 
 
 @contextlib.contextmanager
@@ -59,10 +61,6 @@ def announced(text: str) -> Iterator[None]:
 
 def _speaks() -> bool:
     return not _QUIET and os.environ.get("RANK", "0") == "0"
-
-
-_QUIET: list[bool] = []
-"""Not empty while nothing is to be said."""
 
 
 @contextlib.contextmanager
@@ -95,7 +93,7 @@ def progress(
     if not sys.stderr.isatty() or not _speaks():
         log = _Log(total, what, unit, done, after, soon)
         yield log
-        log.close()
+        log.show()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -107,41 +105,40 @@ def progress(
         TextColumn(f"{unit}  {{task.fields[rate]}}", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as shown:
-        task = shown.add_task(what, total=total, rate="")
-        shown.update(task, completed=done)
-        count = _Log(total, what, unit, done, after)
-        spoke = -SHOWN_EVERY
+    with Progress(*columns, console=Console(stderr=True)) as drawn:
+        task = drawn.add_task(what, total=total, rate="")
+        drawn.update(task, completed=done)
 
-        class _Shown:
+        class _Drawn(_Log):
             def advance(self, steps: float = 1, note: Note | None = None) -> None:
-                nonlocal spoke
-                count.done += steps
-                shown.update(task, completed=count.done)
-                if time.monotonic() - spoke >= SHOWN_EVERY:
-                    spoke = time.monotonic()
-                    shown.update(task, rate=f"{count.rate():.1f}/s{count.end()}{f', {note()}' if note else ''}")
+                super().advance(steps, note)
+                drawn.update(task, completed=self.done)
 
-        yield _Shown()
+            def show(self, note: Note | None = None) -> None:
+                drawn.update(task, rate=f"{self.rate():.1f}/s{self.end()}{f', {note()}' if note else ''}")
+
+        yield _Drawn(total, what, unit, done, after, 0, SHOWN_EVERY)
 
 
+@dataclass
 class _Log:
-    def __init__(
-        self, total: float | None, what: str, unit: str, done: float, after: float, soon: float = SOON
-    ) -> None:
-        self.total, self.what, self.unit, self.after = total, what, unit, after
-        self.begun = self.done = done
-        self.started = self.spoke = time.monotonic()
-        self.wait = soon
+    total: float | None
+    what: str
+    unit: str
+    done: float
+    after: float
+    wait: float
+    every: float = LOG_EVERY
+
+    def __post_init__(self) -> None:
+        self.begun, self.started = self.done, time.monotonic()
+        self.spoke = self.started
 
     def advance(self, steps: float = 1, note: Note | None = None) -> None:
         self.done += steps
         if time.monotonic() - self.spoke >= self.wait:
-            self.spoke, self.wait = time.monotonic(), LOG_EVERY
-            self._print(note)
-
-    def close(self) -> None:
-        self._print()
+            self.spoke, self.wait = time.monotonic(), self.every
+            self.show(note)
 
     def rate(self) -> float:
         """Units a second."""
@@ -154,24 +151,19 @@ class _Log:
             return ""
         return f", {_span(((self.total or 0) - self.done + self.after) / rate)} to the end"
 
-    def _print(self, note: Note | None = None) -> None:
+    def show(self, note: Note | None = None) -> None:
         if not _speaks():
             return
-        rate, seconds = self.rate(), max(time.monotonic() - self.started, 1e-9)
-        of = f"/{self.total:g}" if self.total else ""
-        left = (
-            f", {_span((self.total - self.done) / rate)} left" if self.total and self.done < self.total and rate else ""
-        )
+        rate, total = self.rate(), self.total or 0
+        of = f"/{total:g}" if total else ""
+        left = f", {_span((total - self.done) / rate)} left" if self.done < total and rate else ""
         more = f", {note()}" if note else ""
-        say(f"{self.what}: {self.done:g}{of} {self.unit}{more}, {rate:.2g}/s, {_span(seconds)}{left}{self.end()}")
+        spent = _span(time.monotonic() - self.started)
+        say(f"{self.what}: {self.done:g}{of} {self.unit}{more}, {rate:.2g}/s, {spent}{left}{self.end()}")
 
 
 def _span(seconds: float) -> str:
     """Return a time in the unit that suits it."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 300
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 300:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -7,7 +7,8 @@ before torch is loaded: nothing heavy is imported here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -78,11 +79,7 @@ def names_of(field: Field[Any]) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Options:
-    """A dataclass that refuses, as it is made, a value that its fields do not allow.
-
-    Raises:
-        OptionError: naming the option.
-    """
+    """A dataclass that refuses a value that its fields do not allow, as it is made: an OptionError names the option."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -91,24 +88,29 @@ class Options:
             for part in value if isinstance(value, tuple) else (value,):
                 if choices and part is not None and part not in choices:
                     raise OptionError(name, f"{part} is not one of them", f"choose {' or '.join(choices)}")
-            if isinstance(value, int | float) and not _within(value, allows):
-                words = {
-                    "least": "{:g} or more",
-                    "most": "at most {:,}",
-                    "above": "more than {:g}",
-                    "below": "less than {:g}",
-                }
-                bounds = [text.format(allows[key]) for key, text in words.items() if allows.get(key) is not None]
-                raise OptionError(
-                    name, f"{_written(value)} is out of range", f"give {', '.join(bounds) or 'a finite number'}"
-                )
+            if isinstance(value, int | float):
+                _check_bounds(name, value, allows)
 
 
-def _written(value: float) -> str:
+_BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
+    "least": (operator.ge, "{:g} or more"),
+    "most": (operator.le, "at most {:,}"),
+    "above": (operator.gt, "more than {:g}"),
+    "below": (operator.lt, "less than {:g}"),
+}
+
+
+def _check_bounds(name: str, value: float, allows: Mapping[str, Any]) -> None:
+    bounds = [(*bound, allows[key]) for key, bound in _BOUNDS.items() if allows.get(key) is not None]
+    finite = isinstance(value, int) or math.isfinite(value)
+    if finite and all(within(value, limit) for within, _, limit in bounds):
+        return
     try:
-        return f"{value:g}"
+        written = f"{value:g}"
     except OverflowError:  # an integer that is more than any float
-        return "a number so large"
+        written = "a number so large"
+    wanted = ", ".join(text.format(limit) for _, text, limit in bounds)
+    raise OptionError(name, f"{written} is out of range", f"give {wanted or 'a finite number'}")
 
 
 def read_recipes(texts: Sequence[str], labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -140,17 +142,6 @@ def read_recipes(texts: Sequence[str], labels: Sequence[str]) -> dict[str, tuple
     return found
 
 
-def _within(value: float, allows: Any) -> bool:
-    least, most, above, below = (allows.get(bound) for bound in ("least", "most", "above", "below"))
-    return (
-        (isinstance(value, int) or math.isfinite(value))
-        and (least is None or value >= least)
-        and (most is None or value <= most)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-
-
 @dataclass(frozen=True)
 class Loading(Options):
     """How a model is loaded. Each of these moves numbers, so each is kept in the manifest of a run."""
@@ -170,8 +161,7 @@ class Loading(Options):
 
     def given(self) -> dict[str, str]:
         """Return what is not as usual."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {each.name: values[each.name] for each in fields(self) if values[each.name] != each.default}
+        return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
 
 
 @dataclass(frozen=True)
@@ -198,11 +188,7 @@ class Tiers(Options):
         return dict(map(read_level, self.tier or ()))
 
     def check(self, groups: Sequence[str]) -> None:
-        """Refuse the tier of a group that is none of these.
-
-        Raises:
-            OptionError: naming it.
-        """
+        """Refuse the tier of a group that is none of these."""
         for key in self.levels:
             if key not in map(standard, groups):
                 raise OptionError("--tier", f"{key} is no group here", f"choose among {', '.join(groups)}")

@@ -1,4 +1,4 @@
-"""A model that no one device holds: every tensor is cut by rows among the processes of a group (FSDP2).
+"""Where a model is computed, and a model that no one device holds: its tensors are cut by rows among processes (FSDP2).
 
 The processes of torchrun stand in a mesh (replica, shard). A group of `shard` processes holds one model and takes one
 batch at a time, each of them some of its micro-batches: what FSDP2 adds up is then the gradient of the batch, of which
@@ -13,6 +13,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import math
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,6 +34,22 @@ PATIENCE = timedelta(days=30)
 
 _KEPT = "_sensikit_shards"
 """What a module that is cut keeps its `Shards` as."""
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the device that is asked for; "auto" is a GPU where there is one, of each launched process its own."""
+    gpu = torch.cuda.is_available()
+    if device == "auto":
+        local = os.environ.get("LOCAL_RANK")
+        if local and not re.fullmatch("[0-9]{1,6}", local):
+            raise OptionError("environment", f"LOCAL_RANK is {local!r:.30}", "a launcher sets it to 0, say; unset it")
+        own = f"cuda:{int(local) % torch.cuda.device_count()}" if local and gpu else "cuda"
+        return torch.device(own if gpu else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?", device):
+        raise OptionError("--device", f"{device!r} is unknown", "give auto, cpu, cuda or cuda:N")
+    if device.startswith("cuda") and (not gpu or (torch.device(device).index or 0) >= torch.cuda.device_count()):
+        raise OptionError("--device", f"there is no {device} on this machine", "give --device cpu or auto")
+    return torch.device(device)
 
 
 @dataclass(frozen=True)
@@ -185,11 +203,7 @@ def gathered(module: nn.Module) -> int:
 
 @contextlib.contextmanager
 def bound() -> Iterator[None]:
-    """Tell in one line that another process of the group has ended, where that breaks the block off.
-
-    Raises:
-        EndedError: then.
-    """
+    """Tell in one line, an EndedError, that another process of the group has ended and so broke the block off."""
     try:
         yield
     except RuntimeError as error:
@@ -200,11 +214,7 @@ def bound() -> Iterator[None]:
 
 
 def joined(size: int, device: torch.device) -> Any:
-    """Return the mesh of the `size` processes that this one shares a model with.
-
-    Raises:
-        OptionError: if they do not find each other, or torch is older than what they need.
-    """
+    """Return the mesh of the `size` processes that this one shares a model with."""
     from torch.distributed.device_mesh import init_device_mesh  # both load much, and most models are in one piece
     from torch.distributed.fsdp import FSDPModule
 
@@ -216,9 +226,8 @@ def joined(size: int, device: torch.device) -> Any:
         try:
             distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         except (ValueError, RuntimeError) as error:
-            raise OptionError(
-                "--shard", f"its processes do not find each other ({said(error)})", "start them with torchrun"
-            ) from error
+            problem = f"its processes do not find each other ({said(error)})"
+            raise OptionError("--shard", problem, "start them with torchrun") from error
         atexit.register(distributed.destroy_process_group)
     shape = distributed.get_world_size() // size, size
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replica", "shard"))
@@ -226,15 +235,9 @@ def joined(size: int, device: torch.device) -> Any:
 
 
 def shard(module: nn.Module, mesh: Any, whole: nn.Module | None = None) -> nn.Module:
-    """Cut the tensors of a module among the processes of a mesh, each on its device; return the module.
+    """Cut the tensors of a module among the processes of a mesh (see `joined`), each on its device; return the module.
 
-    Args:
-        module: with its weights on the CPU, or on torch's meta device.
-        mesh: see `joined`.
-        whole: if the module is on the meta device, the same one with weights, of the first process alone.
-
-    Raises:
-        OptionError: if FSDP2 cannot cut it.
+    Its weights are on the CPU, or on torch's meta device: then the first process alone has them, in `whole`.
     """
     from torch.distributed.fsdp import FSDPModule, fully_shard
 

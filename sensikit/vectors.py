@@ -36,11 +36,7 @@ class Vector:
         self._file.close()
 
     def reader(self, parameter: Parameter) -> Callable[[int, np.ndarray], None]:
-        """Return a function (offset in the parameter, array) that fills a contiguous float32 array from there on.
-
-        Raises:
-            RunError: if the file lacks the parameter, or has it in another shape or type.
-        """
+        """Return a function (offset in the parameter, array) that fills a contiguous float32 array from there on."""
         entry = self._header.get(parameter.name)
         if entry is None:
             raise RunError(self.path, f"lacks {parameter.name}", "it belongs to another model; analyze again")

@@ -44,11 +44,7 @@ def open_model(
 
 
 def first_task(checkpoint: Path, revision: str | None = None) -> str:
-    """Return what a model is for: "mt", or "lm" of a decoder language model.
-
-    Raises:
-        CheckpointError: if it cannot be read safely.
-    """
+    """Return what a model is for: "mt", or "lm" of a decoder language model."""
     if is_file(checkpoint):
         return "mt"
     from sensikit.backends.huggingface.directory import read_directory
@@ -63,11 +59,10 @@ def inspect(checkpoint: Path, revision: str | None = None) -> Contents:
     Raises:
         CheckpointError: if it cannot be read safely.
     """
-    checkpoint = Path(checkpoint)
-    if is_file(checkpoint):
-        from sensikit.backends.fairseq.inspection import inspect as look
+    if is_file(Path(checkpoint)):
+        from sensikit.backends.fairseq import inspection as fairseq
 
-        return look(checkpoint)
-    from sensikit.backends.huggingface.inspection import inspect as look_at
+        return fairseq.inspect(Path(checkpoint))
+    from sensikit.backends.huggingface import inspection as huggingface
 
-    return look_at(checkpoint, revision)
+    return huggingface.inspect(Path(checkpoint), revision)

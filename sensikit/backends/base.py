@@ -5,6 +5,7 @@ Everything else (which sentences make a batch, S, D, PCC, masks, sweeps, scores,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,10 @@ class Segments:
     known_by: str
 
 
+HUB = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+"""What a model on the Hugging Face hub is called."""
+
+
 def is_file(checkpoint: Path) -> bool:
     """Return whether a model is a file, as fairseq's are; Hugging Face's are directories, or names of the hub."""
     # a pipe or a device is one too: it is refused as a file, and not looked up on the hub
@@ -74,38 +79,26 @@ def is_file(checkpoint: Path) -> bool:
 
 
 class Task(Protocol):
-    """What a model was trained to do: the examples of its groups, and what the model loses on them.
-
-    Attributes:
-        name: "mt", "denoise" or "lm".
-        groups: by key, in a fixed order; only those that there are data of.
-        direction: what the groups have in common: "xxx-eng", "eng-xxx", or the pairs themselves.
-        kinds: the losses that `loss` knows: "nll", and "train" where the criterion of the training run is known.
-    """
+    """What a model was trained to do: the examples of its groups, and what the model loses on them."""
 
     @property
     def name(self) -> str:
-        """The name that --task takes."""
-        ...
+        """The name that --task takes: "mt", "denoise" or "lm"."""
 
     @property
     def groups(self) -> Mapping[str, Group]:
-        """The groups, by key."""
-        ...
+        """The groups that there are data of, by key, in a fixed order."""
 
     @property
     def direction(self) -> str:
-        """What the groups have in common."""
-        ...
+        """What the groups have in common: "xxx-eng", "eng-xxx", or the pairs themselves."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The losses that `loss` knows."""
-        ...
+        """The losses that `loss` knows: "nll", and "train" where the criterion of the training run is known."""
 
     def choices(self) -> dict[str, str]:
         """Return what belongs in a signature because of this task alone."""
-        ...
 
     def sizes(self, group: str, split: str = "train") -> np.ndarray:
         """Return the tokens of every example, (n, 1 + K) int64: of the source, and targets of each of the K terms.
@@ -113,23 +106,18 @@ class Task(Protocol):
         What is a target is what the loss counts; translation has one term. Examples longer than the model's positions
         have no row; `left_out` counts them.
         """
-        ...
 
     def left_out(self, group: str, split: str = "train") -> int:
         """Return how many examples of the split are longer than the model's positions, and so have no row."""
-        ...
 
     def segments(self, group: str, split: str = "train") -> Segments:
         """Return what tells the sentences of a split apart, in all groups."""
-        ...
 
     def bytes(self, group: str, split: str = "train") -> np.ndarray | None:
         """Return the bytes in UTF-8 of the counted text of every example, (n,) int64; None if they are not known."""
-        ...
 
     def collate(self, items: Sequence[Item], split: str = "train") -> Any:
         """Return some examples, whatever their groups, as one padded micro-batch on the model's device."""
-        ...
 
     def loss(self, micro_batch: Any, kind: str = "nll") -> tuple[torch.Tensor, int | tuple[int, ...]]:
         """Return the *summed* loss of a micro-batch (nats) and the number of target tokens in it, of each term.
@@ -138,11 +126,9 @@ class Task(Protocol):
         the terms, each divided by its own tokens in the whole batch. In the module's own dtype and mode. `kind`: "nll"
         (cross-entropy without label smoothing) or "train" (the criterion of the training run).
         """
-        ...
 
     def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
         """Return the loss of each of some examples, in their order: (n, 2·K) float64, nats and targets of each term."""
-        ...
 
     def layout(self, groups: Sequence[str], split: str = "train") -> pd.DataFrame | None:
         """Return how one sentence of each group looks to the model, token by token (Figure 4); None of translation.
@@ -151,7 +137,6 @@ class Task(Protocol):
         what the decoder reads (`decoder_input`) and predicts (`decoder_target`), as they are written in the dictionary.
         A target is empty where nothing is to be predicted.
         """
-        ...
 
 
 @runtime_checkable
@@ -163,7 +148,6 @@ class Translation(Task, Protocol):
 
         A sentence is translated even when `sizes` has no row for it. The module keeps its weights and its mode.
         """
-        ...
 
 
 @runtime_checkable
@@ -204,7 +188,6 @@ class Model(Protocol):
 
         `task_of` refuses the name of another.
         """
-        ...
 
     def write_pruned(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
         """Write the model to `out` in its own format with what `masks` say set to zero; return how many scalars went.
@@ -214,7 +197,6 @@ class Model(Protocol):
             masks: parameter name → bool of its shape, true where it goes to zero; a tied tensor counts once.
             note: kept in the file.
         """
-        ...
 
 
 @runtime_checkable
@@ -223,15 +205,10 @@ class Convertible(Protocol):
 
     def write_huggingface(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
         """Write the model to the new directory `out` as stock transformers loads it; else as `Model.write_pruned`."""
-        ...
 
 
 def task_of(model: Model, name: str, seed: int = 1) -> Task:
-    """Return one of a model's tasks.
-
-    Raises:
-        OptionError: if the model was not trained on it.
-    """
+    """Return one of a model's tasks; refuse what it was not trained on."""
     if name not in model.tasks:
         problem = f"the model was not trained on {name} (it was trained on {' and '.join(model.tasks)})"
         raise OptionError("--task", problem, "choose one of those, or give another checkpoint")
@@ -239,11 +216,7 @@ def task_of(model: Model, name: str, seed: int = 1) -> Task:
 
 
 def translation_of(model: Model, name: str = "mt") -> Translation:
-    """Return a task of a model that translates.
-
-    Raises:
-        OptionError: if the model was not trained on the task, or it is none of translation.
-    """
+    """Return a task of a model that translates; refuse any other."""
     task = task_of(model, name)
     if not isinstance(task, Translation):
         raise OptionError("--metric", f"{name} has no translations to score", "give --metric loss")

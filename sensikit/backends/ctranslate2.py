@@ -22,48 +22,29 @@ Search = Callable[[Sequence[Sequence[int]], int], list[list[int]]]
 
 
 def load(part: str = "") -> Any:
-    """Return ctranslate2, or a part of it such as "specs".
-
-    Raises:
-        MissingDependencyError: if it is not installed.
-    """
+    """Return ctranslate2, or a part of it such as "specs"."""
     try:
         return importlib.import_module(f"ctranslate2.{part}" if part else "ctranslate2")
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "ctranslate2", "is not installed", 'pip install "sensikit[ctranslate2]"'
-        ) from error
+        remedy = 'pip install "sensikit[ctranslate2]"'
+        raise MissingDependencyError("ctranslate2", "is not installed", remedy) from error
 
 
 def wanted(decoding: Decoding, framework: str) -> bool:
-    """Return whether CTranslate2 is to search rather than a model's own framework.
-
-    Raises:
-        OptionError: if the engine is that of another framework.
-    """
-    if decoding.engine in ("own", framework):
-        return False
-    if decoding.engine != "ctranslate2":
-        raise OptionError(
-            "--engine", f"the model is of {framework}, not of {decoding.engine}", "give own or ctranslate2"
-        )
-    return True
+    """Return whether CTranslate2 is to search rather than a model's own framework; refuse another framework."""
+    if decoding.engine not in ("own", framework, "ctranslate2"):
+        problem = f"the model is of {framework}, not of {decoding.engine}"
+        raise OptionError("--engine", problem, "give own or ctranslate2")
+    return decoding.engine == "ctranslate2"
 
 
 @contextlib.contextmanager
 def searching(
     spec: Any, decoding: Decoding, device: torch.device, start: Sequence[int], eos: int, unk: int, pad: int
 ) -> Iterator[Search]:
-    """Give a beam search with the weights of an encoder-decoder.
+    """Give a beam search with the weights of an encoder-decoder, which ctranslate2's specification `spec` has in it.
 
-    Args:
-        spec: ctranslate2's specification with the weights in it.
-        decoding: beam and length penalty.
-        device: to compute on.
-        start: what the decoder is fed first, and what it must say first after that.
-        eos: ends an output.
-        unk: the unknown word.
-        pad: never said.
+    `start` is what the decoder is fed first, and what it must say first after that; `pad` is never said.
     """
     sizes = len(spec.encoder.embeddings[0].weight), len(spec.decoder.embeddings.weight)
     spec.register_source_vocabulary([str(number) for number in range(sizes[0])])

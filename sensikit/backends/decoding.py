@@ -16,11 +16,7 @@ LARGEST_LOGIT = 1e4
 
 
 def check_room(decoding: Decoding, shortest: int) -> None:
-    """Refuse limits that leave no room for a token of the output of the `shortest` source.
-
-    Raises:
-        OptionError: if they do.
-    """
+    """Refuse limits that leave no room for a token of the output of the `shortest` source."""
     if int(decoding.max_len_a * shortest + decoding.max_len_b) < 1:
         raise OptionError("--max-len-b", "leaves no room for a single token", "give a longer limit")
 

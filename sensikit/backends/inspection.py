@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from sensikit.files import size_text
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -54,7 +56,7 @@ def describe(contents: Contents) -> str:
 
 
 def _rows(contents: Contents) -> Iterator[tuple[str, str]]:
-    yield "checkpoint", f"{contents.path} ({_size(contents.bytes)})"
+    yield "checkpoint", f"{contents.path} ({size_text(contents.bytes)})"
     yield "sha256", contents.sha256
     if contents.problem:
         yield "cannot be analysed", contents.problem
@@ -83,15 +85,5 @@ def _rows(contents: Contents) -> Iterator[tuple[str, str]]:
         yield "tied", " = ".join(group)
     if contents.ghosts:
         yield "unread", f"{contents.ghosts:,} values that translation never reads, left out"
-    yield "to analyze", f"{_size(contents.memory)} of memory beside what a batch takes"
-    yield "on disk", f"{_size(contents.disk_per_group)} for each group"
-
-
-def _size(count: int) -> str:
-    """Return bytes in a unit that leaves at most three digits."""
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 999.5:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} GB"
+    yield "to analyze", f"{size_text(contents.memory)} of memory beside what a batch takes"
+    yield "on disk", f"{size_text(contents.disk_per_group)} for each group"

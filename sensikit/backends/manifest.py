@@ -14,11 +14,7 @@ from sensikit.settings import Tiers
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
-    """Return the manifest of a data directory, or None if it has none; another's is none.
-
-    Raises:
-        DataError: if `root` is no directory, or its manifest is damaged.
-    """
+    """Return the manifest of a data directory, or None if it has none; one of something else is none."""
     if not root.is_dir():
         raise DataError(root, "is not a directory" if root.exists() else "does not exist", "give a data directory")
     path = root / "manifest.json"
@@ -31,11 +27,7 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
 
 
 def digest(path: Path, root: Path, manifest: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a file of a data directory.
-
-    Raises:
-        DataError: if it cannot be read, or is not what the manifest says it was.
-    """
+    """Return the SHA-256 of a file of a data directory; refuse one that is not what the manifest says it was."""
     try:
         found = sha256(path)
     except OSError as error:
@@ -49,12 +41,7 @@ def digest(path: Path, root: Path, manifest: Mapping[str, Any]) -> str:
 def group_of(key: str, pair: Pair | None, sizes: Mapping[str, int], manifest: Mapping[str, Any], tiers: Tiers) -> Group:
     """Return the group of a pair, or of a language alone, with what a manifest knows of its languages and tiers.
 
-    Args:
-        key: see `sensikit.languages.grouped`.
-        pair: (source, target); None of a language alone.
-        sizes: examples by split.
-        manifest: empty where there is none.
-        tiers: what is given in place of what it knows of them.
+    `tiers` stand in place of what the manifest, which may be empty, knows of them; see `sensikit.languages.grouped`.
     """
     kept = manifest.get("tiers")
     high, low = (kept.get(name) if isinstance(kept, dict) else None for name in ("high", "low"))

@@ -63,9 +63,8 @@ def _vocabulary_error(size: int, message: str) -> OptionError:
     if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
         problem = f"{size} pieces are fewer than the characters of this text and the tags"
         return OptionError("--vocab", problem, f"choose at least {least.group(1)}")
-    return OptionError(
-        "--vocab", f"SentencePiece refuses {size} pieces: {message.splitlines()[0]}", "choose another size"
-    )
+    problem = f"SentencePiece refuses {size} pieces: {message.splitlines()[0]}"
+    return OptionError("--vocab", problem, "choose another size")
 
 
 def sample(sentences: dict[str, list[tuple[bytes, str]]], most: int = MOST_SENTENCES) -> list[str]:
@@ -86,12 +85,9 @@ def fair_share(sizes: Sequence[int], most: int) -> int:
 
 
 class Binariser:
-    """Cuts text into pieces and writes it as fairseq's preprocessing does, byte for byte, without needing fairseq.
+    """Cuts text into the pieces of a `model` and writes it as fairseq's preprocessing does, byte for byte, without it.
 
     `symbols` is the vocabulary: fairseq's four special ones, then SentencePiece's.
-
-    Args:
-        model: a SentencePiece model, as `train_pieces` returns it.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -112,14 +108,10 @@ class Binariser:
 
     def write(self, sentences: Sequence[str], prefix: Path) -> None:
         """Write the numbers of `sentences` to `prefix`.bin and .idx, each sentence with its </s>."""
-        end = SPECIAL.index("</s>")
-        rows = [np.append(self._numbers[pieces], self._numbers.dtype.type(end)) for pieces in self._encoded(sentences)]
+        end = self._type.type(SPECIAL.index("</s>"))
+        rows = [np.append(self._numbers[pieces], end) for pieces in self._pieces.encode(list(sentences))]
         sizes = np.array([len(row) for row in rows], dtype="<i4")
         starts = (np.cumsum(sizes, dtype="<i8") - sizes) * self._type.itemsize
         head = struct.pack("<9sQBQ", b"MMIDIDX", 1, {2: 8, 4: 9}[self._type.itemsize], len(rows))
         Path(f"{prefix}.idx").write_bytes(head + sizes.tobytes() + starts.tobytes())
         Path(f"{prefix}.bin").write_bytes(b"".join(row.tobytes() for row in rows))
-
-    def _encoded(self, sentences: Sequence[str]) -> list[list[int]]:
-        encoded: list[list[int]] = self._pieces.encode(list(sentences))
-        return encoded

@@ -82,7 +82,11 @@ def build(
             "tiers": {"high": tiers[0], "low": tiers[1]},
             "vocabulary": vocabulary,
             "counts": {code: _counts(each) for code, each in sorted(texts.items())},
-            "files": _hashes(partial),
+            "files": {
+                path.relative_to(partial).as_posix(): sha256(path)
+                for path in sorted(partial.rglob("*"))
+                if path.is_file()
+            },
         }
         write_json(partial / "manifest.json", manifest)
     return manifest
@@ -139,10 +143,8 @@ def _pieces(
     (out / "bin" / "mono").mkdir(parents=True)
     for name in ("dict.txt", *(f"bin/dict.{code}.txt" for code in (*codes, ENGLISH))):
         binariser.save_dictionary(out / name)
-    size = len(binariser.symbols)
-    return binariser, {
-        "type": "unigram", "size": size, "sentences": len(seen), "sha256": sha256(out / "spm.model"),
-    }  # fmt: skip
+    facts = {"type": "unigram", "size": len(binariser.symbols), "sentences": len(seen)}
+    return binariser, {**facts, "sha256": sha256(out / "spm.model")}
 
 
 def _write(out: Path, texts: Mapping[str, Texts], binariser: binarising.Binariser | None) -> None:
@@ -175,10 +177,8 @@ def _files(texts: Mapping[str, Texts]) -> Iterator[tuple[tuple[str, str], list[s
     for code, each in texts.items():
         for part, pairs in each.pairs.items():
             if pairs:
-                for side, sentences in (
-                    (code, [p.other.text for p in pairs]),
-                    (ENGLISH, [p.english.text for p in pairs]),
-                ):
+                sides = {code: [p.other.text for p in pairs], ENGLISH: [p.english.text for p in pairs]}
+                for side, sentences in sides.items():
                     name = f"{part}.{code}-{ENGLISH}.{side}"
                     yield (name, name), sentences
         for part, name in (("train", f"mono.{code}"), ("valid", f"mono-valid.{code}")):
@@ -197,8 +197,3 @@ def _described(
 def _counts(texts: Texts) -> dict[str, Any]:
     counts = texts.tally.as_dict() if texts.tally.read else {}
     return {**counts, "mono": texts.mono_tally.as_dict()} if texts.mono_tally.read else counts
-
-
-def _hashes(directory: Path) -> dict[str, str]:
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): sha256(path) for path in paths}

@@ -36,11 +36,7 @@ class Source:
     split: str | None = None
 
     def rows(self) -> Iterator[Row]:
-        """Yield what stands in it, line by line.
-
-        Raises:
-            DataError: if a file cannot be read or is empty, or if two plain files differ in length.
-        """
+        """Yield what stands in it, line by line; two plain files must have equally many."""
         if len(self.paths) == 2:
             return _plain_rows(*self.paths)
         path = self.paths[0]
@@ -64,22 +60,18 @@ def find(arguments: Sequence[str | Path], languages: Collection[str] | None = No
         missing = [code for code in wanted if code not in {source.language for source in found}]
         if missing or not wanted:
             problem = f"no source has {missing[0]}" if missing else "names no language"
-            raise OptionError("--languages", problem, f"there are {_listed(found)}")
+            there = sorted({source.language for source in found})
+            raise OptionError("--languages", problem, f"there are {', '.join(there)}")
         found = [source for source in found if source.language in wanted]
     claimed: dict[tuple[str, str], Source] = {}
     for source in found:
         if source.language == ENGLISH:
-            raise DataError(
-                source.paths[0], "is named after English", "name it after the other language; English comes first"
-            )
+            remedy = "name it after the other language; English comes first"
+            raise DataError(source.paths[0], "is named after English", remedy)
         if source.split and (other := claimed.setdefault((source.language, source.split), source)) is not source:
             problem = f"is the {source.split} split of {source.language}, and so is {other.paths[0]}"
             raise DataError(source.paths[0], problem, "leave one of them out")
     return found
-
-
-def _listed(sources: Sequence[Source]) -> str:
-    return ", ".join(sorted({source.language for source in sources}))
 
 
 def _sources(argument: str) -> list[Source]:
@@ -89,9 +81,8 @@ def _sources(argument: str) -> list[Source]:
     if pair := _plain_pair(argument):
         return [pair]
     if not path.exists():
-        raise DataError(
-            path, "does not exist", "give a file, a directory of catalogues, or the prefix of PREFIX.cat and PREFIX.eng"
-        )
+        remedy = "give a file, a directory of catalogues, or the prefix of PREFIX.cat and PREFIX.eng"
+        raise DataError(path, "does not exist", remedy)
     if not path.is_file():
         raise DataError(path, "is not a regular file", "give a file, or a directory of catalogues")
     if path.suffix in catalogues.SUFFIXES:
@@ -103,11 +94,7 @@ def _sources(argument: str) -> list[Source]:
 
 
 def language_of(path: Path) -> str:
-    """Return the language that a file such as cat.train.tsv.gz is named after.
-
-    Raises:
-        DataError: if its name does not begin with one.
-    """
+    """Return the language that a file such as cat.train.tsv.gz is named after."""
     code = canonical(_parts(path)[0]) or _nameless(path)
     if language_in(_parts(path)[0]) is None:  # a code that is a word too, such as all or dev
         say(f"{path}: read as {name_of(code)}, whose code is {code}")
@@ -150,11 +137,7 @@ def _plain_file(name: str) -> Path | None:
 
 
 def lines(path: Path) -> Iterator[Row]:
-    """Return each line of a UTF-8 file, gzipped or not, as the English side of a row.
-
-    Raises:
-        DataError: if the file is missing, damaged or empty.
-    """
+    """Return each line of a UTF-8 file, gzipped or not, as the English side of a row."""
     return map(_decoded, raw_lines(path))
 
 

@@ -10,7 +10,7 @@ from sensikit.corpus.cleaning import Tally
 from sensikit.errors import DataError
 
 LEAVE_OUT = "give it more text, or name the other languages with --languages"
-HELD_OUT = ("test", "valid")
+HELD_OUT = ("test", "valid")  # in this order: what is in a test set is no validation text either
 SHARES = {"valid": 0.05, "test": 0.1}
 MOST = {"valid": 500, "test": 1000}
 """Held out where nobody says how much: a share of the language's pairs, and at most so many."""
@@ -59,7 +59,10 @@ def split(texts: Mapping[str, Texts], sizes: Mapping[str, int | None]) -> None:
         DataError: if a language has too little.
     """
     for each in texts.values():
-        _drop_duplicates(each)
+        # of each English sentence, and of each translation, the first pair in a split stays
+        for part, pairs in each.pairs.items():
+            each.pairs[part] = _sifted(pairs, _repeated(), each.tally, "duplicate")
+        each.mono["train"] = _sifted(each.mono["train"], _repeated(), each.mono_tally, "duplicate")
     for part in HELD_OUT:
         _clear(texts, part)
     for part in HELD_OUT:
@@ -71,13 +74,6 @@ def split(texts: Mapping[str, Texts], sizes: Mapping[str, int | None]) -> None:
         if each.tally.read and not each.pairs["train"]:
             raise DataError(code, f"nothing is left to train on: {each.tally}", LEAVE_OUT)
     _split_mono(texts, sizes.get("valid"))
-
-
-def _drop_duplicates(texts: Texts) -> None:
-    """Keep the first pair of each English sentence and of each translation in a split."""
-    for part, pairs in texts.pairs.items():
-        texts.pairs[part] = _sifted(pairs, _repeated(), texts.tally, "duplicate")
-    texts.mono["train"] = _sifted(texts.mono["train"], _repeated(), texts.mono_tally, "duplicate")
 
 
 def _repeated() -> Callable[[Pair | Sentence], bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -225,18 +226,16 @@ def ablate(
     Raises:
         NonFiniteError: naming the batch.
     """
+
+    def losses(number: int, batch: Batch, micro_batches: Sequence[Any]) -> Iterator[torch.Tensor]:
+        torch.manual_seed(seed + number)
+        for micro_batch in micro_batches:
+            yield added(loss(micro_batch)[0], batch, per_token)
+
     taylor, exact = np.zeros(len(places)), np.zeros(len(places))
     for number, batch in enumerate(batches):
-        micro_batches = [collate(items) for items in batch.micro_batches]
-
-        def parts(
-            number: int = number, batch: Batch = batch, micro_batches: list[Any] = micro_batches
-        ) -> Iterator[torch.Tensor]:
-            """Compute the loss of the batch, micro-batch by micro-batch."""
-            torch.manual_seed(seed + number)
-            for micro_batch in micro_batches:
-                yield added(loss(micro_batch)[0], batch, per_token)
-
+        # what its micro-batches add to the loss of the batch, computed anew at every call
+        parts = partial(losses, number, batch, [collate(items) for items in batch.micro_batches])
         taylor += np.abs(_products(module, places, parts()))
         with torch.no_grad():
             whole = sum(float(part) for part in parts())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,22 +23,9 @@ from sensikit.files import sha256_of
 from sensikit.parameters import Parameter, sample_of
 from sensikit.progress import Bar, progress, quiet, say
 from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
-from sensikit.sensitivity import lengths
+from sensikit.sensitivity import planning
 from sensikit.sensitivity.batches import Batch, fingerprint
-from sensikit.sensitivity.planning import (
-    STORED,
-    Plan,
-    device_memory,
-    disk_of,
-    held_gradient,
-    largest,
-    make_plan,
-    passes_of,
-    place_of,
-    purpose_of,
-    run_signature,
-    width_of,
-)  # fmt: skip
+from sensikit.sensitivity.planning import Plan, make_plan
 from sensikit.sensitivity.taylor import Blocks, Sensitivity, Sums, Tensors, blocks_of, joined, measure
 from sensikit.settings import AnalysisSettings, MemorySettings
 from sensikit.sharding import Shards, bound
@@ -95,10 +84,10 @@ def analyze(
     """
     out, settings = Path(out), settings or AnalysisSettings(task=model.tasks[0])
     if resume and (out / Run.NOTE).is_file():
-        lengths.recall(Run.open(out), model, task_of(model, settings.task, settings.seed), settings.split)
+        planning.recall_lengths(Run.open(out), model, task_of(model, settings.task, settings.seed), settings.split)
     plan = make_plan(model, settings, groups)
     analysis = {
-        "signature": run_signature(model, settings, plan),
+        "signature": planning.run_signature(model, settings, plan),
         "settings": asdict(settings),
         "tokens": plan.tokens,
         "notes": plan.notes,
@@ -119,10 +108,10 @@ def analyze(
     for note in plan.notes:
         say(note)
     with bound(), Run.begun(out, facts, resume) as run:
-        _check_disk(run, settings.task, disk_of(facts["parameter_count"], plan, settings))
+        _check_disk(run, settings.task, planning.disk_of(facts["parameter_count"], plan, settings))
         run.manifest["analyses"].setdefault(settings.task, analysis)
         run.save()
-        lengths.keep(run, plan.task)
+        planning.keep_lengths(run, plan.task)
         _measure_all(run, job, work)
         layout = plan.task.layout(plan.measured, settings.split)
         if layout is not None:
@@ -170,7 +159,7 @@ class Job:
         """Return what `measure` is told of a pass over some batches; of a set, by its name, its dropout's seed too."""
         plan, settings = self.plan, self.settings
         # in train mode each set has its own, reproducible noise, whichever was measured before it
-        seed = int(sha256_of(str(settings.seed), purpose_of(name))[:15], 16) if name else None
+        seed = int(sha256_of(str(settings.seed), planning.purpose_of(name))[:15], 16) if name else None
         return {
             "module": self.model.module,
             "parameters": self.passes[number],
@@ -185,26 +174,20 @@ class Job:
 
     def vectors(self) -> int:
         """Return the bytes of the device that the sums and a held gradient take."""
-        held = held_gradient(self.settings, self.shard)
-        return device_memory(self.sums, largest(self.passes) // self.shard, width_of(self.model), held)
+        count, width = planning.largest(self.passes) // self.shard, planning.width_of(self.model)
+        return planning.device_memory(self.sums, count, width, planning.held_gradient(self.settings, self.shard))
 
     def units(self) -> list[tuple[str, int, int]]:
         """Return (set, pass, block) of all there is to sum: what processes share."""
-        sizes = {name: len(blocks_of(len(batches))) for name, batches in self.plan.sets.items()}
-        return [
-            (name, number, block)
-            for name in sizes
-            for number in range(len(self.passes))
-            for block in range(sizes[name])
-        ]
+        found = []
+        for name, batches in self.plan.sets.items():
+            both = itertools.product(range(len(self.passes)), range(len(blocks_of(len(batches)))))
+            found += [(name, number, block) for number, block in both]
+        return found
 
 
 def job_of(model: Model, plan: Plan, settings: AnalysisSettings, memory: MemorySettings) -> Job:
-    """Return what is measured, as it fits into memory.
-
-    Raises:
-        OptionError: for passes beside `skip_nonfinite`, or dropout in a model that several processes hold together.
-    """
+    """Return what is measured, as it fits into memory; refuse options that do not go together."""
     if settings.skip_nonfinite and memory.parameter_passes > 1:
         problem = "goes with one pass alone: another might skip other batches"
         raise OptionError("--skip-nonfinite", problem, "leave out --parameter-passes")
@@ -214,9 +197,9 @@ def job_of(model: Model, plan: Plan, settings: AnalysisSettings, memory: MemoryS
     if parts > 1 and settings.mode == "train":
         # layers that are left out at random would be waited for by the processes that do not leave them out
         raise OptionError("--shard", "goes with --mode eval alone", "leave out --mode train and --preset")
-    passes = passes_of(plan.parameters, memory.parameter_passes)
-    held = held_gradient(settings, memory.shard)
-    where = place_of(memory, model.device, largest(passes) // memory.shard, width_of(model), held)
+    passes = planning.passes_of(plan.parameters, memory.parameter_passes)
+    count, held = planning.largest(passes) // memory.shard, planning.held_gradient(settings, memory.shard)
+    where = planning.place_of(memory, model.device, count, planning.width_of(model), held)
     return Job(model, plan, settings, passes, where, memory.shard)
 
 
@@ -227,22 +210,21 @@ def _measure_all(run: Run | None, job: Job, work: Work) -> None:
     sizes = {name: len(of) * len(job.passes) for name, of in plan.sets.items()}
     left = {name: size for name, size in sizes.items() if run is not None and not run.has(settings.task, name)}
     left = shards.told(left)
-    say(
-        f"{len(plan.sets)} sets of batches, {sum(left.values()):,} batches of about {plan.tokens} target tokens to come"
-    )
+    batches = f"{sum(left.values()):,} batches of about {plan.tokens} target tokens"
+    say(f"{len(plan.sets)} sets of batches, {batches} to come")
     if settings.micro_batches % job.shard:
         say(f"of every batch some processes have no part to compute: --micro-batches {job.shard} would give each one")
 
     def take(name: str, number: int, block: int) -> Part | None:
         return None if run is None else work.take(units[name, number, block])
 
-    with _mode(job), contextlib.nullcontext() if run is None else work:
+    with _measuring(job), contextlib.nullcontext() if run is None else work:
         for name in plan.sets:
             if name not in left:
                 say(f"{name}: already measured")
                 continue
             size = left.pop(name)
-            with progress(size, f"{_label(settings)} {name}", after=sum(left.values())) as bar, _memory():
+            with progress(size, f"{_label(settings)} {name}", after=sum(left.values())) as bar:
                 _measure_set(run, job, name, functools.partial(take, name), bar)
     if run is not None and settings.rest == "pooled":
         for name in plan.measured:
@@ -264,7 +246,10 @@ def _measure_set(run: Run | None, job: Job, name: str, take: Callable[[int, int]
         parts.append(measure(**how, sample=own, advance=bar.advance, halves=settings.halves))
     found = joined(parts)
     if run is not None:
-        vectors = _vectors(found, name in plan.measured, settings)
+        vectors = {"": _rounded(found.mean, settings)}
+        if name in plan.measured:  # the others have neither halves nor blocks
+            vectors |= {"half": _rounded(found.half, settings)} if settings.halves else {}
+            vectors["blocks"] = {BLOCK_KEY: torch.from_numpy(found.blocks)}
         run.write_set(settings.task, name, vectors, _noted(found, batches, settings))
 
 
@@ -273,21 +258,16 @@ def _label(settings: AnalysisSettings) -> str:
 
 
 @contextlib.contextmanager
-def _mode(job: Job) -> Iterator[None]:
+def _measuring(job: Job) -> Iterator[None]:
+    """Put the module in the mode of the analysis, then back; tell in one line that memory is too small."""
     job.model.module.train(job.settings.mode == "train")
-    try:
-        yield
-    finally:
-        job.model.module.eval()
-
-
-@contextlib.contextmanager
-def _memory() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
         problem = "the device ran out of memory"
         raise SensikitError("--tokens", problem, "raise --micro-batches or lower --tokens") from error
+    finally:
+        job.model.module.eval()
 
 
 # several processes: the unit is a block of a set, in one pass
@@ -323,7 +303,7 @@ def _give(out: Path, job: Job, work: Work) -> None:
         name, number, block = units[unit]
         return blocks(name, number).sums(block, bar.advance).part(job.model.module, job.passes[number])
 
-    with _mode(job), progress(None, f"{_label(settings)}, a share") as bar, _memory():
+    with _measuring(job), progress(None, f"{_label(settings)}, a share") as bar:
         if shards.leads:
             work.give(lambda unit: make(shards.told(unit)), left)
             shards.told(-1)
@@ -332,23 +312,14 @@ def _give(out: Path, job: Job, work: Work) -> None:
                 assert not [*make(unit).arrays]  # they go to the first
 
 
-def _vectors(found: Sensitivity, whole: bool, settings: AnalysisSettings) -> dict[str, Tensors]:
-    vectors = {"": found.mean} | ({"half": found.half} if whole and settings.halves else {})
-    vectors = {kind: _rounded(each, settings) for kind, each in vectors.items()}
-    return vectors | ({"blocks": {BLOCK_KEY: torch.from_numpy(found.blocks)}} if whole else {})
-
-
 def _rounded(vector: Tensors, settings: AnalysisSettings) -> Tensors:
     """Return a vector as it is stored: to the nearest, a tie to the even."""
-    return {name: tensor.to(STORED[settings.store]) for name, tensor in vector.items()}
+    return {name: tensor.to(planning.STORED[settings.store]) for name, tensor in vector.items()}
 
 
 def _noted(found: Sensitivity, batches: Sequence[Batch], settings: AnalysisSettings) -> dict[str, Any]:
     """Return what the manifest says of a set."""
     tokens = float(np.mean(found.tokens))
-    counts: dict[str, int] = {}
-    for key, _ in (item for batch in batches for item in batch.items):
-        counts[key] = counts.get(key, 0) + 1
     return {
         "batches": found.batches,
         "half_batches": found.half_batches,
@@ -356,7 +327,7 @@ def _noted(found: Sensitivity, batches: Sequence[Batch], settings: AnalysisSetti
         "tokens_mean": tokens,
         "tokens_min": min(found.tokens),
         "tokens_max": max(found.tokens),
-        "sentences": counts,
+        "sentences": dict(Counter(key for batch in batches for key, _ in batch.items)),
         "skipped": len(found.skipped),
         "loss": float(np.mean(found.losses)),
         "sigma": sigma_for(settings.reduction == "token", tokens, settings.sigma),

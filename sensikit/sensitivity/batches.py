@@ -49,12 +49,9 @@ def fingerprint(batches: Sequence[Batch]) -> str:
 
 
 def common_tokens(sizes: Mapping[str, np.ndarray], wanted: int, minimum: int = MINIMUM_BATCHES) -> int:
-    """Return T: `wanted`, lowered until the smallest language fills `minimum` batches.
+    """Return T: the `wanted` target tokens of a batch, lowered until the smallest language fills `minimum` batches.
 
-    Args:
-        sizes: language → (n, 1 + K) int64, source and target tokens of its sentences.
-        wanted: target tokens per batch.
-        minimum: batches that every language should have.
+    `sizes` has by language the source and target tokens of its sentences, (n, 1 + K) int64.
     """
     smallest = min(int(size[:, 1].sum()) for size in sizes.values())
     return max(1, min(wanted, smallest // minimum))
@@ -65,13 +62,7 @@ def draw(sizes: Mapping[str, np.ndarray], seed: int, purpose: str, temperature: 
 
     The next sentence is of language l with probability ∝ n_l^(1/temperature); the stream ends when the language
     whose turn it is has none left, so that the proportions hold to the end. At temperature 1 this is a random order
-    of the pool.
-
-    Args:
-        sizes: language → (n, 1 + K) int64.
-        seed: of the draw; each language has its own stream under it.
-        purpose: a name that keeps two draws of one seed apart.
-        temperature: 1 = in proportion to the data, larger = flatter.
+    of the pool. `purpose` is a name that keeps two draws of one seed apart.
     """
     languages = list(sizes)
     orders = {language: rng(seed, purpose, language).permutation(len(sizes[language])) for language in languages}
@@ -107,23 +98,19 @@ def pack(
     total = 0
     for item in items:
         size = int(sizes[item[0]][item[1], 1])
-        crosses = total + size >= tokens
-        if crosses and held and (total + size) - tokens > tokens - total:
+        if held and total + size - tokens > tokens - total:
             batches.append(_batch(held, sizes, micro_batches))
-            held, total = [item], size
-        else:
-            held.append(item)
-            total += size
+            held, total = [], 0
+        held.append(item)
+        total += size
         if total >= tokens:
             batches.append(_batch(held, sizes, micro_batches))
             held, total = [], 0
         if len(batches) >= count:
             break
     if len(batches) < 2:
-        names = ", ".join(sizes)
-        raise DataError(
-            names, f"fills {len(batches)} batches of {tokens} target tokens", "two are needed: lower --tokens"
-        )
+        problem = f"fills {len(batches)} batches of {tokens} target tokens"
+        raise DataError(", ".join(sizes), problem, "two are needed: lower --tokens")
     return batches[:count]
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
 
-from sensikit.backends.base import Model, Task, task_of
+from sensikit.backends.base import Counted, Model, Task, task_of
 from sensikit.errors import DamagedError, DataError, OptionError, RunError
+from sensikit.files import safe_name
 from sensikit.languages import chosen_groups
 from sensikit.parameters import FLOAT, SAMPLED, Parameter, disk_per_group, registry
 from sensikit.run import MIXED, Run, rest_of
-from sensikit.sensitivity import lengths
 from sensikit.sensitivity.batches import MINIMUM_BATCHES, Batch, common_tokens, draw, fingerprint, pack
 from sensikit.sensitivity.taylor import blocks_of
 from sensikit.settings import AnalysisSettings, MemorySettings
@@ -32,13 +35,8 @@ STORED = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Plan:
     """What will be measured of one task of a model.
 
-    Attributes:
-        task: whose sentences and loss.
-        parameters: of the model.
-        measured: the keys of its groups, in order.
-        tokens: T.
-        sets: batches by the name of their set: B_l under the key of l, B_-l and B.
-        notes: what a user should know.
+    `measured` are the keys of the groups, in order; `tokens` is T; `sets` are batches by the name of their set: B_l
+    under the key of l, B_-l and B; `notes` are what a user should know.
     """
 
     task: Task
@@ -50,14 +48,9 @@ class Plan:
 
 
 def make_plan(model: Model, settings: AnalysisSettings, groups: Sequence[str] | None = None) -> Plan:
-    """Draw the batches of every set. B_-l are the other groups of `groups`.
+    """Draw the batches of every set. B_-l are the other groups of `groups`, by default of all that there are data of.
 
     Groups without a sentence in the split are left out and noted, unless they are asked for by name.
-
-    Args:
-        model: with its data.
-        settings: what decides the numbers.
-        groups: keys; by default all that there are data of.
 
     Raises:
         OptionError: for a task that the model was not trained on, or a group that it does not have.
@@ -86,10 +79,8 @@ def make_plan(model: Model, settings: AnalysisSettings, groups: Sequence[str] | 
         # a batch closes between sentences, so the last of the 40 may be a few tokens short
         while tokens > 1 and len(packed(smallest, [smallest], tokens, MINIMUM_BATCHES)) < MINIMUM_BATCHES:
             tokens -= math.ceil(tokens / 200)
-        notes.append(
-            f"T lowered from {TOKENS} to {tokens} target tokens a batch, so that {smallest} fills "
-            f"{MINIMUM_BATCHES} batches"
-        )
+        lowered = f"T lowered from {TOKENS} to {tokens} target tokens a batch"
+        notes.append(f"{lowered}, so that {smallest} fills {MINIMUM_BATCHES} batches")
     sets = {key: packed(key, [key], tokens) for key in measured}
     if settings.rest == "mixed":
         others = {key: [other for other in measured if other != key] for key in measured}
@@ -158,6 +149,7 @@ def passes_of(parameters: Sequence[Parameter], count: int) -> list[list[Paramete
 
     A tensor is never cut: the embedding of a small model may be the larger part of it.
     """
+    # the smallest bound on a run for which there are few enough of them, by bisection
     low, high = max(parameter.numel for parameter in parameters), sum(parameter.numel for parameter in parameters)
     while low < high:
         middle = (low + high) // 2
@@ -190,11 +182,7 @@ def _runs(parameters: Sequence[Parameter], most: int) -> list[list[Parameter]]:
 def device_memory(where: str, count: int, width: int, held: bool) -> int:
     """Return the bytes of a device that the sums and the gradient of `count` parameters take, beside the weights.
 
-    Args:
-        where: the sums are; see `MemorySettings`.
-        count: scalars of one pass.
-        width: bytes of a gradient.
-        held: a whole gradient is held.
+    `where` the sums are is as in `MemorySettings`; `width` is of a gradient, of which a whole one may be `held`.
     """
     return count * (FLOAT * {"device": 2, "split": 1, "cpu": 0}[where] + width * held)
 
@@ -224,11 +212,7 @@ def disk_of(count: int, plan: Plan, settings: AnalysisSettings) -> int:
 
 
 def check_source(run: Run, model: Model) -> None:
-    """Refuse a checkpoint or data that are not what the run was measured on.
-
-    Raises:
-        RunError: saying which.
-    """
+    """Refuse a checkpoint or data that are not what the run was measured on."""
     noted, found = run.manifest["provenance"], model.provenance
     if found.checkpoint_sha256 != noted["checkpoint_sha256"]:
         problem = f"was measured on another checkpoint ({noted['checkpoint_sha256'][:8]}) than {found.checkpoint}"
@@ -241,13 +225,12 @@ def check_source(run: Run, model: Model) -> None:
 
 
 def redrawn(run: Run, model: Model, groups: Sequence[str], task: str = "mt") -> tuple[AnalysisSettings, Plan]:
-    """Return the settings of a run's analysis and its plan, drawn again.
-
-    Raises:
-        RunError: if the sentences of B_l of one of `groups` are not those that S(θ, B_l) was measured on.
-    """
-    settings = _settings(run, task)
-    lengths.recall(run, model, task_of(model, task, settings.seed), settings.split)
+    """Return the settings of a run's analysis and its plan, drawn again: B_l of `groups` is what S was measured on."""
+    try:
+        settings = AnalysisSettings(**run.analysis(task)["settings"])
+    except TypeError as error:
+        raise RunError(run.path / run.NOTE, "has settings of another version", "analyze again") from error
+    recall_lengths(run, model, task_of(model, task, settings.seed), settings.split)
     plan = make_plan(model, settings, run.groups(task))
     for key in groups:
         if fingerprint(plan.sets[key]) != run.manifest["sets"][f"{task}/{key}"].get("drawn"):
@@ -256,8 +239,43 @@ def redrawn(run: Run, model: Model, groups: Sequence[str], task: str = "mt") -> 
     return settings, plan
 
 
-def _settings(run: Run, task: str) -> AnalysisSettings:
-    try:
-        return AnalysisSettings(**run.analysis(task)["settings"])
-    except TypeError as error:
-        raise RunError(run.path / "manifest.json", "has settings of another version", "analyze again") from error
+# how long the sentences of a task are, kept with a run: whoever opens it again need not cut all text to count it
+
+
+def keep_lengths(run: Run, task: Task) -> None:
+    """Store what a task has counted, and note the hash of each file; tasks that count nothing keep nothing.
+
+    lengths/TASK.GROUP.SPLIT.npy is (lines, 2) int32: the tokens of the input and of the target of every line.
+    """
+    if not isinstance(task, Counted):
+        return
+    noted = run.manifest.setdefault("lengths", {})
+    for (group, split), found in task.lengths.items():
+        name = _lengths_file(task, group, split)
+        if not run.whole(name, noted.get(name)):
+            noted[name] = run.write(name, partial(_save, found.astype(np.int32)))
+    run.save()
+
+
+def recall_lengths(run: Run, model: Model, task: Task, split: str) -> None:
+    """Give a task what was counted of it, where the model and the data are those of the run.
+
+    What is missing or not as it was written is counted again: it is no result.
+    """
+    noted, now = run.manifest["provenance"], model.provenance
+    same = all(noted[name] == getattr(now, name) for name in ("checkpoint_sha256", "data_sha256", "loading"))
+    if not same or not isinstance(task, Counted):
+        return
+    for group in task.groups:
+        name = _lengths_file(task, group, split)
+        if run.whole(name, run.manifest.get("lengths", {}).get(name)):
+            task.lengths.setdefault((group, split), np.load(run.path / name).astype(np.int64))
+
+
+def _lengths_file(task: Task, group: str, split: str) -> str:
+    return f"lengths/{safe_name(f'{task.name}.{group}.{split}')}.npy"
+
+
+def _save(found: np.ndarray, path: Path) -> None:
+    with path.open("wb") as file:  # of a path, numpy would make another that ends in .npy
+        np.save(file, found)

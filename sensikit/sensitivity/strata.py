@@ -52,16 +52,7 @@ class Sample:
 def sample(run: Run, group: str, count: int, seed: int, task: str = "mt") -> Sample:
     """Return a sample: equally many of each class of S, and within a class of each component in proportion to its size.
 
-    Args:
-        run: with S(θ,B_l).
-        group: l.
-        count: M; where there are no more parameters, all of them are taken.
-        seed: of the draw.
-        task: mt, denoise or lm.
-
-    Raises:
-        OptionError: if `count` is less than `LEAST` for each stratum.
-        RunError: if the vector of S is missing, damaged, or of another model.
+    `count` is M; where there are no more parameters, all of them are taken.
     """
     components = list(dict.fromkeys(parameter.component for parameter in run.parameters))
     strata = _strata(run, run.vector(task, group), components)
@@ -103,12 +94,7 @@ def allocation(sizes: Mapping[int, int], count: int) -> dict[int, int]:
     >>> allocation({0: 900, 1: 100}, 10)
     {0: 5, 1: 5}
 
-    Args:
-        sizes: the size of each stratum, numbered as in `_strata`.
-        count: M.
-
-    Raises:
-        OptionError: if `count` is less than `LEAST` for each stratum.
+    Strata are numbered as in `_strata`. A `count` of less than `LEAST` for each stratum is refused.
     """
     drawn = {stratum: min(size, LEAST) for stratum, size in sizes.items()}
     least = sum(drawn.values())
@@ -167,6 +153,7 @@ def top_agreement(one: Float, other: Float, weights: Float, share: float = 0.1) 
 
 def _top(weights: Float, share: float = 0.1) -> int:
     """Return how many parameters of the population the highest `share` of it are."""
+    # in floating point, a product that is whole may fall short of it
     return int(share * round(float(weights.sum())) + 1e-9)
 
 
@@ -175,15 +162,13 @@ def _members(values: Float, weights: Float, size: int) -> Float:
     order = np.argsort(-values, kind="stable")
     above = np.cumsum(weights[order]) - weights[order]
     part = np.empty_like(weights)
+    # what the jackknife leaves out has weight 0
     part[order] = np.clip((size - above) / np.maximum(weights[order], 1e-300), 0, 1)
     return part
 
 
-STATISTICS: dict[str, Callable[[Float, Float, Float], float]] = {
-    "spearman": spearman,
-    "pearson": pearson,
-    "top10_agreement": top_agreement,
-}
+STATISTICS: dict[str, Callable[[Float, Float, Float], float]]
+STATISTICS = {"spearman": spearman, "pearson": pearson, "top10_agreement": top_agreement}
 """Functions of (values, other values, weights), each (M,)."""
 
 
@@ -201,11 +186,6 @@ def intervals(one: Float, other: Float, sample: Sample) -> dict[str, tuple[float
     By simulation (200 samples each, of the sensitivities and errors of the demo's model) intervals of 100 and of 200
     parameters cover the value of all parameters .89 to .93 and .93 to .95 (Spearman), .97 to .99 and .95 to .99
     (agreement, whose jackknife is wide: one parameter that stands for many moves the border of the top).
-
-    Args:
-        one: a value of each parameter of the sample, (M,) float64.
-        other: another value, (M,) float64.
-        sample: the parameters.
     """
     found = {name: of(one, other, sample.weights) for name, of in STATISTICS.items()}
     strata = [np.flatnonzero(sample.strata == name) for name in np.unique(sample.strata)]
@@ -226,19 +206,16 @@ Strata = list[NDArray[np.int64]]
 
 def _around(one: Float, other: Float, sample: Sample, strata: Strata, quantile: float) -> tuple[float, float]:
     """Return the ends of the interval of Spearman's."""
+    near = 1 - 1e-12  # a correlation whose z is still finite
 
     def z(weights: Float) -> float:
-        return float(fisher(np.clip(spearman(one, other, weights), -NEAR_1, NEAR_1)))
+        return float(fisher(np.clip(spearman(one, other, weights), -near, near)))
 
     value = z(sample.weights)
     bias, variance = _jackknife(z, value, sample, strata)
     low, high = sorted((value, value - bias))
     half = quantile * np.sqrt(variance)
     return float(np.tanh(low - half)), max(float(np.tanh(high + half)), spearman(one, other, sample.weights))
-
-
-NEAR_1 = 1 - 1e-12
-"""A correlation whose z is still finite."""
 
 
 def _wilson(one: Float, other: Float, sample: Sample, strata: Strata, quantile: float) -> tuple[float, float]:

@@ -84,9 +84,9 @@ class Sums:
         return cls((shards.part(array, tensor.shape, wide(tensor)) for array, (_, tensor) in each), **facts)
 
 
-def blocks_of(batches: int, blocks: int = BLOCKS) -> list[int]:
+def blocks_of(batches: int) -> list[int]:
     """Return how many batches fall in each block, in order; an even number of blocks, as halves are made of them."""
-    count = min(blocks, batches - batches % 2)
+    count = min(BLOCKS, batches - batches % 2)
     edges = [batches * i // count for i in range(count + 1)]
     return [after - before for before, after in itertools.pairwise(edges)]
 
@@ -205,11 +205,7 @@ class Blocks:
         self.accumulator = _Accumulator(dict(tensors(module, parameters)), skip_nonfinite, sums == "cpu", self.shards)
 
     def sums(self, block: int, advance: Callable[[], None] = lambda: None) -> Sums:
-        """Return the sums over one block.
-
-        Raises:
-            NonFiniteError: naming the first batch that is not finite, unless they are skipped.
-        """
+        """Return the sums over one block; refuse the first batch that is not finite, unless they are skipped."""
         accumulator = self.accumulator
         found = Sums(accumulator.totals())
         if self.seed is not None:
@@ -243,11 +239,9 @@ class Blocks:
                 found.skipped.append(number)
             else:
                 names = "+".join(sorted({language for language, _ in batch.items}))
-                raise NonFiniteError(
-                    f"batch {number} of {names}",
-                    f"its gradient is not finite (loss {value:g})",
-                    "--skip-nonfinite leaves such batches out and counts them",
-                )
+                problem = f"its gradient is not finite (loss {value:g})"
+                remedy = "--skip-nonfinite leaves such batches out and counts them"
+                raise NonFiniteError(f"batch {number} of {names}", problem, remedy)
 
     def _backward(self, batch: Batch) -> torch.Tensor:
         """Run one batch forward and backward; return its loss, as much of it as was computed here, float64."""
@@ -291,27 +285,20 @@ class _Accumulator:
     @contextlib.contextmanager
     def hooks(self, module: nn.Module) -> Iterator[None]:
         """Take each gradient as soon as the last micro-batch of a batch has completed it; leave none behind."""
+        names = {id(tensor): name for name, tensor in self.named.items()}
 
-        def drop(tensor: torch.Tensor) -> None:
-            tensor.grad = None
-
-        def hook_of(name: str) -> Callable[[torch.Tensor], None]:
-            def hook(_: torch.Tensor) -> None:
-                if self.complete and not self.hold:
-                    self._take(name)
-
-            return hook
+        def hook(tensor: torch.Tensor) -> None:
+            name = names.get(id(tensor))
+            if name is None:  # it is not measured, or in another pass
+                tensor.grad = None
+            elif self.complete and not self.hold:
+                self._take(name)
 
         module.zero_grad(set_to_none=True)
         handles = [
-            tensor.register_post_accumulate_grad_hook(hook_of(name))  # type: ignore[no-untyped-call]
-            for name, tensor in self.named.items()
-        ]
-        own = {id(tensor) for tensor in self.named.values()}
-        handles += [
-            tensor.register_post_accumulate_grad_hook(drop)  # type: ignore[no-untyped-call]
+            tensor.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
             for tensor in module.parameters()
-            if id(tensor) not in own and tensor.requires_grad
+            if tensor.requires_grad
         ]
         try:
             yield
@@ -326,11 +313,10 @@ class _Accumulator:
         A batch that is not finite adds nothing where gradients are held, and spoils the sums where they are not.
         """
         left = [name for name, tensor in self.named.items() if tensor.grad is not None]
-        if self.hold:
-            for name in left:
+        for name in left:
+            if self.hold:
                 self._weigh(self.named[name].device, _dense(self.named[name]).abs())
-        else:
-            for name in left:
+            else:
                 self._take(name)
         sizes = [size.to(loss.device, loss.dtype) for size in self.size.values()]
         finite = torch.stack([loss, *sizes]).isfinite().all()
@@ -352,8 +338,7 @@ class _Accumulator:
         self._add(name, gradient)
 
     def _add(self, name: str, gradient: torch.Tensor) -> None:
-        total = self.sums[name]
-        total.add_(gradient.to(total.device))
+        self.sums[name].add_(gradient.to(self.sums[name].device))
 
     def _weigh(self, device: torch.device, gradient: torch.Tensor) -> None:
         # one number per device tells at the end whether anything in the batch was infinite or undefined
@@ -382,9 +367,8 @@ class _Total:
     def add(self, sums: Sums) -> np.ndarray:
         """Add a block; return its mean at the sampled parameters, (M,) float32."""
         if not sums.batches:
-            raise NonFiniteError(
-                "--skip-nonfinite", "left a block of batches empty", "this model does not give finite gradients here"
-            )
+            remedy = "this model does not give finite gradients here"
+            raise NonFiniteError("--skip-nonfinite", "left a block of batches empty", remedy)
         row = np.zeros(self.sampled, dtype=np.float32)
         for (name, closed), found in zip(self.sums.items(), sums.totals, strict=True):
             if name in self.sample:

@@ -125,6 +125,7 @@ class _Term(torch.autograd.Function):
                 values, of_x = x_with_slope(scores, slope)
                 divergence = divergence + values.sum()
                 slope.add_(of_x, alpha=alpha)
+            # of the smoothed cross-entropy: p − ε/(V−1), and p − (1−ε) at the target
             slope.sub_(each).scatter_add_(-1, wanted, torch.full_like(wanted, smoothing + each - 1, dtype=precise))
             slope = slope.to(logits.dtype)
             slopes[0][:, span] = slope @ projection.to(logits.dtype)

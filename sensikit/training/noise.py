@@ -205,6 +205,7 @@ def infilled(
     words = np.split(pieces, np.flatnonzero(np.diff(words_of(pieces, vocabulary))) + 1)
     lengths = span_lengths(rounded(ratio * len(words), rng), span, rng)
     kept = len(words) - sum(lengths)
+    # a span of no words has a slot too: its <mask> is inserted
     slots = set(rng.choice(kept + len(lengths), len(lengths), replace=False).tolist())
     result, word, left = [], 0, iter(lengths)
     for slot in range(kept + len(lengths)):

@@ -21,8 +21,7 @@ import sensikit
 from sensikit.backends.base import translation_of
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.checkpoint import read
-from sensikit.backends.fairseq.opening import open_checkpoint
-from sensikit.backends.fairseq.pruned import write_pruned
+from sensikit.backends.fairseq.opening import open_checkpoint, write_pruned
 from sensikit.errors import CheckpointError, OptionError, RunError, SensikitError
 from sensikit.files import sha256
 from sensikit.pruning.export import export, export_signature

@@ -9,12 +9,11 @@ environment variable.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,6 @@ def read(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: if the file is missing, truncated, damaged, not a checkpoint, or would run code.
     """
-    path = Path(path)
     size = _check_file(path)
     _check_zip(path, size)
     content = _load(path)
@@ -81,15 +79,7 @@ def read(path: Path) -> Checkpoint:
         problem = f"has something other than the state of an optimizer in its place ({shown(optimizer)})"
         raise CheckpointError(path, problem, "do not use it")
     rest = {key: value for key, value in content.items() if key not in ("model", "last_optimizer_state")}
-    return Checkpoint(
-        path=path,
-        sha256=sha256(path),
-        bytes=size,
-        state=state,
-        content=rest,
-        has_optimizer=bool(optimizer),
-        wrapper=wrapper,
-    )
+    return Checkpoint(path, sha256(path), size, state, rest, bool(optimizer), wrapper)
 
 
 def _check_file(path: Path) -> int:
@@ -141,6 +131,7 @@ def _check_zip(path: Path, size: int) -> None:
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> zipfile.ZipInfo:
     """Return the entry of the pickle."""
     names = [entry.filename for entry in entries]
+    # of two entries with one name, the one that is checked need not be the one that is read
     if len(names) > ENTRY_LIMIT or len(set(names)) < len(names):
         raise CheckpointError(path, "has an archive that torch.save did not write", REMAKE)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
@@ -157,25 +148,16 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo], size: int) -> zip
 
 def _load(path: Path) -> Any:
     """Return the unpickled file; its tensors are maps of the file, not copies."""
-    try:
-        with _only_namespaces():
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever kind of error a hostile or damaged pickle provokes
-        raise CheckpointError(
-            path,
-            f"is not a readable checkpoint ({type(error).__name__})",
-            "nothing of it was run; it must hold plain tensors and settings, as fairseq-train writes",
-        ) from error
-
-
-@contextlib.contextmanager
-def _only_namespaces() -> Iterator[None]:
-    """Allow `argparse.Namespace` (attributes, no code), and nothing that this process may have allowed elsewhere."""
+    # argparse.Namespace has attributes and no code; nothing else that this process may have allowed is allowed here
     others = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals([argparse.Namespace])
     try:
-        yield
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever kind of error a hostile or damaged pickle provokes
+        problem = f"is not a readable checkpoint ({type(error).__name__})"
+        remedy = "nothing of it was run; it must hold plain tensors and settings, as fairseq-train writes"
+        raise CheckpointError(path, problem, remedy) from error
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(others)
@@ -188,9 +170,8 @@ def _state(path: Path, model: Mapping[Any, Any], size: int) -> dict[str, torch.T
     total = 0
     for name, tensor in model.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise CheckpointError(
-                path, f"has something other than a tensor in its model ({shown(name)})", "do not use it"
-            )
+            problem = f"has something other than a tensor in its model ({shown(name)})"
+            raise CheckpointError(path, problem, "do not use it")
         if not NAME.fullmatch(name):
             raise CheckpointError(path, f"has a tensor with the name {shown(name)}", "do not use it")
         if tensor.dtype not in FLOATS:
@@ -214,10 +195,8 @@ def _unwrapped(path: Path, state: dict[str, torch.Tensor]) -> tuple[str, dict[st
     """Return the words that wrappers put into names, and the tensors by their names without them."""
     if any(name.rsplit(".", 1)[-1].startswith(("flat_param", "_flat_param")) for name in state):
         problem = "is a part of a model whose weights FSDP made flat and spread over files (-shard0, -shard1, …)"
-        remedy = (
-            "put them together first, with fairscale's consolidate_shard_weights, or save without --use-sharded-state"
-        )
-        raise CheckpointError(path, problem, remedy)
+        remedy = "put them together first, with fairscale's consolidate_shard_weights"
+        raise CheckpointError(path, problem, f"{remedy}, or save without --use-sharded-state")
     words: dict[str, None] = {}
     bare = {}
     for name, tensor in state.items():
@@ -233,6 +212,6 @@ def _unwrapped(path: Path, state: dict[str, torch.Tensor]) -> tuple[str, dict[st
 
 
 def namespace(value: Any) -> dict[str, Any]:
-    """Return the attributes of a Namespace, or the items of a dict, that have strings for names; nothing of else."""
+    """Return the attributes of a Namespace, or the items of a dict, that strings name; of anything else, nothing."""
     items = vars(value) if isinstance(value, argparse.Namespace) else value
     return {key: each for key, each in items.items() if isinstance(key, str)} if isinstance(items, dict) else {}

@@ -37,11 +37,7 @@ _PACKAGES = ("fairseq", "fairseq_cli", "hydra")
 
 
 def load() -> SimpleNamespace:
-    """Return the parts of fairseq that are used, imported on the first call and without a word.
-
-    Raises:
-        MissingDependencyError: if fairseq is not installed or cannot be imported.
-    """
+    """Return the parts of fairseq that are used, imported on the first call and without a word."""
     logging.getLogger("fairseq").setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings(), _own_log():
@@ -73,7 +69,9 @@ def _parts() -> SimpleNamespace:
     except ValueError as error:
         if "mutable default" not in str(error):
             raise
-        _forget(_PACKAGES)
+        # packages that are half imported are imported afresh
+        for name in [name for name in sys.modules if name.split(".")[0] in _PACKAGES]:
+            del sys.modules[name]
         with hashable_dataclasses():
             task = importlib.import_module("fairseq.tasks.translation_multi_simple_epoch")
     functions: Any = importlib.import_module("fairseq.utils")
@@ -92,12 +90,6 @@ def softmax(x: torch.Tensor, dim: int, onnx_trace: bool = False) -> torch.Tensor
     Fairseq's is float32 whatever `x` is, and attention between encoder and decoder goes through it.
     """
     return functional.softmax(x, dim=dim, dtype=torch.promote_types(x.dtype, torch.float32))
-
-
-def _forget(packages: tuple[str, ...]) -> None:
-    """Drop half-imported packages, so that they are imported afresh."""
-    for name in [name for name in sys.modules if name.split(".")[0] in packages]:
-        del sys.modules[name]
 
 
 @contextlib.contextmanager

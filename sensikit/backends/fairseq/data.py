@@ -34,11 +34,7 @@ class DataBin:
     manifest: dict[str, Any] = field(default_factory=dict)
 
     def dictionary(self, language: str) -> Path:
-        """Return the dictionary of `language`.
-
-        Raises:
-            DataError: if there is none, or it is not text.
-        """
+        """Return the dictionary of `language`, which is there and is text."""
         path = self.bin / f"dict.{language}.txt"
         if not path.is_file():
             raise DataError(path, "does not exist", f"does {self.root} hold the data of this checkpoint?")
@@ -59,25 +55,16 @@ class DataBin:
         return {language: stem for language, stem in stems.items() if all(each.is_file() for each in files_of(stem))}
 
     def counts(self, source: str, target: str) -> dict[str, int]:
-        """Return sentence pairs by split, of those splits that exist; nothing where none does.
-
-        Raises:
-            DataError: if an index is damaged, or there are several training sets, train.* and train1.*.
-        """
+        """Return sentence pairs by split, of those splits that exist; refuse a second training set, train1."""
         if more := self.prefix("train1", source, target):
             problem = "is a second training set, which fairseq-train reads with the first, and sensikit does not"
-            raise DataError(
-                f"{more}*", problem, "join the text of both and binarise it again, or take these files away"
-            )
+            remedy = "join the text of both and binarise it again, or take these files away"
+            raise DataError(f"{more}*", problem, remedy)
         found = {split: self.prefix(split, source, target) for split in SPLITS}
         return {split: _header(Path(f"{prefix}{source}.idx"))[0] for split, prefix in found.items() if prefix}
 
     def check(self, stem: Path, vocabulary: int) -> int:
-        """Return the sentences of one binarised side, which is whole and indexes a dictionary of `vocabulary` entries.
-
-        Raises:
-            DataError: if it is damaged, empty, or of another dictionary.
-        """
+        """Return the sentences of one binarised side; refuse one that is damaged, empty or of another `vocabulary`."""
         index, tokens = files_of(stem)
         count, code = _header(index)
         if count == 0:
@@ -94,9 +81,8 @@ class DataBin:
             raise DataError(index, "has sentences that do not follow each other", "binarise the text again")
         values = np.memmap(tokens, dtype=kind, mode="r")
         if int(values.max()) >= vocabulary or int(values.min()) < 0:
-            raise DataError(
-                tokens, f"has tokens beyond the dictionary's {vocabulary}", "give the data of this checkpoint"
-            )
+            problem = f"has tokens beyond the dictionary's {vocabulary}"
+            raise DataError(tokens, problem, "give the data of this checkpoint")
         return count
 
     def text(self, split: str, source: str, target: str, language: str) -> Path | None:
@@ -105,22 +91,7 @@ class DataBin:
         return next((path for name in names if (path := self.root / "text" / name).is_file()), None)
 
     def fingerprint(self, pairs: Iterable[tuple[str, str]]) -> str:
-        """Return one SHA-256 of all files that the pairs are read from: dictionaries, binarised splits, held-out text.
-
-        Raises:
-            DataError: if a file is not what the manifest says it was.
-        """
-        return sha256_of(*(f"{path.name}={self.digest(path)}" for path in sorted(self._files(pairs))))
-
-    def digest(self, path: Path) -> str:
-        """Return the SHA-256 of a file of the data.
-
-        Raises:
-            DataError: if it is not what the manifest says it was.
-        """
-        return digest(path, self.root, self.manifest)
-
-    def _files(self, pairs: Iterable[tuple[str, str]]) -> set[Path]:
+        """Return one SHA-256 of all files that pairs are read from: dictionaries, binarised splits, held-out text."""
         files = set()
         for source, target in pairs:
             files |= {self.dictionary(source), self.dictionary(target)}
@@ -129,7 +100,11 @@ class DataBin:
                     files |= {each for lang in (source, target) for each in files_of(f"{prefix}{lang}")}
             texts = (self.text(split, source, target, lang) for split in ("valid", "test") for lang in (source, target))
             files |= {path for path in texts if path}
-        return files
+        return sha256_of(*(f"{path.name}={self.digest(path)}" for path in sorted(files)))
+
+    def digest(self, path: Path) -> str:
+        """Return the SHA-256 of a file of the data, which is what the manifest says it was."""
+        return digest(path, self.root, self.manifest)
 
 
 def files_of(stem: str | Path) -> tuple[Path, Path]:
@@ -138,11 +113,7 @@ def files_of(stem: str | Path) -> tuple[Path, Path]:
 
 
 def open_data(path: Path) -> DataBin:
-    """Return the data directory at `path`; DATA/bin of what `sensikit corpus` wrote is DATA, with its text and names.
-
-    Raises:
-        DataError: if it is none, or holds text that is not binarised.
-    """
+    """Return the data directory at `path`; DATA/bin of what `sensikit corpus` wrote is DATA, with text and names."""
     path = Path(path)
     if not path.exists() and any(Path(part).is_dir() for part in str(path).split(":")):
         raise DataError(path, "is several directories, as fairseq takes shards", "binarise their text into one")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,8 @@ def translations(
     """Return the translation of every sentence (of the first `max_sentences`), in order, and how many were truncated.
 
     A sentence longer than the positions is translated from its beginning. The longest output allowed counts from
-    the longest source of the batch, as in fairseq-generate; batches hold sentences of like length.
-
-    Args:
-        opened: the model and its data.
-        pair: (source, target) language.
-        dataset: fairseq's dataset of the pair.
-        lengths: (N,) int64, source tokens.
-        decoding: beam, penalties and limits.
+    the longest source of the batch, as in fairseq-generate; batches hold sentences of like length. `dataset` is
+    fairseq's, `lengths` (N,) int64 its source tokens.
     """
     limit = opened.limits[0]
     count = len(lengths) if decoding.max_sentences is None else min(len(lengths), decoding.max_sentences)
@@ -47,7 +41,9 @@ def translations(
     engine = _ctranslate2 if ctranslate2.wanted(decoding, "fairseq") else _fairseq
     opened.task.args.source_lang, opened.task.args.target_lang = pair
     with compat.quiet(), engine(opened, decoding) as search:
-        for rows in _batches(opened, kept, decoding.max_tokens):
+        # like lengths together, none left out: a sentence of more than max_tokens is a batch by itself
+        order, counted = np.argsort(kept, kind="stable"), np.minimum(kept, decoding.max_tokens)
+        for rows in opened.parts.batch_by_size(order, None, counted[order], decoding.max_tokens, None, 1):
             sample = dataset.collater([_source(dataset, int(row), limit) for row in rows])
             for row, tokens in zip(sample["id"].tolist(), search(sample), strict=True):
                 found[row] = text(tokens)
@@ -60,8 +56,10 @@ def translations(
 @contextlib.contextmanager
 def _fairseq(opened: Opened, decoding: Decoding) -> Iterator[Callable[[Any], list[list[int]]]]:
     """Give fairseq's own beam search: a batch of sources → the best output of each."""
+    how = {name: getattr(decoding, name) for name in ("beam", "lenpen", "max_len_a", "max_len_b")}
+    args = Namespace(**how, min_len=1, nbest=1, unnormalized=False, keep_inference_langtok=False)
     with finite(opened.module, opened.module.decoder.output_projection):
-        generator = opened.task.build_generator([opened.module], _arguments(decoding))
+        generator = opened.task.build_generator([opened.module], args)
 
         def search(sample: Any) -> list[list[int]]:
             sample["id"] = sample["id"].to(opened.device)  # fairseq indexes it by what is there
@@ -79,9 +77,8 @@ def _ctranslate2(opened: Opened, decoding: Decoding) -> Iterator[Callable[[Any],
     tag, eos, pad = task.args.langtoks["main"][1], dictionary.eos(), dictionary.pad()
     tags = [task.data_manager.get_decoder_langtok(task.args.target_lang, tag)] if tag else []
     start = (tags or [eos]) if task.args.lang_tok_replacing_bos_eos else [eos, *tags]
-    with ctranslate2.searching(
-        _specification(opened), decoding, opened.device, start, eos, dictionary.unk(), pad
-    ) as search:
+    spec = _specification(opened)
+    with ctranslate2.searching(spec, decoding, opened.device, start, eos, dictionary.unk(), pad) as search:
 
         def of_sample(sample: Any) -> list[list[int]]:
             rows = sample["net_input"]["src_tokens"]
@@ -96,11 +93,7 @@ ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "gelu_accurate": "GELUTanh", "gel
 
 
 def _specification(opened: Opened) -> Any:
-    """Return the model as ctranslate2 describes one, with its weights.
-
-    Raises:
-        OptionError: if it has what ctranslate2 has not.
-    """
+    """Return the model as ctranslate2 describes one, with its weights; refuse what ctranslate2 does not know."""
     specs, converters = ctranslate2.load("specs"), ctranslate2.load("converters.fairseq")
     cfg, module = opened.module.cfg, opened.module
     for wrong, problem in (
@@ -127,33 +120,12 @@ def _specification(opened: Opened) -> Any:
     return spec
 
 
-def _batches(opened: Opened, lengths: np.ndarray, max_tokens: int) -> Sequence[np.ndarray]:
-    """Return the rows of each batch: like lengths together, at most `max_tokens` source tokens, none left out."""
-    order = np.argsort(lengths, kind="stable")
-    counted = np.minimum(lengths, max_tokens)
-    batches: Sequence[np.ndarray] = opened.parts.batch_by_size(order, None, counted[order], max_tokens, None, 1)
-    return batches
-
-
 def _source(dataset: Any, row: int, limit: int) -> dict[str, Any]:
     """Return one sentence's source alone; a long one keeps its last token, which is </s> or the tag in its place."""
     tokens = dataset[row]["source"]
     if len(tokens) > limit:
         tokens = torch.cat([tokens[: limit - 1], tokens[-1:]])
     return {"id": row, "source": tokens, "target": None}
-
-
-def _arguments(decoding: Decoding) -> Namespace:
-    return Namespace(
-        beam=decoding.beam,
-        lenpen=decoding.lenpen,
-        max_len_a=decoding.max_len_a,
-        max_len_b=decoding.max_len_b,
-        min_len=1,
-        nbest=1,
-        unnormalized=False,
-        keep_inference_langtok=False,
-    )
 
 
 def _text(opened: Opened) -> Any:
@@ -169,11 +141,7 @@ def _text(opened: Opened) -> Any:
 
 
 def references(opened: Opened, split: str, pair: Pair, dataset: Any) -> tuple[list[str], str]:
-    """Return the target side as text, and whether it comes from "text" beside the data or is decoded from "binarised".
-
-    Raises:
-        DataError: if the text has another number of lines than the binarised split.
-    """
+    """Return the target side as text, and where it comes from: "text" beside the data, or decoded from "binarised"."""
     path = opened.data.text(split, *pair, pair[1])
     if path is None:
         text = _text(opened)
@@ -182,11 +150,7 @@ def references(opened: Opened, split: str, pair: Pair, dataset: Any) -> tuple[li
 
 
 def segments(opened: Opened, split: str, pair: Pair, rows: np.ndarray) -> Segments:
-    """Return what tells the sentences of a split of a pair apart; `rows` (n,) int64 are those that are counted.
-
-    Raises:
-        DataError: as `references`.
-    """
+    """Return what tells the sentences of a split of a pair apart; `rows` (n,) int64 are those that are counted."""
     language, known_by = common_side(pair, opened.pairs.values())
     path, prefix = opened.data.text(split, *pair, language), opened.data.prefix(split, *pair)
     manager, text = opened.task.data_manager, _text(opened)

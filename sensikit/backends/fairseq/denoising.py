@@ -66,12 +66,12 @@ class Part:
 
 def _pairs(opened: Opened) -> dict[str, Pair]:
     """Return, by language, the first pair that has its sentences: of each group's own, or of either side of a pair."""
-    alone = all(key in pair for key, pair in opened.pairs.items())
-    if alone:
+    if all(key in pair for key, pair in opened.pairs.items()):
         return dict(opened.pairs)
     found: dict[str, Pair] = {}
     for pair in opened.pairs.values():
-        found |= {language: found.get(language, pair) for language in pair}
+        for language in pair:
+            found.setdefault(language, pair)
     return found
 
 
@@ -185,12 +185,7 @@ class Denoising:
         return pd.concat(found, ignore_index=True) if found else None
 
     def text(self, language: str, split: str) -> Text:
-        """Return the sentences of a language and split, read and counted on the first call.
-
-        Raises:
-            OptionError: if the checkpoint was not trained on the language.
-            DataError: if the text is missing, damaged, or belongs to another dictionary.
-        """
+        """Return the sentences of a language and split, read and counted on the first call."""
         if language not in self.pairs:
             raise OptionError(language, "is no group of the checkpoint here", f"it has {', '.join(self.pairs)}")
         if (language, split) not in self._texts:
@@ -201,7 +196,7 @@ class Denoising:
         datasets = self._datasets(language, split)
         data: Any = ConcatDataset(datasets) if datasets else []
         lengths = np.concatenate([np.empty(0, np.int64), *(np.asarray(each.sizes) for each in datasets)])
-        longest = min(self.opened.limits)
+        longest = min(self.opened.limits)  # the sentence stands on both sides
         rows = np.flatnonzero((lengths > 1) & (lengths <= longest))
         if len(rows) > MOST:
             rows = np.sort(rng(self.seed, "text", language, split).choice(rows, MOST, replace=False))

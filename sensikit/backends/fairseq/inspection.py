@@ -20,11 +20,7 @@ _BUFFERS = ("version", "_float_tensor", "weights")
 
 
 def inspect(path: Path) -> Contents:
-    """Return what the checkpoint at `path` holds.
-
-    Raises:
-        CheckpointError: if it cannot be read safely.
-    """
+    """Return what the checkpoint at `path` holds."""
     checkpoint = read(path)
     settings, problem = _settings(checkpoint)
     state = {name: each for name, each in checkpoint.state.items() if name.rsplit(".", 1)[-1] not in _BUFFERS}

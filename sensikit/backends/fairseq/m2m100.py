@@ -64,14 +64,7 @@ def write_huggingface(opened: Opened, where: Path, out: Path, masks: Mapping[str
             return scores.masked_fill(others, -torch.inf) if tokens.shape[1] > longest else scores
 
     Text that spells out a tag becomes the tag; with `split_special_tokens=True` it stays text, as in training, and the
-    number of the tag is to be appended instead.
-
-    Args:
-        opened: the checkpoint and its data.
-        where: the checkpoint's path, for errors.
-        out: where to; the directory appears when it is complete, or not at all.
-        masks: parameter name → bool of its shape, true where it goes to zero.
-        note: kept in the file of the weights.
+    number of the tag is to be appended instead. `where` is the checkpoint's path, for errors.
 
     Raises:
         CheckpointError: if the model is none that M2M100 can be, or its tags stand elsewhere.
@@ -120,12 +113,10 @@ def _check(opened: Opened, where: Path) -> None:
 
 def _config(opened: Opened) -> dict[str, Any]:
     cfg, dictionary = opened.module.cfg, opened.task.target_dictionary
-    names = {"layers": "layers", "attention_heads": "attention_heads", "ffn_dim": "ffn_embed_dim"}
-    stacks = {
-        f"{side}_{name}": getattr(getattr(cfg, side), theirs)
-        for side in ("encoder", "decoder")
-        for name, theirs in {**names, "layerdrop": "layerdrop"}.items()
-    }
+    stacks: dict[str, Any] = {}
+    for side, its in (("encoder", cfg.encoder), ("decoder", cfg.decoder)):
+        stacks |= {f"{side}_{name}": getattr(its, name) for name in ("layers", "attention_heads", "layerdrop")}
+        stacks[f"{side}_ffn_dim"] = its.ffn_embed_dim
     return {
         "architectures": ["M2M100ForConditionalGeneration"],
         "model_type": "m2m_100",
@@ -153,12 +144,8 @@ def _generation(opened: Opened) -> dict[str, Any]:
     """Return how to translate as fairseq does; the first token is missing on purpose, and so is <s> in its stead."""
     dictionary = opened.task.target_dictionary
     search = {"num_beams": 5, "early_stopping": True, "length_penalty": 1.0, "min_new_tokens": 1}
-    return {
-        **search,
-        "max_new_tokens": opened.limits[1] - 1,
-        "pad_token_id": dictionary.pad(),
-        "eos_token_id": dictionary.eos(),
-    }
+    search["max_new_tokens"] = opened.limits[1] - 1
+    return {**search, "pad_token_id": dictionary.pad(), "eos_token_id": dictionary.eos()}
 
 
 def _tokenizer_config(opened: Opened) -> dict[str, Any]:
@@ -229,11 +216,7 @@ def _assembled(dictionary: Any, scores: Mapping[str, float], silent: list[str]) 
 
     SentencePiece without normalisation strips spaces at both ends, makes several one, puts one in front, and writes
     them all as ▁. A run of characters that no piece has is one <unk>: made one character, it cannot spell a tag.
-
-    Args:
-        dictionary: fairseq's.
-        scores: of the pieces that text consists of.
-        silent: tags, <mask> and </s>: symbols that text does not become.
+    `scores` are of the pieces that text consists of, `silent` the symbols that it does not become, such as tags.
     """
     try:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers

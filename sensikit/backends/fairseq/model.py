@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,23 +22,24 @@ from sensikit.files import lines
 from sensikit.languages import Group, Pair
 from sensikit.settings import Tiers
 
+_NOT_GIVEN = (
+    "source_lang", "target_lang", "lang_dict", "source_dict", "target_dict", "fixed_dictionary", "langtoks",
+    "dataset_impl", "extra_data", "extra_lang_pairs", "sampling_weights", "sampling_weights_from_file",
+    "virtual_epoch_size", "virtual_data_size",
+)  # fmt: skip
+_OFF = (
+    "load_alignments", "enable_lang_ids", "enable_reservsed_directions_shared_datasets", "keep_inference_langtok",
+)  # fmt: skip
+"""Settings that fairseq's task reads and that no checkpoint here has a say in."""
+
 
 @dataclass(frozen=True)
 class Opened:
     """A checkpoint with its data, as all of its tasks share it.
 
-    Attributes:
-        module: fairseq's model, on `device`, in evaluation mode.
-        task: fairseq's task, which has the dictionaries.
-        parts: of fairseq (see `compat.load`).
-        settings: of the checkpoint.
-        data: its data.
-        pairs: (source, target) by the key of its group.
-        groups: by key.
-        tiers: what is given of the tiers of groups.
-        direction: what the pairs have in common; see `sensikit.languages.direction_of`.
-        device: where the module is.
-        projection: (V, D) what the encoder predicts through; None where it is the decoder's.
+    `module` is in evaluation mode; `task` has the dictionaries; `parts` are those of `compat.load`; `pairs` and
+    `groups` are by the key of the group, and `direction` is what they have in common. The encoder predicts through
+    `projection`, (V, D), or where that is None through the decoder's.
     """
 
     module: Any
@@ -64,21 +66,13 @@ class Opened:
         return ("nll", "train") if self.settings.criterion else ("nll",)
 
     def pair_of(self, group: str) -> Pair:
-        """Return (source, target) of a group.
-
-        Raises:
-            OptionError: if there is none of that key.
-        """
+        """Return (source, target) of a group."""
         if group not in self.pairs:
             raise OptionError(group, "is no group of the checkpoint here", f"it has {', '.join(self.pairs)}")
         return self.pairs[group]
 
     def smoothing(self, kind: str, vocabulary: int) -> float:
-        """Return torch's smoothing that is fairseq's ε over the other words: ε·V/(V-1), or 0 without.
-
-        Raises:
-            OptionError: if `kind` is unknown, or the checkpoint was trained with a criterion that is.
-        """
+        """Return torch's smoothing that is fairseq's ε over the other words: ε·V/(V-1), or 0 without."""
         if kind not in ("nll", "train"):
             raise OptionError("--loss", f"{kind!r} is unknown", "give nll or train")
         if kind == "train" and not self.settings.criterion:
@@ -88,25 +82,14 @@ class Opened:
 
 
 def build_task(parts: SimpleNamespace, trained: Trained, pairs: Sequence[Pair], data: DataBin) -> Any:
-    """Return fairseq's task for the pairs, with its dictionaries.
-
-    Raises:
-        DataError: if a dictionary is missing, damaged, or not the same for all languages of a side.
-    """
+    """Return fairseq's task for the pairs, with its dictionaries, which all languages of a side have in common."""
     for language in sorted({language for pair in pairs for language in pair}):
         data.dictionary(language)
     args = Namespace(
         data=str(data.bin),
-        source_lang=None,
-        target_lang=None,
         lang_pairs=["-".join(pair) for pair in pairs],
         langs=list(_languages(trained, data)),
-        lang_dict=None,
-        source_dict=None,
-        target_dict=None,
-        fixed_dictionary=None,
         lang_tok_style=trained.tag_style,
-        langtoks=None,
         langtoks_specs=list(trained.tag_specs),
         encoder_langtok=trained.encoder_tag or None,
         decoder_langtok=trained.decoder_tag,
@@ -117,29 +100,18 @@ def build_task(parts: SimpleNamespace, trained: Trained, pairs: Sequence[Pair], 
         max_source_positions=trained.model.get("max_source_positions", 1024),
         max_target_positions=trained.model.get("max_target_positions", 1024),
         upsample_primary=1,
-        dataset_impl=None,
         train_subset="train",
-        load_alignments=False,
-        enable_lang_ids=False,
-        enable_reservsed_directions_shared_datasets=False,
-        extra_data=None,
-        extra_lang_pairs=None,
-        keep_inference_langtok=False,
         sampling_method="concat",
         sampling_temperature=1.0,
-        sampling_weights=None,
-        sampling_weights_from_file=None,
-        virtual_epoch_size=None,
-        virtual_data_size=None,
         seed=1,
+        **dict.fromkeys(_NOT_GIVEN),
+        **dict.fromkeys(_OFF, False),
     )
     try:
         return parts.Task.setup_task(args)
     except (AssertionError, ValueError, OSError, RuntimeError) as error:
-        problem = str(error) or "the languages' dictionaries differ"
-        raise DataError(
-            data.bin, f"its dictionaries do not belong together ({problem})", "binarise it again"
-        ) from error
+        problem = f"its dictionaries do not belong together ({str(error) or 'they differ between languages'})"
+        raise DataError(data.bin, problem, "binarise it again") from error
 
 
 def _languages(trained: Trained, data: DataBin) -> Sequence[str]:
@@ -173,21 +145,19 @@ def build_model(trained: Trained, checkpoint: Checkpoint, task: Any, data: DataB
             module: nn.Module = task.build_model(args)
         module.load_state_dict(compat.fitted(state, module), strict=True)
     except (AssertionError, ValueError, TypeError, RuntimeError, KeyError, ZeroDivisionError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            checkpoint.path, f"its tensors and settings do not make a {trained.arch} ({detail})", "it may be damaged"
-        ) from error
-    _check_held(checkpoint, state, module)
+        problem = f"its tensors and settings do not make a {trained.arch} ({' '.join(str(error).split())[:200]})"
+        raise CheckpointError(checkpoint.path, problem, "it may be damaged") from error
+    for name, tensor in module.state_dict().items():
+        # of tied tensors that differ, the last one would silently win
+        if name in state and not torch.equal(tensor, state[name]):
+            problem = f"gives {name} other values than the tensor it is tied to"
+            raise CheckpointError(checkpoint.path, problem, "it was put together wrongly")
     compat.disable_fast_path(module)
     return module.float().eval()
 
 
 def encoder_projection(trained: Trained, checkpoint: Checkpoint) -> torch.Tensor | None:
-    """Return the projection (V, D) float32 that the encoder predicts through, or None where it is the decoder's.
-
-    Raises:
-        CheckpointError: if it is missing, of another shape than the decoder's, or not finite.
-    """
+    """Return the projection (V, D) float32 that the encoder predicts through, or None where it is the decoder's."""
     (name,) = OTHER_TASKS
     if not trained.training["separate_projection"]:
         return None
@@ -202,22 +172,8 @@ def encoder_projection(trained: Trained, checkpoint: Checkpoint) -> torch.Tensor
 def _check_finite(checkpoint: Checkpoint, state: dict[str, torch.Tensor]) -> None:
     spoilt = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
     if spoilt:
-        raise CheckpointError(
-            checkpoint.path,
-            f"has weights that are not finite, in {spoilt[0]}",
-            "its training diverged; take an earlier one",
-        )
-
-
-def _check_held(checkpoint: Checkpoint, state: dict[str, torch.Tensor], module: nn.Module) -> None:
-    """Refuse a checkpoint whose tied tensors differ: the last one would silently win."""
-    for name, tensor in module.state_dict().items():
-        if name in state and not torch.equal(tensor, state[name]):
-            raise CheckpointError(
-                checkpoint.path,
-                f"gives {name} other values than the tensor it is tied to",
-                "it was put together wrongly",
-            )
+        problem = f"has weights that are not finite, in {spoilt[0]}"
+        raise CheckpointError(checkpoint.path, problem, "its training diverged; take an earlier one")
 
 
 def _check_vocabulary(checkpoint: Checkpoint, task: Any, data: DataBin) -> None:
@@ -226,36 +182,21 @@ def _check_vocabulary(checkpoint: Checkpoint, task: Any, data: DataBin) -> None:
         if weight is None or weight.dim() != 2:
             raise CheckpointError(checkpoint.path, f"has no {side}.embed_tokens.weight", "it is no transformer")
         if weight.shape[0] != len(dictionary):
-            raise DataError(
-                data.root,
-                f"its dictionary has {len(dictionary)} entries with the language tags, the model {weight.shape[0]}",
-                "give the data that the checkpoint was trained on",
-            )
+            counts = f"{len(dictionary)} entries with the language tags, the model {weight.shape[0]}"
+            remedy = "give the data that the checkpoint was trained on"
+            raise DataError(data.root, f"its dictionary has {counts}", remedy)
 
 
 def tags_of(parts: SimpleNamespace, task: Any) -> set[int]:
     """Return the indices of the symbols of the target dictionary that are no text: language tags and <mask>."""
-    dictionary = task.target_dictionary
-    args = task.args
-    names = [
-        parts.get_lang_tok(language, args.lang_tok_style, spec)
-        for language in task.langs
-        for spec in args.langtoks_specs
-    ]
-    found = {dictionary.index(name) for name in [*names, "<mask>"]}
-    return found - {dictionary.unk()}
+    dictionary, args = task.target_dictionary, task.args
+    both = itertools.product(task.langs, args.langtoks_specs)
+    names = [parts.get_lang_tok(language, args.lang_tok_style, spec) for language, spec in both]
+    return {dictionary.index(name) for name in [*names, "<mask>"]} - {dictionary.unk()}
 
 
 def detokenizer_of(path: Path, symbols: Sequence[str]) -> str | None:
-    """Return how fairseq undoes the pieces of this vocabulary: "sentencepiece", "@@ " or None for whole words.
-
-    Args:
-        path: the dictionary, for the error.
-        symbols: of the dictionary.
-
-    Raises:
-        DataError: if it has no symbols.
-    """
+    """Return how fairseq undoes the pieces of the dictionary at `path`: "sentencepiece", "@@ ", None of whole words."""
     if not symbols:
         raise DataError(path, "is empty", "binarise the text again")
     if any(symbol.startswith("▁") for symbol in symbols):

@@ -10,20 +10,22 @@ import torch
 
 from sensikit import sharding
 from sensikit.backends.base import Provenance, Task
-from sensikit.backends.devices import pick_device
 from sensikit.backends.fairseq import checkpoint as checkpoints
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.data import open_data
 from sensikit.backends.fairseq.denoising import Denoising
 from sensikit.backends.fairseq.m2m100 import write_huggingface
 from sensikit.backends.fairseq.model import Opened, build_model, build_task, encoder_projection
-from sensikit.backends.fairseq.pruned import write_pruned
-from sensikit.backends.fairseq.settings import trained
+from sensikit.backends.fairseq.settings import ties_of, trained
 from sensikit.backends.fairseq.translation import Translation
 from sensikit.backends.manifest import group_of
-from sensikit.errors import DataError
+from sensikit.errors import CheckpointError, DataError
+from sensikit.files import replacing
 from sensikit.languages import direction_of, keyed, select
 from sensikit.settings import Tiers
+
+NOTE = "sensikit"
+"""The key of a file under which it says how it was pruned; fairseq passes over it."""
 
 
 class FairseqModel:
@@ -47,7 +49,7 @@ class FairseqModel:
         return self._denoising[seed]
 
     def write_pruned(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
-        """Write the checkpoint with what `masks` say set to zero; see `sensikit.backends.fairseq.pruned`."""
+        """Write the checkpoint with what `masks` say set to zero; see the function `write_pruned`."""
         return write_pruned(Path(self.provenance.checkpoint), self.provenance.checkpoint_sha256, out, masks, note)
 
     def write_huggingface(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
@@ -66,16 +68,7 @@ def open_checkpoint(
 ) -> FairseqModel:
     """Return the model of `checkpoint` with its data; nothing inside the checkpoint is run.
 
-    Pairs that there are no data of are left out, and noted.
-
-    Args:
-        checkpoint: a file that fairseq-train wrote.
-        data: what `sensikit corpus` wrote, or a fairseq data directory.
-        direction: see `sensikit.languages.select`.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        pairs: see `sensikit.languages.select`.
-        tiers: of the groups, in place of those of the data.
-        shard: how many processes hold the model together.
+    Pairs that there are no data of are left out, and noted. What is given is as for `sensikit.backends.open_model`.
 
     Raises:
         CheckpointError: if the checkpoint cannot be read safely, or is not one of these.
@@ -83,7 +76,7 @@ def open_checkpoint(
         OptionError: if the direction, a pair or the device does not exist.
         MissingDependencyError: if fairseq is not installed.
     """
-    where = pick_device(device)
+    where = sharding.pick_device(device)
     directory = open_data(Path(data))
     file = checkpoints.read(Path(checkpoint))
     settings = trained(file)
@@ -119,3 +112,29 @@ def open_checkpoint(
     view = direction_of(selected, settings.pairs)
     opened = Opened(module, task, parts, settings, directory, held, there, tiers, view, where, projection)
     return FairseqModel(opened, provenance, notes)
+
+
+def write_pruned(source: Path, sha256: str, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
+    """Write `source`, of that `sha256`, to `out` with what `masks` say set to zero; return how many scalars went.
+
+    Every other weight keeps its bits and its dtype, and the settings are copied as they stand: nothing of them is run,
+    or vouched for. The optimizer's state is left out: what is pruned is to translate, and fairseq would not keep its
+    zeros in training. So are the ghosts that fairseq 0.12.2 stores, and makes again.
+
+    Raises:
+        CheckpointError: if the file cannot be read safely, is another one, or lacks a tensor of the masks.
+    """
+    file = checkpoints.read(source)
+    if file.sha256 != sha256:
+        raise CheckpointError(source, "has changed since it was opened", "start again")
+    ties = ties_of(trained(file))
+    state = {name: tensor for name, tensor in file.state.items() if name.rsplit(".", 1)[-1] not in compat.GHOSTS}
+    for name, mask in masks.items():
+        names = [each for each in (ties if name in ties else (name,)) if each in state]
+        if not names or any(state[each].shape != mask.shape for each in names):
+            raise CheckpointError(source, f"has no {name} of the shape {tuple(mask.shape)}", "give the one of the run")
+        state |= dict.fromkeys(names, state[names[0]].masked_fill(mask, 0))
+    content: dict[str, Any] = {**file.content, "model": state, NOTE: note}
+    with replacing(out) as partial, partial.open("wb") as stream:
+        torch.save(content, stream)  # of a path, torch would hide what the system says
+    return sum(int(mask.sum()) for mask in masks.values())

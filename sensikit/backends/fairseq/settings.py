@@ -31,15 +31,7 @@ def training_of(task: Settings, criterion: Settings, updates: int | None) -> dic
     """Return `updates` and the fields of `REGULAR`: the method and what it was trained with.
 
     `method` is a name of `recipes.METHODS`, or None for another combination; `denoise` and `distill` are its parts,
-    joined by commas as --denoise and --distill take them.
-
-    Args:
-        task: settings of the task and the model; one that is not the training plugin's is a regular one.
-        criterion: settings of the criterion.
-        updates: done.
-
-    Raises:
-        CheckpointError: for a setting that the training plugin cannot have written.
+    joined by commas as --denoise and --distill take them. A task that is not the training plugin's is a regular one.
     """
     if task.values.get("_name", task.values.get("task")) != "sensikit":
         return {"updates": updates, **REGULAR}
@@ -90,15 +82,9 @@ TASKS = frozenset({"translation_multi_simple_epoch", "sensikit"})
 """Tasks whose checkpoints are read: fairseq's translation_multi_simple_epoch, and what is derived from it."""
 
 _FAIRSEQ = (
-    "transformer",
-    "transformer_tiny",
-    "transformer_iwslt_de_en",
-    "transformer_wmt_en_de",
-    "transformer_vaswani_wmt_en_de_big",
-    "transformer_vaswani_wmt_en_fr_big",
-    "transformer_wmt_en_de_big",
-    "transformer_wmt_en_de_big_t2t",
-)
+    "transformer", "transformer_tiny", "transformer_iwslt_de_en", "transformer_wmt_en_de", "transformer_wmt_en_de_big",
+    "transformer_wmt_en_de_big_t2t", "transformer_vaswani_wmt_en_de_big", "transformer_vaswani_wmt_en_fr_big",
+)  # fmt: skip
 _SENSIKIT = ("transformer", "tiny", "small", "base", "big", "big12")
 ARCHITECTURES = {name: name for name in _FAIRSEQ} | {f"sensikit_{name}": "transformer" for name in _SENSIKIT}
 """Architectures that are read, and the one of fairseq's that translates as they do."""
@@ -126,35 +112,20 @@ _INTEGERS = {
     "max_target_positions": LONGEST,
 }
 _SHARES = (
-    "dropout",
-    "attention_dropout",
-    "activation_dropout",
-    "relu_dropout",
-    "encoder_layerdrop",
-    "decoder_layerdrop",
-)
+    "dropout", "attention_dropout", "activation_dropout", "relu_dropout", "encoder_layerdrop", "decoder_layerdrop",
+)  # fmt: skip
 _FLAGS = (
-    "encoder_normalize_before",
-    "decoder_normalize_before",
-    "encoder_learned_pos",
-    "decoder_learned_pos",
-    "share_all_embeddings",
-    "share_decoder_input_output_embed",
-    "no_token_positional_embeddings",
-    "layernorm_embedding",
-    "no_scale_embedding",
-    "no_cross_attention",
-    "cross_self_attention",
-    "no_decoder_final_norm",
-)
+    "encoder_normalize_before", "decoder_normalize_before", "encoder_learned_pos", "decoder_learned_pos",
+    "share_all_embeddings", "share_decoder_input_output_embed", "no_token_positional_embeddings",
+    "layernorm_embedding", "no_scale_embedding", "no_cross_attention", "cross_self_attention", "no_decoder_final_norm",
+)  # fmt: skip
 _UNSUPPORTED = {
     "adaptive_softmax_cutoff": "adaptive softmax is not supported",
     "adaptive_input": "adaptive input is not supported",
     "merge_src_tgt_embed": "merged embeddings are not supported",
     **dict.fromkeys(("quant_noise_pq", "quant_noise_scalar"), "quantisation noise is not supported"),
-    **dict.fromkeys(
-        ("encoder_layers_to_keep", "decoder_layers_to_keep"), "layers left out at loading are not supported"
-    ),
+    "encoder_layers_to_keep": "layers left out at loading are not supported",
+    "decoder_layers_to_keep": "layers left out at loading are not supported",
     "base_layers": "BASE layers are not supported",
     "char_inputs": "character inputs are not supported",
     "xformers_att_config": "xformers attention is not supported",
@@ -196,11 +167,7 @@ class Trained:
 
 
 def trained(checkpoint: Checkpoint) -> Trained:
-    """Return the validated settings of `checkpoint`.
-
-    Raises:
-        CheckpointError: if its task or architecture is not supported, or a setting is out of bounds.
-    """
+    """Return the validated settings of `checkpoint`: of a known task and architecture, each within its bounds."""
     config = namespace(checkpoint.content.get("cfg"))
     flat = namespace(checkpoint.content.get("args"))  # fairseq before 0.10
     task = {**flat, **namespace(config.get("model")), **namespace(config.get("task"))}
@@ -208,11 +175,10 @@ def trained(checkpoint: Checkpoint) -> Trained:
     if not task:
         raise CheckpointError(checkpoint.path, "holds no settings of its task and model", "give one of fairseq-train")
     criterion = {**flat, **namespace(config.get("criterion"))}
-    return _trained(checkpoint, Settings(checkpoint.path, task), Settings(checkpoint.path, model), criterion)
+    return _trained(checkpoint, *(Settings(checkpoint.path, each) for each in (task, model, criterion)))
 
 
-def _trained(checkpoint: Checkpoint, task: Settings, model: Settings, criterion: Mapping[str, Any]) -> Trained:
-    losses = Settings(checkpoint.path, criterion)
+def _trained(checkpoint: Checkpoint, task: Settings, model: Settings, losses: Settings) -> Trained:
     encoder_tag, decoder_tag = _tags(task)
     for name, why in _UNSUPPORTED.items():
         settings = task if name in ("left_pad_target", "enable_lang_ids") else model
@@ -222,8 +188,7 @@ def _trained(checkpoint: Checkpoint, task: Settings, model: Settings, criterion:
     if not pairs:
         raise CheckpointError(checkpoint.path, "names no language pairs", "give one of " + ", ".join(TASKS))
     name = "_name" if "_name" in losses else "criterion"
-    updates = _updates(checkpoint)
-    training = training_of(task, losses, updates)
+    training = training_of(task, losses, updates := _updates(checkpoint))
     return Trained(
         task=_known(task, ("_name", "task"), TASKS, "translation_multi_simple_epoch"),
         arch=_known(model, ("arch", "_name"), ARCHITECTURES, "an architecture of the transformer family"),
@@ -318,35 +283,24 @@ def ties_of(found: Trained) -> tuple[str, ...]:
 
 
 def check_shapes(found: Trained, checkpoint: Checkpoint) -> None:
-    """Refuse settings that contradict the tensors, before a model of their size is built.
-
-    Raises:
-        CheckpointError: naming the first setting that does not fit.
-    """
-    state = checkpoint.state
+    """Refuse settings that contradict the tensors, before a model of their size is built."""
+    state, path = checkpoint.state, checkpoint.path
+    sizes = {"decoder_output_dim": _width(state, "decoder.output_projection.weight")}
     for side in ("encoder", "decoder"):
         stem = f"{side}.layers."
-        layers = {name[len(stem) :].split(".")[0] for name in state if name.startswith(stem)}
-        _agree(checkpoint, found, f"{side}_layers", len(layers))
-        _agree(checkpoint, found, f"{side}_embed_dim", _width(state, f"{side}.embed_tokens.weight"))
-        _agree(checkpoint, found, f"{side}_ffn_embed_dim", _width(state, f"{side}.layers.0.fc2.weight"))
+        sizes[f"{side}_layers"] = len({name[len(stem) :].split(".")[0] for name in state if name.startswith(stem)})
+        sizes[f"{side}_embed_dim"] = _width(state, f"{side}.embed_tokens.weight")
+        sizes[f"{side}_ffn_embed_dim"] = _width(state, f"{side}.layers.0.fc2.weight")
         width, heads = found.model.get(f"{side}_embed_dim"), found.model.get(f"{side}_attention_heads")
         if isinstance(width, int) and isinstance(heads, int) and (heads == 0 or width % heads):
-            raise CheckpointError(
-                checkpoint.path, f"has {heads} attention heads for width {width}", "its settings are damaged"
-            )
-    if "decoder.output_projection.weight" in state:
-        _agree(checkpoint, found, "decoder_output_dim", _width(state, "decoder.output_projection.weight"))
+            raise CheckpointError(path, f"has {heads} attention heads for width {width}", "its settings are damaged")
+    for name, size in sizes.items():
+        claimed = found.model.get(name)
+        if claimed is not None and size is not None and claimed != size:
+            problem = f"says {name} = {claimed} but its tensors have {size}"
+            raise CheckpointError(path, problem, "it was put together wrongly")
 
 
 def _width(state: Mapping[str, torch.Tensor], name: str) -> int | None:
     tensor = state.get(name)
     return tensor.shape[-1] if tensor is not None and tensor.dim() == 2 else None
-
-
-def _agree(checkpoint: Checkpoint, found: Trained, name: str, actual: int | None) -> None:
-    claimed = found.model.get(name)
-    if claimed is not None and actual is not None and claimed != actual:
-        raise CheckpointError(
-            checkpoint.path, f"says {name} = {claimed} but its tensors have {actual}", "it was put together wrongly"
-        )

@@ -66,15 +66,9 @@ class Part:
 
 
 def check(path: Path, structure: bytes, stored: Mapping[str, int]) -> None:
-    """Refuse a pickle that asks for anything but plain values and dense tensors, in bounds.
+    """Refuse a pickle (`structure`) that asks for anything but plain values and dense tensors, in bounds.
 
-    Args:
-        path: of the checkpoint, for the error.
-        structure: its data.pkl.
-        stored: bytes of each storage, by its key.
-
-    Raises:
-        CheckpointError: saying what it asks for.
+    `stored` has the bytes of each storage of the archive, by its key.
     """
     walk = _Walk(path, stored)
     try:
@@ -94,8 +88,9 @@ class _Walk:
         self.marks: list[list[Part]] = []
         self.memo: dict[int, Part] = {}
 
-    def refuse(self, problem: str, remedy: str = "it must hold plain tensors and settings") -> NoReturn:
-        raise CheckpointError(self.path, problem, f"nothing of it was run; {remedy}, as fairseq-train writes")
+    def refuse(self, problem: str) -> NoReturn:
+        remedy = "nothing of it was run; it must hold plain tensors and settings, as fairseq-train writes"
+        raise CheckpointError(self.path, problem, remedy)
 
     def step(self, name: str, argument: Any) -> None:
         """Do on the stack of descriptions what an opcode does on the unpickler's."""
@@ -172,13 +167,10 @@ class _Walk:
         module, _, name = argument.partition(" ")
         name = f"{'builtins' if module == '__builtin__' else module}.{name}"
         if name.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_")) and name not in GLOBALS:
-            kind = name.rpartition("_rebuild_")[2]
-            raise CheckpointError(
-                self.path, f"holds a tensor that is not dense ({shown(kind)})", "save it as a plain tensor"
-            )
+            problem = f"holds a tensor that is not dense ({shown(name.rpartition('_rebuild_')[2])})"
+            raise CheckpointError(self.path, problem, "save it as a plain tensor")
         if name not in GLOBALS:
-            what = shown(name).strip("'")
-            problem = f"contains code or objects ({what})"
+            problem = "contains code or objects ({})".format(shown(name).strip("'"))
             if name.split(".")[0] in SETTINGS_OF:
                 remedy = "nothing of it was run; where you trust it, c = torch.load(FILE, weights_only=False), "
                 remedy += "c['cfg'] = OmegaConf.to_container(c['cfg'], enum_to_str=True), torch.save(c, NEW)"

@@ -119,9 +119,6 @@ class Translation:
 
         "train" is, where it was trained with label smoothing, fairseq's (1-ε-ε/(V-1))·nll + ε/(V-1)·Σ_v -log p_v.
         fairseq's own log_softmax is always float32; here it has the dtype of the logits: a model in float64 stays so.
-
-        Raises:
-            OptionError: if `kind` is unknown, or the checkpoint was trained with a criterion that is.
         """
         return self._cross_entropy(micro_batch, kind, "sum"), micro_batch.tokens
 
@@ -155,12 +152,7 @@ class Translation:
         return Translations(hypotheses, texts[: len(hypotheses)], origin, truncated)
 
     def split(self, group: str, name: str) -> Split:
-        """Return the pairs of one group and split, read on the first call.
-
-        Raises:
-            OptionError: if there is no such group.
-            DataError: if the split is missing, empty, damaged, or belongs to another dictionary.
-        """
+        """Return the pairs of one group and split, read on the first call."""
         if (group, name) not in self._splits:
             self._splits[group, name] = self._read(group, name)
         return self._splits[group, name]
@@ -179,16 +171,9 @@ class Translation:
         ]
         if counts[0] != counts[1]:
             raise DataError(f"{prefix}*", f"has {counts[0]} and {counts[1]} sentences", "binarise the text again")
-        dataset = manager.load_a_dataset(
-            name,
-            str(opened.data.bin),
-            source,
-            dictionaries[0],
-            target,
-            dictionaries[1],
-            combine=False,
-            data_category="main",
-            langtok_spec=opened.task.args.langtoks["main"],
-        )
+        sides = source, dictionaries[0], target, dictionaries[1]
+        tags = opened.task.args.langtoks["main"]
+        how = {"combine": False, "data_category": "main", "langtok_spec": tags}
+        dataset = manager.load_a_dataset(name, str(opened.data.bin), *sides, **how)
         lengths = np.asarray(dataset.sizes, dtype=np.int64)
         return Split(dataset, lengths, np.flatnonzero((lengths <= np.array(opened.limits)).all(axis=1)))

@@ -13,6 +13,7 @@ from sensikit.errors import CheckpointError
 
 CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 """A language code: `eng`, `en_XX`, `zho_Hans`."""
+PAIR = re.compile(f"{CODE.pattern}-{CODE.pattern}")
 DIGITS = re.compile(r"\d{1,12}", re.ASCII)
 
 
@@ -50,9 +51,8 @@ class Settings:
 
     def refusal(self, name: str, expected: str) -> CheckpointError:
         """The error for a setting that is not what it should be."""
-        return CheckpointError(
-            self.path, f"has the setting {name} = {shown(self.values.get(name))}", f"expected {expected}"
-        )
+        problem = f"has the setting {name} = {shown(self.values.get(name))}"
+        return CheckpointError(self.path, problem, f"expected {expected}")
 
     def integer(self, name: str, low: int, high: int, default: int = 0) -> int:
         """Return a whole number within `low` and `high`."""
@@ -113,9 +113,6 @@ class Settings:
         items = [item for item in value.split(",") if item] if type(value) is str else value
         if items is None:
             return ()
-        if not isinstance(items, list | tuple) or not all(type(item) is str for item in items):
+        if not isinstance(items, list | tuple) or not all(type(item) is str and PAIR.fullmatch(item) for item in items):
             raise self.refusal(name, "language pairs such as cat-eng")
-        split = [item.split("-") for item in items]
-        if not all(len(pair) == 2 and CODE.fullmatch(pair[0]) and CODE.fullmatch(pair[1]) for pair in split):
-            raise self.refusal(name, "language pairs such as cat-eng")
-        return tuple((source, target) for source, target in split)
+        return tuple((source, target) for source, _, target in (item.partition("-") for item in items))

@@ -12,26 +12,14 @@ from sensikit.errors import MissingDependencyError
 
 
 def load() -> ModuleType:
-    """Return transformers, whose model classes can then be imported even beside a torchaudio that cannot.
-
-    Raises:
-        MissingDependencyError: if it is not installed.
-    """
-    transformers = _load("transformers")
+    """Return transformers, whose model classes can then be imported even beside a torchaudio that cannot."""
+    transformers = installed("transformers")
     _pass_over_broken_torchaudio(transformers)
     return transformers
 
 
-def load_hub() -> ModuleType:
-    """Return huggingface_hub.
-
-    Raises:
-        MissingDependencyError: if it is not installed.
-    """
-    return _load("huggingface_hub")
-
-
-def _load(name: str) -> ModuleType:
+def installed(name: str) -> ModuleType:
+    """Return a package that comes with sensikit[hf]."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -62,16 +50,12 @@ def _pass_over_broken_torchaudio(transformers: ModuleType) -> None:
     and then imports it with every model class, which fails beside a torch for the CPU.
     """
     utils = transformers.utils
-    if utils.is_torchaudio_available() and not _can_be_imported("torchaudio"):
-        for module in (utils, utils.import_utils):
-            module.is_torchaudio_available = lambda: False
-
-
-def _can_be_imported(name: str) -> bool:
+    if not utils.is_torchaudio_available():
+        return
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            importlib.import_module(name)
+            importlib.import_module("torchaudio")
     except Exception:  # an OSError where a library is missing, a RuntimeError where it was built for another torch
-        return False
-    return True
+        for module in (utils, utils.import_utils):
+            module.is_torchaudio_available = lambda: False

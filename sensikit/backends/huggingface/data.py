@@ -41,11 +41,8 @@ class Column(NamedTuple):
 class TextData:
     """A folder of text. Languages may be asked for by any spelling, and are returned as the files spell them.
 
-    Attributes:
-        root: what was given.
-        texts: split → columns, by the code of a language alone, or by those of a pair, one column for each.
-        manifest: of `sensikit corpus`, empty where there is none; a file that it names is checked as it is read.
-        notes: what a user should know, such as files that are passed over.
+    `texts` has split → columns, by the code of a language alone, or by those of a pair, one column for each. A file
+    that `manifest`, which may be empty, names is checked as it is read. `notes` are what a user should know.
     """
 
     root: Path
@@ -58,11 +55,7 @@ class TextData:
         return sorted({code for codes in self.texts for code in codes})
 
     def code(self, language: str) -> str:
-        """Return a language as the files spell it.
-
-        Raises:
-            DataError: if there is none, or the name fits several.
-        """
+        """Return a language as the files spell it; refuse one that is not there, or a name that fits several."""
         found = matching(language, self.languages())
         if len(found) == 1:
             return found[0]
@@ -73,12 +66,8 @@ class TextData:
     def pairs(self, wanted: Sequence[str] | None = None) -> list[Pair]:
         """Return the pairs that there are, first as the files are named, then the other way round.
 
-        Args:
-            wanted: only these, in alphabetical order: "cat-fra", several joined by +, or a direction such as "xxx-fra".
-
-        Raises:
-            OptionError: if one of those is not there; or none is named, and text is parallel in all languages.
-            DataError: if there is no parallel text.
+        Those that are `wanted`, in alphabetical order: "cat-fra", several joined by +, or a direction such as
+        "xxx-fra". Where text is parallel in all languages, some must be.
         """
         named = [(codes[0], codes[1]) for codes in self.texts if len(codes) == 2]
         if wanted is not None:
@@ -95,23 +84,14 @@ class TextData:
         return [*named, *((target, source) for source, target in named)]
 
     def counts(self, *codes: str) -> dict[str, int]:
-        """Return the lines of a pair (source, target), or the sentences of a language, by split.
-
-        Raises:
-            DataError: as `pair` and `sentences`.
-        """
+        """Return the lines of a pair (source, target), or the sentences of a language, by split."""
         if len(codes) == 1:
             return {split: len(self.sentences(codes[0], split)) for split in self._alone(self.code(codes[0]))}
         source, target = map(self.code, codes)
         return {split: len(self.pair(source, target, split)[0]) for split in self._sides(source, target)}
 
     def pair(self, source: str, target: str, split: str) -> tuple[list[str], list[str]]:
-        """Return the lines of both sides, aligned: every line of the files, "" where a side is blank.
-
-        Raises:
-            DataError: if there is no such split, a file is damaged or not what the manifest says, or the sides differ
-                in length.
-        """
+        """Return the lines of both sides, aligned: every line of the files, "" where a side is blank."""
         codes = self.code(source), self.code(target)
         return self._aligned(*self._split(self._sides(*codes), split, "-".join(codes)))
 
@@ -120,9 +100,6 @@ class TextData:
 
         Of text in that language alone, all lines; where the split has none, its side of each pair, every distinct
         sentence once, in the order of first appearance.
-
-        Raises:
-            DataError: if there is no such split, or a file is damaged or not what the manifest says.
         """
         code = self.code(language)
         columns = self._split(self._alone(code), split, code)
@@ -136,13 +113,7 @@ class TextData:
         Of text that is parallel in all languages, it is the English sentence, or else the line; see
         `sensikit.languages.common_side` for other pairs. Sentences of one language have themselves.
 
-        Args:
-            codes: (source, target), or one language.
-            split: which of them.
-            pairs: all that are looked at.
-
-        Raises:
-            DataError: as `pair` and `sentences`.
+        `codes` are (source, target) or one language, `pairs` all that are looked at.
         """
         own = [self.code(code) for code in codes]
         there = self._alone(own[0]) if len(own) == 1 else self._sides(own[0], own[1])
@@ -161,11 +132,7 @@ class TextData:
         return self.pair(own[0], own[1], split)[own.index(language)], known_by
 
     def fingerprint(self, pairs: Iterable[Pair] | None = None) -> str:
-        """Return one SHA-256 of all files of text, or of those that pairs are read from: their names and hashes.
-
-        Raises:
-            DataError: if a file cannot be read, or is not what the manifest says it was.
-        """
+        """Return one SHA-256 of all files of text, or of those that pairs are read from: their names and hashes."""
         of = self.texts.values() if pairs is None else (self._sides(*map(self.code, pair)) for pair in pairs)
         files = {column.path for splits in of for columns in splits.values() for column in columns}
         names = {path.relative_to(self.root).as_posix(): path for path in files}
@@ -248,9 +215,7 @@ class TextData:
 def open_text(path: Path) -> TextData:
     """Return the folder of text at `path`, with nothing in it read yet but names and the manifest.
 
-    Raises:
-        DataError: if it is no folder, holds nothing that is understood, or two files for the same text, or one side of
-            a pair without the other; or if its manifest is damaged.
+    Two files for the same text are refused, and one side of a pair without the other.
     """
     root = Path(path)
     manifest = read_manifest(root)

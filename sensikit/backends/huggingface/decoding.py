@@ -44,7 +44,7 @@ def generate(
         limit: positions of the model.
         start: what the decoder starts with; None of a decoder alone.
         forced: what it says first; not counted in the limits.
-        lengths: tokens that the longest output counts from, of each input; by default its own.
+        lengths: of each input, what the longest output counts from; by default its own.
     """
     counted = lengths if lengths is not None else [len(each) for each in inputs]
     found: list[list[int]] = [[] for _ in inputs]
@@ -88,6 +88,7 @@ def _batches(
         check_room(decoding, int(lengths.min()))
     for rows in batches([len(each) for each in inputs], decoding.max_tokens):
         longest = max(len(inputs[row]) for row in rows)
+        # a decoder alone has what it reads and what it says in the same positions
         room = (limit or 1 << 30) - (1 if encoded else longest) - forced
         most = min(int(decoding.max_len_a * lengths[rows].max() + decoding.max_len_b), room - 1)
         yield rows, longest, max(1, most)
@@ -103,12 +104,7 @@ def generate_fast(
     start: int,
     forced: int | None,
 ) -> list[list[int]]:
-    """Return what `generate` returns of an encoder-decoder, by CTranslate2.
-
-    Raises:
-        OptionError: if CTranslate2 does not know such a model.
-        MissingDependencyError: if it is not installed.
-    """
+    """Return what `generate` returns of an encoder-decoder, by CTranslate2; refuse a model that it does not know."""
     family = type(module.config).__name__
     loaders = ctranslate2.load("converters.transformers")._MODEL_LOADERS
     begun = [start] if forced is None else [start, forced]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,17 +11,15 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from sensikit.backends.base import HUB
 from sensikit.backends.huggingface import compat
-from sensikit.errors import CheckpointError, OptionError
+from sensikit.errors import CheckpointError, OptionError, said
 from sensikit.files import read_json, sha256, sha256_of
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
 TEXTS = ("*.json", "*.model", "*.spm", "*.txt", "*.jinja")
 """Files beside the weights that decide numbers: the configuration and the tokenizer."""
-
-HUB = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-"""What a model on the hub is called."""
 
 
 class Header(NamedTuple):
@@ -37,13 +34,8 @@ class Header(NamedTuple):
 class Directory:
     """A directory with config.json and weights as safetensors.
 
-    Attributes:
-        path: where it is.
-        name: what it was given as: a path, or the name of a model on the hub.
-        revision: the commit of a model on the hub; None of a directory.
-        config: what config.json says.
-        shards: the files that hold the weights, by name, in order.
-        tensors: by their names in the files.
+    `name` is what it was given as: a path, or the name of a model on the hub, of which `revision` is the commit.
+    `shards` are in the order of their names, `tensors` by their names in them.
     """
 
     path: Path
@@ -72,12 +64,9 @@ class Directory:
 
 
 def read_directory(name: str | Path, revision: str | None = None, weights: bool = True) -> Directory:
-    """Return the directory `name`, or the snapshot of the hub's model of that name.
+    """Return the directory `name`, or the snapshot of owner/model, from huggingface_hub's cache or else the hub.
 
-    Args:
-        name: a directory, or owner/model, which is looked up in huggingface_hub's cache and then on the hub.
-        revision: a branch, tag or commit of a model on the hub.
-        weights: look at them; without, there need be none, and none are fetched.
+    Without `weights`, there need be none, and none are fetched.
 
     Raises:
         CheckpointError: if it is neither, has no weights as safetensors, or is damaged.
@@ -110,17 +99,13 @@ def read_directory(name: str | Path, revision: str | None = None, weights: bool 
 def _snapshot(name: str, revision: str | None, weights: bool) -> Path:
     """Return where the files of a model on the hub are, fetched if they are not in the cache."""
     if not HUB.fullmatch(name):
-        raise CheckpointError(
-            name, "does not exist", "give a fairseq checkpoint, a directory, or owner/model of the hub"
-        )
-    hub = compat.load_hub()
+        remedy = "give a fairseq checkpoint, a directory, or owner/model of the hub"
+        raise CheckpointError(name, "does not exist", remedy)
+    hub, patterns = compat.installed("huggingface_hub"), [*["*.safetensors"] * weights, *TEXTS]
     try:
-        return Path(
-            hub.snapshot_download(name, revision=revision, allow_patterns=[*["*.safetensors"] * weights, *TEXTS])
-        )
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError, RuntimeError) as error:  # huggingface_hub's own are of these
-        reason = " ".join(str(error).split())[:200]
-        problem = f"is no directory here, and the hub's model cannot be fetched ({type(error).__name__}: {reason})"
+        problem = f"is no directory here, and the hub's model cannot be fetched ({said(error)})"
         raise CheckpointError(name, problem, "check the name, --revision and the network") from error
 
 

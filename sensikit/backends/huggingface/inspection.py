@@ -14,12 +14,7 @@ from sensikit.parameters import disk_per_group, memory_of, registry
 
 
 def inspect(name: Path, revision: str | None = None) -> Contents:
-    """Return what the directory `name`, or the hub's model of that name, holds; no weight is loaded.
-
-    Raises:
-        CheckpointError: if it cannot be read safely, or is of no architecture that is known here.
-        MissingDependencyError: if transformers is not installed.
-    """
+    """Return what the directory `name`, or the hub's model of that name, holds; no weight is loaded."""
     directory = read_directory(name, revision)
     config = configuration(directory)
     module = skeleton(directory, config)

@@ -35,11 +35,7 @@ DEEPEST = 1000
 
 
 def configuration(directory: Directory) -> Any:
-    """Return transformers' configuration of a directory.
-
-    Raises:
-        CheckpointError: if it predicts no next token, needs code of its own, or transformers lacks its architecture.
-    """
+    """Return transformers' configuration of a directory; refuse what predicts no next token or needs its own code."""
     transformers = compat.load()
     kind = str(directory.config["model_type"])
     _check_counts(directory)
@@ -81,10 +77,9 @@ def _check_counts(directory: Directory) -> None:
 
 
 def skeleton(directory: Directory, config: Any, dtype: str = "fp32") -> nn.Module:
-    """Return the module without its weights, on torch's meta device; they are compared where the directory has them.
+    """Return the module without its weights, on torch's meta device.
 
-    Raises:
-        CheckpointError: if the configuration makes none, or one of far more parameters than the shards hold.
+    A configuration of far more parameters than the shards hold is refused.
     """
     stored = sum(math.prod(each.shape) for each in directory.tensors.values())
     try:
@@ -110,13 +105,7 @@ def skeleton(directory: Directory, config: Any, dtype: str = "fp32") -> nn.Modul
 
 
 def build(directory: Directory, config: Any, bare: nn.Module, dtype: str = "fp32") -> nn.Module:
-    """Return the module with its weights, on the CPU, in evaluation mode.
-
-    Args:
-        directory: with the weights.
-        config: see `configuration`.
-        bare: see `skeleton`.
-        dtype: of `DTYPES`.
+    """Return the module with its weights, on the CPU, in evaluation mode; `bare` is its `skeleton`.
 
     Raises:
         CheckpointError: if the weights are not those of the configuration, or are not finite.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,18 +11,21 @@ import torch
 
 from sensikit import sharding
 from sensikit.backends.base import Provenance, Task
-from sensikit.backends.devices import pick_device
+from sensikit.backends.huggingface import compat
 from sensikit.backends.huggingface.data import TextData, open_text
-from sensikit.backends.huggingface.directory import Directory, read_directory
-from sensikit.backends.huggingface.model import build, configuration, ghosts, skeleton
+from sensikit.backends.huggingface.directory import TEXTS, Directory, read_directory
+from sensikit.backends.huggingface.model import FLOATS, build, configuration, ghosts, skeleton
 from sensikit.backends.huggingface.prompts import check_prompt
 from sensikit.backends.huggingface.tasks import EncoderDecoder, LanguageModelling, Opened, PromptedTranslation
 from sensikit.backends.huggingface.tokens import Tokens, family_of, load_tokenizer
-from sensikit.backends.huggingface.writing import write_pruned
 from sensikit.backends.manifest import group_of
 from sensikit.errors import CheckpointError, DataError, OptionError
+from sensikit.files import appearing, write_json
 from sensikit.languages import ALONE, Pair, direction_of, keyed, select, standard
 from sensikit.settings import Loading, Tiers
+
+NOTE = "sensikit.json"
+"""The file in which a directory says how it was pruned."""
 
 
 class Selected(NamedTuple):
@@ -50,8 +54,34 @@ class HuggingFaceModel:
         return task
 
     def write_pruned(self, out: Path, masks: Mapping[str, torch.Tensor], note: str) -> int:
-        """Write the directory with what `masks` say set to zero; see `sensikit.backends.huggingface.writing`."""
-        return write_pruned(self.opened.directory, self.provenance.checkpoint_sha256, out, masks, note)
+        """Write a directory with what `masks` say set to zero; see `sensikit.backends.base.Model`.
+
+        Every other weight keeps its value, and its dtype where all have one: of several it is the widest. The
+        configuration and the tokenizer are copied as they stand, and stock transformers loads it.
+
+        Raises:
+            CheckpointError: if the directory is not what it was.
+        """
+        source = self.opened.directory
+        fresh = read_directory(source.path)
+        if fresh.sha256 != self.provenance.checkpoint_sha256:
+            raise CheckpointError(source.name, "is not what it was when it was opened", "analyze it again")
+        stored = {FLOATS[header.dtype] for header in fresh.tensors.values() if header.dtype in FLOATS}
+        widest = "fp64" if "fp64" in stored else "fp32"
+        config = configuration(fresh)
+        module: Any = build(fresh, config, skeleton(fresh, config), stored.pop() if len(stored) == 1 else widest)
+        named = dict(module.named_parameters())
+        with torch.no_grad():
+            for parameter, mask in masks.items():
+                named[parameter][mask] = 0
+        with appearing(out) as partial:
+            with compat.quiet():
+                module.save_pretrained(partial)
+            for file in (path for pattern in TEXTS for path in fresh.path.glob(pattern) if path.is_file()):
+                if not file.name.endswith(".index.json"):
+                    shutil.copyfile(file, partial / file.name)
+            write_json(partial / NOTE, {"pruned": note})
+        return sum(int(mask.sum()) for mask in masks.values())
 
 
 def open_directory(
@@ -69,15 +99,8 @@ def open_directory(
     An encoder-decoder translates ("mt"); a decoder language model models text by language ("lm"), and translates where
     it is asked to. Languages that the model has no tag for are left out and noted, unless they are asked for.
 
-    Args:
-        name: see `directory.read_directory`.
-        data: a folder of text, see `data.open_text`.
-        direction: see `sensikit.languages.select`; "xxx" is every language alone.
-        device: "auto", "cpu", "cuda" or "cuda:N"; "meta" for a model without its weights, which need not be there.
-        pairs: see `sensikit.languages.select`.
-        loading: how it is loaded.
-        tiers: of the groups, in place of those of the data.
-        shard: how many processes hold the model together; the first of them alone reads the weights.
+    What is given is as for `sensikit.backends.open_model`. The direction "xxx" is every language alone; on the device
+    "meta" the model has no weights, and they need not be there. Of `shard` processes the first alone reads them.
 
     Raises:
         CheckpointError: if the directory cannot be read safely, or makes no model of a kind that is known here.
@@ -87,7 +110,7 @@ def open_directory(
     """
     loading, tiers = loading or Loading(), tiers or Tiers()
     weightless = device == "meta"
-    where, text = pick_device("cpu" if weightless else device), open_text(Path(data))
+    where, text = sharding.pick_device("cpu" if weightless else device), open_text(Path(data))
     check_prompt(loading.prompt)
     directory = read_directory(name, loading.revision, weights=not weightless)
     config = configuration(directory)
@@ -184,14 +207,9 @@ def _selected(
         shown = "+".join(map("-".join, chosen)) if wanted else direction_of(chosen, list(by_code))
     pairs = keyed(chosen)
     spelled = {key: by_code[pair] for key, pair in pairs.items()}
-    tags = {
-        code: tag
-        for pair in spelled.values()
-        for code, tag in zip(pair, tokens.tagged(pair), strict=True)
-        if code != tag
-    }
-    if tags:
-        listed = ", ".join(f"{code} = {tag}" for code, tag in sorted(tags.items()))
+    tags = {each for pair in spelled.values() for each in zip(pair, tokens.tagged(pair), strict=True)}
+    if renamed := sorted((code, tag) for code, tag in tags if code != tag):
+        listed = ", ".join(f"{code} = {tag}" for code, tag in renamed)
         notes.append(f"languages of the data as the model spells them: {listed}")
     return Selected(shown, pairs, spelled)
 

@@ -18,11 +18,7 @@ _FIELDS = ("source", "source_name", "target_name", "source_code", "target_code")
 
 
 def check_prompt(template: str | None) -> None:
-    """Refuse a template without {source}, or with an unknown field.
-
-    Raises:
-        OptionError: naming it.
-    """
+    """Refuse a template without {source}, or with an unknown field."""
     found = _FIELD.findall(template or "{source}")
     unknown = [name for name in found if name not in _FIELDS]
     if unknown or "source" not in found:

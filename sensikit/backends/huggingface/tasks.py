@@ -32,17 +32,7 @@ CUT = 10_000
 
 @dataclass(frozen=True)
 class Opened:
-    """A directory with its data, as all of its tasks share it.
-
-    Attributes:
-        directory: where it came from.
-        config: transformers' configuration.
-        module: on `device`, in evaluation mode.
-        tokens: its tokenizer and tags.
-        data: text.
-        device: where the module is.
-        prompt: of a translation, or None.
-    """
+    """A directory with its data, as all of its tasks share it; the module is in evaluation mode."""
 
     directory: Directory
     config: Any
@@ -63,12 +53,8 @@ class Opened:
 class Examples:
     """One group and split as text, and as many ids as it is cut into: the ids themselves are cut for a batch at a time.
 
-    Attributes:
-        reads: what is read and not counted, of every line.
-        says: what is counted.
-        rows: (n,) int64, the lines that have both and fit the model's positions.
-        sizes: (n, 2) int64, the tokens of the input and the target of each row.
-        long: how many are too long.
+    Of every line `reads` is what is read and not counted, `says` what is counted. `rows` (n,) int64 are the lines that
+    have both and fit the model's positions, `sizes` (n, 2) int64 their tokens; `long` counts those that do not fit.
     """
 
     reads: list[str]
@@ -128,11 +114,7 @@ class TextTask(ABC):
         """Return nothing: it belongs to concurrent denoising."""
 
     def loss(self, micro_batch: MicroBatch, kind: str = "nll") -> tuple[torch.Tensor, int]:
-        """Return the summed loss of a micro-batch (nats, in float32 or a wider dtype of the module), and its tokens.
-
-        Raises:
-            OptionError: for the criterion of the training run, which no directory says.
-        """
+        """Return the summed loss of a micro-batch (nats, in float32 or a wider dtype of the module), and its tokens."""
         return self._cross_entropy(micro_batch, kind, "sum"), micro_batch.counted
 
     def losses(self, items: Sequence[Item], split: str, kind: str = "nll") -> np.ndarray:
@@ -187,12 +169,7 @@ class TextTask(ABC):
         return MicroBatch(moved, said.to(device), int(said.ne(IGNORED).sum()))
 
     def examples(self, group: str, split: str) -> Examples:
-        """Return one group and split as text and numbers of ids, made on the first call.
-
-        Raises:
-            OptionError: if there is no such group.
-            DataError: if there is no such split, or it has no sentence.
-        """
+        """Return one group and split as text and numbers of ids, made on the first call."""
         if (group, split) not in self._examples:
             if group not in self.groups:
                 raise OptionError(group, "is no group of the model here", f"it has {', '.join(self.groups)}")
@@ -243,9 +220,8 @@ class _Pairs(TextTask):
     def _read(self, group: str, split: str) -> tuple[list[str], list[str]]:
         found = self.opened.data.pair(*self.pairs[group], split)
         if not found[0]:
-            raise DataError(
-                self.opened.data.root, f"has no sentence in the {split} set of {group}", "choose another split"
-            )
+            problem = f"has no sentence in the {split} set of {group}"
+            raise DataError(self.opened.data.root, problem, "choose another split")
         return found
 
     def _segments(self, group: str, split: str) -> tuple[list[str], str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from sensikit.backends.huggingface import compat
 from sensikit.backends.huggingface.directory import Directory
-from sensikit.errors import CheckpointError, OptionError
+from sensikit.errors import CheckpointError, OptionError, said
 from sensikit.files import read_json
 from sensikit.languages import Pair, matching
 
@@ -43,11 +43,7 @@ class Scheme:
     as_text: bool = False
 
 
-_NLLB, _M2M, _MBART = (
-    re.compile(r"([a-z]{3}_[A-Z][a-z]{3})"),
-    re.compile(r"__(\w+)__"),
-    re.compile(r"([a-z]{2}_[A-Z]{2})"),
-)
+_NLLB, _M2M, _MBART = map(re.compile, (r"([a-z]{3}_[A-Z][a-z]{3})", r"__(\w+)__", r"([a-z]{2}_[A-Z]{2})"))
 _TAGGED = ("src", "text", "eos"), ("tgt", "text", "eos")
 
 SCHEMES = {
@@ -91,11 +87,7 @@ def vocabulary_of(tokenizer: Any) -> dict[str, int]:
 
 
 def load_tokenizer(directory: Directory, vocabulary: int) -> Any:
-    """Return the tokenizer of a directory.
-
-    Raises:
-        CheckpointError: if there is none, it needs code of its own, or has more tokens than the model's `vocabulary`.
-    """
+    """Return the tokenizer of a directory; refuse one with code of its own, or more tokens than the `vocabulary`."""
     transformers = compat.load()
     settings = directory.path / "tokenizer_config.json"
     found = read_json(settings, CheckpointError) if settings.is_file() else {}
@@ -104,7 +96,8 @@ def load_tokenizer(directory: Directory, vocabulary: int) -> Any:
     named = found.get("tokenizer_class")
     kind = getattr(transformers, str(named), None)
     # of one whose package is not installed, there is a stand-in that says which
-    if named and not (isinstance(kind, type) and (issubclass(kind, _base()) or hasattr(kind, "_backends"))):
+    base = transformers.PreTrainedTokenizerBase
+    if named and not (isinstance(kind, type) and (issubclass(kind, base) or hasattr(kind, "_backends"))):
         # transformers would take another tokenizer in its place, or call whatever that is
         problem = f"has a tokenizer, {named}, that transformers {transformers.__version__} does not have"
         raise CheckpointError(directory.name, problem, "code of its own is never run")
@@ -116,21 +109,14 @@ def load_tokenizer(directory: Directory, vocabulary: int) -> Any:
     except BaseException as error:  # tokenizers raises Exception itself, and panics that are none
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        problem = f"has no tokenizer that transformers opens ({reason})"
-        raise CheckpointError(
-            directory.name, problem, "fetch all of its files; code of its own is never run"
-        ) from error
+        problem = f"has no tokenizer that transformers opens ({said(error)})"
+        remedy = "fetch all of its files; code of its own is never run"
+        raise CheckpointError(directory.name, problem, remedy) from error
     largest = max(vocabulary_of(tokenizer).values(), default=-1)
     if largest >= vocabulary:
         problem = f"has a tokenizer with ids up to {largest:,} and a model with {vocabulary:,} rows"
         raise CheckpointError(directory.name, problem, "they do not belong together")
     return tokenizer
-
-
-def _base() -> type:
-    found: type = compat.load().PreTrainedTokenizerBase
-    return found
 
 
 class Tokens:
@@ -156,21 +142,13 @@ class Tokens:
         return int(found if found is not None else self.tokenizer.eos_token_id or 0)
 
     def tagged(self, pair: Pair) -> Pair:
-        """Return a pair as the model spells it; a side that the family has no tag for stays as it is.
-
-        Raises:
-            OptionError: if the model lacks one of the languages.
-        """
+        """Return a pair as the model spells it; a side that the family has no tag for stays as it is."""
         used = self.scheme.source + self.scheme.target
         source = self.tag_of(pair[0]) if "src" in used else pair[0]
         return source, self.tag_of(pair[1]) if "tgt" in used or self.scheme.as_text else pair[1]
 
     def tag_of(self, language: str) -> str:
-        """Return the code that the model has of a language, however it is spelled.
-
-        Raises:
-            OptionError: if the model has none.
-        """
+        """Return the code that the model has of a language, however it is spelled."""
         found = matching(language, list(self.tags))
         if len(found) == 1:
             return found[0]

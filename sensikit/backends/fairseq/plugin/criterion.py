@@ -34,9 +34,7 @@ class LanguageAwareConfig(FairseqDataclass):  # type: ignore[misc]
     id_alpha: float = _flag(5.0, "α")
     id_schedule: str = _flag("", "p,q of the adaptive α of Xu et al. (2022), theirs 5,10; empty: constant")
     id_passes: ChoiceEnum(["full", "shared-encoder"]) = _flag("full", "shared-encoder: as released")
-    id_weights: ChoiceEnum(["equation", "halved"]) = _flag(
-        "equation", "halved: α/2 of encoder and decoder, as released"
-    )
+    id_weights: ChoiceEnum(["equation", "halved"]) = _flag("equation", "halved: α/2 on both sides, as released")
     loss_weights: ChoiceEnum(["own", "released"]) = _flag("own", "by each term's own tokens, or pooled")
     max_update: int = II("optimization.max_update")
 

@@ -41,25 +41,13 @@ class Training(Folder):
         yield "SHA-256 of the data", self.manifest["data_sha256"], facts["data_sha256"]
 
     def take_up(self, facts: Mapping[str, Any]) -> None:
-        """Go on with the same flags, but for those in `FREE`, and the same data.
-
-        Raises:
-            RunError: naming the first that differs.
-        """
+        """Go on with the same flags, but for those in `FREE`, and the same data."""
         super().take_up(facts)
         self.manifest |= facts
 
 
 def directions(data: DataBin, direction: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return the (source, target) pairs of a direction, and all languages, English last.
-
-    Args:
-        data: what `sensikit corpus` wrote, or a bare fairseq directory.
-        direction: "xxx-eng", "eng-xxx" or "both".
-
-    Raises:
-        DataError: if the data have no training pairs, or none in common with one language.
-    """
+    """Return the (source, target) pairs of a direction (xxx-eng, eng-xxx or both), and all languages, English last."""
     names = [path.name.split(".")[1] for path in sorted(data.bin.glob("train.*-*.*.idx"))]
     found = [(first, second) for first, _, second in (name.partition("-") for name in dict.fromkeys(names))]
     if not found:
@@ -72,18 +60,13 @@ def directions(data: DataBin, direction: str) -> tuple[list[tuple[str, str]], li
 
 
 def _english(pairs: Sequence[Pair]) -> str:
-    """Return the language that all pairs have in common; of a single pair, English, or else the target.
-
-    Raises:
-        OptionError: if there is none.
-    """
+    """Return the language that all pairs have in common; of a single pair, English, or else the target."""
     named = {code for code in pairs[0] if canonical(code) == ENGLISH}
     english = named.pop() if len(pairs) == 1 and named else hub_of(pairs)
     if not english:
         shown = ", ".join("-".join(pair) for pair in pairs[:4])
-        raise OptionError(
-            "--direction", f"the pairs of the data ({shown}) have no language in common", "give such data"
-        )
+        problem = f"the pairs of the data ({shown}) have no language in common"
+        raise OptionError("--direction", problem, "give such data")
     return english
 
 
@@ -91,14 +74,8 @@ def start(data: DataBin, out: Path, flags: Sequence[str], command: str, resume: 
     """Train in `out`, and return the checkpoint of the lowest validation loss, or the last where there is none.
 
     `out` gets checkpoint_best.pt and checkpoint_last.pt, log.jsonl, recipe.json, fairseq's own fairseq.log, and
-    tensorboard/ where that is installed.
-
-    Args:
-        data: with the binarised text.
-        out: the directory of the run.
-        flags: of fairseq-train.
-        command: as it was typed, for the record.
-        resume: go on from the last whole checkpoint, if there is one; a run that is finished is left as it is.
+    tensorboard/ where that is installed. With `resume` it goes on from the last whole checkpoint, if there is one; a
+    run that is finished is left as it is.
 
     Raises:
         RunError: if `out` exists and is not to be resumed, or was started with other flags or other data.
@@ -116,15 +93,8 @@ def start(data: DataBin, out: Path, flags: Sequence[str], command: str, resume: 
 
 
 def _train(data: DataBin, out: Path, flags: Sequence[str], resume: bool, folder: Training | None) -> None:
-    given = [
-        str(data.bin),
-        "--user-dir",
-        str(Path(__file__).parent),
-        *_processes(flags),
-        *flags,
-        "--save-dir",
-        str(out),
-    ]
+    given = [str(data.bin), "--user-dir", str(Path(__file__).parent), *_processes(flags), *flags]
+    given += ["--save-dir", str(out)]
     if resume:
         last = _last(out)
         if last and _finished(last, _named(flags)):
@@ -143,13 +113,8 @@ def _train(data: DataBin, out: Path, flags: Sequence[str], resume: bool, folder:
         with _logged(out / LOG if folder else Path(os.devnull)):
             train(given)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(_kept(out) if folder else "") from stop
-
-
-def _kept(out: Path) -> str:
-    """Return what a run that was interrupted has kept; nothing where it has no checkpoint."""
-    last = _last(out)
-    return f"update {_updates(last)} is saved in {last.path}" if last else ""
+        last = _last(out) if folder else None  # what is kept is for the command line to tell
+        raise KeyboardInterrupt(f"update {_updates(last)} is saved in {last.path}" if last else "") from stop
 
 
 def best(out: Path) -> Path:

@@ -52,10 +52,9 @@ class Log(logging.Handler):
         """Write one line."""
         if not record.getMessage().startswith("{"):
             return
-        values = {
-            name.removeprefix(f"{record.name}_"): value for name, value in json.loads(record.getMessage()).items()
-        }
-        numbers = {name: float(value) for name, value in values.items() if value is not None}
+        values = json.loads(record.getMessage()).items()
+        short = ((name.removeprefix(f"{record.name}_"), value) for name, value in values)
+        numbers = {name: float(value) for name, value in short if value is not None}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"set": record.name, **numbers}) + "\n")
         if record.name == "train_inner":

@@ -22,11 +22,7 @@ Part = tuple[str, int, np.ndarray]
 
 
 class Text:
-    """Sentences of several indexed datasets, one after the other, each with the tag of a language.
-
-    Args:
-        datasets: (tag, dataset) of each.
-    """
+    """Sentences of several indexed datasets, one after the other, each with the tag of a language."""
 
     def __init__(self, datasets: Sequence[tuple[int, Any]]) -> None:
         self.data = ConcatDataset([dataset for _, dataset in datasets])
@@ -146,9 +142,8 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
         if not len(fits):
             raise DataError("training data", f"no pair is within {longest} tokens", "raise --max-tokens")
         if len(fits) < len(self):
-            _LOG.warning(
-                "%d of %d pairs are longer than %s tokens and left out", len(self) - len(fits), len(self), longest
-            )
+            long = len(self) - len(fits)
+            _LOG.warning("%d of %d pairs are longer than %s tokens and left out", long, len(self), longest)
         order = rng.permutation(fits) if shuffle else fits
         order = order[np.lexsort((self.targets.sizes[order], self.sources.sizes[order]))]
         pairs = cut(order, self.lengths[order], max_tokens, max_sentences)
@@ -174,6 +169,7 @@ class Mixture(FairseqDataset):  # type: ignore[misc]
         drawn = draw(pools, shares, max(round(total), len(pairs)), self.seed, epoch)
         drawn = drawn[np.argsort(self.mono.sizes[drawn], kind="stable")]
         size = np.ones(len(drawn)) if self.by == "sentences" else self.mono.sizes[drawn]
+        # 1e-9: a bound that is met exactly is not passed over for the rounding of a sum
         bounds = np.searchsorted(size.cumsum() / size.sum(), wanted.cumsum()[:-1] / wanted.sum() - 1e-9)
         each = np.arange(len(bounds))  # the bound before update i + 1 is above i, and above the bound before
         bounds = np.maximum.accumulate(bounds - each) + each + 1
@@ -190,11 +186,7 @@ def batches_of(tokens: int, max_tokens: int, processes: int) -> tuple[int, int]:
 
 
 def proportions(sizes: Mapping[str, int], temperature: float) -> dict[str, float]:
-    """Return p_l ∝ n_l^(1/T), over the languages that have any sentence.
-
-    Raises:
-        DataError: if none has.
-    """
+    """Return p_l ∝ n_l^(1/T), over the languages that have any sentence."""
     powers = {name: size ** (1 / temperature) for name, size in sizes.items() if size}
     if not powers:
         raise DataError("training data", "there is no monolingual text to denoise", "check --mono and --max-tokens")
@@ -207,6 +199,7 @@ def draw(pools: Mapping[str, np.ndarray], shares: Mapping[str, float], total: in
     counts = np.diff(ends, prepend=0)
     parts = []
     for (name, _), count in zip(shares.items(), counts, strict=True):
+        # a round is all of a language in one order; an epoch goes on where the one before it stopped
         size, start = len(pools[name]), (epoch - 1) * int(count)
         rounds = range(start // size, (start + int(count) - 1) // size + 1) if count else ()
         key = [seed, *name.encode()]

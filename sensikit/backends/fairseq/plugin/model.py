@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,9 +76,8 @@ class LanguageAwareTransformer(TransformerModel):  # type: ignore[misc]
             states["encoder"] = [each["encoder_out"][0].transpose(0, 1) for each in encoded]
         if "decoder" in scored:
             read = encoded[:1] * passes if shared_encoder else encoded
-            states["decoder"] = [
-                self.decoder(prev_output_tokens, encoder_out=each, features_only=True)[0] for each in read
-            ]
+            decode = partial(self.decoder, prev_output_tokens, features_only=True)
+            states["decoder"] = [decode(encoder_out=each)[0] for each in read]
         found = {}
         for side, (where, made) in scored.items():
             projection = (side == "encoder" and self.encoder_projection) or self.decoder.output_projection
