@@ -13,7 +13,7 @@ demo-full: $(STAMP)
 	$(BIN)/sensikit demo --full --out demo-full
 
 # one process to a core, and one thread to a process
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # a dead link, or a name that does not exist, is an error; with --quiet none would be
 PAGES := NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shutil
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 LANGUAGES = {"cat": 240, "nob": 200, "fao": 160}
 """Training pairs by language."""
@@ -30,6 +33,39 @@ def one_thread() -> None:
     """Tests run beside other work: a second thread makes them slower there, not faster."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start; the same sums in the same order
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_kind() -> Iterator[tuple[str, ...]]:
+    """All kinds of files of a figure; tests write SVG alone, which is what a page shows, in a third of the time."""
+    from sensikit.figures import style
+
+    kinds = style.KINDS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "KINDS", ("svg",))
+        yield kinds
+
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Have the first process of the tests make something costly in a folder of that name, for all to read."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        place, done = root / name, root / f"{name}.made"
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+                make(place)
+                done.touch()
+        return place
+
+    return made
 
 
 def sentences(language: str, count: int, seed: int) -> list[tuple[str, str]]:
@@ -147,6 +183,7 @@ def train_checkpoint(data: Path, out: Path, *design: str, updates: int = 200) ->
     flags += " --label-smoothing 0.1 --dropout 0.1 --optimizer adam --lr 0.01 --lr-scheduler inverse_sqrt"
     flags += " --warmup-updates 20 --max-tokens 1500 --sampling-method temperature --sampling-temperature 1 --seed 1"
     flags += " --cpu --no-epoch-checkpoints --disable-validation --log-format none --num-workers 0"
+    flags += " --save-interval 1000"  # but the last, none
     flags += f" --max-update {updates} --langs {','.join((*LANGUAGES, ENGLISH))} --save-dir {out}"
     flags += f" --lang-pairs {','.join(f'{code}-{ENGLISH}' for code in LANGUAGES)}"
     train([str(data), *flags.split(), *sizes.split(), *design])
@@ -155,21 +192,26 @@ def train_checkpoint(data: Path, out: Path, *design: str, updates: int = 200) ->
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_data(once: Once) -> Path:
     """A data directory with a manifest, raw text, three languages and English."""
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "data")
+    from sensikit.backends.fairseq import compat
+
+    compat.load()  # tests that import fairseq themselves come after this
+    return once("corpus", lambda place: write_corpus(place / "data")) / "data"
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_checkpoint(tiny_data: Path, once: Once) -> Path:
     """A checkpoint of fairseq-train whose language tags replace </s>."""
-    return train_checkpoint(tiny_data / "bin", tmp_path_factory.mktemp("replaced"), *REPLACED)
+    place = once("replaced", lambda place: train_checkpoint(tiny_data / "bin", place, *REPLACED))
+    return place / "checkpoint_last.pt"
 
 
 @pytest.fixture(scope="session")
-def plain_checkpoint(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain_checkpoint(tiny_data: Path, once: Once) -> Path:
     """A checkpoint of fairseq-train whose language tags stand before the sentences."""
-    return train_checkpoint(tiny_data / "bin", tmp_path_factory.mktemp("plain"), *PLAIN, updates=60)
+    place = once("plain", lambda place: train_checkpoint(tiny_data / "bin", place, *PLAIN, updates=60))
+    return place / "checkpoint_last.pt"
 
 
 @pytest.fixture
@@ -201,71 +243,60 @@ def any_design(request: pytest.FixtureRequest, tiny_data: Path, tmp_path: Path):
 
 
 @pytest.fixture(scope="session")
-def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def analysed(once: Once) -> Path:
     """What `sensikit analyze --batches 4 --tokens 64` wrote of the trained toy; to be copied, not changed."""
     from sensikit.sensitivity.analysis import analyze
     from sensikit.settings import AnalysisSettings
     from tests.support import toy
 
-    path = tmp_path_factory.mktemp("analysed") / "run"
-    analyze(toy.backend(), path, AnalysisSettings(batches=4, tokens=64))
-    return path
+    settings = AnalysisSettings(batches=4, tokens=64)
+    return once("analysed", lambda place: analyze(toy.backend(), place / "run", settings)) / "run"
 
 
 @pytest.fixture(scope="session")
-def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reported(once: Once) -> Path:
     """One synthetic run with everything in it, reported into itself; to be read alone."""
     from sensikit.report.page import report
     from tests.support import page, synthetic_run
 
-    run = synthetic_run.write_run(tmp_path_factory.mktemp("reported") / "my run", page.FEW, only=synthetic_run.EVERY)
-    report([run], command="sensikit report 'my run'")
-    return run
+    def make(place: Path) -> None:
+        run = synthetic_run.write_run(place / "my run", page.FEW, only=synthetic_run.EVERY)
+        report([run], command="sensikit report 'my run'")
+
+    return once("reported", make) / "my run"
 
 
 @pytest.fixture(scope="session")
-def reported_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reported_pair(once: Once) -> Path:
     """The report of two synthetic runs that differ in T, and of an evaluation; to be read alone."""
     from sensikit.report.page import report
     from tests.support import page, synthetic_run, synthetic_tables
 
-    root = tmp_path_factory.mktemp("pair")
-    first = synthetic_run.write_run(root / "regular", page.FEW)
-    second = synthetic_run.write_run(root / "distilled", page.FEW, seed=1, drop=0.1, tokens=3000)
-    report([first, second, synthetic_tables.write_evaluation(root / "scores", page.FEW)], root / "out")
-    return root / "out"
+    def make(place: Path) -> None:
+        first = synthetic_run.write_run(place / "regular", page.FEW)
+        second = synthetic_run.write_run(place / "distilled", page.FEW, seed=1, drop=0.1, tokens=3000)
+        report([first, second, synthetic_tables.write_evaluation(place / "scores", page.FEW)], place / "out")
 
-
-@pytest.fixture
-def vectors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a report write its figures as SVG alone, which is what the page shows: a third of the time."""
-    from sensikit.figures import style
-
-    monkeypatch.setattr(style, "KINDS", ("svg",))
+    return once("pair", make) / "out"
 
 
 @pytest.fixture(scope="session")
-def real_runs(
-    tiny_checkpoint: Path, plain_checkpoint: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def real_runs(tiny_checkpoint: Path, plain_checkpoint: Path, tiny_data: Path, once: Once) -> Path:
     """Two small checkpoints that went the whole way: first/, second/ and evaluation/; to be read alone."""
-    from tests.support.command import call
+    from tests.support.command import done
 
-    root = tmp_path_factory.mktemp("real")
     decoding = ("--tokenizer", "13a", "--beam", 2)
-    for name, checkpoint in (("first", tiny_checkpoint), ("second", plain_checkpoint)):
-        sizes = ("--batches", 12, "--tokens", 60)
-        steps = [("analyze", checkpoint, "--data", tiny_data, "--out", root / name, *sizes)]
-        orders = ("--order", "specificity,random", "--seeds", 1)
-        steps += [("prune", root / name, "--ratios", "0,0.5", *orders, *decoding)]
-        for step in steps:
-            done = call(*step)
-            assert done.code == 0, done.error
-    crossed = call("prune", root / "first", "--ratios", "0,0.5", "--cross", "--resume", *decoding)
-    assert crossed.code == 0, crossed.error
-    audited = call("audit", root / "first", "--parameters", 60)
-    assert audited.code == 0, audited.error
-    compared = call("evaluate", tiny_checkpoint, plain_checkpoint, "--data", tiny_data, "--out", root / "evaluation",
-                    "--label", "first", "--label", "second", *decoding)  # fmt: skip
-    assert compared.code == 0, compared.error
-    return root
+
+    def make(root: Path) -> None:
+        for name, checkpoint in (("first", tiny_checkpoint), ("second", plain_checkpoint)):
+            sizes = ("--batches", 12, "--tokens", 60, "--micro-batches", 1)
+            done("analyze", checkpoint, "--data", tiny_data, "--out", root / name, *sizes)
+            orders = ("--order", "specificity,random", "--seeds", 1)
+            done("prune", root / name, "--ratios", "0,0.5,0.9", *orders, *decoding)
+        done("prune", root / "first", "--ratios", "0,0.5", "--cross", "--resume", *decoding)
+        done("audit", root / "first", "--parameters", 60)
+        labels = ("--label", "first", "--label", "second")
+        compared = ("evaluate", tiny_checkpoint, plain_checkpoint, "--data", tiny_data, "--out", root / "evaluation")
+        done(*compared, *labels, *decoding)
+
+    return once("real", make)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ def write_package(root: Path, name: str, sentences: list[str]) -> None:
         header = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n'
         (folder / "django.po").write_text(header + entries, encoding="utf-8")
     (root / name / "__init__.py").write_text("raise RuntimeError('settings are not configured')\n")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[None]:
+    """The smallest of models in the place of the demo's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_module, "DESIGN", demo_module.DESIGN.replace("sensikit_small", "sensikit_tiny"))
+        yield
 
 
 @pytest.fixture(scope="module")

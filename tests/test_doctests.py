@@ -57,9 +57,7 @@ def given(analysed: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", with_examples())
-def test_the_examples_of_a_module_are_right(
-    name: str, given: dict[str, Any], request: pytest.FixtureRequest, vectors_alone: None
-) -> None:
+def test_the_examples_of_a_module_are_right(name: str, given: dict[str, Any], request: pytest.FixtureRequest) -> None:
     if name == "sensikit.api":
         pytest.importorskip("fairseq")
         given |= {

@@ -18,6 +18,8 @@ import pytest
 
 import sensikit
 from sensikit_cli.main import app
+from tests.support import synthetic_run
+from tests.support.page import FEW
 
 HEAVY = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "sacrebleu", "fairseq", "transformers", "django")
 SIDE_ROOMS = ("sensikit.backends.fairseq", "sensikit.backends.huggingface")
@@ -108,15 +110,13 @@ def test_the_core_works_where_no_framework_is_installed_and_asks_for_none() -> N
 
 
 def test_without_a_framework_stored_runs_are_read_and_the_rest_says_what_to_install(
-    tiny_checkpoint: Path, tiny_data: Path, analysed: Path, tmp_path: Path
+    tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     program = """
         import json
         from dataclasses import astuple
-        from sensikit.figures import style
         from tests.support.command import call
 
-        style.KINDS = ("svg",)  # a third of the time
         checkpoint, data, run, out = sys.argv[1:]
         commands = [
             ["--help"], ["inspect", checkpoint], ["report", run, "--out", f"{out}/page"],
@@ -125,7 +125,8 @@ def test_without_a_framework_stored_runs_are_read_and_the_rest_says_what_to_inst
         ]
         print(json.dumps([astuple(call(*command)) for command in commands]))
     """
-    places = map(str, (tiny_checkpoint, tiny_data, analysed, tmp_path))
+    run = synthetic_run.write_run(tmp_path / "run", FEW, only=["overlap"])
+    places = map(str, (tiny_checkpoint, tiny_data, run, tmp_path / "out"))
     done = result_of(textwrap.dedent(BLOCK) + textwrap.dedent(program), *places)
     assert [code for code, _, _ in done] == [0, 0, 0, 2, 2, 2]
     for _, output, error in done[3:]:
@@ -133,7 +134,7 @@ def test_without_a_framework_stored_runs_are_read_and_the_rest_says_what_to_inst
         assert re.fullmatch(
             r'sensikit: fairseq: is not installed; pip install "sensikit\[fairseq\]" .*', error.splitlines()[-1]
         )
-    assert [path.name for path in tmp_path.iterdir()] == ["page"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["page"]
 
 
 def test_the_block_blocks() -> None:

@@ -32,8 +32,9 @@ from tests.support.command import alone
 from tests.support.watched import Telling, snapshot
 
 SETTINGS = AnalysisSettings(batches=4, tokens=64, micro_batches=2)
+GROUPS = ["cat", "nso"]
 SWEEP: dict[str, Any] = {
-    "ratios": [0, 0.5], "orders": ["specificity", "fisher"], "groups": ["cat", "nso"],
+    "ratios": [0, 0.5], "orders": ["specificity", "fisher"], "groups": GROUPS,
     "settings": SweepSettings(tokenizer="none", bootstrap=10),
 }  # fmt: skip
 FILE_EVENTS = ("open", "os.rename", "os.truncate", "os.mkdir", "os.remove")
@@ -48,13 +49,13 @@ def opened(folder: Path) -> Telling:
 
 def work(verb: str, backend: Telling, path: Path, resume: bool) -> None:
     if verb == "analyze":
-        analyze(backend, path, SETTINGS, resume=resume, command="sensikit analyze")
+        analyze(backend, path, SETTINGS, groups=GROUPS, resume=resume, command="sensikit analyze")
     elif verb == "evaluate":
         other = Telling(seed=5)
         other.tell = backend.tell
         systems = {"one": lambda: backend, "two": lambda: other}
         settings = EvaluationSettings(tokenizer="none", bootstrap=10)
-        evaluate_systems(systems, path, settings, groups=["cat", "nso"], resume=resume, command="sensikit evaluate")
+        evaluate_systems(systems, path, settings, groups=GROUPS, resume=resume, command="sensikit evaluate")
     else:
         prune(Run.open(path), backend, **SWEEP, resume=resume)
 
@@ -183,7 +184,7 @@ def test_a_killed_analysis_resumes_and_ends_with_the_same_bytes(folder: Path, in
 
 @pytest.mark.parametrize(("inside", "outside"), [(3, 2), pytest.param(150, 40, marks=pytest.mark.slow)])
 def test_a_killed_sweep_resumes_and_ends_with_the_same_bytes(folder: Path, inside: int, outside: int) -> None:
-    analyze(opened(folder), folder / "before", SETTINGS)
+    work("analyze", opened(folder), folder / "before", False)
     check("prune", folder, inside, outside)
 
 

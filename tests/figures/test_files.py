@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from sensikit import figures
 from sensikit.errors import SensikitError
-from sensikit.figures import Drawn
+from sensikit.figures import Drawn, style
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.drawn import LANGUAGES, texts, two
 
@@ -102,7 +102,10 @@ def test_the_same_data_give_the_same_bytes(tmp_path: Path, name: str, under_othe
     assert len(first) == len(kinds) + 1  # and the data
 
 
-def test_files_hold_their_signature_and_need_no_font_of_the_reader(tmp_path: Path) -> None:
+def test_files_hold_their_signature_and_need_no_font_of_the_reader(
+    tmp_path: Path, every_kind: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(style, "KINDS", every_kind)
     figure = figures.data_statistics(LANGUAGES)
     svg, png, pdf, csv = figures.save(figure, tmp_path / "data", title="Data", note="S|task:mt|ckpt:5e1f")
     assert "S|task:mt|ckpt:5e1f" in svg.read_text()

@@ -7,12 +7,16 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
+from sensikit.figures import style
 from sensikit.files import write_text
 from sensikit.report.page import report
 from tests.report.test_content import FIGURES, TABLES
 from tests.support import synthetic_run
 from tests.support.page import FEW, Page
 from tests.support.stored import sealed
+from tests.support.watched import snapshot
 
 
 def test_the_page_needs_nothing_but_itself(reported: Path, reported_pair: Path) -> None:
@@ -52,7 +56,7 @@ def test_every_link_of_the_contents_leads_somewhere(reported: Path) -> None:
     assert set(links) <= set(places)
 
 
-def test_names_and_commands_are_text_and_never_markup(tmp_path: Path, vectors_alone: None) -> None:
+def test_names_and_commands_are_text_and_never_markup(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     languages = {
         "cat": {**FEW["cat"], "name": evil, "family": "\"'><img src=http://x.example onerror=alert(1)>"},
@@ -71,7 +75,7 @@ def test_names_and_commands_are_text_and_never_markup(tmp_path: Path, vectors_al
     assert r"\input" not in latex
 
 
-def test_control_signs_and_foreign_bytes_in_names_do_not_break_the_files(tmp_path: Path, vectors_alone: None) -> None:
+def test_control_signs_and_foreign_bytes_in_names_do_not_break_the_files(tmp_path: Path) -> None:
     languages = {"cat": {**FEW["cat"], "name": "Cat\x1b[31m\x00a\u00a0lan"}, "fao": FEW["fao"]}
     run = synthetic_run.write_run(tmp_path / "run", languages, only=["pruning"], command="a\x07b")
     write_text(run / "pruning.csv", (run / "pruning.csv").read_text().replace("|beam", "\x02|"))
@@ -92,7 +96,13 @@ def test_wide_things_scroll_inside_themselves_on_a_phone(reported: Path) -> None
     assert re.search(r"\.scroll \{[^}]*overflow-x: auto", (reported / "report.html").read_text())
 
 
-def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
+def test_the_same_runs_give_the_same_page_and_the_same_files_of_every_kind(
+    tmp_path: Path, every_kind: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(style, "KINDS", every_kind)
     bare = synthetic_run.write_run(tmp_path / "bare", FEW, only=["overlap"])
-    first = report([bare]).read_bytes()
-    assert report([bare]).read_bytes() == first
+    report([bare])
+    first = snapshot(bare)
+    assert {name.partition(".")[2] for name in first if "overlap-mt" in name} == {"svg", "png", "pdf", "csv"}
+    report([bare])
+    assert snapshot(bare) == first

@@ -8,21 +8,24 @@ import pandas as pd
 import pytest
 
 from sensikit.pruning.curves import curve_tests
-from sensikit.report.page import report
 from sensikit.run import Run
 from sensikit.statistics.comparison import correlation_difference
+from tests.support.command import done
 from tests.support.page import Page
 
 
 @pytest.fixture(scope="module")
 def out(real_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from sensikit.figures import style
-
     place = tmp_path_factory.mktemp("report")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "KINDS", ("svg",))
-        report([real_runs / name for name in ("first", "second", "evaluation")], place)
+    done("report", *(real_runs / name for name in ("first", "second", "evaluation")), "--out", place)
     return place
+
+
+def test_the_report_opens_from_disk(real_runs: Path, out: Path) -> None:
+    page = (out / "report.html").read_text()
+    for name in ("first", "second"):
+        assert Run.open(real_runs / name).analysis()["signature"] in page.replace("<wbr>", "")
+    assert "data:image" in page
 
 
 def test_the_difference_of_two_runs_is_in_the_summary_and_in_a_table(real_runs: Path, out: Path) -> None:

@@ -95,19 +95,6 @@ def fake_fairseq(root: Path, task: str) -> Path:
     return root
 
 
-CALL = "from sensikit.backends.fairseq import compat; print(compat.load())"
-
-
-def test_fairseq_without_what_it_needs(tmp_path: Path) -> None:
-    found = run(CALL, path=fake_fairseq(tmp_path, "import hydra_that_is_missing"))
-    assert "fairseq: needs hydra_that_is_missing, which is not installed; pip install" in found.stderr
-
-
-def test_fairseq_that_cannot_be_imported(tmp_path: Path) -> None:
-    found = run(CALL, path=fake_fairseq(tmp_path, "raise ImportError('undefined symbol')"))
-    assert "fairseq: cannot be imported (undefined symbol); pip install" in found.stderr
-
-
 OLD_DATACLASSES = """
 from dataclasses import dataclass, field
 
@@ -121,14 +108,30 @@ class FairseqConfig:
 """
 
 
-def test_dataclasses_of_0_12_2_can_be_imported(tmp_path: Path) -> None:
-    """Since Python 3.11 a default must be hashable: ValueError: mutable default."""
-    old = fake_fairseq(tmp_path, OLD_DATACLASSES + "class TranslationMultiSimpleEpochTask: pass\n")
-    plain = run("import fairseq.tasks.translation_multi_simple_epoch", path=old)
+def test_a_fairseq_that_cannot_be_imported_is_told_of_and_that_of_0_12_2_can_be(tmp_path: Path) -> None:
+    """Since Python 3.11 a default of a dataclass must be hashable: ValueError: mutable default."""
+    tasks = ["import hydra_that_is_missing", "raise ImportError('undefined symbol')"]
+    tasks += [OLD_DATACLASSES + "class TranslationMultiSimpleEpochTask: pass\n"]
+    places = [str(fake_fairseq(tmp_path / str(number), task)) for number, task in enumerate(tasks)]
+    plain = run("import fairseq.tasks.translation_multi_simple_epoch", path=Path(places[2]))
     assert "mutable default" in plain.stderr
-    found = run(CALL + "\nimport dataclasses; print(dataclasses._process_class.__name__)", path=old)
-    assert "TranslationMultiSimpleEpochTask" in found.stdout
-    assert found.stdout.splitlines()[-1] == "_process_class"
+    found = run(f"""
+import dataclasses, sys
+from sensikit.backends.fairseq import compat
+for place in {places}:
+    sys.path.insert(0, place)
+    compat._forget(("fairseq",))
+    try:
+        print(compat.load())
+    except compat.MissingDependencyError as error:
+        print(error)
+print(dataclasses._process_class.__name__)
+""")
+    lacking, broken, old, process = found.stdout.splitlines()
+    assert lacking.startswith("fairseq: needs hydra_that_is_missing, which is not installed; pip install")
+    assert broken.startswith("fairseq: cannot be imported (undefined symbol); pip install")
+    assert "TranslationMultiSimpleEpochTask" in old
+    assert process == "_process_class"
 
 
 def test_dataclasses_of_others_stay_as_strict_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from sensikit.corpus import build
 from sensikit.demo import Recipe, catalogues
-from sensikit.figures import style
 from tests.support.command import done
 from tests.support.page import Page
 
@@ -18,9 +17,8 @@ EXAMPLE = Path(__file__).parents[3] / "notebooks" / "decoder_lm.py"
 
 
 @pytest.mark.slow
-def test_the_example_is_measured_by_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_is_measured_by_language(tmp_path: Path) -> None:
     pytest.importorskip("wagtail")
-    monkeypatch.setattr(style, "KINDS", ("svg",))
     data, model, run = (tmp_path / name for name in ("data", "lm", "run"))
     build([catalogues(name) for name in Recipe.packages], data, languages=["cat", "glg", "isl"], binarise=False)
     runpy.run_path(str(EXAMPLE))["train"](data, model, updates=150, width=64, layers=2, vocabulary=600)

@@ -14,7 +14,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sensikit.figures import style
 from tests.support.command import done
 
 ROOT = Path(__file__).parents[3]
@@ -26,9 +25,8 @@ def blocks(page: str, kind: str) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory; reports draw each figure once."""
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(style, "KINDS", ("svg",))
     return tmp_path
 
 

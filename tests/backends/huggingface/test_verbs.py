@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from sensikit.backends import open_model
 from sensikit.backends.base import Translation
 from sensikit.errors import OptionError, SensikitError
-from sensikit.figures import style
 from sensikit.report import tables
 from sensikit.run import Run
 from sensikit.sensitivity.analysis import analyze
@@ -31,10 +30,7 @@ SMALL = ("--batches", "6", "--tokens", "40", "--device", "cpu")
 
 
 @pytest.mark.parametrize(("family", "metrics"), [("nllb", "bleu,loss,bpb"), ("llama", "loss,bpb")])
-def test_every_verb(
-    family: str, metrics: str, directory: Directory, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(style, "KINDS", ("svg",))
+def test_every_verb(family: str, metrics: str, directory: Directory, text: Path, tmp_path: Path) -> None:
     model, run = directory(family), tmp_path / "run"
     shown = json.loads(done("inspect", model, "--json"))
     direction = () if family == "llama" else ("--direction", "xxx-fra")
