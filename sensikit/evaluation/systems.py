@@ -133,9 +133,8 @@ def evaluate_systems(
     facts |= {"command": command, "files": {}, "tables": {}}
     work = _work(out, share or Share(), facts, settings)
     if not work.share.leads:
-        _give(Translated(out, facts), systems, settings, work, everywhere)
-        done = everywhere and all(_has(Translated.open(out), unit) for unit in _units(facts, settings))
-        return Evaluation(facts, _tables(Translated.open(out), settings) if done else {})
+        whole = _give(Translated(out, facts), systems, settings, work, everywhere)
+        return Evaluation(facts, _tables(Translated.open(out), settings) if everywhere and whole else {})
     with Translated.begun(out, facts, resume) as folder:
         folder.save()
         _measure(folder, systems, settings, work)
@@ -313,8 +312,8 @@ def _work(out: Path, share: Share, facts: Mapping[str, Any], settings: Evaluatio
 
 def _give(
     folder: Translated, systems: Mapping[str, Opener], settings: EvaluationSettings, work: Work, everything: bool
-) -> None:
-    """Measure this process's units for the first one, which writes the folder; see `Work.give`."""
+) -> bool:
+    """Measure this process's units for the first one, see `Work.give`; return whether the folder is whole."""
     units, make = _units(folder.manifest, settings), _maker(folder, systems, settings)
 
     def left(mine: Collection[int]) -> list[int]:
@@ -325,6 +324,7 @@ def _give(
         return [number for number in mine if not now.has(*units[number])]
 
     work.give(lambda number: make(units[number]).part(), left, everything)
+    return not left(range(len(units)))
 
 
 def _tables(folder: Translated, settings: EvaluationSettings) -> dict[str, pd.DataFrame]:
