@@ -117,9 +117,9 @@ KILLS: dict[str, list[tuple[int, int, int, int]]] = {
     "audit": [(2, 1, 30, 2)],
     "prune": [(2, 1, 5, 1), (3, 0, 23, 2)],
     "evaluate": [(2, 1, 1, 1)],
-    "choose": [(2, 0, 1, 2), (2, 1, 0, 1)],
+    "choose": [(3, 1, 0, 2)],
 }
-SIZES = {"analyze": [1, 2, 4], "audit": [1, 2], "prune": [1, 2, 3], "evaluate": [1, 2], "choose": [1, 3]}
+SIZES = {"analyze": [1, 2, 4], "audit": [1, 2], "prune": [1, 2, 3], "evaluate": [1, 2], "choose": [1, 2]}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -175,8 +175,7 @@ if __name__ == "__main__":
             masks_held_against_streamed,
             correlation_against_numpy,
             memory_against_whole,
-            lambda: tables.main(1),
-            lambda: tables.main(10),
+            *(partial(tables.main, millions, groups) for millions, groups in ((1, 2), (1, 8), (1, 32), (10, 8))),
             training.main,
         ):
             benchmark()
