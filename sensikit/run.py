@@ -16,7 +16,7 @@ tables                     by name: the SHA-256 of each; of two while one takes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from html import escape
@@ -61,6 +61,11 @@ _REST = ".rest"
 def rest_of(group: str) -> str:
     """Return the name of the set B_-l of a group l."""
     return f"{group}{_REST}"
+
+
+def sets_of(groups: Iterable[str]) -> list[str]:
+    """Return the names of both sets of each group l, B_l and B_-l."""
+    return [name for group in groups for name in (group, rest_of(group))]
 
 
 class Run(Folder):
@@ -109,11 +114,6 @@ class Run(Folder):
             wanted = {file_of(task, of, kind) for kind in kinds_of(task, of, halves)}
             if set(noted["files"]) != wanted:
                 raise cls.lacks(f"the hashes of {name}", where)
-            if task in TASKS and of not in (
-                MIXED,
-                *(each for key in manifest["groups"] for each in (key, rest_of(key))),
-            ):
-                raise RunError(where, f"has a set {name}, of no group", f"it is damaged; {cls.VERB} again")
         problem = _counted(manifest)
         if problem:
             raise RunError(where, problem, f"it is damaged; {cls.VERB} again")
@@ -171,7 +171,7 @@ class Run(Folder):
 
     def complete(self, task: str) -> bool:
         """Return whether every set of a task is measured."""
-        names = [MIXED, *(name for key in self.manifest["groups"] for name in (key, rest_of(key)))]
+        names = (MIXED, *sets_of(self.manifest["groups"]))
         return all(f"{task}/{name}" in self.manifest["sets"] for name in names)
 
     # vectors
@@ -316,9 +316,11 @@ def _counted(manifest: dict[str, Any]) -> str:
         if manifest[field] != sum(each.numel for each in those):
             return f"has another {field} than its parameters"
     for name, of in manifest["sets"].items():
-        task = name.partition("/")[0]
+        task, _, group = name.partition("/")
         if task not in TASKS:
             continue
+        if group not in (MIXED, *sets_of(manifest["groups"])):
+            return f"has a set {name}, of no group"
         if task not in manifest["analyses"]:
             return f"has {name} of no analysis"
         if "block_batches" in of and sum(of["block_batches"]) != of.get("batches"):

@@ -16,7 +16,7 @@ from sensikit.languages import chosen_groups
 from sensikit.pruning.ledger import SEEDED, UNPRUNED
 from sensikit.pruning.masks import Order, chosen, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
-from sensikit.run import Run, rest_of, save_vector
+from sensikit.run import Run, save_vector, sets_of
 from sensikit.sensitivity.planning import check_source
 from sensikit.sensitivity.taylor import Tensors
 from sensikit.signature import signature
@@ -67,7 +67,7 @@ def export(
     check_source(run, model)
     (group,) = chosen_groups(run.groups(order.task), [order.group])
     with run.locked():
-        run.check(order.task, [group, rest_of(group)])
+        run.check(order.task, sets_of([group]))
         measure_missing(run, model, [(order.name, group)], order.task)
     plan = pruning_plan(run, model.module, order, [ratio])
     masks: Tensors = {p.name: torch.zeros(p.shape, dtype=torch.bool, device="cpu") for p in run.parameters}

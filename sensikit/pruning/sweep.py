@@ -23,7 +23,7 @@ from sensikit.progress import progress
 from sensikit.pruning.ledger import CROSS, PRUNING, SEEDED, SEGMENTS, UNPRUNED, Cell, Ledger, Line, cells, record
 from sensikit.pruning.masks import Order, Plan, check_ratios, pruned, pruning_plan
 from sensikit.pruning.scorers import measure_missing, scorer_of
-from sensikit.run import Run, rest_of
+from sensikit.run import Run, sets_of
 from sensikit.sensitivity.planning import check_source
 from sensikit.settings import SweepSettings
 from sensikit.signature import signature
@@ -86,7 +86,7 @@ def prune(
         return _give(run, model, wanted, settings, work)
     with run.locked(), Ledger.begun(run.path / "pruning", noted, resume) as ledger:
         todo = [cell for cell in wanted if ledger.missing(cell, settings.scored)]
-        run.check(settings.task, [name for key in keys for name in (key, rest_of(key))] if todo else [])
+        run.check(settings.task, sets_of(keys) if todo else [])
         # an order that the model does not allow is refused before there is a ledger
         measure_missing(run, model, [(cell.order, cell.group) for cell in todo], settings.task)
         ledger.save()

@@ -63,17 +63,13 @@ def order_costs(inputs: Inputs) -> Table | None:
     The ratios are the nearest to these. Where a test says it (see `curves.verdicts`) or, of an order that has none, the
     interval of the paired difference reaches 0, an order is marked as not told apart from random.
     """
-    bands = inputs.curves.bands
-    if bands is None or PRUNING.name not in inputs.tables:
-        return None
-    frame = telling(inputs.tables[PRUNING.name])
-    if near_0(frame):
+    bands, tests = inputs.curves.bands, inputs.curves.tests
+    if bands is None or near_0(frame := telling(inputs.tables[PRUNING.name])):
         return None
     metric = frame["metric"].iloc[0]
-    tests = of_metric(inputs.curves.tests, metric) if inputs.curves.tests is not None else None
-    at = bands[(bands["metric"] == metric) & (bands["ratio"] > 0)]
+    bands, tests = of_metric(bands, metric), None if tests is None else of_metric(tests, metric)
+    at, start = bands[bands["ratio"] > 0], bands[bands["ratio"] == 0].groupby("run")["value"].first().to_dict()
     shown, rows = f"+{METRICS[metric].digits}", []
-    start = bands[(bands["metric"] == metric) & (bands["ratio"] == 0)].groupby("run")["value"].first()
     sure = {} if tests is None else verdicts(tests).set_index(["run", "order", "control", "ratio"])["verdict"].to_dict()
     for (run, order), of in at.groupby(["run", "order"], sort=False):
         row = {"Run": run, "Order": line_of(str(order)).name}
