@@ -18,6 +18,7 @@ import torch
 
 from sensikit.parameters import sample_of
 from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
+from sensikit.settings import SIGMA
 from sensikit.statistics import ranks, results
 from tests.support import handmade
 from tests.support.stored import MANIFEST, empty
@@ -62,7 +63,14 @@ def made(path: Path, millions: float, groups: int = GROUPS) -> Run:
             own = shared * noise(0.6 if name in codes else 0.2, count)
             own[generator.random(count, dtype=np.float32) < 0.03] = 0
             tensors = {"": handmade.shaped(parameters, own)}
-            facts = {"batches": 40, "half_batches": 20, "block_batches": [2] * BLOCKS, "drawn": name, "sigma": 2.4e-12}
+            facts = {
+                "tokens_mean": SIGMA / 2.4e-12,
+                "batches": 40,
+                "half_batches": 20,
+                "block_batches": [2] * BLOCKS,
+                "drawn": name,
+                "sigma": 2.4e-12,
+            }
             if name in codes:
                 tensors["half"] = handmade.shaped(parameters, own * noise(0.1, count))
                 blocks = own[places] * noise(0.3, BLOCKS, len(places))

@@ -72,24 +72,23 @@ def plain(system: training_system.System, count: int) -> tuple[Any, list[dict[st
         task = tasks.setup_task(args)
         model, criterion = task.build_model(args), task.build_criterion(args)
         task.load_dataset("train", epoch=1, combine=True)
-    iterator = task.get_batch_iterator(task.dataset("train"), max_tokens=4096, max_positions=(512, 512), epoch=1)
-    updates = list(itertools.islice(iterator.next_epoch_itr(shuffle=True), count))  # a toy corpus has fewer
-    return trainer_of(training_system.System(task, model, criterion, None, 4096)), [
-        updates[number % len(updates)] for number in range(count)
-    ]
+        iterator = task.get_batch_iterator(task.dataset("train"), max_tokens=4096, max_positions=(512, 512), epoch=1)
+        updates = list(itertools.islice(iterator.next_epoch_itr(shuffle=True), count))
+    alike = training_system.System(task, model, criterion, None, 4096)
+    return trainer_of(alike), [updates[number % len(updates)] for number in range(count)]  # a toy corpus has fewer
 
 
-def steps(data: Path, updates: int = UPDATES) -> None:
+def steps(data: Path) -> None:
     """Print a line for each method: CPU seconds an update (median), the ratio to Regular, tokens an update."""
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)  # where nobody has, hydra shows its debugging
     with compat.quiet():
         systems = {name: training_system.build(data, name, *DESIGN) for name in METHODS}
         trainers = {name: trainer_of(system) for name, system in systems.items()}
-        samples = {name: drawn(system, updates) for name, system in systems.items()}
-        trainers["plain"], samples["plain"] = plain(systems["regular"], updates)
+        samples = {name: drawn(system, UPDATES) for name, system in systems.items()}
+        trainers["plain"], samples["plain"] = plain(systems["regular"], UPDATES)
         spent: dict[str, list[float]] = {name: [] for name in trainers}
-        for number in range(updates):
+        for number in range(UPDATES):
             rounds: dict[str, list[float]] = {name: [] for name in trainers}
             for name, trainer in list(trainers.items()) * ROUNDS:
                 started = time.process_time()

@@ -1,0 +1,25 @@
+"""The benchmarks run: what they measure is for `make bench`, which nobody waits for in a test."""
+
+import numpy as np
+import pytest
+
+from tests.benchmarks import tables, training
+
+
+def test_what_tables_cost_is_printed_for_both_ways_of_making_them(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.main(0.2, 2)
+    printed = capsys.readouterr().out
+    assert printed.count("tables of 0.2 M parameters and 2 groups") == 2
+    assert printed.count("distribution.csv ") == 2
+
+
+@pytest.mark.slow
+def test_every_method_and_plain_fairseq_are_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training, "UPDATES", 1)
+    monkeypatch.setattr(training, "ROUNDS", 1)
+    training.main()
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [*training.METHODS, "plain"]
+    assert all(np.isfinite([float(word.strip("()")) for word in line.split()[1:3]]).all() for line in lines)
