@@ -135,6 +135,7 @@ def test_it_is_said_when_the_contrast_of_the_subsets_hangs_on_the_measure() -> N
     assert "by Spearman correlation (0.250 against 0.750) it is the other way about" in told
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_measure_of_the_heat_maps_stands_beside_the_pcc_of_these_batches(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["correlation"])
     for value, stems in (("spearman", {"correlation-mt", "correlation-mt-observed"}), ("pcc", {"correlation-mt"})):
@@ -314,6 +315,7 @@ def test_a_run_of_languages_alone_speaks_of_no_pairs_and_no_translation(tmp_path
     assert list(pd.read_csv(run / "tables" / "quality.csv")) == ["Score", "All"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_references_that_are_decoded_from_binaries_are_told_of_at_every_number(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning", "pruning-cross"])
     for raw in (True, False):

@@ -131,6 +131,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [root / label for label in ("r1", "r2", "i1", "i2", "alone")]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_recipes_are_compared_with_the_first_and_lead(measured: list[Path]) -> None:
     found = inputs.gather([*measured[4:], *measured[:4]], compare=True, groups=["id=i1,i2"])
     assert [(each.first.label, each.second.label) for each in found.comparisons] == [
