@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from matplotlib.figure import Figure
+
+from sensikit.figures import style
 
 LANGUAGES = {"cat": 240, "nob": 200, "fao": 160}
 """Training pairs by language."""
@@ -38,12 +41,17 @@ def one_thread() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def every_kind() -> Iterator[tuple[str, ...]]:
     """All kinds of files of a figure; tests write SVG alone, which is what a page shows, in a third of the time."""
-    from sensikit.figures import style
-
     kinds = style.KINDS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "KINDS", ("svg",))
         yield kinds
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, but neither laid out nor drawn: half the time of a report that is looked at for its words."""
+    monkeypatch.setattr(Figure, "draw_without_rendering", lambda _: None)
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **__: Path(path).write_text("<svg/>"))
 
 
 Once = Callable[[str, Callable[[Path], object]], Path]

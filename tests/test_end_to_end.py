@@ -106,6 +106,7 @@ def test_a_sweep_of_checkpoints_makes_one_run_each_and_goes_on_when_called_again
     tiny_checkpoint: Path, plain_checkpoint: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     options = ["--data", tiny_data, "--out", tmp_path, "--batches", 4, "--tokens", 60, "--ratios", "0,0.5"]
+    options += ["--micro-batches", 1]
     options += ["--groups", "cat,fao", "--order", "magnitude", "--tokenizer", "13a", "--max-sentences", 4]
     assert call("sweep", tiny_checkpoint, plain_checkpoint, *options).code == 0
     runs = sorted(path for path in tmp_path.iterdir() if path.is_dir())

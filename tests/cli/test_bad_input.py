@@ -16,7 +16,7 @@ from sensikit import files
 from sensikit.run import Run
 from tests.support.command import Called, call
 
-SMALL = ["--batches", 4, "--tokens", 60]
+SMALL = ["--batches", 4, "--tokens", 60, "--micro-batches", 1]
 
 
 def refused(done: Called, *words: str) -> None:

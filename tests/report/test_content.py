@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from sensikit.evaluation.tables import DECODED
 from sensikit.figures import correlation
@@ -134,6 +135,7 @@ def test_it_is_said_when_the_contrast_of_the_subsets_hangs_on_the_measure() -> N
     assert "by Spearman correlation (0.250 against 0.750) it is the other way about" in told
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_measure_of_the_heat_maps_stands_beside_the_pcc_of_these_batches(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["correlation"])
     for value, stems in (("spearman", {"correlation-mt", "correlation-mt-observed"}), ("pcc", {"correlation-mt"})):
@@ -163,6 +165,7 @@ def test_an_audit_whose_command_was_not_noted_shows_the_one_that_repeats_it(tmp_
     assert f"sensikit audit {run}" in (run / "figures" / "audit-mt.svg").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_of_which_nothing_was_pruned_yet_shows_its_quality_and_no_curve(tmp_path: Path) -> None:
     first = synthetic_run.write_run(tmp_path / "a", FEW, only=["pruning"])
     frame = pd.read_csv(first / "pruning.csv").query("order == 'none'")
@@ -180,6 +183,7 @@ def test_a_run_of_which_nothing_was_pruned_yet_shows_its_quality_and_no_curve(tm
     assert points["value"].dtype == float
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_language_nan_is_a_language(tmp_path: Path) -> None:
     # ISO 639-3 calls Min Nan Chinese nan, which pandas reads as a missing value
     languages = {"nan": {**FEW["fao"], "name": "Min Nan", "family": "Sinitic"}, "cat": FEW["cat"], "fur": FEW["fur"]}
@@ -190,6 +194,7 @@ def test_the_language_nan_is_a_language(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_sets_that_were_pooled_and_have_no_batches_do_not_count(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["correlation"])
     manifest = read_json(run / "manifest.json")
@@ -271,6 +276,7 @@ def test_a_sweep_of_the_loss_has_its_own_figures_beside_those_of_bleu(tmp_path: 
     assert "Loss|kind:nll" in (both / "tables" / "quality.txt").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_sweep_of_the_loss_alone_is_reported_in_nats(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning", "pruning-cross"], metrics=("loss",))
     text = Page(report([run])).text
@@ -282,6 +288,7 @@ def test_a_sweep_of_the_loss_alone_is_reported_in_nats(tmp_path: Path) -> None:
     assert pd.read_csv(run / "tables" / "quality.csv")["Score"].tolist() == ["Loss"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_of_languages_alone_speaks_of_no_pairs_and_no_translation(tmp_path: Path) -> None:
     alone = {key: {**group, "source": None, "target": None, "tier": "Unknown"} for key, group in FEW.items()}
     only = ["correlation", "pruning", "pruning-cross"]
@@ -308,6 +315,7 @@ def test_a_run_of_languages_alone_speaks_of_no_pairs_and_no_translation(tmp_path
     assert list(pd.read_csv(run / "tables" / "quality.csv")) == ["Score", "All"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_references_that_are_decoded_from_binaries_are_told_of_at_every_number(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning", "pruning-cross"])
     for raw in (True, False):
@@ -332,6 +340,7 @@ def test_references_that_are_decoded_from_binaries_are_told_of_at_every_number(t
     assert all(DECODED in each.caption for each in quality if each.stem.startswith("bleu"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_that_translates_nothing_still_has_a_report_that_says_so(tmp_path: Path) -> None:
     run = synthetic_run.write_run(tmp_path / "run", FEW, only=["pruning", "pruning-cross"])
     for name in ("pruning.csv", "pruning-cross.csv"):

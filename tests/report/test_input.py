@@ -175,6 +175,7 @@ def test_no_run_at_all_is_refused() -> None:
         report([])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_writes_the_page_and_says_where(tmp_path: Path) -> None:
     bare = synthetic_run.write_run(tmp_path / "bare", FEW, only=["overlap"])
     write_text(bare / "report.html", "an earlier report")

@@ -131,6 +131,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [root / label for label in ("r1", "r2", "i1", "i2", "alone")]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_recipes_are_compared_with_the_first_and_lead(measured: list[Path]) -> None:
     found = inputs.gather([*measured[4:], *measured[:4]], compare=True, groups=["id=i1,i2"])
     assert [(each.first.label, each.second.label) for each in found.comparisons] == [
@@ -157,6 +158,7 @@ def test_two_recipes_have_their_difference_beside_them_under_one_border(measured
     assert "95% interval over training seeds (2 against 2) excludes 0" in drawn.caption
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_of_two_recipes_is_made(measured: list[Path], tmp_path: Path) -> None:
     text = Page(report(measured[:4], tmp_path / "out", groups=["regular=r1,r2", "id=i1,i2"])).text
     assert text.startswith("regular and id – sensikit report")

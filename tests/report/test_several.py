@@ -34,6 +34,7 @@ def absent(*paths: Path, compare: bool = False) -> dict[str, str]:
     return {each.what: each.command for each in missing(inputs.gather(paths, compare=compare))}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_a_run_lacks_is_listed_with_its_command(tmp_path: Path) -> None:
     bare = synthetic_run.write_run(tmp_path / "bare", FEW, only=["overlap"])
     text = Page(report([bare])).text
@@ -147,6 +148,7 @@ def test_the_headline_table_holds_both_runs(reported_pair: Path) -> None:
         ), label
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_run_may_lack_what_the_other_has(tmp_path: Path) -> None:
     first = synthetic_run.write_run(tmp_path / "a", FEW, only=["overlap", "pruning"])
     second = synthetic_run.write_run(tmp_path / "b", FEW, only=["overlap"])
@@ -296,6 +298,7 @@ def test_an_evaluation_has_its_tables_and_what_each_system_gains(reported_pair: 
     assert "sensikit analyze" not in (reported_pair / "tables" / "systems-xxx-eng.tex").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_evaluation_alone_is_reported_into_itself(tmp_path: Path) -> None:
     path = synthetic_tables.write_evaluation(tmp_path / "scores", FEW, notes=["cd+id, fao: 2 sources longer"])
     done = call("report", path)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from tests.support.command import done
 
@@ -25,8 +26,9 @@ def blocks(page: str, kind: str) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
+    """An empty working directory; figures are not laid out."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Figure, "draw_without_rendering", lambda _: None)
     return tmp_path
 
 

@@ -26,9 +26,10 @@ from tests.support import directories
 from tests.support.command import call, done
 
 Directory = Callable[[str], Path]
-SMALL = ("--batches", "6", "--tokens", "40", "--device", "cpu")
+SMALL = ("--batches", "6", "--tokens", "40", "--micro-batches", "2", "--device", "cpu")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("family", "metrics"), [("nllb", "bleu,loss,bpb"), ("llama", "loss,bpb")])
 def test_every_verb(family: str, metrics: str, directory: Directory, text: Path, tmp_path: Path) -> None:
     model, run = directory(family), tmp_path / "run"
@@ -45,7 +46,7 @@ def test_every_verb(family: str, metrics: str, directory: Directory, text: Path,
     assert {manifest["groups"][key]["tier"] for key in ("cat", "spa")} == {"High", "Very Low"}
     assert ("S|task:mt|dir:xxx-fra|" if family == "nllb" else "S|task:lm|bos:yes|dir:xxx|") in signature
     done("audit", run, "--parameters", "60", "--groups", "cat")
-    sweep = ("--ratios", "0,0.5", "--order", "specificity,magnitude,wanda,fisher", "--tokenizer", "13a")
+    sweep = ("--ratios", "0,0.5", "--order", "specificity,magnitude,wanda,fisher", "--tokenizer", "13a", "--beam", "2")
     done("prune", run, *sweep, "--metric", metrics, "--groups", "cat,spa", "--cross", "--max-sentences", "4")
     curves = pd.read_csv(run / "pruning.csv")
     assert set(curves["metric"]) == set(metrics.split(","))
@@ -56,7 +57,7 @@ def test_every_verb(family: str, metrics: str, directory: Directory, text: Path,
     assert size is not None
     assert pair["loss"] == pytest.approx(nats[:, 0].sum() / nats[:, 1].sum(), rel=1e-5)
     assert pair["bpb"] == pytest.approx(nats[:, 0].sum() / np.log(2) / size[:4].sum(), rel=1e-5)
-    scored = ("--metric", metrics, "--tokenizer", "13a")
+    scored = ("--metric", metrics, "--tokenizer", "13a", "--beam", "2")
     out = done("evaluate", model, "--data", text, *direction, *scored, *tiers, "--out", tmp_path / "evaluation")
     assert f"{family}: ckpt {shown['sha256'][:8]}" in out
     assert {"High", "Very Low"} <= set(pd.read_csv(tmp_path / "evaluation" / "tiers.csv")["tier"])
