@@ -120,7 +120,8 @@ import dataclasses, sys
 from sensikit.backends.fairseq import compat
 for place in {places}:
     sys.path.insert(0, place)
-    compat._forget(("fairseq",))
+    for name in [name for name in sys.modules if name.split(".")[0] == "fairseq"]:
+        del sys.modules[name]
     try:
         print(compat.load())
     except compat.MissingDependencyError as error:
