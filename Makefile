@@ -12,7 +12,7 @@ demo: $(STAMP)
 demo-full: $(STAMP)
 	$(BIN)/sensikit demo --full --out demo-full
 
-# one process to a core, and one thread to a process
+# one process to a core, and one thread to a process; reordered, the files of few tests would come last, some a minute long
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # a dead link, or a name that does not exist, is an error; with --quiet none would be

@@ -19,7 +19,7 @@ from sensikit.evaluation.folder import CHOICE as PLACE
 from sensikit.evaluation.folder import Translated
 from sensikit.evaluation.metrics import LENGTHS
 from sensikit.evaluation.scoring import ALL, BY_TIER
-from sensikit.evaluation.systems import Chosen, Evaluation, Opener, baseline_of, evaluate_systems, named
+from sensikit.evaluation.systems import Chosen, Evaluation, Opener, baseline_of, called, evaluate_systems, named
 from sensikit.settings import EvaluationSettings
 from sensikit.tables import Schema
 
@@ -41,7 +41,6 @@ def evaluate_chosen(
     *,
     baseline: str | None = None,
     recipes: Mapping[str, Sequence[str]] | None = None,
-    share: Share | None = None,
     **how: Any,
 ) -> Evaluation:
     """Return what `evaluate_systems` does, of the checkpoint of each system that is best on `split`.
@@ -55,9 +54,8 @@ def evaluate_chosen(
         settings: of what is scored once all is chosen.
         split: that is chosen on.
         lenpens: length penalties.
-        baseline: as of `evaluate_systems`; so are the recipes, the share, and `how`: groups, resume, command.
+        baseline: as of `evaluate_systems`; so are the recipes, and `how`: groups, resume, command, share.
         recipes: see `baseline`.
-        share: see `baseline`.
         how: see `baseline`.
 
     Raises:
@@ -67,10 +65,9 @@ def evaluate_chosen(
     if split == settings.split:
         raise OptionError("--choose-on", f"{split} is what is scored", "choose on another split, such as valid")
     baseline = baseline_of(list(systems), recipes or {}, baseline)  # refused before hours of choosing
-    leads = share is None or share.leads
+    leads = (how.get("share") or Share()).leads
     if leads:
         Translated.stands(out, how.get("resume", False))
-    how["share"] = share
     openers = {f"{label}.{name}": opener for label, found in systems.items() for name, opener in found.items()}
     rows: list[tuple[Any, ...]] = []
     for lenpen in lenpens:
@@ -107,11 +104,8 @@ def candidates(checkpoints: Sequence[Path], labels: Sequence[str] = ()) -> dict[
     Raises:
         OptionError: if there is not one label for each.
     """
-    if labels and len(labels) != len(checkpoints):
-        raise OptionError("--label", f"there are {len(labels)} for {len(checkpoints)} checkpoints", "give one for each")
-    names = labels or [(path.resolve().parent if is_file(path) else path).name for path in checkpoints]
     found: dict[str, list[tuple[str, Path]]] = {}
-    for label, path in zip(names, checkpoints, strict=True):
+    for label, path in zip(called(checkpoints, labels), checkpoints, strict=True):
         found.setdefault(label, []).append((path.stem if is_file(path) else path.name, path))
     for label, those in found.items():
         if len({name for name, _ in those}) < len(those):

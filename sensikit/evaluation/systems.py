@@ -169,15 +169,20 @@ def labels_of(checkpoints: Sequence[Path], labels: Sequence[str] = ()) -> list[s
     Raises:
         OptionError: if there is not one distinct label for each.
     """
-    if labels and len(labels) != len(checkpoints):
-        raise OptionError("--label", f"there are {len(labels)} for {len(checkpoints)} checkpoints", "give one for each")
-    names = list(labels) or [(path.resolve().parent if is_file(path) else path).name for path in checkpoints]
+    names = called(checkpoints, labels)
     if not labels and len(set(names)) < len(names):
         names = [named(path) for path in checkpoints]
     for name in names:
         if names.count(name) > 1:
             raise OptionError("--label", f"two checkpoints would be called {name}", "give one for each, all different")
     return names
+
+
+def called(checkpoints: Sequence[Path], labels: Sequence[str] = ()) -> list[str]:
+    """Return `labels`, of which there must be one for each model, or else the names of their folders."""
+    if labels and len(labels) != len(checkpoints):
+        raise OptionError("--label", f"there are {len(labels)} for {len(checkpoints)} checkpoints", "give one for each")
+    return list(labels) or [(path.resolve().parent if is_file(path) else path).name for path in checkpoints]
 
 
 def named(checkpoint: Path) -> str:

@@ -188,7 +188,8 @@ def _trained(checkpoint: Checkpoint, task: Settings, model: Settings, losses: Se
     if not pairs:
         raise CheckpointError(checkpoint.path, "names no language pairs", "give one of " + ", ".join(TASKS))
     name = "_name" if "_name" in losses else "criterion"
-    training = training_of(task, losses, updates := _updates(checkpoint))
+    updates = _updates(checkpoint)
+    training = training_of(task, losses, updates)
     return Trained(
         task=_known(task, ("_name", "task"), TASKS, "translation_multi_simple_epoch"),
         arch=_known(model, ("arch", "_name"), ARCHITECTURES, "an architecture of the transformer family"),

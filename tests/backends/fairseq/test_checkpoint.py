@@ -73,37 +73,37 @@ def test_real_checkpoint(tiny_checkpoint: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    refused(tmp_path / "none.pt", "does not exist")
+    assert refused(tmp_path / "none.pt", "does not exist")
 
 
 def test_directory(tmp_path: Path) -> None:
-    refused(tmp_path, "is a directory")
+    assert refused(tmp_path, "is a directory")
 
 
 def test_empty_file(tmp_path: Path) -> None:
     (tmp_path / "c.pt").touch()
-    refused(tmp_path / "c.pt", "is empty")
+    assert refused(tmp_path / "c.pt", "is empty")
 
 
 def test_device(tmp_path: Path) -> None:
-    refused(Path("/dev/null"), "is not a regular file")
+    assert refused(Path("/dev/null"), "is not a regular file")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_unreadable_file(tmp_path: Path) -> None:
     path = save(tmp_path / "c.pt")
     path.chmod(0)
-    refused(path, "cannot be read")
+    assert refused(path, "cannot be read")
 
 
 def test_text_file(tmp_path: Path) -> None:
     (tmp_path / "c.pt").write_text("not a checkpoint")
-    refused(tmp_path / "c.pt", "is not a checkpoint")
+    assert refused(tmp_path / "c.pt", "is not a checkpoint")
 
 
 def test_safetensors_under_a_wrong_name(tmp_path: Path) -> None:
     safetensors.torch.save_file({"weight": torch.ones(3)}, tmp_path / "c.pt")
-    refused(tmp_path / "c.pt", "is not a checkpoint")
+    assert refused(tmp_path / "c.pt", "is not a checkpoint")
 
 
 def test_old_torch_format(tmp_path: Path) -> None:
@@ -114,19 +114,19 @@ def test_old_torch_format(tmp_path: Path) -> None:
 def test_bare_pickle(tmp_path: Path) -> None:
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         (tmp_path / "c.pt").write_bytes(pickle.dumps({"model": {}}, protocol))
-        refused(tmp_path / "c.pt", "is not a checkpoint" if protocol < 2 else "format of torch before 1.6")
+        assert refused(tmp_path / "c.pt", "is not a checkpoint" if protocol < 2 else "format of torch before 1.6")
 
 
 def test_other_zip_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "c.pt", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    refused(tmp_path / "c.pt", "is a zip archive but not a checkpoint")
+    assert refused(tmp_path / "c.pt", "is a zip archive but not a checkpoint")
 
 
 def test_truncated(tmp_path: Path) -> None:
     path = save(tmp_path / "c.pt")
     path.write_bytes(path.read_bytes()[:-100])
-    refused(path, "is truncated or damaged")
+    assert refused(path, "is truncated or damaged")
 
 
 def test_a_flipped_bit_in_a_weight_is_found_though_torch_would_load_it(tmp_path: Path) -> None:
@@ -135,12 +135,12 @@ def test_a_flipped_bit_in_a_weight_is_found_though_torch_would_load_it(tmp_path:
     data[data.index(torch.full((64,), 1.5).numpy().tobytes()) + 8] ^= 1
     path.write_bytes(data)
     assert torch.load(path, weights_only=True)["model"]["w"][2] != 1.5
-    refused(path, "wrong checksum")
+    assert refused(path, "wrong checksum")
 
 
 def test_compressed_entries_as_in_a_zip_bomb(tmp_path: Path) -> None:
     path = save(tmp_path / "c.pt", {"w": torch.zeros(1_000_000)})
-    refused(rezipped(path, tmp_path / "d.pt", zipfile.ZIP_DEFLATED), "compressed entries")
+    assert refused(rezipped(path, tmp_path / "d.pt", zipfile.ZIP_DEFLATED), "compressed entries")
 
 
 def test_entries_that_overlap_claim_more_than_the_file_holds(tmp_path: Path) -> None:
@@ -163,52 +163,52 @@ def test_claimed_sizes_beyond_the_file(tmp_path: Path) -> None:
     directory = data.rindex(b"c/data/0") - 46
     data[directory + 20 : directory + 28] = (1 << 30).to_bytes(4, "little") * 2
     path.write_bytes(data)
-    refused(path, "claims to hold more than its own size")
+    assert refused(path, "claims to hold more than its own size")
 
 
 def test_two_entries_of_one_name(tmp_path: Path) -> None:
     path = save(tmp_path / "c.pt")
     with pytest.warns(UserWarning, match="Duplicate name"):
         rezipped(path, tmp_path / "d.pt", **{"c/data/0": b"x"})
-    refused(tmp_path / "d.pt", "torch.save did not write")
+    assert refused(tmp_path / "d.pt", "torch.save did not write")
 
 
 def test_two_structures(tmp_path: Path) -> None:
     path = save(tmp_path / "c.pt")
-    refused(rezipped(path, tmp_path / "d.pt", **{"d/data.pkl": b"x"}), "not a checkpoint")
+    assert refused(rezipped(path, tmp_path / "d.pt", **{"d/data.pkl": b"x"}), "not a checkpoint")
 
 
 def test_huge_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "PICKLE_LIMIT", 1 << 20)
-    refused(save(tmp_path / "c.pt", note="x" * (2 << 20)), "2 MB of structure")
+    assert refused(save(tmp_path / "c.pt", note="x" * (2 << 20)), "2 MB of structure")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"weights": {}}, {"model": [torch.ones(2)]}])
 def test_content_without_a_model(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "c.pt")
-    refused(tmp_path / "c.pt", "holds no 'model'")
+    assert refused(tmp_path / "c.pt", "holds no 'model'")
 
 
 def test_empty_model(tmp_path: Path) -> None:
-    refused(save(tmp_path / "c.pt", {}), "has an empty model")
+    assert refused(save(tmp_path / "c.pt", {}), "has an empty model")
 
 
 @pytest.mark.parametrize("value", [1.0, "text", None, [torch.ones(2)]])
 def test_something_other_than_tensors_in_the_model(tmp_path: Path, value: object) -> None:
-    refused(save(tmp_path / "c.pt", {"w": value}), "something other than a tensor")
+    assert refused(save(tmp_path / "c.pt", {"w": value}), "something other than a tensor")
 
 
 def test_tensor_that_would_grow_when_copied(tmp_path: Path) -> None:
-    refused(save(tmp_path / "c.pt", {"w": torch.zeros(1).expand(1 << 40)}), "not dense")
+    assert refused(save(tmp_path / "c.pt", {"w": torch.zeros(1).expand(1 << 40)}), "not dense")
 
 
 def test_sparse_tensor(tmp_path: Path) -> None:
-    refused(save(tmp_path / "c.pt", {"w": torch.eye(3).to_sparse()}), "not dense")
+    assert refused(save(tmp_path / "c.pt", {"w": torch.eye(3).to_sparse()}), "not dense")
 
 
 def test_many_views_of_one_memory(tmp_path: Path) -> None:
     whole = torch.zeros(10_000)
-    refused(save(tmp_path / "c.pt", {f"w{i}": whole[i:] for i in range(100)}), "overlap in memory")
+    assert refused(save(tmp_path / "c.pt", {f"w{i}": whole[i:] for i in range(100)}), "overlap in memory")
 
 
 def test_namespace_gives_named_values_alone() -> None:
