@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from sensikit.run import Run
-from sensikit.statistics.correlation import high_subset
-from sensikit.statistics.noise import SUBSETS, block_batches, block_moments, fisher, half_width, sampled
+from sensikit.statistics.correlation import Border, border
+from sensikit.statistics.noise import SUBSETS, block_batches, fisher, half_width
 from sensikit.statistics.streaming import Float, Moments
 from sensikit.tables import Schema
 
@@ -25,7 +24,7 @@ ENOUGH = (0.95, 0.99)
 """Reliabilities of S that the number of batches is given for."""
 
 
-def convergence_table(run: Run, task: str = "mt", is_high: NDArray[np.bool_] | None = None) -> pd.DataFrame:
+def convergence_table(run: Run, task: str = "mt", drawn: Border | None = None) -> pd.DataFrame:
     """Return convergence.csv: the PCC between S of two disjoint sets of n batches, for each group, subset and n.
 
     The sets are of 1, 2, … blocks, up to half of them. `reliability` stands for every way to draw two such sets: it is
@@ -36,19 +35,19 @@ def convergence_table(run: Run, task: str = "mt", is_high: NDArray[np.bool_] | N
     Args:
         run: with S and the blocks of its groups.
         task: mt, denoise or lm.
-        is_high: as `high_subset` returned it, where it is there already.
+        drawn: as `correlation.border` returned it, where it is there already.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
-    in_sample = (high_subset([run], task) if is_high is None else is_high)[sampled(run)]
+    moments = (drawn or border(run, task)).blocks
+    of_group = {group: block_batches(run, (task, group)) for group in run.groups(task)}
+    ends = np.cumsum([len(blocks) for blocks in of_group.values()])
     rows = []
-    for group in run.groups(task):
-        blocks = block_batches(run, (task, group))
-        moments = block_moments(run, [(task, group)], in_sample, len(blocks))
+    for (group, blocks), own in zip(of_group.items(), np.split(np.eye(ends[-1]), ends[:-1]), strict=True):
         sizes = [round(blocks.sum() * count / len(blocks)) for count in range(1, len(blocks) // 2 + 1)]
         for subset in SUBSETS:
-            means = moments[subset].combined(np.diag(1 / blocks))
+            means = moments[subset].combined(own / blocks[:, None])
             found = reliability(means, blocks, sizes)
             others = [np.delete(np.arange(len(blocks)), block) for block in range(len(blocks))]
             without = [reliability(means.combined(np.eye(len(blocks))[kept]), blocks[kept], sizes) for kept in others]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from sensikit.statistics.measures import measures
 from sensikit.statistics.noise import (
     Leaves,
     Set,
+    block_moments,
     corrected,
     half_width,
     interval,
@@ -62,11 +64,14 @@ class Correlation:
     Attributes:
         pcc: of these batches, (N, N) float64.
         reliability: of each set, (N,) float64: c / var(S), c the covariance of the two halves of its batches.
+        mean, deviation: of each S over the parameters, (N,) float64; a constant S has a deviation of 0.
         parameters: in the subset.
     """
 
     pcc: Float
     reliability: Float
+    mean: Float
+    deviation: Float
     parameters: int
 
     @property
@@ -89,8 +94,27 @@ class Correlation:
         return (found, found - width, found + width, self.pcc[a, b], float(low), float(high), self.ceiling[a, b])
 
 
+class Border(NamedTuple):
+    """What lies on either side of the border between the high and the low subset.
+
+    Attributes:
+        is_high: which of the P parameters are in the high subset, (P,).
+        blocks: as `block_moments` returns them, of the groups of the run.
+    """
+
+    is_high: NDArray[np.bool_]
+    blocks: dict[str, Moments]
+
+
+def border(run: Run, task: str = "mt", high: float | None = None) -> Border:
+    """Return what the tables of correlation and of convergence share (see `high_subset`)."""
+    is_high = high_subset([run], task, high)
+    sets = [(task, group) for group in run.groups(task)]
+    return Border(is_high, block_moments(run, sets, is_high[sampled(run)]))
+
+
 def correlation_table(
-    run: Run, task: str = "mt", is_high: NDArray[np.bool_] | None = None, high: float | None = None
+    run: Run, task: str = "mt", drawn: Border | None = None, high: float | None = None
 ) -> pd.DataFrame:
     """Return correlation.csv: how S(θ,B_a) and S(θ,B_b) correlate, for every ordered pair of groups in each subset.
 
@@ -117,7 +141,7 @@ def correlation_table(
     Args:
         run: with S, the halves and the blocks of its groups.
         task: mt, denoise or lm.
-        is_high: as `high_subset` returned it, where it is there already.
+        drawn: as `border` returned it, where it is there already.
         high: the share of the parameters in the high subset (see `high_subset`); by default as the run was analysed.
 
     Raises:
@@ -125,11 +149,12 @@ def correlation_table(
     """
     groups = run.groups(task)
     sets = [(task, group) for group in groups]
-    is_high = high_subset([run], task, high) if is_high is None else is_high
-    without = left_out(run, sets, is_high[sampled(run)])
-    others = measures(run, sets, is_high)
+    is_high, blocks = drawn or border(run, task, high)
+    without = left_out(run, sets, blocks)
+    known = correlations(run, sets, is_high)
+    others = measures(run, sets, is_high, {subset: (of.mean, of.deviation) for subset, of in known.items()})
     rows = []
-    for subset, found in correlations(run, sets, is_high).items():
+    for subset, found in known.items():
         other = others[subset]
         for (a, first), (b, second) in product(enumerate(groups), repeat=2):
             pair = (found.reliability[a], found.reliability[b], other.spearman[a, b], other.log_pcc[a, b])
@@ -156,7 +181,7 @@ def mean_correlation(run: Run, table: pd.DataFrame, task: str = "mt") -> pd.Data
     (is_high,) = borders([(run, each) for each in sets], size, int(high_share(run, task) * size), np.ones((1, 1)))
     first, second = np.triu_indices(len(sets), 1)
     rows = []
-    for subset, leaves in left_out(run, sets, is_high).items():
+    for subset, leaves in left_out(run, sets, block_moments(run, sets, is_high)).items():
         once = (table["task"] == task) & (table["subset"] == subset) & (table["group_a"] < table["group_b"])
         mean = table.loc[once, ["corrected", "pcc", "ceiling"]].mean()
         width = half_width(leaves.corrected[:, first, second].mean(axis=1))
@@ -170,34 +195,32 @@ def correlations(run: Run, sets: Sequence[Set], is_high: NDArray[np.bool_]) -> d
 
     The reliability of a set is that of its two halves; where a set has none, that of its blocks, of the sample alone.
     """
-    count = len(sets)
+    vectors = [run.vector(*each) for each in sets]
     if not all(run.halved(task) for task, _ in sets):
-        known = reliabilities(run, sets, is_high[sampled(run)])
-        moments = moments_of(run.stream([run.vector(*each) for each in sets]), is_high, count)
-        return {subset: _correlation(of.pearson(), known[subset], of.count) for subset, of in moments.items()}
-    vectors = [run.vector(*each, kind) for kind in ("", "half") for each in sets]
+        known = reliabilities(run, sets, block_moments(run, sets, is_high[sampled(run)]))
+        moments = moments_of(run.stream(vectors), is_high, len(sets))
+        return {subset: _correlation(of, known[subset]) for subset, of in moments.items()}
+    vectors += [run.vector(*each, "half") for each in sets]
     entries = [run.manifest["sets"]["/".join(each)] for each in sets]
-    n = np.array([entry["batches"] for entry in entries], dtype=float)
-    n1 = np.array([entry["half_batches"] for entry in entries], dtype=float)
-
-    def halves() -> Iterator[np.ndarray]:
-        for block in run.stream(vectors):
-            whole, first = n[:, None] * block[:count], n1[:, None] * block[count:]
-            yield np.concatenate([first, whole - first])
-
-    moments = moments_of(halves(), is_high, 2 * count)
-    return {subset: _of_halves(of, np.stack([n1, n - n1], axis=1)) for subset, of in moments.items()}
+    moments = moments_of(run.stream(vectors), is_high, len(vectors))
+    n, n1 = (np.array([entry[key] for entry in entries], dtype=float) for key in ("batches", "half_batches"))
+    return {subset: _of_halves(of, n, n1) for subset, of in moments.items()}
 
 
-def _of_halves(sums: Moments, batches: Float) -> Correlation:
-    """Return the correlations between N sets from the sums over the first halves of their batches, then the second."""
-    eye = np.eye(len(batches))
-    whole, own = sums.combined(np.hstack([eye, eye])), np.diag(sums.products).reshape(2, -1).sum(axis=0)
-    return _correlation(whole.pearson(), reliability(np.diag(whole.products), own, batches), sums.count)
+def _of_halves(moments: Moments, n: Float, n1: Float) -> Correlation:
+    """Return the correlations between N sets from the moments of S of each, of n batches, and then of its first n₁."""
+    eye, none = np.eye(len(n)), np.zeros((len(n), len(n)))
+    whole = moments.combined(np.hstack([eye, none]))
+    sums = moments.combined(np.block([[none, np.diag(n1)], [np.diag(n), -np.diag(n1)]]))  # over each half
+    own = np.diag(sums.products).reshape(2, -1).sum(axis=0)
+    return _correlation(whole, reliability(n**2 * np.diag(whole.products), own, np.stack([n1, n - n1], axis=1)))
 
 
-def _correlation(pcc: Float, reliability: Float, parameters: int) -> Correlation:
-    return Correlation(pcc, np.where(np.isnan(np.diag(pcc)), np.nan, reliability), parameters)
+def _correlation(moments: Moments, reliability: Float) -> Correlation:
+    pcc = moments.pearson()
+    constant = np.isnan(np.diag(pcc))
+    deviation = np.sqrt(np.where(constant, 0, np.diag(moments.products)) / max(moments.count, 1))
+    return Correlation(pcc, np.where(constant, np.nan, reliability), moments.mean, deviation, moments.count)
 
 
 def high_subset(runs: Sequence[Run], task: str, high: float | None = None) -> NDArray[np.bool_]:
@@ -256,7 +279,7 @@ def similarity_table(run: Run) -> pd.DataFrame:
     rows = []
     for group in groups:
         pair = [(first, group), (second, group)]
-        without = left_out(run, pair, in_sample)
+        without = left_out(run, pair, block_moments(run, pair, in_sample))
         for subset, of in correlations(run, pair, is_high).items():
             rows.append((first, second, subset, group, *of.estimates(0, 1, without[subset]), of.parameters))
     return SIMILARITY.frame(rows)

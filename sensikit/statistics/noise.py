@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.linalg import block_diag
 
 from sensikit.parameters import sample_of
 from sensikit.run import Run
@@ -31,33 +32,36 @@ class Leaves(NamedTuple):
     corrected: Float
 
 
-def left_out(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Leaves]:
+def left_out(run: Run, sets: Sequence[Set], blocks: Mapping[str, Moments]) -> dict[str, Leaves]:
     """Return what the correlations between N sets are without each of the G blocks, by subset of the parameters.
 
     Block g is left out of every set at once, which keeps what paired blocks share. Where the sets differ in their
-    number of blocks, neighbours are joined until all have as many as the one with the fewest. `is_high` says which of
-    the M sampled parameters are in the high subset, (M,).
+    number of blocks, neighbours are joined until all have as many as the one with the fewest. `blocks` are what
+    `block_moments` returned of these sets.
     """
     found = {}
-    for subset, (count, of) in _of_blocks(run, sets, is_high).items():
+    for subset, (count, of) in _of_blocks(run, sets, blocks).items():
         pairs = [(pcc, corrected(pcc, known)) for pcc, known in map(of, 1.0 - np.eye(count))]
         found[subset] = Leaves(*(np.stack(side) for side in zip(*pairs, strict=True)))
     return found
 
 
-def reliabilities(run: Run, sets: Sequence[Set], is_high: np.ndarray) -> dict[str, Float]:
+def reliabilities(run: Run, sets: Sequence[Set], blocks: Mapping[str, Moments]) -> dict[str, Float]:
     """Return the reliability of each of N sets from its blocks, (N,), by subset of the sampled parameters."""
-    return {subset: of(np.ones(count))[1] for subset, (count, of) in _of_blocks(run, sets, is_high).items()}
+    return {subset: of(np.ones(count))[1] for subset, (count, of) in _of_blocks(run, sets, blocks).items()}
 
 
 def _of_blocks(
-    run: Run, sets: Sequence[Set], is_high: np.ndarray
+    run: Run, sets: Sequence[Set], blocks: Mapping[str, Moments]
 ) -> Mapping[str, tuple[int, Callable[[Float], tuple[Float, Float]]]]:
     """Return by subset how many blocks each of N sets has, G, and what `_kept` returns of those that are kept, (G,)."""
-    count = min(len(block_batches(run, each)) for each in sets)
-    batches = np.stack([joined(block_batches(run, each), count) for each in sets])
+    of_set = [block_batches(run, each) for each in sets]
+    count = min(map(len, of_set))
+    batches = np.stack([joined(each, count) for each in of_set])
+    neighbours = block_diag(*(joined(np.eye(len(each)), count) for each in of_set))
     found = {}
-    for subset, moments in block_moments(run, sets, is_high, count).items():
+    for subset, of_all in blocks.items():
+        moments = of_all.combined(neighbours)
         own = np.diag(moments.products).reshape(len(sets), count)
         found[subset] = count, partial(_kept, moments, own, batches)
     return found
@@ -105,18 +109,22 @@ def corrected(pcc: Float, reliability: Float) -> Float:
     return np.asarray(pcc / (root[..., :, None] * root[..., None, :]))
 
 
-def block_moments(run: Run, sets: Sequence[Set], is_high: np.ndarray, count: int) -> dict[str, Moments]:
-    """Return the moments of the block sums of N sets, each in `count` blocks, by subset: of N·count vectors."""
-    sums = block_sums([(run, each) for each in sets], len(is_high), count)
-    return moments_of((block.reshape(len(sets) * count, -1) for _, block in sums), is_high, len(sets) * count)
+def block_moments(run: Run, sets: Sequence[Set], is_high: NDArray[np.bool_]) -> dict[str, Moments]:
+    """Return the moments of the sums over the batches of each block, set by set, by subset of the sampled parameters.
+
+    `is_high` says which of these are in the high subset, (M,).
+    """
+    count = sum(len(block_batches(run, each)) for each in sets)
+    sums = block_sums([(run, each) for each in sets], len(is_high))
+    return moments_of((block for _, block in sums), is_high, count)
 
 
 def moments_of(stream: Iterable[np.ndarray], is_high: NDArray[np.bool_], count: int) -> dict[str, Moments]:
     """Return the moments of a stream of `count` vectors, by subset of their P elements; `is_high` is (P,)."""
     moments = {subset: Moments.zero(count) for subset in SUBSETS}
     for block, inside in masked(stream, is_high):
-        moments["high"].add(block[:, inside])
-        moments["low"].add(block[:, ~inside])
+        moments["high"].add(block.compress(inside, axis=1))  # takes a third of the time that indexing takes
+        moments["low"].add(block.compress(~inside, axis=1))
     moments["all"].merge(moments["high"])
     moments["all"].merge(moments["low"])
     return moments
@@ -179,13 +187,17 @@ def fisher(pcc: Float) -> Float:
         return np.asarray(np.arctanh(pcc))
 
 
-def block_sums(sources: Sequence[tuple[Run, Set]], size: int, count: int) -> Iterator[tuple[int, Float]]:
-    """Yield (start, (V, count, m)): the sums over the batches of each block at sampled parameters start … start + m."""
+def block_sums(sources: Sequence[tuple[Run, Set]], size: int, count: int | None = None) -> Iterator[tuple[int, Float]]:
+    """Yield (start, (ΣG, m)): the sums over the batches of each block at sampled parameters start … start + m.
+
+    The G blocks of one source follow those of the one before; with a `count`, each has so many.
+    """
     readers = [(run.block_reader(*each), block_batches(run, each)[:, None]) for run, each in sources]
-    step = max(LEAST, CACHED // (len(sources) * count))
+    step = max(LEAST, CACHED // sum(len(batches) if count is None else count for _, batches in readers))
     for start in range(0, size, step):
         stop = min(start + step, size)
-        yield start, np.stack([joined(read(start, stop) * batches, count) for read, batches in readers])
+        parts = (read(start, stop) * batches for read, batches in readers)
+        yield start, np.concatenate([each if count is None else joined(each, count) for each in parts])
 
 
 def joined(blocks: np.ndarray, count: int) -> np.ndarray:

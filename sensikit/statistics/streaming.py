@@ -30,7 +30,7 @@ PIECE = 1 << 15
 LOOKED_UP = 20
 """Bits of a key by which most keys are told from a cut without looking at the rest."""
 
-CACHED = 1 << 18
+CACHED = 1 << 17
 """Values that are centred and multiplied at a time: about as many float64 as fit into a processor's cache."""
 
 LEAST = 1 << 10

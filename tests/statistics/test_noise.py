@@ -14,9 +14,11 @@ from scipy import stats
 from sensikit.parameters import Parameter
 from sensikit.sensitivity.taylor import blocks_of
 from sensikit.statistics.correlation import correlation_table
-from sensikit.statistics.noise import half_width, interval, left_out
+from sensikit.statistics.noise import block_moments, half_width, interval, left_out
 from tests.support import handmade
 from tests.support.batched import CODES, SHAPES, SIZE, batches, groups_of, high_of
+
+PAIR = [("mt", "cat"), ("mt", "nob")]
 
 
 def table(run: handmade.Run) -> pd.DataFrame:
@@ -156,7 +158,7 @@ def test_without_one_block_by_hand(tmp_path: Path) -> None:
     whole = {code: np.mean(table, axis=0) for code, table in blocks.items()}
     counts = {code: (2, 1, [1, 1]) for code in blocks}
     run = handmade.run(tmp_path / "run", whole, blocks=blocks, counts=counts)
-    found = left_out(run, [("mt", "cat"), ("mt", "nob")], np.array([True, True, False, False]))
+    found = left_out(run, PAIR, block_moments(run, PAIR, np.array([True, True, False, False])))
     assert found["all"].pcc[:, 0, 1] == pytest.approx([0.6, 1.0], rel=1e-12)
     assert found["high"].pcc[:, 0, 1] == pytest.approx([-1, 1], rel=1e-12)
     assert found["low"].pcc[:, 0, 1] == pytest.approx([-1, 1], rel=1e-12)
@@ -169,14 +171,15 @@ def test_blocks_weigh_as_many_batches_as_they_hold(tmp_path: Path) -> None:
     whole = {code: np.average(table, axis=0, weights=[1, 1, 2]) for code, table in blocks.items()}
     counts = {code: (4, 1, [1, 1, 2]) for code in blocks}
     run = handmade.run(tmp_path / "run", whole, blocks=blocks, counts=counts)
-    found = left_out(run, [("mt", "cat"), ("mt", "nob")], np.zeros(3, dtype=bool))["all"].pcc
+    found = left_out(run, PAIR, block_moments(run, PAIR, np.zeros(3, dtype=bool)))["all"].pcc
     assert found[1, 0, 1] == pytest.approx(np.corrcoef([2, 2, 1], [2, 1, 0])[0, 1], rel=1e-6)
 
 
 def test_intervals_are_symmetric_in_the_two_languages(tmp_path: Path) -> None:
     run = handmade.run_of_batches(tmp_path / "run", batches(12), shapes=SHAPES)
     is_high = high_of([handmade.flat(run, c) for c in CODES])
-    for without in left_out(run, [("mt", code) for code in CODES], is_high).values():
+    sets = [("mt", code) for code in CODES]
+    for without in left_out(run, sets, block_moments(run, sets, is_high)).values():
         assert all(np.array_equal(each, each.transpose(0, 2, 1)) for each in without)
 
 
