@@ -223,9 +223,9 @@ class AnalysisSettings(Options):
     sigma: float = option(SIGMA, "σ of D, on the scale of a summed loss.", least=1e-20, most=10**6)
     high: float = option(HIGH, "Share of the parameters in the high subset: the largest S.", above=0, below=1)
     seed: int = option(1, "Of every random choice: sentences, and the noise that is denoised.", least=0, most=SEEDS)
-    micro_batches: int = option(
-        4,
-        "Parts of like length that a batch is computed in: the same S, less padding, more memory.",
+    micro_batches: int | None = option(
+        None,
+        "Parts of like length that a batch is computed in, by default what takes the least time: the same S.",
         least=1,
         most=10_000,
     )

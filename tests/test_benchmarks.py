@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from tests.benchmarks import tables, training
+from tests.benchmarks import __main__ as every
+from tests.benchmarks import models, tables, training
+
+
+def test_an_analysis_is_timed_against_bare_passes_and_the_obvious_loop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(every, "ROUNDS", 1)
+    monkeypatch.setattr(every, "batches", lambda count, tokens, parts: models.batches(2, 50, parts))
+    monkeypatch.setattr(every, "translator", lambda: models.translator(8, 1))
+    every.analyze_against_bare_passes()
+    assert capsys.readouterr().out.count(" times\n") == 2
 
 
 def test_what_tables_cost_is_printed_for_both_ways_of_making_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ FEWEST = 200
 """Test segments below which no difference is marked: tests and intervals hold in the long run of sentences."""
 
 INDEPENDENT = (
-    "The data do not say which sentences of two languages are translations of one: the languages are drawn "
+    "The data do not say which sentences of two languages say the same: the languages are drawn "
     "independently, and an interval of a mean over languages is too narrow where their test sets overlap."
 )
 """What is said where segments are known by "own" (see `Segments`)."""

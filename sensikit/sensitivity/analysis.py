@@ -212,8 +212,10 @@ def _measure_all(run: Run | None, job: Job, work: Work) -> None:
     left = shards.told(left)
     batches = f"{sum(left.values()):,} batches of about {plan.tokens} target tokens"
     say(f"{len(plan.sets)} sets of batches, {batches} to come")
-    if settings.micro_batches % job.shard:
-        say(f"of every batch some processes have no part to compute: --micro-batches {job.shard} would give each one")
+    if any(len(batch.micro_batches) % job.shard for of in plan.sets.values() for batch in of):
+        say(
+            f"of some batches not all processes have a part to compute: --micro-batches {job.shard} would give each one"
+        )
 
     def take(name: str, number: int, block: int) -> Part | None:
         return None if run is None else work.take(units[name, number, block])

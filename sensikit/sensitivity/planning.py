@@ -17,7 +17,7 @@ from sensikit.files import safe_name
 from sensikit.languages import chosen_groups
 from sensikit.parameters import FLOAT, SAMPLED, Parameter, disk_per_group, registry
 from sensikit.run import MIXED, Run, rest_of
-from sensikit.sensitivity.batches import MINIMUM_BATCHES, Batch, common_tokens, draw, fingerprint, pack
+from sensikit.sensitivity.batches import MINIMUM_BATCHES, OVERHEAD, Batch, common_tokens, draw, fingerprint, pack
 from sensikit.sensitivity.taylor import blocks_of
 from sensikit.settings import AnalysisSettings, MemorySettings
 from sensikit.sharding import Shards
@@ -65,10 +65,12 @@ def make_plan(model: Model, settings: AnalysisSettings, groups: Sequence[str] | 
         notes.append(f"{', '.join(without)}: left out, for the {settings.split} split has no sentence of them")
     sizes = {key: task.sizes(key, settings.split) for key in measured}
 
+    overhead = OVERHEAD["cpu" if model.device.type == "cpu" else "cuda"]
+
     def packed(name: str, members: Sequence[str], tokens: int, count: int = settings.batches) -> list[Batch]:
         pool = {key: sizes[key] for key in members}
         items = draw(pool, settings.seed, f"{settings.task}/{purpose_of(name)}", settings.rest_temperature)
-        return pack(items, pool, tokens, count, settings.micro_batches)
+        return pack(items, pool, tokens, count, settings.micro_batches, overhead)
 
     left_out = {key: task.left_out(key, settings.split) for key in measured}
     what = "pairs" if settings.task == "mt" else "sentences"
@@ -135,7 +137,7 @@ def run_signature(model: Model, settings: AnalysisSettings, plan: Plan) -> str:
         store=settings.store if settings.store != "fp32" else None,
         halves=None if settings.halves else "none",
         # each micro-batch draws its own dropout
-        micro_batches=settings.micro_batches if settings.mode == "train" else None,
+        micro_batches=(settings.micro_batches or "cheapest") if settings.mode == "train" else None,
         dtype=model.provenance.loading.get("dtype", "fp32"),
         # the gradient of a batch is added up in another order
         shard=size if (size := Shards.of(model.module).size) > 1 else None,
@@ -200,7 +202,7 @@ def place_of(memory: MemorySettings, device: torch.device, count: int, width: in
 
 def held_gradient(settings: AnalysisSettings, shard: int = 1) -> bool:
     """Return whether a whole gradient is held: of several parts on one device, or to be judged before it counts."""
-    return settings.micro_batches > shard or settings.skip_nonfinite
+    return settings.micro_batches is None or settings.micro_batches > shard or settings.skip_nonfinite
 
 
 def disk_of(count: int, plan: Plan, settings: AnalysisSettings) -> int:

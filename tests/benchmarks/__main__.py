@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 
 from sensikit.parameters import Parameter, registry, sample_of
 from sensikit.pruning.masks import Order, pruning_plan
+from sensikit.sensitivity.batches import Batch
 from sensikit.sensitivity.taylor import measure
 from sensikit.statistics import streaming
-from sensikit.statistics.correlation import SUBSETS
+from sensikit.statistics.noise import SUBSETS
 from sensikit.statistics.streaming import Moments, keys, selected, smallest
 from tests.benchmarks import tables, training
 from tests.benchmarks.models import batches, collate, loss_of, translator
@@ -48,34 +49,32 @@ def side_by_side(what: str, ours: Callable[[], object], other: Callable[[], obje
 
 
 def analyze_against_bare_passes() -> None:
-    model, drawn = translator(), batches(40, 512, 4)
+    """Batches cut where that costs the least, against the bare passes of the same, and of batches that are not cut."""
+    model, drawn, whole = translator(), batches(10, 4096, None), batches(10, 4096, 1)
     parameters, loss = registry(model), loss_of(model)
     sample = sample_of(parameters)
 
-    def bare() -> None:
+    def bare(drawn: Sequence[Batch]) -> None:
         for batch in drawn:
             for micro_batch in batch.micro_batches:
                 loss(collate(micro_batch))[0].backward()
             model.zero_grad(set_to_none=True)
 
-    side_by_side(
-        "S(θ,B) of 40 batches of 512 tokens",
-        lambda: measure(model, parameters, drawn, collate, loss, sample=sample),
-        bare,
-        "forward and backward of the same micro-batches alone",
-    )
+    def obvious() -> None:
+        """Each batch padded to its longest sentence, and |θ·∇L| added up."""
+        total = {name: torch.zeros_like(tensor) for name, tensor in model.named_parameters()}
+        for batch in whole:
+            (loss(collate(batch.items))[0] / batch.tokens).backward()
+            for name, tensor in model.named_parameters():
+                total[name] += (tensor.detach() * tensor.grad).abs()
+            model.zero_grad(set_to_none=True)
 
-
-def pieces_against_one() -> None:
-    model = translator()
-    parameters, loss = registry(model), loss_of(model)
-    split, whole = batches(20, 512, 4), batches(20, 512, 1)
-    side_by_side(
-        "batches in 4 micro-batches of like length",
-        lambda: measure(model, parameters, split, collate, loss),
-        lambda: measure(model, parameters, whole, collate, loss),
-        "the same batches in one micro-batch, padded to the longest",
+    what = (
+        f"S(θ,B) of 10 batches of 4,096 tokens, {np.mean([len(batch.micro_batches) for batch in drawn]):.1f} parts each"
     )
+    ours = partial(measure, model, parameters, drawn, collate, loss, sample=sample)
+    side_by_side(what, ours, partial(bare, drawn), "forward and backward of the same micro-batches alone")
+    side_by_side(what, ours, obvious, "a loop over batches that are padded to their longest sentence")
 
 
 def selection_against_sorting() -> None:
@@ -170,7 +169,6 @@ if __name__ == "__main__":
     else:
         for benchmark in (
             analyze_against_bare_passes,
-            pieces_against_one,
             selection_against_sorting,
             masks_held_against_streamed,
             correlation_against_numpy,

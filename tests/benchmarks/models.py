@@ -42,11 +42,11 @@ def translator(width: int = 128, layers: int = 2) -> Translator:
     return Translator(width, layers).eval()
 
 
-def batches(count: int, tokens: int, pieces: int) -> list[Batch]:
+def batches(count: int, tokens: int, parts: int | None) -> list[Batch]:
     """Sentences whose lengths are spread as those of real text are, packed as `analyze` packs them."""
     lengths = np.random.default_rng(0).lognormal(2.6, 0.7, 20000).astype(int).clip(2, 120)
     sizes = {"xxx": np.stack([lengths, lengths], axis=1)}
-    return pack(draw(sizes, 1, "bench"), sizes, tokens, count, pieces)
+    return pack(draw(sizes, 1, "bench"), sizes, tokens, count, parts)
 
 
 def collate(items: Sequence[Item]) -> Any:

@@ -274,7 +274,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def command(path: Path, *options: object) -> Called:
-    return call("analyze", "a.pt", "--data", "data", "--out", path, "--batches", 6, "--tokens", 40, *options)
+    quick = ["--batches", QUICK.batches, "--tokens", QUICK.tokens, "--micro-batches", QUICK.micro_batches]
+    return call("analyze", "a.pt", "--data", "data", "--out", path, *quick, *options)
 
 
 @pytest.mark.usefixtures("opened")

@@ -10,7 +10,7 @@ import pytest
 
 from sensikit.backends.base import Item
 from sensikit.errors import DataError
-from sensikit.sensitivity.batches import Batch, common_tokens, draw, pack
+from sensikit.sensitivity.batches import COUNTS, Batch, common_tokens, draw, pack
 from sensikit.sensitivity.taylor import blocks_of
 from tests.support import toy
 
@@ -244,6 +244,21 @@ def test_a_piece_holds_sentences_of_like_length_and_about_its_share_of_the_token
         held = np.array([micro_batch.sum() for micro_batch in sizes])
         assert len(held) == 4
         assert np.abs(held - held.sum() / 4).max() <= 2 * 60
+
+
+@pytest.mark.parametrize("overhead", [0, 40, 10_000])
+def test_no_other_number_of_micro_batches_costs_less(overhead: int) -> None:
+    drawn = list(draw(POOL, 1, "mt/all.groups"))
+
+    def cut(count: int | None) -> list[Batch]:
+        return pack(iter(drawn), POOL, 300, 10, count, overhead)
+
+    def cost(batch: Batch) -> int:
+        return padded([batch]) + overhead * len(batch.micro_batches)
+
+    tried = [[cost(batch) for batch in cut(count)] for count in COUNTS]
+    assert [cost(batch) for batch in cut(None)] == np.min(tried, axis=0).tolist()
+    assert {len(batch.micro_batches) == 1 for batch in cut(None)} == {overhead == 10_000}
 
 
 # T

@@ -66,8 +66,8 @@ def test_ranks_of_a_model_that_is_too_large_are_of_the_sample(
 
 
 def test_half_of_the_variance_by_hand(tmp_path: Path) -> None:
-    # cat: around the mean 1 a square of 81 and nine of 1, so one is enough; nob: ten of 1, so half of them; fao: as cat,
-    # but the one is below the mean
+    # cat: around the mean 1 a square of 81 and nine of 1, so one is enough; nob: ten of 1, so half of them; fao: as
+    # cat, but the one is below the mean
     vectors = {"cat": [10.0, *[0.0] * 9], "nob": [1.0, 3.0] * 5, "fao": [0.0, *[10.0] * 9]}
     found = correlation_table(handmade.run(tmp_path / "run", vectors)).set_index(KEY).loc["all"]
     assert found.at[("cat", "nob"), "half_variance_a"] == 1

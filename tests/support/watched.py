@@ -24,7 +24,7 @@ from tests.support import toy
 SIZES = {"nob": 70, "cat": 60, "fur": 50}
 """Training sentences by language, in an order that is not that of the alphabet."""
 
-QUICK = AnalysisSettings(batches=6, tokens=40)
+QUICK = AnalysisSettings(batches=6, tokens=40, micro_batches=4)
 """Of an analysis of those."""
 
 
