@@ -175,7 +175,9 @@ class Job:
     def vectors(self) -> int:
         """Return the bytes of the device that the sums and a held gradient take."""
         count, width = planning.largest(self.passes) // self.shard, planning.width_of(self.model)
-        return planning.device_memory(self.sums, count, width, planning.held_gradient(self.settings, self.shard))
+        return planning.device_memory(
+            self.sums, count, width, planning.held_gradient(self.plan, self.settings, self.shard)
+        )
 
     def units(self) -> list[tuple[str, int, int]]:
         """Return (set, pass, block) of all there is to sum: what processes share."""
@@ -198,7 +200,7 @@ def job_of(model: Model, plan: Plan, settings: AnalysisSettings, memory: MemoryS
         # layers that are left out at random would be waited for by the processes that do not leave them out
         raise OptionError("--shard", "goes with --mode eval alone", "leave out --mode train and --preset")
     passes = planning.passes_of(plan.parameters, memory.parameter_passes)
-    count, held = planning.largest(passes) // memory.shard, planning.held_gradient(settings, memory.shard)
+    count, held = planning.largest(passes) // memory.shard, planning.held_gradient(plan, settings, memory.shard)
     where = planning.place_of(memory, model.device, count, planning.width_of(model), held)
     return Job(model, plan, settings, passes, where, memory.shard)
 

@@ -200,9 +200,10 @@ def place_of(memory: MemorySettings, device: torch.device, count: int, width: in
     return next(fitting, "cpu")
 
 
-def held_gradient(settings: AnalysisSettings, shard: int = 1) -> bool:
+def held_gradient(plan: Plan, settings: AnalysisSettings, shard: int = 1) -> bool:
     """Return whether a whole gradient is held: of several parts on one device, or to be judged before it counts."""
-    return settings.micro_batches is None or settings.micro_batches > shard or settings.skip_nonfinite
+    parts = (len(batch.micro_batches) for batches in plan.sets.values() for batch in batches)
+    return settings.skip_nonfinite or any(part > shard for part in parts)
 
 
 def disk_of(count: int, plan: Plan, settings: AnalysisSettings) -> int:

@@ -77,8 +77,10 @@ def _spearman(values: np.ndarray, is_high: NDArray[np.bool_]) -> dict[str, Float
     ordered = [np.sort(row.view(np.uint32).astype(np.uint64) << np.uint64(32) | places) for row in values]
     found = {}
     for subset, inside in (("all", np.ones_like(is_high)), ("high", is_high), ("low", ~is_high)):
-        moments = Moments.zero(len(values))
-        moments.add(np.stack([_ranks(row, inside) for row in ordered]))  # of a subset, the order is the same
+        moments, ranks = Moments.zero(len(values)), np.empty((len(values), np.count_nonzero(inside)))
+        for row, into in zip(ordered, ranks, strict=True):
+            into[:] = _ranks(row, inside)  # of a subset, the order is the same
+        moments.add(ranks)
         found[subset] = moments.pearson()
     return found
 

@@ -50,7 +50,7 @@ def side_by_side(what: str, ours: Callable[[], object], other: Callable[[], obje
 
 def analyze_against_bare_passes() -> None:
     """Batches cut where that costs the least, against the bare passes of the same, and of batches that are not cut."""
-    model, drawn, whole = translator(), batches(10, 4096, None), batches(10, 4096, 1)
+    model, drawn, whole = translator(), batches(5, 4096, None), batches(5, 4096, 1)
     parameters, loss = registry(model), loss_of(model)
     sample = sample_of(parameters)
 
@@ -70,7 +70,7 @@ def analyze_against_bare_passes() -> None:
             model.zero_grad(set_to_none=True)
 
     what = (
-        f"S(θ,B) of 10 batches of 4,096 tokens, {np.mean([len(batch.micro_batches) for batch in drawn]):.1f} parts each"
+        f"S(θ,B) of 5 batches of 4,096 tokens, {np.mean([len(batch.micro_batches) for batch in drawn]):.1f} parts each"
     )
     ours = partial(measure, model, parameters, drawn, collate, loss, sample=sample)
     side_by_side(what, ours, partial(bare, drawn), "forward and backward of the same micro-batches alone")

@@ -276,7 +276,7 @@ def test_scores_are_of_the_runs_own_batches_and_are_kept_with_their_hashes(run: 
     assert entry["batches"] == 4
     assert again.has("wanda-mt", "nso")
     sizes = {"cat": backend.sizes("cat")}
-    batches = pack(draw(sizes, 1, "mt/cat"), sizes, 64, 4, 4)
+    batches = pack(draw(sizes, 1, "mt/cat"), sizes, 64, 4, None)
     expected = measured(fisher, backend, batches)
     for (parameter, _), block in again.chunks([again.vector("fisher-mt", "cat")]):
         assert np.array_equal(block[0], expected[parameter.name].ravel())

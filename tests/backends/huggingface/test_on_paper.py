@@ -17,6 +17,7 @@ from sensikit.backends.huggingface import compat
 from sensikit.parameters import registry
 from sensikit.sensitivity import cost
 from sensikit.sensitivity.analysis import Job
+from sensikit.sensitivity.batches import Batch
 from sensikit.settings import AnalysisSettings, MemorySettings
 from tests.benchmarks import nllb
 from tests.support.command import call
@@ -62,8 +63,9 @@ def test_a_mixture_of_54_billion_is_reckoned_without_its_weights() -> None:
     parameters = [*registry(module)]
     assert parameters[-1].stop == 54_500_569_088
     model: Any = SimpleNamespace(module=module)
-    held = {n: cost._held(Job(model, Any, AnalysisSettings(), [parameters], "device", n)) for n in (8, 16)}  # type: ignore[arg-type]
-    aside = cost._held(Job(model, Any, AnalysisSettings(), [parameters], "cpu", 8))  # type: ignore[arg-type]
+    plan: Any = SimpleNamespace(sets={"cat": [Batch((("cat", 0),) * 8, 500)]})
+    held = {n: cost._held(Job(model, plan, AnalysisSettings(), [parameters], "device", n)) for n in (8, 16)}
+    aside = cost._held(Job(model, plan, AnalysisSettings(), [parameters], "cpu", 8))
     assert [round(size / 1e9) for size in (held[8], held[16], aside)] == [105, 71, 50]
 
 
