@@ -27,7 +27,7 @@ test-all: lint
 	$(TESTS) -m ""
 
 bench: $(STAMP)
-	$(BIN)/python -m tests.benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks
 
 # on a bare machine with a GPU, torch, numpy, scipy and pandas: what else is needed comes along in gpu-wheels, which the second of these
 # fills beforehand where there is a network, for the Python of that machine

@@ -17,6 +17,12 @@ def test_an_analysis_is_timed_against_bare_passes_and_the_obvious_loop(
     assert capsys.readouterr().out.count(" times\n") == 2
 
 
+@pytest.mark.slow
+def test_memory_in_chunks_is_less_than_of_whole_vectors(capsys: pytest.CaptureFixture[str]) -> None:
+    every.memory_against_whole()
+    assert float(capsys.readouterr().out.split()[-2]) < 0.5
+
+
 def test_what_tables_cost_is_printed_for_both_ways_of_making_them(capsys: pytest.CaptureFixture[str]) -> None:
     tables.main(0.2, 2)
     printed = capsys.readouterr().out

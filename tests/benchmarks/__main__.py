@@ -15,7 +15,6 @@ from unittest import mock
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from sensikit.parameters import Parameter, registry, sample_of
 from sensikit.pruning.masks import Order, pruning_plan
@@ -145,15 +144,8 @@ def memory_probe(kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parameter = Parameter("weight", (8000, 1000), 0, "other", "shared", None, True)
         run = empty(Path(folder) / "run", {"groups": {}}, [parameter])
-        paths = []
-        for i in range(8):
-            path = run.vector("mt", f"x{i}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            paths.append(path)
-            if not i:
-                save_file({"weight": torch.zeros(parameter.shape)}, path)
-            else:
-                paths[i] = paths[0]
+        run.write_set("mt", "cat", {"": {"weight": torch.zeros(parameter.shape)}}, {})
+        paths = [run.vector("mt", "cat")] * 8
         if kind == "chunks":
             moments = Moments.zero(8)
             for block in run.stream(paths):
