@@ -18,7 +18,7 @@ import torch
 from sensikit.api import reopened
 from sensikit.pruning.sweep import prune
 from sensikit.run import Run
-from sensikit.settings import SweepSettings
+from sensikit.settings import Decoding, SweepSettings
 
 RATIOS = (0, 0.2, 0.4, 0.6, 0.8)
 
@@ -26,7 +26,7 @@ RATIOS = (0, 0.2, 0.4, 0.6, 0.8)
 def swept(path: Path, copy: Path, engine: str) -> tuple[float, float, pd.Series]:
     """Return the CPU seconds of the unpruned cells and of the others, and BLEU by ratio and group."""
     shutil.copytree(path, copy, ignore=shutil.ignore_patterns("pruning*"))
-    settings, seconds = SweepSettings(metrics=("bleu",), engine=engine), []
+    settings, seconds = SweepSettings(metrics=("bleu",), tokenizer="13a", decoding=Decoding(engine=engine)), []
     for ratios in ([0], RATIOS):
         run = Run.open(copy)
         model = reopened(run, device="cpu")
