@@ -1,10 +1,13 @@
 """The benchmarks run: what they measure is for `make bench`, which nobody waits for in a test."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tests.benchmarks import __main__ as every
-from tests.benchmarks import models, tables, training
+from tests.benchmarks import decoding, models, tables, training
+from tests.support.command import done
 
 
 def test_an_analysis_is_timed_against_bare_passes_and_the_obvious_loop(
@@ -28,6 +31,18 @@ def test_what_tables_cost_is_printed_for_both_ways_of_making_them(capsys: pytest
     printed = capsys.readouterr().out
     assert printed.count("tables of 0.2 M parameters and 2 groups") == 2
     assert printed.count("distribution.csv ") == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_is_timed_by_both_engines(
+    tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ctranslate2")
+    done("analyze", tiny_checkpoint, "--data", tiny_data, "--out", tmp_path / "run", "--batches", "4", "--tokens", "64")
+    capsys.readouterr()
+    decoding.main(tmp_path / "run")
+    rows = capsys.readouterr().out.splitlines()[-len(decoding.RATIOS) :]
+    assert [float(row.split(":")[0]) for row in rows] == list(decoding.RATIOS)
 
 
 @pytest.mark.slow
