@@ -16,7 +16,7 @@ def test_an_analysis_is_timed_against_bare_passes_and_the_obvious_loop(
     monkeypatch.setattr(every, "ROUNDS", 1)
     monkeypatch.setattr(every, "batches", lambda count, tokens, parts: models.batches(2, 50, parts))
     monkeypatch.setattr(every, "translator", lambda: models.translator(8, 1))
-    every.analyze_against_bare_passes()
+    every.analyze_against_loops()
     assert capsys.readouterr().out.count(" times\n") == 2
 
 

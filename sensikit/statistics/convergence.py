@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sensikit.run import Run
-from sensikit.statistics.correlation import Border, border
+from sensikit.statistics.correlation import Subsets, subsets_of
 from sensikit.statistics.noise import SUBSETS, block_batches, fisher, half_width
 from sensikit.statistics.streaming import Float, Moments
 from sensikit.tables import Schema
@@ -24,7 +24,7 @@ ENOUGH = (0.95, 0.99)
 """Reliabilities of S that the number of batches is given for."""
 
 
-def convergence_table(run: Run, task: str = "mt", drawn: Border | None = None) -> pd.DataFrame:
+def convergence_table(run: Run, task: str = "mt", subsets: Subsets | None = None) -> pd.DataFrame:
     """Return convergence.csv: the PCC between S of two disjoint sets of n batches, for each group, subset and n.
 
     The sets are of 1, 2, … blocks, up to half of them. `reliability` stands for every way to draw two such sets: it is
@@ -35,12 +35,12 @@ def convergence_table(run: Run, task: str = "mt", drawn: Border | None = None) -
     Args:
         run: with S and the blocks of its groups.
         task: mt, denoise or lm.
-        drawn: as `correlation.border` returned it, where it is there already.
+        subsets: as `correlation.subsets_of` returned them, where they are there already.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
-    moments = (drawn or border(run, task)).blocks
+    moments = (subsets or subsets_of(run, task)).blocks
     of_group = {group: block_batches(run, (task, group)) for group in run.groups(task)}
     ends = np.cumsum([len(blocks) for blocks in of_group.values()])
     rows = []

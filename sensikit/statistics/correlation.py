@@ -7,7 +7,7 @@ all parameters, the widths of the intervals of the stored block means. Nothing r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -94,8 +94,8 @@ class Correlation:
         return (found, found - width, found + width, self.pcc[a, b], float(low), float(high), self.ceiling[a, b])
 
 
-class Border(NamedTuple):
-    """What lies on either side of the border between the high and the low subset.
+class Subsets(NamedTuple):
+    """The high subset of a run, and what its block means are in each subset.
 
     Attributes:
         is_high: which of the P parameters are in the high subset, (P,).
@@ -106,15 +106,15 @@ class Border(NamedTuple):
     blocks: dict[str, Moments]
 
 
-def border(run: Run, task: str = "mt", high: float | None = None) -> Border:
+def subsets_of(run: Run, task: str = "mt", high: float | None = None) -> Subsets:
     """Return what the tables of correlation and of convergence share (see `high_subset`)."""
     is_high = high_subset([run], task, high)
     sets = [(task, group) for group in run.groups(task)]
-    return Border(is_high, block_moments(run, sets, is_high[sampled(run)]))
+    return Subsets(is_high, block_moments(run, sets, is_high[sampled(run)]))
 
 
 def correlation_table(
-    run: Run, task: str = "mt", drawn: Border | None = None, high: float | None = None
+    run: Run, task: str = "mt", subsets: Subsets | None = None, high: float | None = None
 ) -> pd.DataFrame:
     """Return correlation.csv: how S(θ,B_a) and S(θ,B_b) correlate, for every ordered pair of groups in each subset.
 
@@ -141,7 +141,7 @@ def correlation_table(
     Args:
         run: with S, the halves and the blocks of its groups.
         task: mt, denoise or lm.
-        drawn: as `border` returned it, where it is there already.
+        subsets: as `subsets_of` returned them, where they are there already.
         high: the share of the parameters in the high subset (see `high_subset`); by default as the run was analysed.
 
     Raises:
@@ -149,9 +149,9 @@ def correlation_table(
     """
     groups = run.groups(task)
     sets = [(task, group) for group in groups]
-    is_high, blocks = drawn or border(run, task, high)
+    is_high, blocks = subsets or subsets_of(run, task, high)
     without = left_out(run, sets, blocks)
-    known = correlations(run, sets, is_high)
+    known = correlations(run, sets, is_high, blocks)
     others = measures(run, sets, is_high, {subset: (of.mean, of.deviation) for subset, of in known.items()})
     rows = []
     for subset, found in known.items():
@@ -190,14 +190,17 @@ def mean_correlation(run: Run, table: pd.DataFrame, task: str = "mt") -> pd.Data
     return pd.DataFrame(rows, columns=MEANS)
 
 
-def correlations(run: Run, sets: Sequence[Set], is_high: NDArray[np.bool_]) -> dict[str, Correlation]:
+def correlations(
+    run: Run, sets: Sequence[Set], is_high: NDArray[np.bool_], blocks: Mapping[str, Moments] | None = None
+) -> dict[str, Correlation]:
     """Return the correlations between sets by subset (see `high_subset`), in one pass.
 
-    The reliability of a set is that of its two halves; where a set has none, that of its blocks, of the sample alone.
+    The reliability of a set is that of its two halves; where a set has none, that of its blocks, of the sample alone:
+    `blocks`, as `block_moments` returned them, where they are there already.
     """
     vectors = [run.vector(*each) for each in sets]
     if not all(run.halved(task) for task, _ in sets):
-        known = reliabilities(run, sets, block_moments(run, sets, is_high[sampled(run)]))
+        known = reliabilities(run, sets, blocks or block_moments(run, sets, is_high[sampled(run)]))
         moments = moments_of(run.stream(vectors), is_high, len(sets))
         return {subset: _correlation(of, known[subset]) for subset, of in moments.items()}
     vectors += [run.vector(*each, "half") for each in sets]
@@ -279,7 +282,8 @@ def similarity_table(run: Run) -> pd.DataFrame:
     rows = []
     for group in groups:
         pair = [(first, group), (second, group)]
-        without = left_out(run, pair, block_moments(run, pair, in_sample))
-        for subset, of in correlations(run, pair, is_high).items():
+        blocks = block_moments(run, pair, in_sample)
+        without = left_out(run, pair, blocks)
+        for subset, of in correlations(run, pair, is_high, blocks).items():
             rows.append((first, second, subset, group, *of.estimates(0, 1, without[subset]), of.parameters))
     return SIMILARITY.frame(rows)

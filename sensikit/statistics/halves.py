@@ -58,7 +58,7 @@ def in_halves(
     inside = borders(sources, len(is_high), int(is_high.sum()), halves)
     totals: list[dict[str, list[Float]]] = [{} for _ in measured]
     edges = np.cumsum([len(sets) for _, sets in measured])[:-1]
-    for start, sums_of_all in block_sums(sources, len(is_high), count):
+    for start, sums_of_all in block_sums(sources, len(is_high), [count] * len(sources)):
         block = sums_of_all.reshape(len(sources), count, -1)
         here = inside[:, start : start + block.shape[2]]
         for of_run, rows in zip(totals, np.split(block, edges), strict=True):
@@ -84,9 +84,10 @@ def borders(sources: Sequence[tuple[Run, Set]], size: int, high: int, halves: Fl
     `halves` says which blocks are in each, (H, G); the runs and their sets are taken together.
     """
     count = halves.shape[1]
-    totals = sum(block.sum(axis=1) for _, block in block_sums(sources, size, count)).reshape(-1, count) @ halves.T
+    counts = [count] * len(sources)
+    totals = sum(block.sum(axis=1) for _, block in block_sums(sources, size, counts)).reshape(-1, count) @ halves.T
     scores = np.empty((len(halves), size), dtype=np.float32)
-    for start, block in block_sums(sources, size, count):
+    for start, block in block_sums(sources, size, counts):
         shares = halves @ block.reshape(len(sources), count, -1) / np.where(totals > 0, totals, 1)[:, :, None]
         scores[:, start : start + block.shape[1]] = shares.mean(axis=0)
     found = np.zeros(scores.shape, dtype=bool)

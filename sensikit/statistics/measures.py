@@ -54,8 +54,9 @@ def measures(
     vectors = [run.vector(*each) for each in sets]
     ranked = np.zeros(len(is_high), dtype=bool)
     ranked[slice(None) if len(is_high) * len(sets) <= WHOLE else sampled(run)] = True
-    values, logs = [np.empty((len(sets), 0), dtype=np.float32)], _Logs(len(sets))
-    carried = {subset: _Carried(*of) for subset, of in known.items()}
+    values: list[np.ndarray] = []
+    logs = _LogPcc(len(sets))
+    half_variance = {subset: _HalfVariance(*of) for subset, of in known.items()}
     step, stop = max(LEAST, CACHED // len(sets)), 0
     for chunk, inside in masked(run.stream(vectors), is_high):
         for first in range(0, len(inside), step):
@@ -64,10 +65,10 @@ def measures(
             values.append(block.compress(ranked[start:stop], axis=1))
             parts = {"all": block, "high": block.compress(high, axis=1), "low": block.compress(~high, axis=1)}
             for subset, part in parts.items():
-                carried[subset].add(part)
+                half_variance[subset].add(part)
             logs.add(block, high)
     of_ranks, of_logs = _spearman(np.concatenate(values, axis=1), is_high[ranked]), logs.pcc()
-    return {subset: Beside(of_ranks[subset], *of_logs[subset], carried[subset].fewest()) for subset in SUBSETS}
+    return {subset: Beside(of_ranks[subset], *of_logs[subset], half_variance[subset].fewest()) for subset in SUBSETS}
 
 
 def _spearman(values: np.ndarray, is_high: NDArray[np.bool_]) -> dict[str, Float]:
@@ -100,7 +101,7 @@ def _ranks(ordered: NDArray[np.uint64], inside: NDArray[np.bool_]) -> Float:
     return found[inside]
 
 
-class _Logs:
+class _LogPcc:
     """The PCC of log S over the parameters where both of a pair are above 0, from sums over these."""
 
     def __init__(self, count: int) -> None:
@@ -131,7 +132,7 @@ class _Logs:
         return found
 
 
-class _Carried:
+class _HalfVariance:
     """The fewest parameters that hold half of Σ (S − S̄)², which are those that are the farthest from the mean.
 
     All that are nearer than the standard deviation over √2 hold at most half of it together, so only the others, a few

@@ -114,9 +114,9 @@ def block_moments(run: Run, sets: Sequence[Set], is_high: NDArray[np.bool_]) -> 
 
     `is_high` says which of these are in the high subset, (M,).
     """
-    count = sum(len(block_batches(run, each)) for each in sets)
-    sums = block_sums([(run, each) for each in sets], len(is_high))
-    return moments_of((block for _, block in sums), is_high, count)
+    counts = [len(block_batches(run, each)) for each in sets]
+    sums = block_sums([(run, each) for each in sets], len(is_high), counts)
+    return moments_of((block for _, block in sums), is_high, sum(counts))
 
 
 def moments_of(stream: Iterable[np.ndarray], is_high: NDArray[np.bool_], count: int) -> dict[str, Moments]:
@@ -187,17 +187,17 @@ def fisher(pcc: Float) -> Float:
         return np.asarray(np.arctanh(pcc))
 
 
-def block_sums(sources: Sequence[tuple[Run, Set]], size: int, count: int | None = None) -> Iterator[tuple[int, Float]]:
+def block_sums(sources: Sequence[tuple[Run, Set]], size: int, counts: Sequence[int]) -> Iterator[tuple[int, Float]]:
     """Yield (start, (ΣG, m)): the sums over the batches of each block at sampled parameters start … start + m.
 
-    The G blocks of one source follow those of the one before; with a `count`, each has so many.
+    The G blocks of one source follow those of the one before; `counts` says how many each has, neighbours joined.
     """
     readers = [(run.block_reader(*each), block_batches(run, each)[:, None]) for run, each in sources]
-    step = max(LEAST, CACHED // sum(len(batches) if count is None else count for _, batches in readers))
+    step = max(LEAST, CACHED // sum(counts))
     for start in range(0, size, step):
         stop = min(start + step, size)
         parts = (read(start, stop) * batches for read, batches in readers)
-        yield start, np.concatenate([each if count is None else joined(each, count) for each in parts])
+        yield start, np.concatenate([joined(part, count) for part, count in zip(parts, counts, strict=True)])
 
 
 def joined(blocks: np.ndarray, count: int) -> np.ndarray:

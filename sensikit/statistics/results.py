@@ -11,7 +11,7 @@ from sensikit.progress import progress
 from sensikit.run import Run
 from sensikit.statistics.components import COMPONENTS, WITHIN, component_correlation_table, component_table, parts
 from sensikit.statistics.convergence import CONVERGENCE, convergence_table
-from sensikit.statistics.correlation import CORRELATION, SIMILARITY, border, correlation_table, similarity_table
+from sensikit.statistics.correlation import CORRELATION, SIMILARITY, correlation_table, similarity_table, subsets_of
 from sensikit.statistics.specificity import OVERLAP, SPECIFICITY, overlap_table, scores_of, specificity_table
 from sensikit.statistics.spread import BALANCE, DISTRIBUTION, balance_table, distribution_table, spreads_of
 from sensikit.tables import Schema
@@ -31,7 +31,7 @@ BY_TASK: dict[Schema, Callable[..., pd.DataFrame]] = {
 SHARED: list[tuple[Callable[[Run, str], Any], tuple[Schema, ...]]] = [
     (lambda run, task: scores_of(run, task, parts(run)), (SPECIFICITY, COMPONENTS, OVERLAP)),
     (spreads_of, (BALANCE, DISTRIBUTION)),
-    (border, (CORRELATION, CONVERGENCE)),
+    (subsets_of, (CORRELATION, CONVERGENCE)),
 ]
 """What is measured once for several of these tables, which take it as a third argument: (run, task) → that."""
 

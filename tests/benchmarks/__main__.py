@@ -47,7 +47,7 @@ def side_by_side(what: str, ours: Callable[[], object], other: Callable[[], obje
     print(f"    ratios of the {ROUNDS} rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
 
 
-def analyze_against_bare_passes() -> None:
+def analyze_against_loops() -> None:
     """Batches cut where that costs the least, against the bare passes of the same, and of batches that are not cut."""
     model, drawn, whole = translator(), batches(5, 4096, None), batches(5, 4096, 1)
     parameters, loss = registry(model), loss_of(model)
@@ -161,7 +161,7 @@ if __name__ == "__main__":
     else:
         for benchmark in (
             memory_against_whole,  # first: of a process that was large, a new one's peak would be no smaller
-            analyze_against_bare_passes,
+            analyze_against_loops,
             selection_against_sorting,
             masks_held_against_streamed,
             correlation_against_numpy,

@@ -105,6 +105,7 @@ def test_data_that_are_no_data(what: str, tiny_checkpoint: Path, tmp_path: Path)
     elif what == "nothing in it":
         data.mkdir()
     refused(call("analyze", tiny_checkpoint, "--data", data, "--out", tmp_path / "run", *SMALL), str(data))
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_language(tiny_checkpoint: Path, tiny_data: Path, run: Path, tmp_path: Path) -> None:
@@ -204,10 +205,12 @@ def test_a_full_disk_leaves_a_run_that_resumes(
 def test_a_run_that_is_none(tmp_path: Path) -> None:
     for verb in ("prune", "report"):
         refused(call(verb, tmp_path), str(tmp_path), "not a run directory")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_other_than_the_one_that_was_measured(run: Path, plain_checkpoint: Path) -> None:
     refused(call("prune", run, "--checkpoint", plain_checkpoint, "--tokenizer", "13a"), "another checkpoint")
+    assert not (run / "pruning").exists()
 
 
 @pytest.mark.parametrize(

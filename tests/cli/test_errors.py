@@ -205,8 +205,10 @@ def test_an_output_that_exists(run: Path) -> None:
 def test_an_output_that_exists_is_told_before_a_checkpoint_is_opened(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = snapshot(run)
     monkeypatch.setattr("sensikit.backends.open_model", None)
     one_line(call("analyze", "a.pt", "--data", "data", "--out", run, *SMALL), 2, "already exists")
+    assert snapshot(run) == before
 
 
 def test_what_is_wrong_with_prunes_options_is_told_before_a_checkpoint_is_opened(

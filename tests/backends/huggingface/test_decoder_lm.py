@@ -34,5 +34,5 @@ def test_the_example_is_measured_by_language(tmp_path: Path) -> None:
     done("report", run, "--out", tmp_path / "page")
     text = Page(tmp_path / "page" / "report.html").text
     for wrong in ("pairs for training", "Sentence pairs", "translat", "xxx→", "bits per byte (nats", "denoise"):
-        assert wrong not in text, text[max(text.find(wrong) - 200, 0) : text.find(wrong) + 200]
+        assert wrong not in text
     assert "of 4 languages (cat, eng, glg and isl)" in text

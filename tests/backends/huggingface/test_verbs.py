@@ -175,6 +175,7 @@ def test_a_language_model_of_text_with_pairs_and_monolingual_files_is_found_agai
         run = tmp_path / f"{task}{len(more)}"
         done("analyze", directory("gpt2"), "--data", data, "--task", task, "--out", run, *more, *SMALL)
         done("prune", run, "--ratios", "0,0.5", "--groups", "cat", "--metric", "loss")
+        assert [task] == Run.open(run).tasks
 
 
 def test_a_name_of_the_hub_is_looked_up_in_its_cache(
