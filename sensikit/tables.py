@@ -19,6 +19,9 @@ PAIR = ("group_a", "group_b")
 
 NOTHING = "–"
 
+P_VALUE = "p"
+"""How a p is printed: with four digits, and as `<0.0001` where these would say zero."""
+
 _AGAIN = {"cross": "prune --cross --resume", "denoise": "analyze --task denoise --resume", "audit": "audit"}
 
 
@@ -191,7 +194,11 @@ class Table:
         """Return every cell as it is printed; what is missing is a dash."""
 
         def text(value: Any, format_: str) -> str:
-            return NOTHING if pd.isna(value) else format(value, format_)
+            if pd.isna(value):
+                return NOTHING
+            if format_ == P_VALUE:
+                return format(value, ".4f") if value >= 0.00005 else "<0.0001"
+            return format(value, format_)
 
         columns = {
             name: [text(v, self.formats.get(name, "")) for v in self.frame[name]] for name in map(str, self.frame)
@@ -212,6 +219,8 @@ class Table:
         shown, notes = self.shown(), [" ".join(note.split()) for note in notes]
         alignment = "".join("r" if number else "l" for number in self.numeric())
         latex = shown.to_latex(index=False, escape=True, column_format=alignment)
+        for sign, name in (("<", "less"), (">", "greater")):  # which the default fonts print as ¡ and ¿
+            latex = latex.replace(sign, rf"\text{name}{{}}")
         texts = {
             "csv": csv_of(self.frame),
             "txt": "\n".join([shown.to_string(index=False), "", *notes, ""]),

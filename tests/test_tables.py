@@ -13,7 +13,7 @@ from sensikit.report.inputs import SCORES, TABLES
 from sensikit.run import MIXED, Run
 from sensikit.statistics.correlation import CORRELATION, similarity_table
 from sensikit.statistics.results import BY_TASK, OF_BOTH_TASKS, write_results
-from sensikit.tables import Schema
+from sensikit.tables import P_VALUE, Schema, Table
 from tests.support import handmade
 from tests.support.batched import SHAPES, batches
 
@@ -153,3 +153,11 @@ def test_a_table_that_is_not_there_says_what_makes_it(run: Run) -> None:
 
 def test_control_signs_in_text_are_not_passed_on(run: Run) -> None:
     assert read(run, f"{HEAD}cat,1,2,3,a\tb\x07\n")["note"].tolist() == ["a b\N{REPLACEMENT CHARACTER}"]
+
+
+def test_a_p_that_its_digits_would_call_zero_is_said_to_be_smaller(tmp_path: Path) -> None:
+    table = Table(pd.DataFrame({"p": [0.04996, 0.00005, 0.0000499, 1e-300, None]}), {"p": P_VALUE})
+    assert table.shown()["p"].tolist() == ["0.0500", "0.0001", "<0.0001", "<0.0001", "–"]
+    _, _, latex = table.save(tmp_path / "table", ["1 < 2"])
+    # a bare < is printed as ¡ by the default fonts
+    assert [line for line in latex.read_text().splitlines() if "0.0001" in line][1] == r"\textless{}0.0001 \\"

@@ -16,7 +16,7 @@ from sensikit.evaluation.metrics import METRICS
 from sensikit.evaluation.resampling import FEWEST, LEVEL
 from sensikit.evaluation.scoring import ALL
 from sensikit.languages import TIERS
-from sensikit.tables import Table
+from sensikit.tables import P_VALUE, Table
 
 MARK = "*"
 
@@ -109,7 +109,7 @@ def differences(tiers: pd.DataFrame, tests: pd.DataFrame | None, metric: str) ->
         of_tiers = tests[(tests["metric"] == metric) & (tests["tier"].fillna("") != "")]
         keyed = of_tiers.set_index(["system_b", "tier"])[list(columns)].rename(columns=columns)
         table = table.join(keyed, on=["System", "Tier"])
-        formats |= dict.fromkeys(columns.values(), f"+{digits}") | dict.fromkeys(("p", "p Holm"), ".4f")
+        formats |= dict.fromkeys(columns.values(), f"+{digits}") | dict.fromkeys(("p", "p Holm"), P_VALUE)
     return Table(table.reset_index(drop=True), formats)
 
 

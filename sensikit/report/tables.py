@@ -20,7 +20,7 @@ from sensikit.figures.words import SUBSETS, percent, subset_names
 from sensikit.pruning.ledger import PRUNING, UNPRUNED
 from sensikit.report.text import judgements, listed
 from sensikit.statistics.correlation import CORRELATION
-from sensikit.tables import Table
+from sensikit.tables import P_VALUE, Table
 
 LENGTH_LABELS = dict(zip(LENGTHS, ("Length ratio", "Brevity penalty"), strict=True))
 
@@ -322,5 +322,5 @@ def curve_tests(tests: pd.DataFrame) -> Table:
         ]
     )  # fmt: skip
     scores = dict.fromkeys(("Difference", "95% from", "to", "Change"), f"+{METRICS[tests['metric'].iloc[0]].digits}")
-    formats = {**scores, **dict.fromkeys(("p", "p Holm", "p of change"), ".4f")}
+    formats = {**scores, **dict.fromkeys(("p", "p Holm", "p of change"), P_VALUE)}
     return Table(frame, formats)
