@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 
 .PHONY: demo demo-full test test-all bench gpu gpu-wheels fuzz study docs lint format clean
 
@@ -75,13 +76,14 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# fairseq's wheel is not Meta's own: it is taken by its hash, and without torchaudio; then the rest as it was tested
+# fairseq's wheel is not Meta's own: it is taken by its hash, and without torchaudio; then the rest as it was tested. pip would
+# compile one file after the other, with the tests of every package: that takes longer than all the rest
 $(STAMP): pyproject.toml $(wildcard requirements/*.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/fairseq.txt
-	$(BIN)/python -m pip install --quiet --constraint requirements/constraints.txt \
-		--requirement requirements/fairseq-needs.txt --editable ".[test]"
+	$(INSTALL) --no-deps --require-hashes -r requirements/fairseq.txt
+	$(INSTALL) --constraint requirements/constraints.txt --requirement requirements/fairseq-needs.txt --editable ".[test]"
+	-$(BIN)/python -W ignore -m compileall -q -j 0 -x '/tests/|/testing/_internal/|/wagtail/' $(VENV)/lib
 	touch $@
 
 clean:
