@@ -151,15 +151,16 @@ class Run(Folder):
 
     @property
     def tasks(self) -> list[str]:
-        """Return the tasks that were analysed, or whose analysis was begun: mt, denoise."""
+        """Return the tasks that were analysed, or whose analysis was begun: mt, denoise, lm."""
         return list(self.manifest["analyses"])
 
-    def analysis(self, task: str = "mt") -> dict[str, Any]:
-        """Return what decides the numbers of a task: signature, settings, tokens (T), notes, command.
+    def analysis(self, task: str = "") -> dict[str, Any]:
+        """Return what decides the numbers of a task, by default the first: its signature, settings, T, notes, command.
 
         Raises:
             RunError: if the task was not analysed.
         """
+        task = task or self.tasks[0]
         if task not in self.manifest["analyses"]:
             raise RunError(self.path, f"holds no analysis of {task}", f"add it: analyze --task {task} --resume")
         entry: dict[str, Any] = self.manifest["analyses"][task]
@@ -200,8 +201,9 @@ class Run(Folder):
         entry = self.manifest["sets"].get(f"{task}/{name}")
         return entry is not None and all(self.whole(file, digest) for file, digest in entry["files"].items())
 
-    def groups(self, task: str = "mt") -> list[str]:
-        """Return the groups measured, in the order of the manifest."""
+    def groups(self, task: str = "") -> list[str]:
+        """Return the groups measured in a task, by default the first, in the order of the manifest."""
+        task = task or self.tasks[0]
         return [key for key in self.manifest["groups"] if f"{task}/{key}" in self.manifest["sets"]]
 
     def check(self, task: str, names: Sequence[str]) -> None:

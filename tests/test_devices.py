@@ -167,7 +167,7 @@ SETTINGS = AnalysisSettings(batches=6, tokens=60)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     made = analyze(toy.backend(), tmp_path_factory.mktemp("devices") / "run", SETTINGS)
-    measure_missing(made, toy.backend(), [(order, "cat") for order in SCORERS])
+    measure_missing(made, toy.backend(), [(order, "cat") for order in SCORERS], "mt")
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 from sensikit.errors import RunError
 from sensikit.report.inputs import SCORES, TABLES
 from sensikit.run import MIXED, Run
-from sensikit.statistics.correlation import CORRELATION, similarity_table
+from sensikit.statistics.correlation import CORRELATION, correlation_table, similarity_table
 from sensikit.statistics.results import BY_TASK, OF_BOTH_TASKS, write_results
+from sensikit.statistics.specificity import specificity_table
+from sensikit.statistics.spread import balance_table
 from sensikit.tables import P_VALUE, Schema, Table
 from tests.support import handmade
 from tests.support.batched import SHAPES, batches
@@ -28,6 +31,17 @@ ROWS = [("cat", 7, 0.1, 1.0, "x"), ("007", 10**15, 1 / 3, np.nan, np.nan), ("nan
 def run(tmp_path: Path) -> Run:
     made = handmade.run_of_batches(tmp_path / "run", batches(1), shapes=SHAPES)
     return handmade.add_task(made, "denoise", batches(2))
+
+
+def test_what_is_asked_of_a_run_is_of_its_first_task_where_none_is_named(run: Run) -> None:
+    (run.path / "sensitivity" / "mt").rename(run.path / "sensitivity" / "lm")
+    first = Run(run.path, json.loads(json.dumps(run.manifest).replace('"mt', '"lm').replace("/mt/", "/lm/")))
+    assert first.tasks == ["lm", "denoise"]
+    assert first.analysis() == first.analysis("lm")
+    assert first.groups() == first.groups("lm") != []
+    for table in (correlation_table, specificity_table, balance_table):
+        assert set(table(first)["task"]) == {"lm"}
+        pd.testing.assert_frame_equal(table(first), table(first, "lm"))
 
 
 @pytest.mark.parametrize("schema", [*BY_TASK, *OF_BOTH_TASKS], ids=lambda schema: schema.name)

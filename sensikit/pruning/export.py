@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -65,6 +65,7 @@ def export(
     write = _writer(model, form)
     scorer_of(order.name)
     check_source(run, model)
+    order = replace(order, task=order.task or run.tasks[0])
     (group,) = chosen_groups(run.groups(order.task), [order.group])
     with run.locked():
         run.check(order.task, sets_of([group]))
@@ -113,7 +114,7 @@ def export_signature(run: Run, order: Order, ratio: float) -> str:
     """Return the signature of a pruned model: every choice that decides which parameters are zero."""
     return signature(
         "M",
-        task=order.task,
+        task=order.task or run.tasks[0],
         order=order.name,
         group=order.group,
         ratio=repr(float(ratio)),

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -38,7 +38,7 @@ class Order:
         group: l, whose scores are read; the top `protect` of its S(θ, B_l) go last in every order.
         seed: of the random order.
         protect: the share that is protected.
-        task: whose S and D are read.
+        task: whose S and D are read; by default the first of the run.
         among: what that is a share of: the prunable parameters, or all (see `settings.AMONG`).
     """
 
@@ -46,7 +46,7 @@ class Order:
     group: str
     seed: int | None = None
     protect: float = PROTECT
-    task: str = "mt"
+    task: str = ""
     among: str = AMONG[0]
 
 
@@ -110,6 +110,7 @@ def pruning_plan(run: Run, module: nn.Module, order: Order, ratios: Sequence[flo
         ratios: each in [0, 1 - protect].
     """
     check_ratios(ratios, order.protect)
+    order = replace(order, task=order.task or run.tasks[0])
     device = next(module.parameters()).device
     protected = _protected(run, order, device)
     left = len(protected) - int(protected.sum())

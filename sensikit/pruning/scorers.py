@@ -328,7 +328,7 @@ def scorer_of(name: str) -> Scorer:
     return SCORERS[name]
 
 
-def measure_missing(run: Run, model: Model, wanted: Sequence[tuple[str, str]], task: str = "mt") -> None:
+def measure_missing(run: Run, model: Model, wanted: Sequence[tuple[str, str]], task: str) -> None:
     """Measure what the orders of `wanted` need beside S and D, on the run's own batches, and store it in the run.
 
     Each score is stored as soon as it is there; what the run has whole is not measured again. The orders of `wanted`,

@@ -227,7 +227,7 @@ def check_source(run: Run, model: Model) -> None:
         raise RunError(run.path, problem, "give those with --data")
 
 
-def redrawn(run: Run, model: Model, groups: Sequence[str], task: str = "mt") -> tuple[AnalysisSettings, Plan]:
+def redrawn(run: Run, model: Model, groups: Sequence[str], task: str) -> tuple[AnalysisSettings, Plan]:
     """Return the settings of a run's analysis and its plan, drawn again: B_l of `groups` is what S was measured on."""
     try:
         settings = AnalysisSettings(**run.analysis(task)["settings"])

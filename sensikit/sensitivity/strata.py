@@ -49,7 +49,7 @@ class Sample:
     weights: Float
 
 
-def sample(run: Run, group: str, count: int, seed: int, task: str = "mt") -> Sample:
+def sample(run: Run, group: str, count: int, seed: int, task: str) -> Sample:
     """Return a sample: equally many of each class of S, and within a class of each component in proportion to its size.
 
     `count` is M; where there are no more parameters, all of them are taken.

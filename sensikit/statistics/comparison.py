@@ -24,7 +24,7 @@ SETTINGS = ("split", "loss", "reduction", "mode", "high")
 def correlation_difference(
     runs_a: Run | Sequence[Run],
     runs_b: Run | Sequence[Run],
-    task: str = "mt",
+    task: str = "",
     beside: Sequence[Run] = (),
 ) -> pd.DataFrame:
     """Return the corrected PCC in b minus that in a, for every ordered pair of groups in each subset, tidy.
@@ -55,7 +55,7 @@ def correlation_difference(
     Args:
         runs_a: the first run or recipe, with S, the halves and the blocks of its groups.
         runs_b: the second.
-        task: mt, denoise or lm.
+        task: mt, denoise or lm; by default the first that was analysed of a.
         beside: runs that the border is drawn from too.
 
     Raises:
@@ -63,7 +63,7 @@ def correlation_difference(
             subset, each of which changes a PCC; or if a vector is missing, damaged, or of another model.
     """
     ours, theirs = ([each] if isinstance(each, Run) else list(each) for each in (runs_a, runs_b))
-    both, first = [*ours, *theirs], ours[0]
+    both, first, task = [*ours, *theirs], ours[0], task or ours[0].tasks[0]
     for run in both[1:]:
         check_comparable(first, run, task)
     groups, same = first.groups(task), all(paired(first, run, task) for run in both[1:])
@@ -130,7 +130,7 @@ def _without_one(difference: Float) -> tuple[float, float]:
     return float(np.min(means)), float(np.max(means))
 
 
-def paired(run_a: Run, run_b: Run, task: str = "mt") -> bool:
+def paired(run_a: Run, run_b: Run, task: str) -> bool:
     """Return whether two runs measured the same sentences of every group, in the same blocks of batches."""
 
     def measured(run: Run) -> list[object]:
@@ -140,7 +140,7 @@ def paired(run_a: Run, run_b: Run, task: str = "mt") -> bool:
     return measured(run_a) == measured(run_b)
 
 
-def check_comparable(run_a: Run, run_b: Run, task: str = "mt") -> None:
+def check_comparable(run_a: Run, run_b: Run, task: str) -> None:
     """Refuse two runs whose correlations would differ even if their models did not.
 
     Raises:

@@ -69,7 +69,7 @@ def parts(run: Run) -> dict[tuple[str, str, str], list[Parameter]]:
     return found
 
 
-def component_table(run: Run, task: str = "mt", scores: Sequence[Scores] = ()) -> pd.DataFrame:
+def component_table(run: Run, task: str, scores: Sequence[Scores] = ()) -> pd.DataFrame:
     """Return components.csv: the sensitivity and specificity of each group in each part of the model (see `parts`).
 
     `sensitivity_mean` is the mean of S(θ,B_l) over the part's parameters, in nats, `sensitivity_share` the part's share
@@ -87,7 +87,7 @@ def component_table(run: Run, task: str = "mt", scores: Sequence[Scores] = ()) -
     return COMPONENTS.frame(rows)
 
 
-def component_correlation_table(run: Run, task: str = "mt") -> pd.DataFrame:
+def component_correlation_table(run: Run, task: str) -> pd.DataFrame:
     """Return components-correlation.csv: the PCC of every ordered pair of different groups within each part.
 
     A part is a component in all layers of a stack, a layer with all its components, or a whole stack. Errors are those

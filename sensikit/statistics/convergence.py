@@ -24,7 +24,7 @@ ENOUGH = (0.95, 0.99)
 """Reliabilities of S that the number of batches is given for."""
 
 
-def convergence_table(run: Run, task: str = "mt", subsets: Subsets | None = None) -> pd.DataFrame:
+def convergence_table(run: Run, task: str, subsets: Subsets | None = None) -> pd.DataFrame:
     """Return convergence.csv: the PCC between S of two disjoint sets of n batches, for each group, subset and n.
 
     The sets are of 1, 2, … blocks, up to half of them. `reliability` stands for every way to draw two such sets: it is

@@ -106,7 +106,7 @@ class Subsets(NamedTuple):
     blocks: dict[str, Moments]
 
 
-def subsets_of(run: Run, task: str = "mt", high: float | None = None) -> Subsets:
+def subsets_of(run: Run, task: str, high: float | None = None) -> Subsets:
     """Return what the tables of correlation and of convergence share (see `high_subset`)."""
     is_high = high_subset([run], task, high)
     sets = [(task, group) for group in run.groups(task)]
@@ -114,7 +114,7 @@ def subsets_of(run: Run, task: str = "mt", high: float | None = None) -> Subsets
 
 
 def correlation_table(
-    run: Run, task: str = "mt", subsets: Subsets | None = None, high: float | None = None
+    run: Run, task: str = "", subsets: Subsets | None = None, high: float | None = None
 ) -> pd.DataFrame:
     """Return correlation.csv: how S(θ,B_a) and S(θ,B_b) correlate, for every ordered pair of groups in each subset.
 
@@ -140,13 +140,14 @@ def correlation_table(
 
     Args:
         run: with S, the halves and the blocks of its groups.
-        task: mt, denoise or lm.
+        task: mt, denoise or lm; by default the first that was analysed.
         subsets: as `subsets_of` returned them, where they are there already.
         high: the share of the parameters in the high subset (see `high_subset`); by default as the run was analysed.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
+    task = task or run.tasks[0]
     groups = run.groups(task)
     sets = [(task, group) for group in groups]
     is_high, blocks = subsets or subsets_of(run, task, high)
@@ -166,14 +167,14 @@ def correlation_table(
 MEANS = ("subset", "pairs", "corrected", "corrected_low", "corrected_high", "pcc", "ceiling")
 
 
-def mean_correlation(run: Run, table: pd.DataFrame, task: str = "mt") -> pd.DataFrame:
+def mean_correlation(run: Run, table: pd.DataFrame, task: str) -> pd.DataFrame:
     """Return the means over pairs of different groups: a row for each subset, in the columns `MEANS`.
 
     `table` has the rows of correlation.csv. The interval of the mean corrected PCC is a delete-one jackknife over the
     stored blocks, as that of each pair. It reads nothing but the block means of sampled parameters, among which the
     high subset is drawn for its width.
 
-    >>> mean_correlation(run, correlation_table(run))[["subset", "pairs"]].values.tolist()
+    >>> mean_correlation(run, correlation_table(run), "mt")[["subset", "pairs"]].values.tolist()
     [['all', 6], ['high', 6], ['low', 6]]
     """
     sets = [(task, group) for group in run.groups(task)]

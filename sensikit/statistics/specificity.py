@@ -110,7 +110,7 @@ class Scores:
 
 def scores_of(
     run: Run,
-    task: str = "mt",
+    task: str,
     parts: Mapping[Any, Collection[Parameter]] = types.MappingProxyType({}),
     shares: Sequence[float] = SHARES,
 ) -> list[Scores]:
@@ -159,7 +159,7 @@ def _scores(
     )
 
 
-def specificity_table(run: Run, task: str = "mt", scores: Sequence[Scores] = ()) -> pd.DataFrame:
+def specificity_table(run: Run, task: str = "", scores: Sequence[Scores] = ()) -> pd.DataFrame:
     """Return specificity.csv: statistics of D(θ,l) (Eq. 4) over the parameters, for each group.
 
     `mean` and the quantiles of `LEVELS`; `share_positive`, the share of the parameters with D > 0;
@@ -172,13 +172,13 @@ def specificity_table(run: Run, task: str = "mt", scores: Sequence[Scores] = ())
 
     Args:
         run: with S(θ,B_l) and S(θ,B_-l) of its groups.
-        task: mt, denoise or lm.
+        task: mt, denoise or lm; by default the first that was analysed.
         scores: as `scores_of` returned them, where they are there already.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
-    rows = []
+    task, rows = task or run.tasks[0], []
     for of in scores or scores_of(run, task):
         count, _, score, positive, zero, small = of.total(of.sums)
         facts = {
@@ -200,7 +200,7 @@ def specificities(run: Run, task: str, group: str) -> Iterator[tuple[Parameter, 
         yield parameter, own, rest, specificity(own, rest, sigma)
 
 
-def sigma_of(run: Run, group: str, task: str = "mt") -> float:
+def sigma_of(run: Run, group: str, task: str) -> float:
     """Return σ of one group's D, as the run noted it when S(θ,B_-l) was measured.
 
     Raises:
@@ -214,9 +214,7 @@ def sigma_of(run: Run, group: str, task: str = "mt") -> float:
     return float(noted["sigma"])
 
 
-def overlap_table(
-    run: Run, task: str = "mt", scores: Sequence[Scores] = (), shares: Sequence[float] = SHARES
-) -> pd.DataFrame:
+def overlap_table(run: Run, task: str, scores: Sequence[Scores] = (), shares: Sequence[float] = SHARES) -> pd.DataFrame:
     """Return overlap.csv: the Jaccard overlap |A ∩ B| / |A ∪ B| of every ordered pair of different groups.
 
     A and B are the ⌊share·P⌋ parameters with the largest D of each group, ties by index. `expected` is the overlap of

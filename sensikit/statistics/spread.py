@@ -54,7 +54,7 @@ class Spread:
     counts: NDArray[np.int64]
 
 
-def spreads_of(run: Run, task: str = "mt") -> list[Spread]:
+def spreads_of(run: Run, task: str) -> list[Spread]:
     """Return what the tables say of S of each group, and of S(θ,B) where it is measured: S is read and sorted once."""
     measured = run.groups(task) + [MIXED] * (f"{task}/{MIXED}" in run.manifest["sets"])
     return [_spread_of(run, task, name) for name in measured]
@@ -101,7 +101,7 @@ def _moments(centre: float, count: float, total: float, squares: float) -> tuple
     return mean, std, std / mean if mean else np.nan
 
 
-def balance_table(run: Run, task: str = "mt", spreads: Sequence[Spread] = ()) -> pd.DataFrame:
+def balance_table(run: Run, task: str = "", spreads: Sequence[Spread] = ()) -> pd.DataFrame:
     """Return balance.csv: statistics of S(θ,B_l) over the parameters, for each group, and of S(θ,B), in nats.
 
     `mean`, `std` and the quantiles of `specificity.LEVELS`; `cv`, the standard deviation divided by the mean, which
@@ -115,17 +115,18 @@ def balance_table(run: Run, task: str = "mt", spreads: Sequence[Spread] = ()) ->
 
     Args:
         run: with S of its groups.
-        task: mt, denoise or lm.
+        task: mt, denoise or lm; by default the first that was analysed.
         spreads: as `spreads_of` returned them, where they are there already.
 
     Raises:
         RunError: if a vector is missing, damaged, or of another model.
     """
+    task = task or run.tasks[0]
     found = spreads or spreads_of(run, task)
     return BALANCE.frame([(task, of.name, *statistic) for of in found for statistic in of.balance.items()])
 
 
-def distribution_table(run: Run, task: str = "mt", spreads: Sequence[Spread] = ()) -> pd.DataFrame:
+def distribution_table(run: Run, task: str, spreads: Sequence[Spread] = ()) -> pd.DataFrame:
     """Return distribution.csv: the histogram of S(θ,B_l) of each group, and of S(θ,B), without its top 1 % (Figure 10).
 
     `count` parameters have S from `low` to below `high` (nats), in bins of equal width from 0 to the largest S that is

@@ -267,7 +267,7 @@ def test_wanda_of_a_layer_whose_inputs_cannot_be_seen_is_refused() -> None:
 
 def test_scores_are_of_the_runs_own_batches_and_are_kept_with_their_hashes(run: Run) -> None:
     backend = toy.backend()
-    measure_missing(run, backend, [("fisher", "cat"), ("wanda", "nso"), ("none", "cat"), ("random", "cat")])
+    measure_missing(run, backend, [("fisher", "cat"), ("wanda", "nso"), ("none", "cat"), ("random", "cat")], "mt")
     again = Run.open(run.path)
     assert {name for name in again.manifest["sets"] if not name.startswith("mt/")} == {"fisher-mt/cat", "wanda-mt/nso"}
     entry = again.manifest["sets"]["fisher-mt/cat"]
@@ -283,13 +283,13 @@ def test_scores_are_of_the_runs_own_batches_and_are_kept_with_their_hashes(run: 
 
 
 def test_what_is_measured_is_not_measured_again_and_what_is_damaged_is(run: Run) -> None:
-    measure_missing(run, toy.backend(), [("fisher", "cat"), ("fisher", "nso")])
+    measure_missing(run, toy.backend(), [("fisher", "cat"), ("fisher", "nso")], "mt")
     whole = snapshot(run.path)
     path = run.vector("fisher-mt", "nso")
     path.write_bytes(path.read_bytes()[:-3])
     backend = Watched()  # would be refused: it has no such sentences
     backend.groups, backend.pairs, backend.module = (each := toy.backend()).groups, each.pairs, each.module
-    measure_missing(run, backend, [("fisher", "cat"), ("fisher", "nso")])
+    measure_missing(run, backend, [("fisher", "cat"), ("fisher", "nso")], "mt")
     assert {language for call in backend.calls for language, _ in call.items} == {"nso"}
     assert snapshot(run.path) == whole
 
@@ -297,7 +297,7 @@ def test_what_is_measured_is_not_measured_again_and_what_is_damaged_is(run: Run)
 def test_batches_that_cannot_be_drawn_again_are_refused(run: Run) -> None:
     run.manifest["sets"]["mt/cat"]["drawn"] = "0" * 64
     with pytest.raises(RunError, match="was measured on other batches of cat than its settings give") as caught:
-        measure_missing(run, toy.backend(), [("fisher", "cat")])
+        measure_missing(run, toy.backend(), [("fisher", "cat")], "mt")
     assert "\n" not in str(caught.value)
     assert not (run.path / "scores").exists()
 
@@ -306,7 +306,7 @@ def test_batches_that_cannot_be_drawn_again_are_refused(run: Run) -> None:
 def test_settings_of_another_version_are_refused(run: Run, settings: dict[str, Any]) -> None:
     run.manifest["analyses"]["mt"]["settings"] = settings
     with pytest.raises(RunError, match=r"settings of another version|other batches of cat"):
-        measure_missing(run, toy.backend(), [("wanda", "cat")])
+        measure_missing(run, toy.backend(), [("wanda", "cat")], "mt")
 
 
 def test_the_table_of_scorers_says_what_each_reads() -> None:

@@ -87,7 +87,7 @@ def test_a_sample_is_of_the_strata_that_it_says_and_weighs_what_it_stands_for(
     run: Run, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     monkeypatch.setattr("sensikit.run.CHUNK", chunk)
-    found = sample(run, "cat", 200, seed=1)
+    found = sample(run, "cat", 200, seed=1, task="mt")
     expected = np.array(obvious_strata(population()))
     places = flat_of(found)
     assert len(set(places.tolist())) == len(places) == 200
@@ -102,7 +102,7 @@ def test_a_sample_is_of_the_strata_that_it_says_and_weighs_what_it_stands_for(
 
 
 def test_the_top_is_sampled_densely(run: Run) -> None:
-    found = sample(run, "cat", 200, seed=1)
+    found = sample(run, "cat", 200, seed=1, task="mt")
     top = [name.split("/")[1] in CLASSES[3:] for name in found.strata]
     assert np.mean(top) > 0.3
     np.testing.assert_allclose(found.weights[top].sum() / SIZE, 0.1, atol=1 / SIZE)
@@ -110,7 +110,7 @@ def test_the_top_is_sampled_densely(run: Run) -> None:
 
 def test_a_census_is_every_parameter_once_with_weight_one(run: Run) -> None:
     for count in (SIZE, SIZE + 1000):
-        found = sample(run, "cat", count, seed=1)
+        found = sample(run, "cat", count, seed=1, task="mt")
         assert sorted(flat_of(found).tolist()) == list(range(SIZE))
         assert (found.weights == 1).all()
 
@@ -119,11 +119,11 @@ def test_the_draw_is_the_same_again_and_another_by_seed_and_by_language(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = run_of(tmp_path / "run", population(), monkeypatch)
-    draws = [flat_of(sample(found, "cat", 150, seed)).tolist() for seed in (1, 1, 2)]
+    draws = [flat_of(sample(found, "cat", 150, seed, "mt")).tolist() for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
     vector = found.vector("mt", "cat")
     monkeypatch.setattr("sensikit.run.Run.vector", lambda *_: vector)
-    assert flat_of(sample(found, "nob", 150, 1)).tolist() != draws[0]
+    assert flat_of(sample(found, "nob", 150, 1, "mt")).tolist() != draws[0]
 
 
 def test_every_parameter_of_a_stratum_is_as_likely_as_any_other(run: Run) -> None:
@@ -131,7 +131,7 @@ def test_every_parameter_of_a_stratum_is_as_likely_as_any_other(run: Run) -> Non
     members = np.flatnonzero(expected == "embedding/0-50%")
     counts = np.zeros(SIZE)
     for seed in range(150):
-        counts[flat_of(sample(run, "cat", 100, seed))] += 1
+        counts[flat_of(sample(run, "cat", 100, seed, "mt"))] += 1
     tens = counts[members][: len(members) // 10 * 10].reshape(10, -1).sum(axis=1)
     assert tens.sum() > 750
     assert stats.chisquare(tens).pvalue > 1e-4
@@ -140,7 +140,7 @@ def test_every_parameter_of_a_stratum_is_as_likely_as_any_other(run: Run) -> Non
 def test_ties_of_S_are_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = np.zeros(SIZE, dtype=np.float32)  # as of the embeddings of words that never come
     own[-400:] = population()[-400:] + 1
-    found = sample(run_of(tmp_path / "run", own, monkeypatch), "cat", 100, seed=1)
+    found = sample(run_of(tmp_path / "run", own, monkeypatch), "cat", 100, seed=1, task="mt")
     assert set(found.strata[flat_of(found) < SIZE - 400]) == {"embedding/0-50%", "ffn/0-50%"}
     np.testing.assert_allclose(found.weights.sum(), SIZE)
 
@@ -149,11 +149,11 @@ def test_fewer_than_two_of_a_stratum_are_refused_in_one_line(run: Run) -> None:
     with pytest.raises(
         OptionError, match=r"^--parameters: 5 is too few for \d+ strata .*; give (\d+) or more"
     ) as caught:
-        sample(run, "cat", 5, seed=1)
+        sample(run, "cat", 5, seed=1, task="mt")
     least = int(str(caught.value).split("give ")[1].split()[0])
-    assert len(sample(run, "cat", least, seed=1).places) == least
+    assert len(sample(run, "cat", least, seed=1, task="mt").places) == least
     with pytest.raises(OptionError):
-        sample(run, "cat", least - 1, seed=1)
+        sample(run, "cat", least - 1, seed=1, task="mt")
 
 
 def test_allocation_gives_classes_alike_and_components_by_size() -> None:
@@ -223,7 +223,7 @@ def test_the_weighted_statistic_of_a_sample_is_that_of_the_population_and_the_un
     estimates = {name: [] for name in STATISTICS}
     plain = []
     for seed in range(60):
-        found = sample(run, "cat", 400, seed)
+        found = sample(run, "cat", 400, seed, "mt")
         places = flat_of(found)
         for name, of in STATISTICS.items():
             estimates[name].append(of(own[places], exact[places], found.weights))
@@ -279,7 +279,7 @@ def covered(run: Run, noise: float, count: int, repeats: int) -> tuple[dict[str,
     exact = own * np.random.default_rng(8).lognormal(0, noise, SIZE)
     held, own_held = {"spearman": 0.0, "top10_agreement": 0.0}, True
     for seed in range(repeats):
-        found = sample(run, "cat", count, seed)
+        found = sample(run, "cat", count, seed, "mt")
         places = flat_of(found)
         of = intervals(own[places], exact[places], found)
         for name in held:
@@ -312,7 +312,7 @@ def test_a_95_percent_interval_covers_about_95_percent_of_the_time(run: Run, noi
 def test_too_few_parameters_and_pearson_have_no_interval(run: Run) -> None:
     own = population().astype(float)
     for count, without in ((46, list(STATISTICS)), (FEWEST, ["pearson"])):
-        found = sample(run, "cat", count, seed=1)
+        found = sample(run, "cat", count, seed=1, task="mt")
         of = intervals(own[flat_of(found)], own[flat_of(found)] ** 1.1, found)
         assert [name for name, (_, *ends) in of.items() if np.isnan(ends).all()] == without
         assert not any(math.isnan(value) for value, *_ in of.values())

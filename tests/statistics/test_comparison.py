@@ -204,7 +204,7 @@ def test_runs_that_cannot_be_compared_are_refused_by_name(
     tmp_path: Path, change: Callable[[Run], None], named: str
 ) -> None:
     a, b, _ = two(tmp_path)
-    check_comparable(a, b)
+    check_comparable(a, b, "mt")
     change(b)
     with pytest.raises(RunError, match=named):
         correlation_difference(a, b)
@@ -213,7 +213,7 @@ def test_runs_that_cannot_be_compared_are_refused_by_name(
 def test_a_skipped_batch_is_one_that_was_drawn(tmp_path: Path) -> None:
     a, b, _ = two(tmp_path)
     b.manifest["sets"]["mt/fur"] |= {"batches": 24, "skipped": 1}
-    check_comparable(a, b)
+    check_comparable(a, b, "mt")
 
 
 def test_a_run_without_the_task_or_of_one_language_is_refused(tmp_path: Path) -> None:
@@ -228,9 +228,9 @@ def test_a_run_without_the_task_or_of_one_language_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize("field", ["drawn", "block_batches"])
 def test_other_sentences_or_other_blocks_are_not_paired(tmp_path: Path, field: str) -> None:
     a, b, _ = two(tmp_path)
-    assert paired(a, b)
+    assert paired(a, b, "mt")
     b.manifest["sets"]["mt/nob"][field] = b.manifest["sets"]["mt/cat"][field]
-    assert not paired(a, b)
+    assert not paired(a, b, "mt")
 
 
 def test_models_of_one_shape_have_the_same_sample_of_parameters(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_table_is_the_obvious_computation(
     monkeypatch.setattr("sensikit.statistics.ranks.HELD", held)
     monkeypatch.setattr("sensikit.run.CHUNK", chunk)
     run, own, rest = made(tmp_path / "run")
-    found = component_table(run).set_index(["group", "stack", "layer", "component"])
+    found = component_table(run, "mt").set_index(["group", "stack", "layer", "component"])
     where = {p.name: np.arange(p.start, p.stop) for p in run.parameters}
     first, second = (np.concatenate([where[f"encoder.layers.0.self_attn.q_proj.{k}"] for k in ("weight", "bias")]),
                      where["encoder.layers.1.self_attn.q_proj.weight"])  # fmt: skip
@@ -124,7 +124,7 @@ def test_table_is_the_obvious_computation(
 
 
 def test_shares_of_the_parts_add_up_to_one(tmp_path: Path) -> None:
-    found = component_table(made(tmp_path / "run")[0])
+    found = component_table(made(tmp_path / "run")[0], "mt")
     parts = found[(found["layer"] != "all") & (found["component"] != "all")]
     assert parts.groupby("group")["sensitivity_share"].sum().to_numpy() == pytest.approx(1, rel=1e-12)
     stacks = found[(found["layer"] == "all") & (found["component"] == "all")]
@@ -133,7 +133,7 @@ def test_shares_of_the_parts_add_up_to_one(tmp_path: Path) -> None:
 
 def test_layers_survive_the_table_as_they_are(tmp_path: Path) -> None:
     run, _, _ = made(tmp_path / "run")
-    run.write_table("components.csv", component_table(run))
+    run.write_table("components.csv", component_table(run, "mt"))
     layers = run.read_table("components.csv")["layer"]
     assert set(layers.dropna()) == {"0", "1", "all"}
     assert layers.isna().any()
@@ -145,7 +145,7 @@ def test_correlation_is_that_of_the_parameters_of_the_cell(
 ) -> None:
     monkeypatch.setattr("sensikit.run.CHUNK", chunk)
     run, own, _ = made(tmp_path / "run")
-    found = component_correlation_table(run).set_index(["stack", "layer", "component", "group_a", "group_b"])
+    found = component_correlation_table(run, "mt").set_index(["stack", "layer", "component", "group_a", "group_b"])
     where = {p.name: slice(p.start, p.stop) for p in run.parameters}
 
     def expected(a: str, b: str, *names: str) -> float:

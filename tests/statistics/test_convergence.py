@@ -79,7 +79,7 @@ def test_table_is_the_obvious_computation(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("sensikit.statistics.noise.LEAST", step)
     drawn = batches(4)
     run = handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES)
-    found = convergence_table(run).set_index(KEY)
+    found = convergence_table(run, "mt").set_index(KEY)
     assert (found.groupby(["subset", "group"]).size() == 10).all()
     for subset, inside in groups_of([handmade.flat(run, code) for code in CODES]).items():
         # forty batches of nob in twenty blocks of two
@@ -106,7 +106,7 @@ def obvious(means: np.ndarray, size: int) -> float:
 def test_a_language_of_few_batches_has_fewer_points_and_no_crash(tmp_path: Path) -> None:
     drawn = batches(5, CODES, (40, 12, 2))
     run = handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES)
-    found = convergence_table(run).set_index(KEY).sort_index()
+    found = convergence_table(run, "mt").set_index(KEY).sort_index()
     assert list(found.loc[("low", "cat")].index) == [1, 2, 3, 4, 5, 6]
     assert list(found.loc[("low", "fur")].index) == [1]
     assert found.loc[("low", "cat")].notna().all(axis=None)
@@ -117,7 +117,7 @@ def test_a_language_of_few_batches_has_fewer_points_and_no_crash(tmp_path: Path)
 
 def test_constant_or_identical_blocks_have_no_interval_and_do_not_crash(tmp_path: Path) -> None:
     run = handmade.run(tmp_path / "run", {"cat": [1, 2, 3, 4], "nob": [1, 1, 1, 1]})
-    found = convergence_table(run).drop(columns="task").set_index(KEY).loc["all"]
+    found = convergence_table(run, "mt").drop(columns="task").set_index(KEY).loc["all"]
     assert found.at[("cat", 1), "reliability"] == 1
     assert found.loc["nob"].isna().all(axis=None)
 

@@ -126,7 +126,7 @@ def test_ties_at_the_top_are_left_out_as_often_as_they_fit(tmp_path: Path) -> No
     # of two hundred the top is two; three share the first place, so one of them stays
     run = handmade.run(tmp_path / "run", {"cat": [8, 8, 8, *[1] * 197]})
     assert table(run).at["cat", "mean_below_top1"] == pytest.approx(205 / 198, rel=1e-14)
-    counts = distribution_table(run)["count"]
+    counts = distribution_table(run, "mt")["count"]
     assert counts.sum() == 198
     assert counts.iloc[-1] == 1
 
@@ -140,7 +140,7 @@ def test_distribution_is_the_histogram_of_what_is_left(
     run, values = long(tmp_path / "run")
     kept = np.sort(values)[:-3]
     counts, edges = np.histogram(kept, bins=100, range=(0, kept.max()))
-    found = distribution_table(run)
+    found = distribution_table(run, "mt")
     assert found["count"].tolist() == counts.tolist()
     np.testing.assert_allclose(found["low"], edges[:-1], rtol=1e-15)
     np.testing.assert_allclose(found["high"], edges[1:], rtol=1e-15)
@@ -149,7 +149,7 @@ def test_distribution_is_the_histogram_of_what_is_left(
 
 def test_a_language_whose_sensitivities_are_all_zero_has_no_histogram(tmp_path: Path) -> None:
     run = handmade.run(tmp_path / "run", {"cat": [0] * 20, "nob": [1] * 20})
-    assert set(distribution_table(run)["group"]) == {"nob"}
+    assert set(distribution_table(run, "mt")["group"]) == {"nob"}
 
 
 def test_the_mixed_batches_stand_beside_the_languages_where_there_are_some(tmp_path: Path) -> None:
@@ -159,4 +159,4 @@ def test_the_mixed_batches_stand_beside_the_languages_where_there_are_some(tmp_p
     found = table(run)
     assert list(found.index) == sorted(["cat", MIXED])
     assert found.at[MIXED, "mean"] == pytest.approx(4 * found.at["cat", "mean"], rel=1e-6)
-    assert set(distribution_table(run)["group"]) == {"cat", MIXED}
+    assert set(distribution_table(run, "mt")["group"]) == {"cat", MIXED}

@@ -223,7 +223,7 @@ def test_what_was_counted_of_the_text_is_kept_with_the_run_and_not_counted_again
         cut = task._cut  # type: ignore[attr-defined]
         task._cut = lambda *given: lines.append(len(given[1])) or cut(*given)  # type: ignore[attr-defined]
         opened = Run.open(run.path)
-        _, plan = redrawn(opened, fresh, ["cat"])
+        _, plan = redrawn(opened, fresh, ["cat"], "mt")
         plan.task.collate(plan.sets["cat"][0].items)
         return opened, sum(lines)
 
