@@ -244,7 +244,7 @@ def _enough(frame: pd.DataFrame) -> Iterator[str]:
         )
         short = at[at["0.95"] > at["batches"]]["group"]
         lacking = "any language" if len(short) == len(at) > 1 else joined(short)
-        yield f"{text}; 0.95 takes more batches than there are of {lacking}." if lacking else f"{text}."
+        yield f"{text}; 0.95 takes more batches than were measured of {lacking}." if lacking else f"{text}."
 
 
 def _audit(frame: pd.DataFrame) -> Iterator[str]:

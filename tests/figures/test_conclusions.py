@@ -58,11 +58,11 @@ def test_a_tree_says_which_families_are_branches_and_what_noise_leaves_open() ->
     merges = pd.DataFrame(
         [("", "a", "b", 0.1), ("", "c", "(a b)", 0.4)], columns=["run", "first", "second", "distance"]
     )
-    told = "the first to join are a and b (0.100); 1 of 1 families has a branch of its own"
+    told = "the first to join are a and b (0.100); 1 of 1 family of several languages has a branch of its own"
     assert conclusions.tree(merges, KIN, 0.02) == f"{told}. A pair is known to ±0.020: joins that differ by less " \
                                                   "may be noise"  # fmt: skip
     merges.loc[0, "second"] = "c"
-    assert "0 of 1 families" in conclusions.tree(merges, KIN, np.nan)
+    assert "0 of 1 family of several languages has" in conclusions.tree(merges, KIN, np.nan)
     assert conclusions.tree(merges[:0], KIN, 0.02) == ""
 
 
@@ -106,6 +106,10 @@ def test_parts_of_the_model_are_named_where_they_are_extreme() -> None:
     )
     others = cells.assign(specificity_median=[0.2, 0.1, -0.1, -0.3])
     assert conclusions.favourite(others) == "fc has the highest median in 2 of 2 languages (without an interval)"
+    assert conclusions.favourite(cells).startswith("no part has the highest median in more than 1 of 2 languages")
+    tied = pd.concat([cells, cells.assign(group=[*"cdcd"])], ignore_index=True)
+    assert conclusions.favourite(tied) == "q and fc have the highest median in 2 of 4 languages each " \
+                                          "(without an interval)"  # fmt: skip
     assert conclusions.within(cells).startswith(
         "languages are most alike within fc (0.80, 0.70 to 0.90 over pairs) and least within q (0.40, 0.30 to 0.50"
     )
