@@ -159,9 +159,13 @@ def tree(merges: pd.DataFrame, groups: Groups, half: float) -> str:
     return sentences(text, noise) if text else ""
 
 
-def similar(frame: pd.DataFrame, names: dict[str, str]) -> str:
-    """Return whether two tasks differ by more than noise, their mean over groups, and where a later run differs."""
-    known = frame.dropna(subset="corrected")
+def similar(over_batches: pd.DataFrame, over_seeds: pd.DataFrame, names: dict[str, str]) -> str:
+    """Return whether two tasks differ by more than noise, their mean over groups, and where a later run differs.
+
+    The rows of both frames are the same, but that the bounds of a recipe are the means of those over batches, which is
+    what noise is, or are over its training seeds, which is what recipes are compared by.
+    """
+    known = over_batches.dropna(subset="corrected")
     if known.empty:
         return ""
     high = known["corrected_high"]
@@ -174,7 +178,7 @@ def similar(frame: pd.DataFrame, names: dict[str, str]) -> str:
         return f"higher in {up} and lower in {down} of {len(first)} languages, by intervals that lie apart"
 
     last = next(subset for subset in ("all", *names) if (known["subset"] == subset).any())
-    compared = against_first(known[known["subset"] == last], parted)
+    compared = against_first(over_seeds[over_seeds["subset"] == last].dropna(subset="corrected"), parted)
     return sentences(beyond_noise(known, names, "language"), means, f"{names[last]}: {compared}" if compared else "")
 
 

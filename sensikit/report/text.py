@@ -226,10 +226,10 @@ def answers(tests: pd.DataFrame) -> list[str]:
 
 
 def _similarity(frame: pd.DataFrame) -> Iterator[str]:
-    at = frame[frame["subset"] == "all"]["corrected"].dropna()
+    at = frame[frame["subset"] == "all"].dropna(subset="corrected")
     if len(at):
         what = "PCC between translating and denoising the same language, all parameters, corrected for noise"
-        yield f"{what}: {at.mean():.3f} ({span(at, '.3f')})."
+        yield f"{what}: {bounded_mean(at)}, by language {span(at['corrected'], '.3f')}."
 
 
 def _enough(frame: pd.DataFrame) -> Iterator[str]:

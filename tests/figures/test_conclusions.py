@@ -70,12 +70,16 @@ def test_two_tasks_are_compared_language_by_language() -> None:
     frame = pairs(("x", "all", "a", "", 0.5, 0.1), ("x", "all", "b", "", 0.6, 0.1),
                   ("y", "all", "a", "", 0.8, 0.1), ("y", "all", "b", "", 0.7, 0.1))  # fmt: skip
     frame = frame.rename(columns={"group_a": "group"})
-    assert conclusions.similar(frame, {"all": "all"}) == (
+    assert conclusions.similar(frame, frame, {"all": "all"}) == (
         "by the 95% intervals, the PCC is below 1 by more than noise in every language. Mean over languages, in "
         "brackets the mean of their 95% bounds: all: x 0.550 (0.450 to 0.650), y 0.750 (0.650 to 0.850). All: "
         "compared with x, y is higher in 1 and lower in 0 of 2 languages, by intervals that lie apart (one model "
         "against one)"
     )
+    wide = frame.assign(corrected_low=0.0, corrected_high=2.0)  # two seeds that differ say nothing of the noise of each
+    said = conclusions.similar(frame, wide, {"all": "all"})
+    assert "below 1 by more than noise in every language" in said
+    assert "higher in 0 and lower in 0 of 2 languages" in said
 
 
 def test_measures_of_languages_have_their_span() -> None:

@@ -261,6 +261,9 @@ def test_the_summary_says_whether_there_were_enough_batches_and_whether_the_esti
     assert "0.95 takes more batches than were measured of fao." in text
     assert "ablation of 60 parameters a language: Spearman 0.970; of the top 10%, 91% are the same." in text
     assert "PCC between translating and denoising the same language, all parameters, corrected for noise: 0.9" in text
+    same = pd.read_csv(reported / "similarity.csv").query("subset == 'all'")
+    ends = " to ".join(f"{same[name].mean():.3f}" for name in ("corrected_low", "corrected_high"))
+    assert f"({ends}), by language {same['corrected'].min():.3f} to {same['corrected'].max():.3f}." in text
 
 
 # metrics
