@@ -267,7 +267,7 @@ TASKS = ("mt", "denoise")
 def similarity_table(run: Run) -> pd.DataFrame:
     """Return similarity.csv: the PCC between S of the two tasks for each group that has both; no rows where none has.
 
-    The high subset is that of translation, over all its groups, and the columns are those of `correlation_table`:
+    The high subset is that of translation, over all its groups, and the columns are of those of `correlation_table`:
     `ceiling` is √(r_mt·r_denoise), r the reliability of each task's S.
 
     Raises:
