@@ -104,7 +104,7 @@ class Sampled:
         return Sampled(self.value - other.value, self.samples - other.samples, seeds=seeds)
 
     def interval(self) -> tuple[float, float]:
-        """Return the 95 % interval: the middle of the draws, or of t where seeds vary too (see `spread`)."""
+        """Return the 95 % interval: the middle 95 % of the draws, or of t where seeds vary too (see `spread`)."""
         if not len(self.samples):
             return np.nan, np.nan
         if not self.seeds:

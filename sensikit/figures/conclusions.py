@@ -150,17 +150,22 @@ def tree(merges: pd.DataFrame, groups: Groups, half: float) -> str:
         text = f"the first to join are {first['first']} and {first['second']} ({first['distance']:.3f})"
         joins = [set(re.findall(r"[^\s()]+", f"{row['first']} {row['second']}")) for _, row in rows.iterrows()]
         own = sum(members in joins for members in kin)
-        has = "has a branch of its own" if own == 1 else "have a branch of their own"
-        return f"{text}; {own} of {len(kin)} families {has}" if kin else text
+        has = "has a branch of its own" if 1 in (own, len(kin)) else "have a branch of their own"
+        of = "family" if len(kin) == 1 else "families"
+        return f"{text}; {own} of {len(kin)} {of} of several languages {has}" if kin else text
 
     text = by_run(merges, of_run_) if len(merges) else ""
     noise = f"a pair is known to ±{half:.3f}: joins that differ by less may be noise" if half == half else ""
     return sentences(text, noise) if text else ""
 
 
-def similar(frame: pd.DataFrame, names: dict[str, str]) -> str:
-    """Return whether two tasks differ by more than noise, their mean over groups, and where a later run differs."""
-    known = frame.dropna(subset="corrected")
+def similar(over_batches: pd.DataFrame, over_seeds: pd.DataFrame, names: dict[str, str]) -> str:
+    """Return whether two tasks differ by more than noise, their mean over groups, and where a later run differs.
+
+    The rows of both frames are the same, but that the bounds of a recipe are the means of those over batches, which is
+    what noise is, or are over its training seeds, which is what recipes are compared by.
+    """
+    known = over_batches.dropna(subset="corrected")
     if known.empty:
         return ""
     high = known["corrected_high"]
@@ -173,7 +178,7 @@ def similar(frame: pd.DataFrame, names: dict[str, str]) -> str:
         return f"higher in {up} and lower in {down} of {len(first)} languages, by intervals that lie apart"
 
     last = next(subset for subset in ("all", *names) if (known["subset"] == subset).any())
-    compared = against_first(known[known["subset"] == last], parted)
+    compared = against_first(over_seeds[over_seeds["subset"] == last].dropna(subset="corrected"), parted)
     return sentences(beyond_noise(known, names, "language"), means, f"{names[last]}: {compared}" if compared else "")
 
 
@@ -300,15 +305,19 @@ def parts(cells: pd.DataFrame) -> str:
 
 
 def favourite(cells: pd.DataFrame) -> str:
-    """Return in which part the median of D is the highest for most groups; `cells` as in `parts`."""
+    """Return in which part, or parts, the median of D is the highest for most groups; `cells` as in `parts`."""
 
     def of_run_(rows: pd.DataFrame) -> str:
         known = rows.dropna(subset="specificity_median")
         if known.empty:
             return ""
         tops = known.loc[known.groupby("group", sort=False)["specificity_median"].idxmax(), "row"]
-        most = tops.value_counts()
-        return f"{most.index[0]} has the highest median in {most.iloc[0]} of {len(tops)} languages"
+        counts = tops.value_counts(sort=False)
+        most, many = list(counts.index[counts == counts.max()]), int(counts.max())
+        if many == 1 and len(most) > 1:
+            return f"no part has the highest median in more than 1 of {len(tops)} languages"
+        has, each = ("have", " each") if len(most) > 1 else ("has", "")
+        return f"{joined(most)} {has} the highest median in {many} of {len(tops)} languages{each}"
 
     text = by_run(cells, of_run_)
     return f"{text} ({NO_INTERVAL})" if text else ""

@@ -265,7 +265,8 @@ def _caption(
         read += ["No noise ceiling was measured: the diagonal is left empty."]
     if value in MAY_BE_1 and pairs(frame)["at_ceiling"].notna().any():
         read += [
-            "A dot marks a pair whose corrected PCC may be 1, by its 95% interval: the distance to it may be noise."
+            "A dot marks a pair whose corrected PCC is not below 1 by its 95% interval: the distance to it may be "
+            "noise."
         ]
     brief = {subset: name.removesuffix(" parameters") for subset, name in names.items()}
     result = conclusions.alike(pairs(frame), value, brief)
@@ -372,7 +373,7 @@ def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL)
     batches. All panels share one scale. Training seeds of a recipe are hollow, beside their mean with its interval over
     seeds.
     """
-    seeds = seeds_of(frame)
+    seeds, over_batches = seeds_of(frame), averaged(frame, SIMILARITY.key)
     frame = over_seeds(frame, SIMILARITY.key, "corrected", "corrected_low", "corrected_high")
     labels, called, keys = runs(frame), titles(frame), present(groups, frame["group"])
     names = subset_names(frame)
@@ -401,13 +402,14 @@ def task_similarity(frame: pd.DataFrame, groups: Groups, *, width: float = FULL)
     axes[0].set_xlim(right=max(1.0, *frame[["corrected", "corrected_high"]].max().dropna().tolist()))
     legend_below(figure, axes)
     tasks = " and ".join(TASKS.get(task, task) for task in frame[["task_a", "task_b"]].iloc[0])
+    names = {subset: names[subset].removesuffix(" parameters") for subset in subsets}
     caption = captioned(
         f"PCC between the sensitivities for {tasks} of the same language, corrected for the noise of finite batches",
         "Higher: they share parameters.",
         "Bars are 95% intervals over batches." if frame["corrected_low"].notna().any() else "",
         SEEDS if len(seeds) else "",
         "The short grey line is the PCC of these batches, with their noise.",
-        result=conclusions.similar(frame, {subset: names[subset].removesuffix(" parameters") for subset in subsets}),
+        result=conclusions.similar(over_batches, frame, names),
         paper="Figure 7",
     )
     return Drawn(figure, with_seeds(frame, seeds), caption)

@@ -32,8 +32,9 @@ def dendrogram(
     """Return the dendrogram of the groups from how alike they are, a panel for each run, on one scale.
 
     The data are the steps in which clusters join: which two, at which distance 1 − the corrected PCC, or another
-    `value` of correlation.csv (see `correlation_heatmaps`), in the `subset` high, low or all; average linkage. A run in
-    which a pair has none has no tree. By default the figure has the width of the page, two thirds of it for one run.
+    `value` of correlation.csv (see `correlation_heatmaps`), in the `subset` high, low or all; average linkage. A
+    corrected PCC above 1 counts as 1, and a run in which a pair has none has no tree. By default the figure has the
+    width of the page, two thirds of it for one run.
     """
     frame, labels = of_task(frame, task), runs(frame)
     rows, name = frame[frame["subset"] == subset], subset_names(frame)[subset]
@@ -56,10 +57,12 @@ def dendrogram(
         for step, (first, second, distance) in enumerate(_merges(keys, linkage), start=1)
     ]
     data = pd.DataFrame(merges, columns=["run", "subset", "step", "first", "second", "distance"])
+    above = value == "corrected" and bool((rows["corrected"] > 1).any())
     half = float((rows["corrected_high"] - rows["corrected_low"]).mean()) / 2 if value == "corrected" else math.nan
     caption = captioned(
         f"Languages clustered by how alike their sensitivities are ({name}), by average linkage of 1 − {VALUES[value]}",
         "Two branches meet at the mean distance of their languages.",
+        "A PCC above 1 counts as 1." if above else "",
         "" if value == "corrected" else "Noise moves small languages out to the root.",
         f"Families: {kin}.",
         result=conclusions.tree(data, measured(rows, groups), half),

@@ -97,6 +97,7 @@ def check_ratios(ratios: Sequence[float], protect: float = PROTECT) -> None:
 def pruning_plan(run: Run, module: nn.Module, order: Order, ratios: Sequence[float]) -> Plan:
     """Return when each parameter goes in `order`, for each ratio = pruned / prunable, exactly; ties go by index.
 
+    As many go as is nearest to the ratio, of a half the even number, and the share that is protected is rounded down.
     At 1 - protect, and wherever less is left than a ratio asks for, all but the protected go: the same in every order.
 
     >>> plan = pruning_plan(run, model.module, Order("specificity", "cat"), [0.3, 0.9])

@@ -119,11 +119,11 @@ def correlation(inputs: Inputs) -> Iterator[Entry]:
     if CORRELATION.name in inputs.tables:
         caption = (
             "PCC corrected for the noise of finite batches, over the pairs of different languages, each pair once: "
-            "mean, least and most, and of how many it may be 1 by the 95% interval. These batches: the mean PCC with "
-            "their noise, and its ceiling, that of languages that differ in nothing but their batches. Spearman and "
-            "the PCC of log S are of these batches too; where they order the subsets in another way, the PCC speaks "
-            "of a few parameters. Half of variance: the fewest parameters that hold half of the variance of S, the "
-            "median over languages."
+            "mean, least and most, and of how many it may be 1: is not below it by the 95% interval. These batches: "
+            "the mean PCC with their noise, and its ceiling, that of languages that differ in nothing but their "
+            "batches. Spearman and the PCC of log S are of these batches too; where they order the subsets in another "
+            "way, the PCC speaks of a few parameters. Half of variance: the fewest parameters that hold half of the "
+            "variance of S, the median over languages."
         )
         table = tables.correlation(inputs.tables[CORRELATION.name])
         yield Entry("correlation", "Correlation by subset", CORRELATION.name, table, caption)

@@ -226,10 +226,10 @@ def answers(tests: pd.DataFrame) -> list[str]:
 
 
 def _similarity(frame: pd.DataFrame) -> Iterator[str]:
-    at = frame[frame["subset"] == "all"]["corrected"].dropna()
+    at = frame[frame["subset"] == "all"].dropna(subset="corrected")
     if len(at):
         what = "PCC between translating and denoising the same language, all parameters, corrected for noise"
-        yield f"{what}: {at.mean():.3f} ({span(at, '.3f')})."
+        yield f"{what}: {bounded_mean(at)}, by language {span(at['corrected'], '.3f')}."
 
 
 def _enough(frame: pd.DataFrame) -> Iterator[str]:
@@ -244,7 +244,7 @@ def _enough(frame: pd.DataFrame) -> Iterator[str]:
         )
         short = at[at["0.95"] > at["batches"]]["group"]
         lacking = "any language" if len(short) == len(at) > 1 else joined(short)
-        yield f"{text}; 0.95 takes more batches than there are of {lacking}." if lacking else f"{text}."
+        yield f"{text}; 0.95 takes more batches than were measured of {lacking}." if lacking else f"{text}."
 
 
 def _audit(frame: pd.DataFrame) -> Iterator[str]:

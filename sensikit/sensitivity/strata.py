@@ -140,8 +140,8 @@ def spearman(one: Float, other: Float, weights: Float) -> float:
 def top_agreement(one: Float, other: Float, weights: Float, share: float = 0.1) -> float:
     """Return what share of the highest `share` of the population by `one` is also among the highest by `other`.
 
-    Both are sets of one size, so the result is symmetric. A parameter that stands for some above and some below the cut
-    counts in proportion. Ties by index.
+    Both are sets of one size, ⌊share·N⌋ of the N of the population, so the result is symmetric. A parameter that stands
+    for some above and some below the cut counts in proportion. Ties by index.
 
     >>> top_agreement(np.array([4.0, 3.0, 2.0, 1.0]), np.array([4.0, 1.0, 3.0, 2.0]), np.ones(4), share=0.5)
     0.5
@@ -176,12 +176,13 @@ def intervals(one: Float, other: Float, sample: Sample) -> dict[str, tuple[float
     """Return (value, low, high) of each of `STATISTICS`, with a 95 % interval that always holds the value.
 
     The variance is that of a jackknife: each parameter is left out in turn, and the others of its stratum take its
-    weight. Of Spearman's it is that of Fisher's z, and the interval reaches from the value to the value without the
-    bias that the jackknife finds, and beyond both: where a parameter stands for many, one swap of two ranks weighs too
-    much. The interval of the agreement is Wilson's (1927), of as many parameters as would vary so much, but no more
-    than are in the top of the sample, so that one without a disagreement does not exclude any. A sample of fewer than
-    `FEWEST` has NaN for ends, and so has Pearson's: a few parameters decide it, and a sample may have none of them.
-    Where every parameter was taken, nothing varies.
+    weight; a stratum of which n of N were taken counts by 1 − n/N, and widths are of t with as many degrees of freedom
+    as there are parameters more than strata. Of Spearman's it is that of Fisher's z, and the interval reaches from the
+    value to the value without the bias that the jackknife finds, and beyond both: where a parameter stands for many,
+    one swap of two ranks weighs too much. The interval of the agreement is Wilson's (1927), of as many parameters as
+    would vary so much, but no more than are in the top of the sample, so that one without a disagreement does not
+    exclude any. A sample of fewer than `FEWEST` has NaN for ends, and so has Pearson's: a few parameters decide it, and
+    a sample may have none of them. Where every parameter was taken, nothing varies.
 
     By simulation (200 samples each, of the sensitivities and errors of the demo's model) intervals of 100 and of 200
     parameters cover the value of all parameters .89 to .93 and .93 to .95 (Spearman), .97 to .99 and .95 to .99

@@ -61,7 +61,8 @@ def reliability(means: Moments, batches: np.ndarray, sizes: Sequence[int]) -> Fl
     """Return the PCC between S of two disjoint sets of n batches for each n of `sizes`: c / (c + s/n), (len(sizes),).
 
     c, the mean covariance of two blocks, is what two sets share: the variance of S over the parameters. s is what the
-    noise of a single batch adds to it, for the mean variance of a block of n batches is c + s/n. NaN where there are
+    noise of a single batch adds to it, for the mean variance of a block of n batches is c + s/n. Blocks that differ in
+    size count alike: c is the plain mean, and 1/n that of theirs. NaN where there are
     fewer than two blocks, or where one does not vary.
 
     >>> means = Moments.zero(2)

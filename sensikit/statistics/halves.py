@@ -42,7 +42,7 @@ def in_halves(
 
     Each half draws its own border: as many of the M sampled parameters as are high in all the batches, those with the
     largest mean over all sets of all runs of S scaled to sum one. c is the mean covariance of all pairs of blocks in a
-    half. 152 bytes of memory for each sampled parameter are for the borders.
+    half, as in `noise.reliability`. 152 bytes of memory for each sampled parameter are for the borders.
 
     Args:
         measured: runs of models of one shape, each with its sets.

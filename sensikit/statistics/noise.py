@@ -78,7 +78,7 @@ def _kept(moments: Moments, own: Float, batches: Float, kept: Float) -> tuple[Fl
 
 
 def reliability(whole: Float, own: Float, batches: Float) -> Float:
-    """Return c / var(S) of S over some blocks, c the mean covariance of two different blocks, (...) float64.
+    """Return c / var(S) of S over some blocks, c the mean covariance of two batches of different blocks, (...) float64.
 
     c is the variance over the parameters that S of endless batches has; var(S) has the noise of these batches too.
 

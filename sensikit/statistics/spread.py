@@ -130,7 +130,7 @@ def distribution_table(run: Run, task: str, spreads: Sequence[Spread] = ()) -> p
     """Return distribution.csv: the histogram of S(θ,B_l) of each group, and of S(θ,B), without its top 1 % (Figure 10).
 
     `count` parameters have S from `low` to below `high` (nats), in bins of equal width from 0 to the largest S that is
-    left. Arguments and errors are those of `balance_table`.
+    left; the last bin has its end too. Arguments and errors are those of `balance_table`.
     """
     rows = [
         (task, of.name, *row)

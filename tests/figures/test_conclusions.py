@@ -58,11 +58,11 @@ def test_a_tree_says_which_families_are_branches_and_what_noise_leaves_open() ->
     merges = pd.DataFrame(
         [("", "a", "b", 0.1), ("", "c", "(a b)", 0.4)], columns=["run", "first", "second", "distance"]
     )
-    told = "the first to join are a and b (0.100); 1 of 1 families has a branch of its own"
+    told = "the first to join are a and b (0.100); 1 of 1 family of several languages has a branch of its own"
     assert conclusions.tree(merges, KIN, 0.02) == f"{told}. A pair is known to ±0.020: joins that differ by less " \
                                                   "may be noise"  # fmt: skip
     merges.loc[0, "second"] = "c"
-    assert "0 of 1 families" in conclusions.tree(merges, KIN, np.nan)
+    assert "0 of 1 family of several languages has" in conclusions.tree(merges, KIN, np.nan)
     assert conclusions.tree(merges[:0], KIN, 0.02) == ""
 
 
@@ -70,12 +70,16 @@ def test_two_tasks_are_compared_language_by_language() -> None:
     frame = pairs(("x", "all", "a", "", 0.5, 0.1), ("x", "all", "b", "", 0.6, 0.1),
                   ("y", "all", "a", "", 0.8, 0.1), ("y", "all", "b", "", 0.7, 0.1))  # fmt: skip
     frame = frame.rename(columns={"group_a": "group"})
-    assert conclusions.similar(frame, {"all": "all"}) == (
+    assert conclusions.similar(frame, frame, {"all": "all"}) == (
         "by the 95% intervals, the PCC is below 1 by more than noise in every language. Mean over languages, in "
         "brackets the mean of their 95% bounds: all: x 0.550 (0.450 to 0.650), y 0.750 (0.650 to 0.850). All: "
         "compared with x, y is higher in 1 and lower in 0 of 2 languages, by intervals that lie apart (one model "
         "against one)"
     )
+    wide = frame.assign(corrected_low=0.0, corrected_high=2.0)  # two seeds that differ say nothing of the noise of each
+    said = conclusions.similar(frame, wide, {"all": "all"})
+    assert "below 1 by more than noise in every language" in said
+    assert "higher in 0 and lower in 0 of 2 languages" in said
 
 
 def test_measures_of_languages_have_their_span() -> None:
@@ -106,6 +110,10 @@ def test_parts_of_the_model_are_named_where_they_are_extreme() -> None:
     )
     others = cells.assign(specificity_median=[0.2, 0.1, -0.1, -0.3])
     assert conclusions.favourite(others) == "fc has the highest median in 2 of 2 languages (without an interval)"
+    assert conclusions.favourite(cells).startswith("no part has the highest median in more than 1 of 2 languages")
+    tied = pd.concat([cells, cells.assign(group=[*"cdcd"])], ignore_index=True)
+    assert conclusions.favourite(tied) == "q and fc have the highest median in 2 of 4 languages each " \
+                                          "(without an interval)"  # fmt: skip
     assert conclusions.within(cells).startswith(
         "languages are most alike within fc (0.80, 0.70 to 0.90 over pairs) and least within q (0.40, 0.30 to 0.50"
     )

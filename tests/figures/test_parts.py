@@ -126,6 +126,14 @@ def test_languages_join_at_the_mean_distance_of_their_members() -> None:
     assert max(max(line.get_xdata()) for line in ax.lines) == pytest.approx(0.45)
 
 
+def test_a_correlation_above_1_counts_as_1_in_the_tree_and_that_is_said() -> None:
+    below = correlations({("nob", "fao"): 1.0, ("nob", "cat"): 0.6, ("fao", "cat"): 0.5})
+    above = correlations({("nob", "fao"): 1.1, ("nob", "cat"): 0.6, ("fao", "cat"): 0.5})
+    figures_of = [figures.dendrogram(frame, FEW) for frame in (below, above)]
+    assert [drawn.data["distance"].iloc[0] for drawn in figures_of] == [0, 0]
+    assert ["A PCC above 1 counts as 1." in drawn.caption for drawn in figures_of] == [False, True]
+
+
 def test_a_run_with_a_pair_that_has_no_correlation_has_no_tree() -> None:
     frame = correlations({("nob", "fao"): 0.9, ("nob", "cat"): np.nan, ("fao", "cat"): 0.5})
     figure, merges, _ = figures.dendrogram(frame, FEW)

@@ -258,9 +258,12 @@ def test_the_summary_says_whether_there_were_enough_batches_and_whether_the_esti
     frame = pd.read_csv(reported / "convergence.csv").query("subset == 'low'").set_index(["group", "batches"])
     half = frame.loc[("fao", 10), "reliability"]
     assert f"S would correlate with itself at {2 * half / (1 + half):.3f} (fao, 20 batches) to" in text
-    assert "0.95 takes more batches than there are of fao." in text
+    assert "0.95 takes more batches than were measured of fao." in text
     assert "ablation of 60 parameters a language: Spearman 0.970; of the top 10%, 91% are the same." in text
     assert "PCC between translating and denoising the same language, all parameters, corrected for noise: 0.9" in text
+    same = pd.read_csv(reported / "similarity.csv").query("subset == 'all'")
+    ends = " to ".join(f"{same[name].mean():.3f}" for name in ("corrected_low", "corrected_high"))
+    assert f"({ends}), by language {same['corrected'].min():.3f} to {same['corrected'].max():.3f}." in text
 
 
 # metrics

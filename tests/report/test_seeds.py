@@ -87,6 +87,11 @@ def test_similarity_and_balance_have_a_mark_for_each_seed(gathered: inputs.Input
     known, found = gathered.groups, gathered.tables
     similar = figures.task_similarity(found["similarity.csv"], known)
     assert marked(similar.figure) == 3 * 6 * 4
+    # the bars of a recipe are over its seeds; whether noise keeps it from 1 is told by those over batches
+    low = found["similarity.csv"].query("subset == 'low'").groupby("recipe")[["corrected_low", "corrected_high"]].mean()
+    assert all(
+        f"{row['corrected_low']:.3f} to {row['corrected_high']:.3f}" in similar.caption for _, row in low.iterrows()
+    )
     for drawn in (figures.balance(found["balance.csv"], known), figures.specificity(found["specificity.csv"], known)):
         assert marked(drawn.figure) in (6 * 5, 6 * 4)
         assert {"regular", "r1"} <= set(drawn.data["run"])
@@ -163,6 +168,7 @@ def test_a_report_of_two_recipes_is_made(measured: list[Path], tmp_path: Path) -
     text = Page(report(measured[:4], tmp_path / "out", groups=["regular=r1,r2", "id=i1,i2"])).text
     assert text.startswith("regular and id – sensikit report")
     assert text.count("over 2 against 2 training seeds") == 2
+    assert "Of a recipe they are over its training seeds too, but for a mean PCC." in text
 
 
 @pytest.mark.parametrize(
