@@ -40,3 +40,10 @@ def test_the_function_is_not_hidden_by_its_package() -> None:
     assert tables.__name__ == "sensikit.report.tables"  # imported: the package would now stand in its place
     assert sensikit.report.__name__ == "report"
     assert callable(sensikit.report)
+
+
+def test_a_notebook_shows_what_a_model_is(tiny_checkpoint: Path, tiny_data: Path) -> None:
+    shown = repr(sensikit.open(tiny_checkpoint, tiny_data)).splitlines()
+    assert shown[0] == f"Model {tiny_checkpoint}"
+    assert shown[1].startswith("  model: fairseq (")
+    assert shown[2:] == [f"  data: {tiny_data}", "  mt: cat, nob, fao"]
