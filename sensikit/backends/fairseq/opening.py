@@ -80,6 +80,7 @@ def open_checkpoint(
         MissingDependencyError: if fairseq is not installed.
     """
     where = sharding.pick_device(device)
+    checkpoints.check_file(Path(checkpoint))  # what is no checkpoint is not told as a fault of the data
     directory = open_data(Path(data))
     file = checkpoints.read(Path(checkpoint))
     settings = trained(file)
