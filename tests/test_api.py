@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import sensikit
 from sensikit.errors import DamagedError, OptionError
 from sensikit.report import tables
+from tests.support import toy
 
 
 def test_what_cannot_be_opened_or_drawn_says_why(analysed: Path) -> None:
@@ -40,6 +42,26 @@ def test_the_function_is_not_hidden_by_its_package() -> None:
     assert tables.__name__ == "sensikit.report.tables"  # imported: the package would now stand in its place
     assert sensikit.report.__name__ == "report"
     assert callable(sensikit.report)
+
+
+def test_no_step_changes_the_mode_of_a_module_or_the_seed_of_torch(analysed: Path, tmp_path: Path) -> None:
+    model, run = toy.backend(), sensikit.Run.open(shutil.copytree(analysed, tmp_path / "run"))
+    model.module.train()
+    model.module.encoder["layers"][0].eval()
+
+    def state() -> tuple[list[bool], list[int]]:
+        return [part.training for part in model.module.modules()], torch.get_rng_state().tolist()
+
+    before, losses = state(), sensikit.SweepSettings(metrics=("loss",), bootstrap=100)
+    sensikit.analyze(model, tmp_path / "again", sensikit.AnalysisSettings(batches=2, tokens=64))
+    assert state() == before
+    sensikit.audit(run, model, parameters=60)
+    assert state() == before
+    table = sensikit.prune(run, model, [0, 0.5], ["fisher", "wanda"], settings=losses)
+    assert state() == before
+    model.module.eval()  # what is scored is so in evaluation mode, whatever the module was in
+    shutil.rmtree(run.path / "pruning")
+    assert sensikit.prune(run, model, [0, 0.5], ["fisher", "wanda"], settings=losses).equals(table)
 
 
 def test_a_notebook_shows_what_a_model_is(tiny_checkpoint: Path, tiny_data: Path) -> None:
