@@ -10,7 +10,7 @@ import torch
 
 import sensikit
 from sensikit.errors import DamagedError, OptionError
-from sensikit.report import tables
+from sensikit.report import page, tables
 from tests.support import toy
 
 
@@ -24,6 +24,9 @@ def test_what_cannot_be_opened_or_drawn_says_why(analysed: Path) -> None:
         sensikit.plot_specificity()
     with pytest.raises(OptionError, match="task: lm was not analysed; choose mt"):
         sensikit.plot_specificity(run, task="lm")
+    for plot in (sensikit.plot_correlation, sensikit.plot_dendrogram):
+        with pytest.raises(OptionError, match="correlation: kendall is not one of them; choose corrected or"):
+            plot(run, value="kendall")
     with pytest.raises(DamagedError, match=r"pruning\.csv: does not exist; make it with sensikit prune"):
         sensikit.plot_pruning(analysed)
 
@@ -42,6 +45,15 @@ def test_the_function_is_not_hidden_by_its_package() -> None:
     assert tables.__name__ == "sensikit.report.tables"  # imported: the package would now stand in its place
     assert sensikit.report.__name__ == "report"
     assert callable(sensikit.report)
+
+
+def test_one_run_is_reported_however_it_is_given(
+    analysed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copytree(analysed, tmp_path / "run"))
+    monkeypatch.setattr(page, "SECTIONS", ())
+    for given in (path, str(path), [path], sensikit.Run.open(path), [sensikit.Run.open(path)]):
+        assert sensikit.report(given) == path / "report.html"
 
 
 def test_no_step_changes_the_mode_of_a_module_or_the_seed_of_torch(analysed: Path, tmp_path: Path) -> None:
