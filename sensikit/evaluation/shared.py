@@ -34,15 +34,15 @@ class Made:
         sentences, where a task has any.
         """
         split, translated, lost = settings.split, None, None
-        if True in decodes:
-            translation = translation_of(model, settings.task)
-            texts = translation.translate(group, split, settings.decoding)
-            translated = texts, *ids_of(translation, group, split, len(texts.hypotheses), True)
-        if False in decodes:
-            task = task_of(model, settings.task, seed)
-            with in_mode(model.module, False):
+        with in_mode(model.module, False):
+            if True in decodes:
+                translation = translation_of(model, settings.task)
+                texts = translation.translate(group, split, settings.decoding)
+                translated = texts, *ids_of(translation, group, split, len(texts.hypotheses), True)
+            if False in decodes:
+                task = task_of(model, settings.task, seed)
                 sums = losses(task, group, split, settings.decoding)
-            lost = sums, *ids_of(task, group, split, len(sums), False)
+                lost = sums, *ids_of(task, group, split, len(sums), False)
         return cls(translated, lost)
 
     def part(self, **facts: Any) -> Part:
