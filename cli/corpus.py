@@ -57,7 +57,11 @@ def corpus(
 
     given = vars(how) | {"tiers": read_tiers(how.tiers), "names": dict(map(read_name, name or ()))}
     manifest = build(sources, out, mono=mono or (), **given)
-    made = command("train", out, "--out", "MODEL") if how.binarise else command("analyze", "MODEL", "--data", out)
+    made = (
+        command("train", out, "--out", "MODEL")
+        if how.binarise
+        else command("analyze", "MODEL", "--data", out, "--out", "RUN")
+    )
     facts = {name: manifest[name] for name in ("languages", "english_mono", "counts")}
     return Ending([table(manifest)], {"out": out, **facts}, made)
 

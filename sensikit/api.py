@@ -11,7 +11,7 @@ import pandas as pd
 from sensikit.backends.base import Model
 from sensikit.errors import OptionError
 from sensikit.run import Run
-from sensikit.settings import Loading, Tiers
+from sensikit.settings import Loading, ReportSettings, Tiers
 
 if TYPE_CHECKING:
     from sensikit.figures.style import Captioned
@@ -90,10 +90,12 @@ def plot_correlation(*runs: Run | str | Path, task: str = "", value: str = "corr
         value: corrected (PCC of endless batches), pcc (of these batches), spearman or log_pcc.
 
     Raises:
+        OptionError: if there is no run, the task was not analysed, or the value is none of these.
         RunError: if a run is damaged, or lacks what is drawn.
     """
     from sensikit import figures
 
+    ReportSettings(correlation=value)  # refuses what is none of its values
     inputs, frame = _of(runs, "correlation", task, compare=value == "corrected" and len(runs) == 2)
     difference = next((each.table for each in inputs.comparisons if each.task == frame["task"].iloc[0]), None)
     return figures.correlation_heatmaps(frame, inputs.groups, value=value, difference=difference).figure
@@ -106,6 +108,7 @@ def plot_dendrogram(*runs: Run | str | Path, task: str = "", value: str = "corre
     """
     from sensikit import figures
 
+    ReportSettings(correlation=value)
     inputs, frame = _of(runs, "correlation", task)
     return figures.dendrogram(frame, inputs.groups, value=value).figure
 

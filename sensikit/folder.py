@@ -218,10 +218,13 @@ class Folder:
         """
         name = table if isinstance(table, str) else table.name
         again = f"{self.VERB} --resume" if isinstance(table, str) else table.again
+        noted = self.manifest.get("tables", {})
         if not os.path.lexists(self.path / name):
-            raise DamagedError(self.path / name, "does not exist", f"make it with {again}")
+            named = isinstance(table, str) and name not in noted and noted
+            remedy = f"there are {', '.join(noted)}" if named else f"make it with {again}"
+            raise DamagedError(self.path / name, "does not exist", remedy)
         frame = read_csv(self.path / name) if isinstance(table, str) else table.read(self.path / name, groups)
-        if sha256(self.path / name) not in self.manifest.get("tables", {}).get(name, []):
+        if sha256(self.path / name) not in noted.get(name, []):
             remedy = f"remove it and make it again with {again}"
             raise DamagedError(self.path / name, "is not as it was written", remedy)
         return frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -155,6 +156,20 @@ def tensors(module: nn.Module, parameters: Collection[Parameter]) -> Iterator[tu
     named = dict(module.named_parameters())
     for parameter in parameters:
         yield parameter, named[parameter.name]
+
+
+@contextlib.contextmanager
+def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
+    """Put a module in training mode or in evaluation mode; afterwards its parts are in their own, as torch's seeds."""
+    modes = [(part, part.training) for part in module.modules()]
+    devices = {tensor.device.index for tensor in module.parameters() if tensor.device.type == "cuda"}
+    with torch.random.fork_rng(devices):
+        module.train(training)
+        try:
+            yield
+        finally:
+            for part, mode in modes:
+                part.training = mode
 
 
 def wide(tensor: torch.Tensor) -> torch.dtype:

@@ -97,13 +97,15 @@ def progress(
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
+    whole = Column(no_wrap=True)  # where a terminal is narrow, the bar gives way and no number is cut
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        MofNCompleteColumn(table_column=whole),
         TextColumn(f"{unit}  {{task.fields[rate]}}", markup=False),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=whole),
     )
     with Progress(*columns, console=Console(stderr=True)) as drawn:
         task = drawn.add_task(what, total=total, rate="")
@@ -155,11 +157,12 @@ class _Log:
         if not _speaks():
             return
         rate, total = self.rate(), self.total or 0
-        of = f"/{total:g}" if total else ""
+        of = f"/{total:.0f}" if total else ""
         left = f", {_span((total - self.done) / rate)} left" if self.done < total and rate else ""
         more = f", {note()}" if note else ""
         spent = _span(time.monotonic() - self.started)
-        say(f"{self.what}: {self.done:g}{of} {self.unit}{more}, {rate:.2g}/s, {spent}{left}{self.end()}")
+        speed = f"{rate:.2g}" if rate < 99.5 else f"{rate:.0f}"
+        say(f"{self.what}: {self.done:.0f}{of} {self.unit}{more}, {speed}/s, {spent}{left}{self.end()}")
 
 
 def _span(seconds: float) -> str:

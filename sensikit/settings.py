@@ -84,6 +84,9 @@ class Options:
     def __post_init__(self) -> None:
         for each in fields(self):
             value, allows, name = getattr(self, each.name), each.metadata, names_of(each)[0]
+            kind, what = _KINDS.get(str(each.type).removesuffix(" | None"), (object, ""))
+            if value is not None and not isinstance(value, kind):
+                raise OptionError(name, f"{value!r} is not what it takes", f"give {what}")
             choices = allows.get("choices")
             for part in value if isinstance(value, tuple) else (value,):
                 if choices and part is not None and part not in choices:
@@ -91,6 +94,14 @@ class Options:
             if isinstance(value, int | float):
                 _check_bounds(name, value, allows)
 
+
+_KINDS: dict[str, tuple[Any, str]] = {
+    "int": (int, "a whole number"),
+    "float": (int | float, "a number"),
+    "str": (str, "text"),
+    "tuple[str, ...]": (tuple | list, "a tuple of names"),
+}
+"""What a field of a type holds, for Python itself would take "40" for 40 and "loss" for ("loss",)."""
 
 _BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "least": (operator.ge, "{:g} or more"),

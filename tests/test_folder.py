@@ -352,6 +352,8 @@ def test_a_table_is_what_was_written_or_refused(tmp_path: Path) -> None:
     path = folder.write_table("a.csv", frame)
     again = Work.open(folder.path)
     pd.testing.assert_frame_equal(again.read_table("a.csv"), frame)
+    with pytest.raises(DamagedError, match=r"a: does not exist; there are a\.csv$"):
+        again.read_table("a")
     path.write_text(path.read_text().replace("2.0", "3.0"))
     with pytest.raises(DamagedError, match=r"a\.csv: is not as it was written; remove it and make it again with toil"):
         again.read_table("a.csv")

@@ -51,6 +51,13 @@ def test_short_work_has_one_line(clock: list[float], capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "tables: 3/3 tables, 4/s, 1 s\n"
 
 
+def test_large_numbers_are_written_out(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(2_000_000, "reading", "lines") as bar:
+        clock[0] += 1000
+        bar.advance(1_234_567)
+    assert capsys.readouterr().err.startswith("reading: 1234567/2000000 lines, 1235/s, 17 min")
+
+
 def test_work_of_unknown_length_has_no_time_left(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with progress(None, "reading", "lines") as bar:
         clock[0] += 2 * LOG_EVERY
@@ -110,6 +117,18 @@ def test_a_terminal_has_a_bar(
     assert f"4/{total or '?'}" in last
     assert re.search(r"batches +[\d.]+/s", last)
     assert capsys.readouterr().out == ""
+
+
+def test_no_number_is_cut_on_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress(500, "S(θ,B) denoise cat-eng.rest", after=4000) as bar:
+        clock[0] += 10
+        bar.advance(300)
+    assert "…" not in terminal.getvalue()
+    assert re.search(r"300/500 batches +30.0/s, 140 s to the end", re.sub(r"\x1b\[[\d;?]*\w", "", terminal.getvalue()))
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -38,6 +38,11 @@ class Toy(Options):
     ("change", "line"),
     [
         ({"kind": "mse"}, "--kind: mse is not one of them; choose nll or train"),
+        ({"low": "40"}, "--low: '40' is not what it takes; give a whole number"),
+        ({"number": 4.5}, "--number: 4.5 is not what it takes; give a whole number"),
+        ({"free": "1"}, "--free: '1' is not what it takes; give a number"),
+        ({"kind": 3}, "--kind: 3 is not what it takes; give text"),
+        ({"several": "x"}, "--some-of: 'x' is not what it takes; give a tuple of names"),
         ({"some": "two"}, "--some: two is not one of them; choose one"),
         ({"low": 1}, "--low: 1 is out of range; give 2 or more"),
         ({"between": 0}, "--between: 0 is out of range; give more than 0, less than 1"),

@@ -207,6 +207,13 @@ class Convertible(Protocol):
         """Write the model to the new directory `out` as stock transformers loads it; else as `Model.write_pruned`."""
 
 
+def described(model: Model) -> str:
+    """Return what a notebook shows of a model: its checkpoint and data, and the groups of each of its tasks."""
+    origin = model.provenance
+    lines = [f"Model {origin.checkpoint}", f"  model: {origin.framework}, on {model.device}", f"  data: {origin.data}"]
+    return "\n".join([*lines, *(f"  {name}: {', '.join(model.task(name).groups)}" for name in model.tasks)])
+
+
 def task_of(model: Model, name: str, seed: int = 1) -> Task:
     """Return one of a model's tasks; refuse what it was not trained on."""
     if name not in model.tasks:

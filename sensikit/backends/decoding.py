@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sensikit.errors import OptionError
+from sensikit.parameters import in_mode
 from sensikit.settings import Decoding
 
 LARGEST_LOGIT = 1e4
@@ -27,14 +28,11 @@ def finite(module: nn.Module, projection: nn.Module) -> Iterator[None]:
 
     Beam search stops on logits that are infinite or undefined, which a heavily pruned model may have.
     """
-    training = module.training
-    module.eval()
     hook = projection.register_forward_hook(
         lambda _module, _inputs, logits: torch.nan_to_num(logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT))
     )
     try:
-        with torch.no_grad():
+        with in_mode(module, False), torch.no_grad():
             yield
     finally:
         hook.remove()
-        module.train(training)

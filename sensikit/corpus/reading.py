@@ -54,7 +54,9 @@ def find(arguments: Sequence[str | Path], languages: Collection[str] | None = No
     """
     found = [source for argument in arguments for source in _sources(str(argument))]
     if not found:
-        raise DataError(" ".join(map(str, arguments)) or "SOURCE", "no parallel text", "give TSV files or catalogues")
+        where = " ".join(map(str, arguments)) or "SOURCE"
+        remedy = "give TSV files or catalogues; text such as cat.txt goes to --mono, or to analyze as it is"
+        raise DataError(where, "no parallel text", remedy)
     if languages is not None:
         wanted = [canonical(name) or name for name in languages]
         missing = [code for code in wanted if code not in {source.language for source in found}]
@@ -89,7 +91,8 @@ def _sources(argument: str) -> list[Source]:
         return [Source((path,), catalogues.language_of(path) or _nameless(path))]
     parts = _parts(path)
     if "tsv" not in parts:
-        raise DataError(path, "is of no known kind", "name it LANG.tsv, or give a .po or .mo file")
+        remedy = "give LANG.tsv, the prefix of PREFIX.cat and PREFIX.eng, or a .po or .mo file"
+        raise DataError(path, "is of no known kind", remedy)
     return [Source((path,), language_of(path), _split(parts))]
 
 

@@ -12,6 +12,7 @@ from sensikit.backends.base import Model, Translations, task_of, translation_of
 from sensikit.distributed import Part
 from sensikit.evaluation.metrics import ids_of, losses
 from sensikit.evaluation.resampling import Float, Ids
+from sensikit.parameters import in_mode
 from sensikit.settings import EvaluationSettings
 
 
@@ -27,20 +28,21 @@ class Made:
 
     @classmethod
     def by(cls, model: Model, settings: EvaluationSettings, group: str, decodes: Collection[bool], seed: int) -> Self:
-        """Return what a model in evaluation mode makes of the test set of a group.
+        """Return what a model, put in evaluation mode, makes of the test set of a group.
 
         With True in `decodes` it is translated, with False its losses are taken; `seed` is that of the noise of the
         sentences, where a task has any.
         """
         split, translated, lost = settings.split, None, None
-        if True in decodes:
-            translation = translation_of(model, settings.task)
-            texts = translation.translate(group, split, settings.decoding)
-            translated = texts, *ids_of(translation, group, split, len(texts.hypotheses), True)
-        if False in decodes:
-            task = task_of(model, settings.task, seed)
-            sums = losses(task, group, split, settings.decoding)
-            lost = sums, *ids_of(task, group, split, len(sums), False)
+        with in_mode(model.module, False):
+            if True in decodes:
+                translation = translation_of(model, settings.task)
+                texts = translation.translate(group, split, settings.decoding)
+                translated = texts, *ids_of(translation, group, split, len(texts.hypotheses), True)
+            if False in decodes:
+                task = task_of(model, settings.task, seed)
+                sums = losses(task, group, split, settings.decoding)
+                lost = sums, *ids_of(task, group, split, len(sums), False)
         return cls(translated, lost)
 
     def part(self, **facts: Any) -> Part:

@@ -263,7 +263,7 @@ def _measure(folder: Translated, systems: Mapping[str, Opener], settings: Evalua
     todo = [number for number, unit in enumerate(units) if not folder.has(*unit)]
     make = _maker(folder, systems, settings)
     sizes = [_size(folder.manifest, units[number], settings) for number in todo]
-    with work, progress(sum(min(size, most or size) for size in sizes) or None, "decoding", "sentences") as bar:
+    with work, progress(sum(min(size, most or size) for size in sizes) or None, "evaluating", "sentences") as bar:
         for number in todo:
             label, key, _ = units[number]
             part = work.take(number)

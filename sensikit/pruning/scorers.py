@@ -22,7 +22,7 @@ from torch.nn import functional
 from sensikit.backends.base import Item, Model, Task
 from sensikit.errors import NonFiniteError, OptionError
 from sensikit.files import sha256_of
-from sensikit.parameters import tensors, wide
+from sensikit.parameters import in_mode, tensors, wide
 from sensikit.progress import progress
 from sensikit.run import Run, rest_of
 from sensikit.sensitivity.batches import Batch, fingerprint
@@ -350,7 +350,7 @@ def measure_missing(run: Run, model: Model, wanted: Sequence[tuple[str, str]], t
     for name, group, place in missing:
         measure, batches = SCORERS[name].measure, plan.sets[group]
         assert measure is not None
-        with progress(len(batches), f"{name} {group}") as bar:
+        with in_mode(model.module, False), progress(len(batches), f"{name} {group}") as bar:
             found = measure(model.module, plan, settings, batches, bar.advance)
         tokens = [batch.tokens for batch in batches]
         facts = {"batches": len(batches), "tokens_mean": float(np.mean(tokens)), "drawn": fingerprint(batches)}

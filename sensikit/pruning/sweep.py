@@ -186,7 +186,6 @@ class _Pruner(contextlib.ExitStack):
             zeroed = pruned(run, module, self.plan, cell.ratio) if self.plan else contextlib.nullcontext(0)
             mask = self.plan.digest(cell.ratio) if self.plan else UNPRUNED
             self.what, self.ratio = {"pruned": self.enter_context(zeroed), "mask": mask}, cell.ratio
-        self.model.module.eval()
         return self.what
 
 

@@ -22,6 +22,7 @@ from sensikit.evaluation.scoring import EVALUATION
 from sensikit.figures.hover import spots
 from sensikit.figures.words import RESULT, joined
 from sensikit.files import safe_name, write_text
+from sensikit.folder import Folder
 from sensikit.progress import progress
 from sensikit.report import text as summary
 from sensikit.report.inputs import TABLES, Inputs, Subject, gather
@@ -34,7 +35,7 @@ from sensikit.version import __version__
 
 
 def report(
-    paths: Sequence[str | Path],
+    paths: Folder | str | Path | Sequence[Folder | str | Path],
     out: str | Path | None = None,
     *,
     labels: Sequence[str] = (),
@@ -51,7 +52,7 @@ def report(
     ['figures', 'report.html', 'tables']
 
     Args:
-        paths: run directories and evaluation directories; several runs are shown side by side.
+        paths: a run or an evaluation, or several, each opened or as its directory; runs are shown side by side.
         out: where to write; by default the one directory that is given.
         labels: what to call them; by default the names of their directories.
         groups: "ID=a,b,c" for each recipe: which runs, by their labels, are training seeds of it.
@@ -63,7 +64,8 @@ def report(
         OptionError: if several have no `out`, a label is missing, or a group is not of such runs.
         SensikitError: if `out` cannot be written.
     """
-    given = [Path(path) for path in paths]
+    several = [paths] if isinstance(paths, Folder | str | Path) else paths
+    given = [each.path if isinstance(each, Folder) else Path(each) for each in several]
     if not given:
         raise OptionError("PATH", "there is none", "give what sensikit analyze or evaluate wrote")
     if out is None and len(given) > 1:

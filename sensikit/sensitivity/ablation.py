@@ -20,7 +20,7 @@ from sensikit.backends.base import Model
 from sensikit.distributed import Part, Share, Work
 from sensikit.errors import NonFiniteError, OptionError
 from sensikit.languages import chosen_groups
-from sensikit.parameters import Parameter
+from sensikit.parameters import Parameter, in_mode
 from sensikit.progress import progress
 from sensikit.run import Run
 from sensikit.sensitivity.batches import Batch
@@ -180,21 +180,17 @@ def _measured(
     """Return (taylor, exact) of some parameters in float64, with the loss and the mode of the run."""
     module = model.module
     named = dict(module.named_parameters())
-    module.train(settings.mode == "train")
-    try:
-        with in_float64(module):
-            return ablate(
-                module,
-                [(named[parameter.name], index) for parameter, index in places],
-                batches,
-                lambda items: plan.task.collate(items, settings.split),
-                lambda micro_batch: plan.task.loss(micro_batch, settings.loss),
-                per_token=settings.reduction == "token",
-                seed=settings.seed,
-                advance=advance,
-            )
-    finally:
-        module.eval()
+    with in_mode(module, settings.mode == "train"), in_float64(module):
+        return ablate(
+            module,
+            [(named[parameter.name], index) for parameter, index in places],
+            batches,
+            lambda items: plan.task.collate(items, settings.split),
+            lambda micro_batch: plan.task.loss(micro_batch, settings.loss),
+            per_token=settings.reduction == "token",
+            seed=settings.seed,
+            advance=advance,
+        )
 
 
 def ablate(

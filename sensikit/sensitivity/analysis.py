@@ -20,7 +20,7 @@ from sensikit.backends.base import Model, task_of
 from sensikit.distributed import Part, Share, Work, dealt
 from sensikit.errors import OptionError, RunError, SensikitError
 from sensikit.files import sha256_of
-from sensikit.parameters import Parameter, sample_of
+from sensikit.parameters import Parameter, in_mode, sample_of
 from sensikit.progress import Bar, progress, quiet, say
 from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
 from sensikit.sensitivity import planning
@@ -264,14 +264,12 @@ def _label(settings: AnalysisSettings) -> str:
 @contextlib.contextmanager
 def _measuring(job: Job) -> Iterator[None]:
     """Put the module in the mode of the analysis, then back; tell in one line that memory is too small."""
-    job.model.module.train(job.settings.mode == "train")
     try:
-        yield
+        with in_mode(job.model.module, job.settings.mode == "train"):
+            yield
     except torch.OutOfMemoryError as error:
         problem = "the device ran out of memory"
         raise SensikitError("--tokens", problem, "raise --micro-batches or lower --tokens") from error
-    finally:
-        job.model.module.eval()
 
 
 # several processes: the unit is a block of a set, in one pass

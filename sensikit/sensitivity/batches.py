@@ -125,7 +125,8 @@ def pack(
             break
     if len(batches) < 2:
         problem = f"fills {len(batches)} batches of {tokens} target tokens"
-        raise DataError(", ".join(sizes), problem, "two are needed: lower --tokens")
+        remedy = "lower --tokens" if tokens > 1 else "add text, or leave the group out"
+        raise DataError(", ".join(sizes), problem, f"two are needed: {remedy}")
     return batches[:count]
 
 

@@ -110,7 +110,8 @@ def _with_data(task: Task, split: str, groups: Sequence[str] | None) -> tuple[li
         splits = dict.fromkeys(name for key in chosen for name, count in task.groups[key].sizes.items() if count)
         raise OptionError(f"--split {split}", "no group has a sentence in it", f"give {' or '.join(splits)}")
     if len(measured) < 2:
-        raise DataError(measured[0], f"is the only group with a {split} split", "B_-l needs at least two groups")
+        none = f" (no sentence of {', '.join(empty)} is there, or short enough)" if empty else ""
+        raise DataError(measured[0], f"is the only group with a {split} split{none}", "B_-l needs at least two groups")
     return measured, empty
 
 

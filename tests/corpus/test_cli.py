@@ -54,9 +54,11 @@ def test_it_makes_a_data_directory_and_shows_what_it_dropped(
 
 
 def test_it_takes_the_languages_that_are_asked_for(
-    sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, *sources, "--out", tmp_path / "data", "--no-binarise", "--languages", "is") == 0
+    following = capsys.readouterr().out.splitlines()[-1]
+    assert following == f"Next: sensikit analyze MODEL --data {tmp_path / 'data'} --out RUN"
     assert not (tmp_path / "data" / "bin").exists()
     assert list(read_json(tmp_path / "data" / "manifest.json")["languages"]) == ["isl"]
 

@@ -108,7 +108,7 @@ def test_resume_adds_a_system_under_its_folders_name(
     refused(call("evaluate", tiny_checkpoint, plain_checkpoint, *common), str(tmp_path / "e"), "--resume")
     done = call("evaluate", tiny_checkpoint, plain_checkpoint, *common, "--resume")
     assert done.code == 0, done.error
-    assert "decoding: 12/12 sentences" in done.error
+    assert "evaluating: 12/12 sentences" in done.error
     names = [tiny_checkpoint.parent.name, plain_checkpoint.parent.name]
     assert sorted(path.name for path in (tmp_path / "e/hypotheses").iterdir()) == sorted(f"{n}.fao.txt" for n in names)
 

@@ -189,6 +189,8 @@ def test_a_group_with_no_data_that_is_asked_for_is_refused(tmp_path: Path) -> No
 
 def test_a_single_language_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "run", DataError, "cat: is the only group.*at least two", Watched({"cat": 60}))
+    only = r"cat: .* \(no sentence of fur is there, or short enough\); B_-l needs"
+    refused(tmp_path / "run", DataError, only, Watched({"cat": 60, "fur": 0}))
 
 
 def test_a_language_that_does_not_fill_two_batches_is_refused(tmp_path: Path) -> None:

@@ -187,6 +187,8 @@ def test_too_little_data_is_refused_in_one_line_that_says_what_to_do(sentences: 
     with pytest.raises(DataError, match=r"^nso: fills [01] batches of 12 target tokens; .*--tokens") as caught:
         pack(draw(sizes, 1, "mt/nso"), sizes, 12, 100)
     assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=r"fills [01] batches of 1 target tokens; two are needed: add text"):
+        pack(iter([("nso", row) for row in range(sentences)][:1]), sizes, 1, 100)
 
 
 def test_the_halves_of_the_batches_share_no_sentence() -> None:

@@ -40,6 +40,7 @@ FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 NAME = re.compile(r"[\w.-]{1,300}", re.ASCII)
 """Of a tensor."""
 
+KINDS = "a checkpoint of fairseq-train, or the directory of a Hugging Face model"
 AGAIN = "copy or download it again"
 REMAKE = "save it with torch.save of torch 1.6 or later"
 
@@ -68,11 +69,11 @@ def read(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: if the file is missing, truncated, damaged, not a checkpoint, or would run code.
     """
-    size = _check_file(path)
+    size = check_file(path)
     _check_zip(path, size)
     content = _load(path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise CheckpointError(path, "holds no 'model' with named tensors", "give a checkpoint of fairseq-train")
+        raise CheckpointError(path, "holds no 'model' with named tensors", f"give {KINDS}")
     wrapper, state = _unwrapped(path, _state(path, content["model"], size))
     optimizer = content.get("last_optimizer_state")
     if optimizer is not None and not isinstance(optimizer, dict):
@@ -82,7 +83,8 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, sha256(path), size, state, rest, bool(optimizer), wrapper)
 
 
-def _check_file(path: Path) -> int:
+def check_file(path: Path) -> int:
+    """Return the size of a file; refuse one that a glance shows to be no checkpoint."""
     if path.is_dir():
         raise CheckpointError(path, "is a directory", "give the file, often checkpoint_best.pt in it")
     try:
@@ -102,7 +104,7 @@ def _check_file(path: Path) -> int:
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         raise CheckpointError(path, "has the format of torch before 1.6, which cannot be checked for damage", REMAKE)
     if start != b"PK\x03\x04":
-        raise CheckpointError(path, "is not a checkpoint (it is no zip archive)", "give a file that torch.save wrote")
+        raise CheckpointError(path, "is not a checkpoint (it is no zip archive)", f"give {KINDS}")
     return size
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sensikit import sharding
-from sensikit.backends.base import Provenance, Task
+from sensikit.backends.base import Provenance, Task, described
 from sensikit.backends.fairseq import checkpoint as checkpoints
 from sensikit.backends.fairseq import compat
 from sensikit.backends.fairseq.data import open_data
@@ -39,6 +39,9 @@ class FairseqModel:
         self.tasks: tuple[str, ...] = ("mt", "denoise") if self.training["denoise"] else ("mt",)
         self._translation = Translation(opened)
         self._denoising: dict[int, Denoising] = {}
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def task(self, name: str, seed: int = 1) -> Task:
         """Return translation, or the denoising that the checkpoint was trained on."""
@@ -77,6 +80,7 @@ def open_checkpoint(
         MissingDependencyError: if fairseq is not installed.
     """
     where = sharding.pick_device(device)
+    checkpoints.check_file(Path(checkpoint))  # what is no checkpoint is not told as a fault of the data
     directory = open_data(Path(data))
     file = checkpoints.read(Path(checkpoint))
     settings = trained(file)

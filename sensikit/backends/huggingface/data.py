@@ -197,7 +197,8 @@ class TextData:
         found = []
         for number, line in enumerate(raw_lines(path), 1):
             if b"\0" in line:
-                raise DataError(path, f"is not text (there is a NUL in line {number})", "leave it out")
+                remedy = "convert it to UTF-8 where it is UTF-16, or leave it out"
+                raise DataError(path, f"is not text (there is a NUL in line {number})", remedy)
             try:
                 text = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode()
             except UnicodeDecodeError as error:

@@ -82,6 +82,10 @@ def read_directory(name: str | Path, revision: str | None = None, weights: bool 
     for each in path.iterdir():
         if each.exists() and not (each.is_file() or each.is_dir()):  # to open a pipe may be to wait for ever
             raise CheckpointError(each, "is not a regular file", "take it away")
+    if not (path / "config.json").exists():
+        best = path / "checkpoint_best.pt"  # of what `sensikit train` wrote
+        remedy = f"give {best if best.exists() else 'what save_pretrained wrote'}"
+        raise CheckpointError(path, "is no directory of a Hugging Face model (it has no config.json)", remedy)
     config = read_json(path / "config.json", CheckpointError)
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise CheckpointError(path / "config.json", "names no model_type", "it is not of a Hugging Face model")

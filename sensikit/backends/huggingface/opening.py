@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sensikit import sharding
-from sensikit.backends.base import Provenance, Task
+from sensikit.backends.base import Provenance, Task, described
 from sensikit.backends.huggingface import compat
 from sensikit.backends.huggingface.data import TextData, open_text
 from sensikit.backends.huggingface.directory import TEXTS, Directory, read_directory
@@ -46,6 +46,9 @@ class HuggingFaceModel:
         self.training: Mapping[str, Any] = {}
         self.tasks = tuple(tasks)
         self._tasks = tasks
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def task(self, name: str, seed: int = 1) -> Task:
         """Return one of the tasks; none of them draws any noise."""

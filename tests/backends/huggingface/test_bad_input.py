@@ -195,7 +195,7 @@ DAMAGE = {
     remote_tokenizer: "has a tokenizer, EvilTokenizer, that transformers",
     classifier: "is a BertForMaskedLM, which predicts no next token",
     no_json: "is not valid JSON",
-    no_config: "does not exist",
+    no_config: "(it has no config.json); give what save_pretrained wrote",
     larger: "its weights do not make a m2m_100",
     enormous: "describes 1,600,000,0",
     layers: "describes 1000000000 layers",
@@ -243,6 +243,18 @@ def test_a_setting_that_transformers_believes_until_it_computes(
     changed(path / "config.json", output_hidden_states="x")
     words = ("--data", text, "--direction", "xxx-fra", "--out", tmp_path / "run", "--dry-run")
     assert "makes a model that cannot be computed (TypeError" in refused("analyze", path, *words)
+
+
+@pytest.mark.parametrize("verb", ["analyze", "inspect"])
+def test_what_stands_near_a_model_is_told_from_it(verb: str, directory: Directory, text: Path, tmp_path: Path) -> None:
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    (trained / "checkpoint_best.pt").touch()
+    more = ("--data", text, "--out", tmp_path / "run") if verb == "analyze" else ()
+    for name in ("config.json", WEIGHTS):
+        line = refused(verb, directory("nllb") / name, *more)
+        assert line.endswith("; give a checkpoint of fairseq-train, or the directory of a Hugging Face model")
+    assert refused(verb, trained, *more).endswith(f"(it has no config.json); give {trained / 'checkpoint_best.pt'}")
 
 
 def test_options_that_do_not_fit(directory: Directory, text: Path, tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ def test_a_blank_side_shifts_no_other_line(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"\xff\xfe\n", "is not UTF-8 in line 1"),
         (b"U\n\x00\x01\n", "is not text (there is a NUL in line 2)"),
+        ("U\n".encode("utf-16-le"), "(there is a NUL in line 1); convert it to UTF-8 where it is UTF-16"),
         (b"U\nDos\nTres\n", "test.cat-fra.cat: has 3 lines, and test.cat-fra.fra has 1"),
     ],
 )
