@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from sensikit.sensitivity.taylor import measure
 from sensikit.statistics import streaming
 from sensikit.statistics.noise import SUBSETS
 from sensikit.statistics.streaming import Moments, keys, selected, smallest
-from tests.benchmarks import tables, training
+from tests.benchmarks import peak, tables, training
 from tests.benchmarks.models import batches, collate, loss_of, translator
 from tests.support import handmade
 from tests.support.stored import empty
@@ -152,7 +151,7 @@ def memory_probe(kind: str) -> None:
                 moments.add(block)
         elif kind == "whole":
             np.corrcoef(np.concatenate(list(run.stream(paths)), axis=1))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak())
 
 
 if __name__ == "__main__":
@@ -160,11 +159,11 @@ if __name__ == "__main__":
         memory_probe(sys.argv[2])
     else:
         for benchmark in (
-            memory_against_whole,  # first: of a process that was large, a new one's peak would be no smaller
             analyze_against_loops,
             selection_against_sorting,
             masks_held_against_streamed,
             correlation_against_numpy,
+            memory_against_whole,
             *(partial(tables.main, millions, groups) for millions, groups in ((1, 2), (1, 8), (1, 32), (10, 8))),
             training.main,
         ):

@@ -5,7 +5,6 @@ python -m tests.benchmarks.tables [MILLIONS [GROUPS]]     one size
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from sensikit.parameters import sample_of
 from sensikit.run import BLOCK_KEY, MIXED, Run, rest_of
 from sensikit.settings import SIGMA
 from sensikit.statistics import ranks, results
+from tests.benchmarks import peak
 from tests.support import handmade
 from tests.support.stored import MANIFEST, empty
 
@@ -97,14 +97,15 @@ def costs(run: Run) -> Iterator[tuple[str, float]]:
 def main(millions: float, groups: int = GROUPS) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = made(Path(folder) / "run", millions, groups)
-        before, scale = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, millions * groups / GROUPS
+        scale = millions * groups / GROUPS
         for held, what in ((0, "read and sorted twice"), (ranks.HELD, "sorted once and held")):
+            before = peak(anew=True)
             with mock.patch.object(ranks, "HELD", held):
                 found = dict(costs(run))
-            peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+            more = (peak() - before) / 1e6
             print(
                 f"tables of {millions:g} M parameters and {groups} groups, {what}: "
-                f"{sum(found.values()) / scale:.2f} CPU s per million parameters and 8 groups, {peak:.0f} MB more\n    "
+                f"{sum(found.values()) / scale:.2f} CPU s per million parameters and 8 groups, {more:.0f} MB more\n    "
                 + ", ".join(f"{name} {seconds / scale:.3f}" for name, seconds in found.items())
             )
 
