@@ -350,6 +350,7 @@ def common_side(pair: Pair, pairs: Collection[Pair]) -> tuple[str, str]:
 
 def chosen_groups(known: Sequence[str], groups: Sequence[str] | None) -> list[str]:
     """Return the groups that are asked for (all by default), in the order of `known`; refuse others, and none."""
+    groups = [groups] if isinstance(groups, str) else groups  # one name is no list of letters
     unknown = [key for key in groups or () if key not in known]
     if unknown or (groups is not None and not groups):
         problem = f"{unknown[0]} is no group here" if unknown else "names no group"

@@ -140,6 +140,7 @@ def test_what_is_known_of_a_group() -> None:
 def test_groups_are_chosen_in_the_order_of_the_model() -> None:
     assert chosen_groups(["cat", "fao", "nob"], ["nob", "cat"]) == ["cat", "nob"]
     assert chosen_groups(["cat", "fao"], None) == ["cat", "fao"]
+    assert chosen_groups(["c", "cat"], "cat") == ["cat"]
     with pytest.raises(OptionError, match="--groups: eng is no group here; choose among cat, fao"):
         chosen_groups(["cat", "fao"], ["eng"])
     with pytest.raises(OptionError, match="--groups: names no group"):

@@ -163,7 +163,9 @@ def tests_of(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) ->
     if len(single) < tests["system_b"].nunique():
         how += f"{', or ' if single else ''}t over training seeds and test sentences (Welch)"
     family = int(tests.groupby("metric").size().max())
-    found = [f"{MARK} differs from {baseline} with p < {LEVEL:g} after Holm over {family} tests: {how}, two-sided."]
+    marked = f"{MARK} differs from {baseline} with p < {LEVEL:g} after Holm over {family} tests"
+    what = marked if tests["segments"].max() >= FEWEST else f"What is tested against {baseline}"
+    found = [f"{what}: {how}, two-sided."]
     if single:
         found.append(f"One model against one ({', '.join(single)} against {baseline}): other seeds may say otherwise.")
     others = [name for name in dict.fromkeys((baseline, *tests["system_b"])) if name not in single]

@@ -148,11 +148,15 @@ def tree(merges: pd.DataFrame, groups: Groups, half: float) -> str:
     def of_run_(rows: pd.DataFrame) -> str:
         first = rows.sort_values("distance", kind="stable").iloc[0]
         text = f"the first to join are {first['first']} and {first['second']} ({first['distance']:.3f})"
+        at_once = int((rows["distance"] == first["distance"]).sum())
+        if at_once > 1:  # in which order they are listed says nothing, as of pairs whose PCC counts as 1
+            text = f"{at_once} joins come first, all at {first['distance']:.3f}"
         joins = [set(re.findall(r"[^\s()]+", f"{row['first']} {row['second']}")) for _, row in rows.iterrows()]
         own = sum(members in joins for members in kin)
-        has = "has a branch of its own" if 1 in (own, len(kin)) else "have a branch of their own"
-        of = "family" if len(kin) == 1 else "families"
-        return f"{text}; {own} of {len(kin)} {of} of several languages {has}" if kin else text
+        if len(kin) == 1:
+            return f"{text}; the family of several languages has {'a' if own else 'no'} branch of its own"
+        has = "has a branch of its own" if own == 1 else "have a branch of their own"
+        return f"{text}; {own} of {len(kin)} families of several languages {has}" if kin else text
 
     text = by_run(merges, of_run_) if len(merges) else ""
     noise = f"a pair is known to ±{half:.3f}: joins that differ by less may be noise" if half == half else ""

@@ -75,6 +75,7 @@ def prune(
             `resume`).
     """
     settings = settings or SweepSettings(task=run.tasks[0])
+    orders = [orders] if isinstance(orders, str) else orders
     check_source(run, model)
     keys, metrics = chosen_groups(run.groups(settings.task), groups), chosen(settings.scored)
     check_asked(ratios, orders, seeds, settings)

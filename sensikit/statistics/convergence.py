@@ -27,10 +27,10 @@ ENOUGH = (0.95, 0.99)
 def convergence_table(run: Run, task: str, subsets: Subsets | None = None) -> pd.DataFrame:
     """Return convergence.csv: the PCC between S of two disjoint sets of n batches, for each group, subset and n.
 
-    The sets are of 1, 2, … blocks, up to half of them. `reliability` stands for every way to draw two such sets: it is
-    the mean covariance of the two divided by their mean variance (see `reliability`). The interval is 95 % over
-    batches, a jackknife of Fisher's z over blocks; it does not shrink with the number of ways, since these share
-    their batches.
+    The sets are of 1, 2, … blocks, up to half of them: n batches, rounded where blocks differ in size. `reliability`
+    stands for every way to draw two such sets: it is the mean covariance of the two divided by their mean variance (see
+    `reliability`). The interval is 95 % over batches, a jackknife of Fisher's z over blocks; it does not shrink with
+    the number of ways, since these share their batches.
 
     Args:
         run: with S and the blocks of its groups.

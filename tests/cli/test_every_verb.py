@@ -72,6 +72,7 @@ def test_a_path_that_does_not_exist_is_told_before_torch_is_loaded(verb: str, tm
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_is_whole_and_in_groups(verb: str) -> None:
     text = done(verb, "--help")
+    assert text == done(verb, "-h")
     last = text.splitlines()[-1]
     assert last == VERBS[verb].epilog  # in one line, to be copied
     assert text.index("Options:") < text.index("Every verb:") < text.index("--quiet") < text.index("--help ")

@@ -58,11 +58,13 @@ def test_a_tree_says_which_families_are_branches_and_what_noise_leaves_open() ->
     merges = pd.DataFrame(
         [("", "a", "b", 0.1), ("", "c", "(a b)", 0.4)], columns=["run", "first", "second", "distance"]
     )
-    told = "the first to join are a and b (0.100); 1 of 1 family of several languages has a branch of its own"
+    told = "the first to join are a and b (0.100); the family of several languages has a branch of its own"
     assert conclusions.tree(merges, KIN, 0.02) == f"{told}. A pair is known to ±0.020: joins that differ by less " \
                                                   "may be noise"  # fmt: skip
     merges.loc[0, "second"] = "c"
-    assert "0 of 1 family of several languages has" in conclusions.tree(merges, KIN, np.nan)
+    assert "languages has no branch of its own" in conclusions.tree(merges, KIN, np.nan)
+    merges["distance"] = 0.0
+    assert conclusions.tree(merges, KIN, np.nan).startswith("2 joins come first, all at 0.000; ")
     assert conclusions.tree(merges[:0], KIN, 0.02) == ""
 
 

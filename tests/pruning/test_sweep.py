@@ -170,7 +170,7 @@ def test_protect_reaches_the_plan(run: Run) -> None:
 
 def test_what_the_protected_are_a_share_of_reaches_the_plan(run: Run) -> None:
     settings = replace(SCORING, protect_among="all")
-    table = prune(run, translating(), [0.8], ["reverse"], groups=["cat"], settings=settings)
+    table = prune(run, translating(), [0.8], "reverse", groups="cat", settings=settings)  # one of each, without a list
     plans = [pruning_plan(run, toy.backend().module, Order("reverse", "cat", among=name), [0.8]) for name in AMONG]
     assert [line["mask"] == plan.digest(0.8) for line, plan in zip(ledger(run)[-2:], plans, strict=True)] == [
         False,
