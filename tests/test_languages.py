@@ -1,7 +1,17 @@
 import pytest
 
 from sensikit.errors import OptionError
-from sensikit.languages import FAMILIES, canonical, described, family_of, name_of, read_name, read_tiers, tier
+from sensikit.languages import (
+    FAMILIES,
+    NO_FAMILY,
+    canonical,
+    described,
+    family_of,
+    name_of,
+    read_name,
+    read_tiers,
+    tier,
+)
 from sensikit.settings import Tiers
 
 M15 = ["nso", "run", "ssw", "ind", "msa", "tgl", "nob", "isl", "fao", "slv", "ltz", "lim", "cat", "glg", "fur"]
@@ -88,6 +98,7 @@ def test_every_code_of_flores_200_is_a_language_of_its_own_with_a_name() -> None
     codes = [canonical(each) for each in FLORES.split()]
     assert len(set(codes) - {None}) == len(codes) == 204
     assert [code for code in codes if code and name_of(code) in (code, code[:3], "")] == []
+    assert [code for code in codes if code and family_of(code) == NO_FAMILY] == []
 
 
 def test_the_papers_languages_have_its_names_and_families() -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from sensikit.figures.frames import Groups, blank, families, of_run, runs
 from sensikit.figures.words import bounded_in, joined, percent, span
+from sensikit.languages import NO_FAMILY
 from sensikit.statistics.convergence import ENOUGH, needed
 
 UNSURE = "not told apart"
@@ -143,7 +144,7 @@ def tree(merges: pd.DataFrame, groups: Groups, half: float) -> str:
 
     `half` is half the width of a pair's interval, NaN where there is none.
     """
-    kin = [set(members) for _, members in families(groups) if len(members) > 1]
+    kin = [set(members) for family, members in families(groups) if len(members) > 1 and family != NO_FAMILY]
 
     def of_run_(rows: pd.DataFrame) -> str:
         first = rows.sort_values("distance", kind="stable").iloc[0]

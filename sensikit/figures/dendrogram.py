@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ def dendrogram(
     deepest = max(len(keys) for keys, _ in linkages.values())
     width = width or (FULL if len(labels) > 1 else FULL * 2 / 3)
     figure = canvas(width, -(-len(labels) // columns) * (0.55 + 0.17 * deepest))
-    initials = {family: "".join(w[0] for w in family.replace("-", " ").split()) for family, _ in families(groups)}
+    initials = _initials(family for family, _ in families(groups))
     axes = panels(figure, len(labels), columns, sharex=True)
     for ax, (label, (keys, linkage)) in zip(axes, linkages.items(), strict=True):
         _draw(ax, keys, linkage, groups, initials)
@@ -88,6 +88,16 @@ def _merges(keys: list[str], linkage: np.ndarray) -> list[tuple[str, str, float]
         merges.append((first, second, float(distance)))
         names.append(f"({first} {second})")
     return merges
+
+
+def _initials(families: Iterable[str]) -> dict[str, str]:
+    """Return the initials of each family, with more letters of its first word where another has the same."""
+    found: dict[str, str] = {}
+    for family in families:
+        first, *rest = family.replace("-", " ").split() or [""]
+        ways = (first[: 1 + more] + "".join(word[0] for word in rest) for more in range(len(first)))
+        found[family] = next((way for way in ways if way not in found.values()), family)
+    return found
 
 
 def _draw(ax: Axes, keys: list[str], linkage: np.ndarray, groups: Groups, initials: Mapping[str, str]) -> None:

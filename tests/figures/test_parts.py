@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from sensikit import figures
 from sensikit.figures import components, cross, grids, overlap, style
+from sensikit.languages import family_of
 from tests.support import synthetic_run, synthetic_tables
 from tests.support.drawn import LANGUAGES, ORDER, cells, maps, numbers, texts, two
 
@@ -124,6 +125,17 @@ def test_languages_join_at_the_mean_distance_of_their_members() -> None:
     (ax,) = figure.axes
     assert [label.get_text()[:3] for label in ax.get_yticklabels()] == ["cat", "nob", "fao"]
     assert max(max(line.get_xdata()) for line in ax.lines) == pytest.approx(0.45)
+
+
+def test_families_of_the_same_initials_are_told_apart_and_the_unknown_are_none() -> None:
+    frame = correlations({("nob", "fao"): 0.9, ("nob", "cat"): 0.6, ("fao", "cat"): 0.5})
+    kin = {"cat": "Semitic", "nob": "Sinitic", "fao": "Siberian Turkic"}
+    drawn = figures.dendrogram(frame, {key: {**FEW[key], "family": family} for key, family in kin.items()})
+    names = {label.get_text() for label in drawn.figure.axes[0].get_yticklabels()}
+    assert names == {"cat · S", "nob · Si", "fao · ST"}
+    assert all(said in drawn.caption for said in ("S Semitic", "Si Sinitic", "ST Siberian Turkic"))
+    strangers = {key: {**FEW[key], "family": family_of("xyz" if key != "cat" else key)} for key in kin}
+    assert "family" not in figures.dendrogram(frame, strangers).caption.partition("Result:")[2]
 
 
 def test_a_correlation_above_1_counts_as_1_in_the_tree_and_that_is_said() -> None:
