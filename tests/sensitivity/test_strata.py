@@ -18,6 +18,7 @@ from sensikit.sensitivity.strata import (
     STATISTICS,
     Sample,
     _jackknife,
+    _wilson,
     allocation,
     intervals,
     pearson,
@@ -253,6 +254,21 @@ def test_the_variance_of_the_jackknife_is_that_of_a_stratified_sample() -> None:
     expected = (100 / 160) ** 2 * 0.5 / 2 * (1 - 2 / 100)
     expected += (60 / 160) ** 2 * np.var([10, 14, 15], ddof=1) / 3 * (1 - 3 / 60)
     assert (bias, variance) == (pytest.approx(0, abs=1e-12), pytest.approx(expected, rel=1e-12))
+
+
+def test_the_interval_of_the_agreement_is_wilsons_of_the_parameters_that_vary_so_much() -> None:
+    rng = np.random.default_rng(5)
+    one, drawn, strata_ = rng.random(100), fake(["a"] * 100, [30.0] * 100), [np.arange(100)]
+    alike = stats.binomtest(10, 10).proportion_ci(method="wilson")  # without a disagreement, as many as are in the top
+    quantile = stats.norm.ppf(0.975)
+    assert _wilson(one, one, drawn, strata_, quantile) == (pytest.approx(alike.low), pytest.approx(alike.high))
+    other = one + rng.normal(0, 0.1, 100)
+    agreement = top_agreement(one, other, drawn.weights)
+    _, variance = _jackknife(lambda weights: top_agreement(one, other, weights), agreement, drawn, strata_)
+    count = agreement * (1 - agreement) / variance
+    assert 1 < count < 10
+    for end in _wilson(one, other, drawn, strata_, quantile):
+        assert (agreement - end) ** 2 == pytest.approx(quantile**2 * end * (1 - end) / count)
 
 
 def test_a_census_has_no_interval_to_speak_of() -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from sensikit.parameters import Parameter
 from sensikit.sensitivity.taylor import blocks_of
-from sensikit.statistics.correlation import correlation_table
+from sensikit.statistics.correlation import correlation_table, mean_correlation
 from sensikit.statistics.noise import block_moments, half_width, interval, left_out
 from tests.support import handmade
 from tests.support.batched import CODES, SHAPES, SIZE, batches, groups_of, high_of
@@ -114,12 +114,14 @@ def test_the_corrected_pcc_and_its_interval_by_hand(tmp_path: Path) -> None:
     assert row["corrected"] - row["corrected_low"] == pytest.approx(width, rel=1e-6)
 
 
-def test_the_interval_of_the_corrected_pcc_is_the_obvious_jackknife(tmp_path: Path) -> None:
+def test_the_intervals_of_the_corrected_pcc_and_of_its_mean_are_the_obvious_jackknife(tmp_path: Path) -> None:
     drawn = batches(9)
     run = handmade.run_of_batches(tmp_path / "run", drawn, shapes=SHAPES)
-    found, layouts = table(run), [blocks_of(len(drawn[code])) for code in CODES]
+    found, means = table(run), mean_correlation(run, correlation_table(run), "mt").set_index("subset")
+    layouts = [blocks_of(len(drawn[code])) for code in CODES]
     stored = [run.block_reader("mt", code)(0, SIZE).astype(np.float64) for code in CODES]
     for subset, inside in groups_of([handmade.flat(run, code) for code in CODES]).items():
+        by_pair = []
         for a, b in itertools.combinations(range(3), 2):
             left = [
                 obvious_corrected(
@@ -128,8 +130,14 @@ def test_the_interval_of_the_corrected_pcc_is_the_obvious_jackknife(tmp_path: Pa
                 )
                 for g in range(20)
             ]
+            by_pair.append((found.loc[(subset, CODES[a], CODES[b])], np.array(left)))
+        rows, lefts = zip(*by_pair, strict=True)
+        mean = means.loc[subset]
+        assert mean["pairs"] == 3
+        for name in ("corrected", "pcc", "ceiling"):
+            assert mean[name] == pytest.approx(np.mean([row[name] for row in rows]), rel=1e-12)
+        for row, left in [*by_pair, (mean, np.mean(lefts, axis=0))]:
             width = stats.t.ppf(0.975, 19) * np.sqrt(19 / 20 * ((left - np.mean(left)) ** 2).sum())
-            row = found.loc[(subset, CODES[a], CODES[b])]
             assert row["corrected_high"] - row["corrected"] == pytest.approx(width, rel=1e-4)
             assert row["corrected"] - row["corrected_low"] == pytest.approx(width, rel=1e-4)
 
