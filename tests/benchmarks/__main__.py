@@ -125,17 +125,17 @@ def correlation_against_numpy() -> None:
 
 
 def memory_of(kind: str) -> int:
-    """Return the peak resident memory of a subprocess, in bytes."""
+    """Return the bytes that a subprocess had in memory at the most, above what it had before its work."""
     command = [sys.executable, "-m", "tests.benchmarks", "memory", kind]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def memory_against_whole() -> None:
-    """Peak memory above that of the imports: correlation in chunks, against all vectors in memory."""
-    base, ours, whole = (memory_of(kind) for kind in ("nothing", "chunks", "whole"))
+    """Peak memory: correlation in chunks, against all vectors in memory."""
+    ours, whole = memory_of("chunks"), memory_of("whole")
     print(
-        f"memory of {len(SUBSETS)} groups' PCC of 8 vectors of 8 M: {(ours - base) / 1e6:.0f} MB in chunks against "
-        f"{(whole - base) / 1e6:.0f} MB in memory: {(ours - base) / (whole - base):.2f} times"
+        f"memory of {len(SUBSETS)} groups' PCC of 8 vectors of 8 M: {ours / 1e6:.0f} MB in chunks against "
+        f"{whole / 1e6:.0f} MB in memory: {ours / whole:.3f} times"
     )
 
 
@@ -145,13 +145,14 @@ def memory_probe(kind: str) -> None:
         run = empty(Path(folder) / "run", {"groups": {}}, [parameter])
         run.write_set("mt", "cat", {"": {"weight": torch.zeros(parameter.shape)}}, {})
         paths = [run.vector("mt", "cat")] * 8
+        before = peak(anew=True)
         if kind == "chunks":
             moments = Moments.zero(8)
             for block in run.stream(paths):
                 moments.add(block)
-        elif kind == "whole":
+        else:
             np.corrcoef(np.concatenate(list(run.stream(paths)), axis=1))
-    print(peak())
+    print(peak() - before)
 
 
 if __name__ == "__main__":
