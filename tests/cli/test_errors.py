@@ -214,9 +214,11 @@ def test_an_output_that_exists_is_told_before_a_checkpoint_is_opened(
 def test_what_is_wrong_with_prunes_options_is_told_before_a_checkpoint_is_opened(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = snapshot(run)
     monkeypatch.setattr("sensikit.backends.open_model", None)
     for options in (["--ratios", "0.95"], ["--protect", 2], ["--beam", 0], ["--max-len-a", "wide"]):
         one_line(prune(run, *options), 2, str(options[0]))
+    assert snapshot(run) == before
 
 
 def test_a_run_of_another_checkpoint(run: Path, backend: toy.ToyBackend) -> None:
@@ -238,8 +240,10 @@ def test_a_sweep_that_stands_already(run: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', '{"format": 3}', '{"format": 4, "parameters": [{}]}'])
 def test_a_manifest_that_is_damaged(run: Path, content: str) -> None:
     (run / "manifest.json").write_text(content)
+    before = snapshot(run)
     one_line(prune(run), 2, "manifest.json")
     one_line(call("analyze", "a.pt", "--data", "data", "--out", run, *SMALL, "--resume"), 2, "manifest.json")
+    assert snapshot(run) == before
 
 
 @pytest.mark.parametrize(
@@ -251,7 +255,9 @@ def test_a_manifest_that_lacks_a_field(run: Path, field: str) -> None:
     found = read_json(run / "manifest.json")
     del found[field]
     write_json(run / "manifest.json", found)
+    before = snapshot(run)
     one_line(prune(run), 2, "manifest.json", field)
+    assert snapshot(run) == before
 
 
 def test_an_error_of_several_lines_is_told_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,6 +266,7 @@ def test_an_error_of_several_lines_is_told_in_one(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("sensikit.backends.open_model", broken)
     one_line(analyze(tmp_path), 2, "a.pt: is not readable; give another")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -274,8 +281,12 @@ def test_an_error_of_several_lines_is_told_in_one(tmp_path: Path, monkeypatch: p
         ["no-such-verb"],
     ],
 )
-def test_what_the_command_line_cannot_read_is_one_line(arguments: list[str]) -> None:
+def test_what_the_command_line_cannot_read_is_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     one_line(call(*arguments), 2, "--help")
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_at_all_shows_the_help() -> None:

@@ -107,6 +107,7 @@ def test_every_tensor_is_made_on_a_device_that_is_named(tiny_data: Path, tmp_pat
     with DevicesNamed():
         terms, _ = task.loss(task.collate(ITEMS), "train")
         terms.sum().backward()  # type: ignore[no-untyped-call]
+    assert terms.isfinite().all()
 
 
 # S

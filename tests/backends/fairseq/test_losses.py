@@ -43,7 +43,8 @@ def test_of_translation(any_design: FairseqModel, kind: str) -> None:
 
 
 def test_of_a_held_out_split(tiny_backend: FairseqModel) -> None:
-    check(translation(tiny_backend), [("fao", 3), ("cat", 1), ("fao", 0), ("nob", 11)], "nll", "test")
+    found = check(translation(tiny_backend), [("fao", 3), ("cat", 1), ("fao", 0), ("nob", 11)], "nll", "test")
+    assert (found[:, 0] > 0).all()
 
 
 @pytest.mark.parametrize("kind", ["nll", "train"])
@@ -79,4 +80,5 @@ def test_every_tensor_is_made_on_a_device_that_is_named(tiny_data: Path, tmp_pat
     tasks: tuple[Any, ...] = (translation(model), denoising(model))
     for task in tasks:
         with DevicesNamed():
-            task.losses(ITEMS, "train")
+            found = task.losses(ITEMS, "train")
+        assert np.isfinite(found).all()
